@@ -1,0 +1,385 @@
+"""Which implementation runs, why, and what is recorded about it.
+
+A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row in the table below:
+a name, the module that implements the stage's protocol, the library it needs, and the devices it can use. This
+is the only file that asks which library is installed. `choose` turns a request into a `Choice`, which travels
+with the result into the provenance, the timings and the reports.
+
+An explicit name is obeyed or refused with a :class:`~allin1_core.errors.BackendError`, never replaced. ``auto``
+goes down the stage's order of preference for the device and says in `Choice.reason` why it stopped where it did.
+Other distributions add backends through the entry point group ``allin1_core.<stage>`` or, for one call, by the
+form ``module:function``; ``auto`` never picks those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+from allin1_core.errors import BackendError
+
+PRECISIONS = ("exact", "fast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+    """One implementation of one stage.
+
+    Attributes
+    ----------
+    stage, name : str
+    target : str
+        ``module:attribute`` of the object that implements the stage's protocol, imported on first use.
+    distribution : str
+        The distribution whose version is recorded.
+    module : str
+        The module whose presence says that the backend is installed.
+    extra : str
+        The extra of allin1-core that installs it; empty if the core does.
+    devices : tuple of str
+        Kinds of device: ``cpu``, ``cuda``, ``mps``, ``mlx`` (MLX's own default device).
+    """
+
+    stage: str
+    name: str
+    target: str
+    distribution: str
+    module: str
+    extra: str
+    devices: tuple[str, ...]
+    automatic: bool = True
+
+    @property
+    def installed(self) -> bool:
+        """Whether the library is importable, found without importing it."""
+        return _module_exists(self.module)
+
+    @property
+    def version(self) -> str:
+        """Version of the library, or ``unknown`` where it carries no metadata."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return "unknown"
+
+    def load(self) -> Any:
+        """Import the implementation and return it.
+
+        Raises
+        ------
+        BackendError
+            If the library is missing or the target does not exist.
+        """
+        if not self.installed:
+            raise BackendError(_how_to_install(self))
+        module_name, _, attribute = self.target.partition(":")
+        module = importlib.import_module(module_name)
+        try:
+            return functools.reduce(getattr, attribute.split("."), module) if attribute else module
+        except AttributeError as error:
+            raise BackendError(
+                f"{self.stage} backend {self.name!r}: module {module_name!r} has no attribute {attribute!r}; "
+                f"expected the form 'module:function'"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What ran and why. Every field goes into provenance, timings and reports as it stands."""
+
+    stage: str
+    backend: str
+    device: str
+    precision: str
+    library: str
+    library_version: str
+    requested_backend: str
+    requested_device: str
+    reason: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The fields as a JSON-ready mapping."""
+        return dataclasses.asdict(self)
+
+
+def _table(*rows: Backend) -> dict[str, dict[str, Backend]]:
+    table: dict[str, dict[str, Backend]] = {}
+    for row in rows:
+        table.setdefault(row.stage, {})[row.name] = row
+    return table
+
+
+# Within a stage, the order of the rows is the order of preference of `auto` for a device.
+_BACKENDS: Mapping[str, Mapping[str, Backend]] = _table(
+    Backend(
+        "separation",
+        "demucs-infer",
+        "allin1_core.separation.demucs_torch",
+        "demucs-infer",
+        "demucs_infer",
+        "demucs",
+        ("cpu", "cuda", "mps"),
+    ),
+    Backend(
+        "separation",
+        "demucs-mlx",
+        "allin1_core.separation.demucs_mlx",
+        "demucs-mlx",
+        "demucs_mlx",
+        "demucs-mlx",
+        ("mlx",),
+    ),
+    Backend(
+        "spectrogram",
+        "torch",
+        "allin1_core.spectrogram.torch_backend",
+        "torch",
+        "torch",
+        "torch",
+        ("cpu", "cuda", "mps"),
+    ),
+    Backend("spectrogram", "mlx", "allin1_core.spectrogram.mlx_backend", "mlx", "mlx.core", "mlx", ("mlx",)),
+    Backend("spectrogram", "numpy", "allin1_core.spectrogram.numpy_backend", "numpy", "numpy", "", ("cpu",)),
+    Backend(
+        "network",
+        "fused",
+        "allin1_core.network.fused",
+        "allin1-core",
+        "allin1_core.network._fused",
+        "",
+        ("cpu",),
+    ),
+    Backend(
+        "network",
+        "torch",
+        "allin1_core.network.torch_model",
+        "torch",
+        "torch",
+        "torch",
+        ("cpu", "cuda", "mps"),
+    ),
+    Backend("network", "mlx", "allin1_core.network.mlx_model", "mlx", "mlx.core", "mlx", ("mlx",)),
+    Backend(
+        "decoder",
+        "cython",
+        "allin1_core.dbn._viterbi",
+        "allin1-core",
+        "allin1_core.dbn._viterbi",
+        "",
+        ("cpu",),
+    ),
+    Backend("decoder", "numpy", "allin1_core.dbn.viterbi_numpy", "numpy", "numpy", "", ("cpu",)),
+    Backend(
+        "structure",
+        "torch",
+        "allin1_core.structure.torch_backend",
+        "torch",
+        "torch",
+        "torch",
+        ("cuda", "mps"),
+    ),
+    Backend("structure", "mlx", "allin1_core.structure.mlx_backend", "mlx", "mlx.core", "mlx", ("mlx",)),
+    Backend("structure", "numpy", "allin1_core.structure.numpy_backend", "numpy", "numpy", "", ("cpu",)),
+)
+
+
+@functools.cache
+def _module_exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _how_to_install(backend: Backend) -> str:
+    remedy = (
+        f"pip install 'allin1-core[{backend.extra}]'"
+        if backend.extra
+        else f"pip install {backend.distribution}"
+    )
+    return (
+        f"{backend.stage} backend {backend.name!r} needs {backend.distribution!r}, which is not installed "
+        f"(module {backend.module!r} not found); {remedy}"
+    )
+
+
+def stages() -> tuple[str, ...]:
+    """Names of the stages that have backends."""
+    return tuple(_BACKENDS)
+
+
+def backends(stage: str) -> dict[str, Backend]:
+    """All backends of a stage by name: the built-in ones in order of preference, then entry points.
+
+    Raises
+    ------
+    BackendError
+        If there is no such stage.
+    """
+    if stage not in _BACKENDS:
+        raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(_BACKENDS)}")
+    found = dict(_BACKENDS[stage])
+    for entry in importlib.metadata.entry_points(group=f"allin1_core.{stage}"):
+        if entry.name not in found:
+            distribution = entry.dist.name if entry.dist else entry.module
+            found[entry.name] = _foreign(stage, entry.name, entry.value, distribution)
+    return found
+
+
+def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
+    return Backend(
+        stage, name, target, distribution, target.partition(":")[0], "", ("cpu",), automatic=False
+    )
+
+
+def get(stage: str, name: str) -> Backend:
+    """The backend of that name, or of the form ``module:function``.
+
+    Raises
+    ------
+    BackendError
+        If the name is unknown.
+    """
+    if ":" in name:
+        return _foreign(stage, name, name, name.partition(":")[0].partition(".")[0])
+    found = backends(stage)
+    if name not in found:
+        raise BackendError(
+            f"{stage} backend {name!r}: unknown; expected 'auto', 'module:function' or one of {', '.join(found)}"
+        )
+    return found[name]
+
+
+@functools.cache
+def default_device() -> tuple[str, str]:
+    """The device that ``auto`` uses here, and why: cuda, then MLX on Metal, then mps, then cpu.
+
+    A CPU-only build of torch is recognised by its version, so that looking for a GPU does not import it.
+    """
+    torch = _BACKENDS["network"]["torch"]
+    torch_may_have_gpu = torch.installed and not torch.version.endswith("+cpu")
+    if torch_may_have_gpu:
+        import torch as torch_module
+
+        if torch_module.cuda.is_available():
+            return "cuda", "torch sees a CUDA device"
+    if _BACKENDS["network"]["mlx"].installed:
+        import mlx.core
+
+        if mlx.core.metal.is_available():
+            return "mlx", "MLX is installed and Metal is available"
+    if torch_may_have_gpu and torch_module.backends.mps.is_available():
+        return "mps", "torch sees Metal (mps)"
+    return "cpu", "no GPU that an installed library can use"
+
+
+def _validate_device(device: str) -> str:
+    """Kind of a device string: ``cuda:1`` is of kind ``cuda``."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps", "mlx"):
+        raise BackendError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps, mlx or None")
+    if kind in ("cuda", "mps"):
+        torch = _BACKENDS["network"]["torch"]
+        if not torch.installed:
+            raise BackendError(f"device {device!r}: needs torch; pip install 'allin1-core[torch]'")
+        import torch as torch_module
+
+        present = (
+            torch_module.cuda.is_available() if kind == "cuda" else torch_module.backends.mps.is_available()
+        )
+        if not present:
+            raise BackendError(
+                f"device {device!r}: torch {torch.version} finds no such device; use device='cpu' or leave it out"
+            )
+    return kind
+
+
+def choose(
+    stage: str, backend: str = "auto", *, device: str | None = None, precision: str = "exact"
+) -> tuple[Backend, Choice]:
+    """Decide which backend runs a stage.
+
+    Parameters
+    ----------
+    stage : str
+        One of `stages`.
+    backend : str
+        ``auto``, a name from `backends`, or ``module:function``.
+    device : str, optional
+        ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the backend's own best device.
+    precision : str
+        ``exact`` or ``fast``; recorded as it is.
+
+    Returns
+    -------
+    Backend, Choice
+        The implementation (not yet imported) and the record of the decision.
+
+    Raises
+    ------
+    BackendError
+        If stage, backend, device or precision is unknown, not installed, or the backend cannot use the device.
+    """
+    if precision not in PRECISIONS:
+        raise BackendError(f"precision {precision!r}: unknown; expected one of {', '.join(PRECISIONS)}")
+    requested_device = device or "auto"
+    if backend == "auto":
+        chosen, device, reason = _choose_automatically(stage, device)
+    else:
+        chosen, device, reason = _choose_by_name(stage, backend, device)
+    return chosen, Choice(
+        stage=stage,
+        backend=chosen.name,
+        device=device,
+        precision=precision,
+        library=chosen.distribution,
+        library_version=chosen.version,
+        requested_backend=backend,
+        requested_device=requested_device,
+        reason=reason,
+    )
+
+
+def _choose_by_name(stage: str, name: str, device: str | None) -> tuple[Backend, str, str]:
+    chosen = get(stage, name)
+    if not chosen.installed:
+        raise BackendError(_how_to_install(chosen))
+    if device is None:
+        default, _ = default_device()
+        device = default if default in chosen.devices else chosen.devices[0]
+        return chosen, device, f"backend {name!r} was asked for; {device} is its best device here"
+    if _validate_device(device) not in chosen.devices:
+        raise BackendError(
+            f"{stage} backend {name!r} cannot use device {device!r}; it runs on {', '.join(chosen.devices)}"
+        )
+    return chosen, device, f"backend {name!r} and device {device!r} were asked for"
+
+
+def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str, str]:
+    if device is None:
+        device, why = default_device()
+    else:
+        why = f"device {device!r} was asked for"
+    kind = _validate_device(device)
+    passed_over: list[str] = []
+    # A stage without an implementation for the device runs on the host, and the reason says so.
+    for wanted in (kind, "cpu"):
+        for candidate in backends(stage).values():
+            if not candidate.automatic or wanted not in candidate.devices:
+                continue
+            if not candidate.installed:
+                passed_over.append(f"{candidate.name} is not installed")
+                continue
+            reason = f"auto: {why}; {candidate.name} is the first choice for {wanted}"
+            if passed_over:
+                reason += f" ({', '.join(passed_over)})"
+            if wanted != kind:
+                return candidate, "cpu", f"{reason}; {stage} has no backend for {kind}"
+            return candidate, device, reason
+    names = ", ".join(f"{row.name} ({_how_to_install(row)})" for row in backends(stage).values())
+    raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {names}")

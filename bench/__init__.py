@@ -1,0 +1,1 @@
+"""Benchmarks, their report, and the gate: times only count beside a check of the same run's outputs."""

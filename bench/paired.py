@@ -1,0 +1,132 @@
+"""Times of a candidate and a reference taken alternately in one process, and their ratio with an interval.
+
+Machines drift: another process wakes, a clock changes. A ratio of two medians taken minutes apart measures that
+drift as well. Here each round times both sides back to back (and swaps who goes first), so that a ratio is formed
+within a round, where the drift is the same for both. The interval is a percentile bootstrap over rounds of the
+median ratio, seeded, hence the same for the same times.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+_BOOTSTRAP_SAMPLES = 10_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """How many times faster the candidate is than the reference: median over rounds, and its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTimes:
+    """Wall times in seconds, one per round, ``float64 (rounds,)`` each, and what the last round returned."""
+
+    candidate: np.ndarray
+    reference: np.ndarray
+    candidate_output: Any
+    reference_output: Any
+
+    @property
+    def ratio(self) -> Ratio:
+        return bootstrap_ratio(self.candidate, self.reference)
+
+
+def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
+    """Median of the per-round ratios ``reference / candidate`` with a 95 % percentile bootstrap interval.
+
+    Parameters
+    ----------
+    candidate, reference : float64 (rounds,)
+        Seconds; the same index is the same round.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, are empty, or hold a time that is not positive.
+    """
+    candidate = np.asarray(candidate, dtype=np.float64)
+    reference = np.asarray(reference, dtype=np.float64)
+    if candidate.shape != reference.shape or candidate.ndim != 1 or candidate.size == 0:
+        raise ValueError(
+            f"candidate and reference: shapes {candidate.shape} and {reference.shape}; "
+            "expected two equal one-dimensional shapes with at least one round"
+        )
+    if not (np.all(candidate > 0) and np.all(reference > 0)):
+        raise ValueError("candidate and reference: times must be positive")
+    ratios = reference / candidate
+    rounds = np.random.default_rng(0).integers(0, ratios.size, size=(_BOOTSTRAP_SAMPLES, ratios.size))
+    low, high = np.percentile(np.median(ratios[rounds], axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(ratios)), float(low), float(high))
+
+
+def paired_times(
+    candidate: Callable[[], Any],
+    reference: Callable[[], Any],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    synchronize: Callable[[Any], Any] | None = None,
+) -> PairedTimes:
+    """Time two callables alternately.
+
+    Parameters
+    ----------
+    candidate, reference : callable
+        Called without arguments.
+    rounds : int
+        Counted rounds; each times both sides once, and the side that starts alternates.
+    warmup : int
+        Rounds that are not counted.
+    synchronize : callable, optional
+        Given what the candidate returned, waits until it is really computed; runs inside the timed region.
+
+    Returns
+    -------
+    PairedTimes
+    """
+    times: dict[str, list[float]] = {"candidate": [], "reference": []}
+    outputs: dict[str, Any] = {}
+
+    def run(side: str) -> float:
+        call = candidate if side == "candidate" else reference
+        start = time.perf_counter()
+        output = call()
+        if side == "candidate" and synchronize is not None:
+            synchronize(output)
+        elapsed = time.perf_counter() - start
+        outputs[side] = output
+        return elapsed
+
+    was_collecting = gc.isenabled()
+    try:
+        for index in range(-warmup, rounds):
+            gc.collect()
+            gc.disable()
+            order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
+            for side in order:
+                elapsed = run(side)
+                if index >= 0:
+                    times[side].append(elapsed)
+            gc.enable()
+    finally:
+        if was_collecting:
+            gc.enable()
+        else:
+            gc.disable()
+    return PairedTimes(
+        np.array(times["candidate"]), np.array(times["reference"]), outputs["candidate"], outputs["reference"]
+    )

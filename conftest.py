@@ -1,0 +1,73 @@
+"""What every test and benchmark shares: the reference material, the records, and the reports they end in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.records import BenchRecorder
+from parity.records import ParityRecorder
+from parity.shared import shared_folder
+
+_PARITY = pytest.StashKey[ParityRecorder]()
+_BENCH = pytest.StashKey[BenchRecorder]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--parity-report", type=Path, help="folder that parity.md and its plots are written to")
+    parser.addoption("--bench-report", type=Path, help="folder that bench.md and its plots are written to")
+    parser.addoption("--rounds", type=int, default=7, help="counted rounds of each paired timing")
+    parser.addoption("--full", action="store_true", help="also run the long checks (marked `full`)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_PARITY] = ParityRecorder()
+    config.stash[_BENCH] = BenchRecorder()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--full"):
+        long = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=long)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared reference material; the test is skipped, with this line, where it is absent."""
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip("the shared reference material is not here (set ALLIN1_SHARED to its folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def record_parity(request: pytest.FixtureRequest) -> ParityRecorder:
+    """Call it with a `ParityRecord` for each comparison made."""
+    return request.config.stash[_PARITY]
+
+
+@pytest.fixture(scope="session")
+def record_bench(request: pytest.FixtureRequest) -> BenchRecorder:
+    """Call it with a `BenchRecord` for each timing taken."""
+    return request.config.stash[_BENCH]
+
+
+@pytest.fixture(scope="session")
+def rounds(request: pytest.FixtureRequest) -> int:
+    """Counted rounds of each paired timing."""
+    return int(request.config.getoption("--rounds"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    parity_folder = session.config.getoption("--parity-report")
+    bench_folder = session.config.getoption("--bench-report")
+    if parity_folder is not None:
+        from parity.report import write_parity_report
+
+        write_parity_report(session.config.stash[_PARITY].records, parity_folder)
+    if bench_folder is not None:
+        from bench.report import write_bench_report
+
+        write_bench_report(session.config.stash[_BENCH].records, bench_folder)

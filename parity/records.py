@@ -1,0 +1,55 @@
+"""What a parity check measured, kept for the report: one record per comparison, written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ParityRecord:
+    """One comparison of an implementation with its oracle.
+
+    Attributes
+    ----------
+    stage : str
+        ``spectrogram``, ``decoder``, ``attention``, ``network``, ``pipeline`` ...
+    case : str
+        What went in: a track and stem, or the name of a synthetic input.
+    oracle, backend, device, precision : str
+    bound : str
+        What the comparison is held to, in words ("bit-identical", "<= 1e-6").
+    passed : bool
+    measures : dict
+        JSON-ready figures, by the stage's own names; the stage's report section knows them.
+    """
+
+    stage: str
+    case: str
+    oracle: str
+    backend: str
+    device: str
+    precision: str
+    bound: str
+    passed: bool
+    measures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class ParityRecorder:
+    """Collects records during a test session."""
+
+    def __init__(self) -> None:
+        self.records: list[ParityRecord] = []
+
+    def __call__(self, record: ParityRecord) -> None:
+        self.records.append(record)
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(record) for record in self.records]
+
+
+def read_records(path: Path) -> list[ParityRecord]:
+    """Records of an earlier session, from the JSON that the report writer left."""
+    return [ParityRecord(**row) for row in json.loads(path.read_text(encoding="utf-8"))["records"]]

@@ -27,5 +27,9 @@ class WeightsError(Allin1Error, ValueError):
     """Network weights that are missing, truncated, altered or of another shape than the configuration says."""
 
 
+class TimingsError(Allin1Error, ValueError):
+    """A file that should hold timings, and does not."""
+
+
 class OutputError(Allin1Error, OSError):
     """A result that could not be written; nothing half-written is left behind."""

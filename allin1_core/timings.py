@@ -1,0 +1,356 @@
+"""What a run spent its time on: one record per stage, written as JSON lines (schema in docs/timings.md).
+
+A time is the wall time of a stage with the device synchronised before and after. Both MLX and CUDA return from a
+call before its work is done; without the synchronisation that work is charged to whichever stage first looks at
+the numbers, and the stage that asked for it seems free. Every line also says which implementation ran and why, so
+that two runs can be compared without knowing how they were started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from allin1_core import __version__
+from allin1_core.backends import Choice
+from allin1_core.errors import OutputError, TimingsError
+
+SCHEMA_VERSION = 1
+
+# In the order of the pipeline. `postprocess` contains the metrical and functional stages (their `parent`).
+STAGES = (
+    "audio_read",
+    "demix",
+    "spectrogram",
+    "model_load",
+    "spec_load",
+    "transfer",
+    "nn",
+    "postprocess",
+    "metrical_prep",
+    "metrical_dbn",
+    "functional_probs",
+    "functional_local_maxima",
+    "functional_boundaries",
+    "save",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTiming:
+    """One stage of one run; the fields are those of a line of the file.
+
+    Attributes
+    ----------
+    schema : int
+        `SCHEMA_VERSION`.
+    run_id : str
+        The same for all lines of a run.
+    run_started : str
+        Date and time of the run's start, ISO 8601, UTC.
+    stage : str
+        One of `STAGES`.
+    parent : str or None
+        The stage that this one is a part of; its time is contained in the parent's.
+    start, end, duration : float
+        Seconds; `start` and `end` count from the start of the run on a monotonic clock.
+    track : str or None
+        What was analysed; None for work done once for the whole run.
+    audio_seconds : float or None
+        Length of the track.
+    backend, requested_backend, device, requested_device, precision, library, library_version, reason : str or None
+        As in `allin1_core.backends.Choice`; None for a stage without backends.
+    synchronized : bool
+        Whether start and end were taken with the device idle and the stage's outputs evaluated.
+    cached : bool
+        Whether the stage was served from something that was already there.
+    thread : str
+        ``main``, or the name of the thread that ran the stage beside the others.
+    error : str or None
+        What the stage raised.
+    details : dict
+        JSON-ready extras of the stage (``beats_per_bar``, ``folds``, ``from`` and ``to`` of a transfer ...).
+    machine, versions : dict
+        ``cpu``, ``cores``, ``platform``; versions of Python, allin1-core and the libraries loaded by then.
+    """
+
+    schema: int
+    run_id: str
+    run_started: str
+    stage: str
+    parent: str | None
+    start: float
+    end: float
+    duration: float
+    track: str | None
+    audio_seconds: float | None
+    backend: str | None
+    requested_backend: str | None
+    device: str | None
+    requested_device: str | None
+    precision: str | None
+    library: str | None
+    library_version: str | None
+    reason: str | None
+    synchronized: bool
+    cached: bool
+    thread: str
+    error: str | None
+    details: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass
+class Stage:
+    """What a stage reports about itself while it runs: set `output`, and add to `details`."""
+
+    choice: Choice | None = None
+    output: Any = None
+    audio_seconds: float | None = None
+    cached: bool = False
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Timings:
+    """Collects the timings of a run in memory and, if a path is given, appends them to a file line by line.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        File of JSON lines; lines of earlier runs are kept.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be opened for writing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self.records: list[StageTiming] = []
+        self.run_id = uuid.uuid4().hex
+        self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        self._zero = time.perf_counter()
+        self._lock = threading.Lock()
+        self._open = threading.local()
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.open("ab").close()
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path}: timings cannot be written ({error}); choose another path"
+                ) from error
+
+    @contextlib.contextmanager
+    def stage(
+        self,
+        name: str,
+        *,
+        track: str | None = None,
+        choice: Choice | None = None,
+        audio_seconds: float | None = None,
+        cached: bool = False,
+        **details: Any,
+    ) -> Iterator[Stage]:
+        """Time the block as a stage; what the block assigns to `Stage.output` is evaluated before the clock stops.
+
+        Raises
+        ------
+        OutputError
+            If the line cannot be written; the file then ends where it ended before.
+        """
+        assert name in STAGES, f"{name!r} is not a stage"
+        stage = Stage(choice=choice, audio_seconds=audio_seconds, cached=cached, details=details)
+        parents: list[str] = self._open.__dict__.setdefault("stages", [])
+        parent = parents[-1] if parents else None
+        failure: str | None = None
+        synchronize(choice)
+        parents.append(name)
+        start = time.perf_counter() - self._zero
+        try:
+            yield stage
+            synchronize(stage.choice, stage.output)
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            end = time.perf_counter() - self._zero
+            parents.pop()
+            self._add(self._record(name, parent, start, end, track, stage, failure))
+
+    def _record(
+        self,
+        name: str,
+        parent: str | None,
+        start: float,
+        end: float,
+        track: str | None,
+        stage: Stage,
+        failure: str | None,
+    ) -> StageTiming:
+        thread = threading.current_thread()
+        choice = stage.choice
+        return StageTiming(
+            schema=SCHEMA_VERSION,
+            run_id=self.run_id,
+            run_started=self.run_started,
+            stage=name,
+            parent=parent,
+            start=start,
+            end=end,
+            duration=end - start,
+            track=track,
+            audio_seconds=stage.audio_seconds,
+            backend=choice.backend if choice else None,
+            requested_backend=choice.requested_backend if choice else None,
+            device=choice.device if choice else None,
+            requested_device=choice.requested_device if choice else None,
+            precision=choice.precision if choice else None,
+            library=choice.library if choice else None,
+            library_version=choice.library_version if choice else None,
+            reason=choice.reason if choice else None,
+            synchronized=failure is None,
+            cached=stage.cached,
+            thread="main" if thread is threading.main_thread() else thread.name,
+            error=failure,
+            details=stage.details,
+            machine=machine(),
+            versions=versions(),
+        )
+
+    def _add(self, record: StageTiming) -> None:
+        line = (json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n").encode()
+        with self._lock:
+            self.records.append(record)
+            if self.path is None:
+                return
+            try:
+                with self.path.open("ab", buffering=0) as file:
+                    length = file.seek(0, os.SEEK_END)
+                    try:
+                        if file.write(line) != len(line):
+                            raise OSError("the disk took only a part of the line")
+                    except OSError:
+                        file.truncate(length)
+                        raise
+            except OSError as error:
+                raise OutputError(f"{self.path}: timings cannot be written ({error})") from error
+
+
+def synchronize(choice: Choice | None, output: Any = None) -> None:
+    """Wait until the device of `choice` is idle and `output` is computed.
+
+    Parameters
+    ----------
+    choice : Choice, optional
+        Work on the CPU outside MLX is never pending; only MLX, CUDA and Metal are waited for.
+    output : optional
+        An MLX array, or a tuple, list, mapping or dataclass of them, to be evaluated.
+    """
+    if choice is None:
+        return
+    kind = choice.device.partition(":")[0]
+    if choice.library == "mlx" or kind == "mlx":
+        import mlx.core as mx
+
+        mx.eval(_mlx_arrays(output, mx.array))
+        mx.synchronize()
+    elif kind in ("cuda", "mps"):
+        import torch
+
+        (torch.cuda if kind == "cuda" else torch.mps).synchronize()
+
+
+def _mlx_arrays(tree: Any, array_type: type) -> list[Any]:
+    if isinstance(tree, array_type):
+        return [tree]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        tree = [getattr(tree, field.name) for field in dataclasses.fields(tree)]
+    elif isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, tuple | list):
+        return [array for item in tree for array in _mlx_arrays(item, array_type)]
+    return []
+
+
+def read_timings(path: str | os.PathLike[str]) -> list[StageTiming]:
+    """Records of a timings file, in the order they were written.
+
+    Raises
+    ------
+    TimingsError
+        If the file cannot be read, or a line is not a timing of this schema.
+    """
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TimingsError(
+            f"{path}: cannot be read as timings ({error}); expected a file of JSON lines"
+        ) from error
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(path: Path, number: int, line: str) -> StageTiming:
+    where = f"{path}, line {number}"
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise TimingsError(f"{where}: not JSON ({error}); expected one timing object a line") from error
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA_VERSION:
+        found = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
+        raise TimingsError(
+            f"{where}: schema {found!r}; this version of allin1-core reads schema {SCHEMA_VERSION} (docs/timings.md)"
+        )
+    known = {field.name for field in dataclasses.fields(StageTiming)}
+    missing = sorted(known - fields.keys())
+    if missing:
+        raise TimingsError(f"{where}: no field {', '.join(missing)}; see docs/timings.md")
+    return StageTiming(**{name: fields[name] for name in known})
+
+
+def machine() -> dict[str, Any]:
+    """Processor, number of cores this process may use, and platform."""
+    return dict(_MACHINE)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux; the platform module knows
+    return platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+_MACHINE = {"cpu": _cpu_name(), "cores": _cores(), "platform": platform.platform()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, allin1-core and those of its libraries that are loaded (none is imported for this)."""
+    found = {"python": platform.python_version(), "allin1-core": __version__}
+    for name in ("numpy", "torch", "mlx.core"):
+        module = sys.modules.get(name)
+        if module is not None:
+            found[name.partition(".")[0]] = str(getattr(module, "__version__", "unknown"))
+    return found

@@ -1,0 +1,115 @@
+"""What `auto` picks, what an explicit name gets, and what is recorded about it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from allin1_core import backends
+from allin1_core.errors import BackendError
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Pretend that only the modules put into this set are installed."""
+    present: set[str] = set()
+    monkeypatch.setattr(backends, "_module_exists", lambda name: name in present)
+    backends.default_device.cache_clear()
+    yield present
+    backends.default_device.cache_clear()
+
+
+def test_auto_takes_the_first_backend_for_the_device_and_says_so() -> None:
+    chosen, choice = backends.choose("spectrogram", device="cpu")
+    assert choice.backend == chosen.name == "torch"
+    assert choice.device == "cpu"
+    assert choice.requested_backend == "auto"
+    assert "device 'cpu' was asked for" in choice.reason
+    assert "torch is the first choice for cpu" in choice.reason
+
+
+def test_auto_names_what_it_passed_over(only: set[str]) -> None:
+    only.add("numpy")
+    _, choice = backends.choose("spectrogram")
+    assert choice.backend == "numpy"
+    assert "torch is not installed" in choice.reason
+
+
+def test_auto_falls_to_the_host_only_with_the_reason_recorded() -> None:
+    _, choice = backends.choose("decoder", device="mlx")
+    assert (choice.backend, choice.device) == ("cython", "cpu")
+    assert "decoder has no backend for mlx" in choice.reason
+
+
+def test_auto_never_picks_a_foreign_backend(monkeypatch: pytest.MonkeyPatch, only: set[str]) -> None:
+    only.add("elsewhere")
+    foreign = backends.Backend(
+        "spectrogram", "elsewhere", "elsewhere:run", "elsewhere", "elsewhere", "", ("cpu",), automatic=False
+    )
+    monkeypatch.setattr(backends, "backends", lambda stage: {"elsewhere": foreign})
+    with pytest.raises(BackendError, match="no backend is installed"):
+        backends.choose("spectrogram", device="cpu")
+
+
+def test_an_explicit_name_is_refused_when_not_installed(only: set[str]) -> None:
+    only.add("numpy")
+    with pytest.raises(BackendError, match=r"'torch'.*not installed.*pip install 'allin1-core\[torch\]'"):
+        backends.choose("spectrogram", "torch")
+
+
+def test_an_explicit_name_is_refused_on_a_device_it_cannot_use() -> None:
+    with pytest.raises(BackendError, match="'numpy' cannot use device 'mlx'; it runs on cpu"):
+        backends.choose("spectrogram", "numpy", device="mlx")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("spectogram",), "stage 'spectogram': unknown; expected one of separation, spectrogram"),
+        (
+            ("spectrogram", "madman"),
+            "backend 'madman': unknown; expected 'auto', 'module:function' or one of",
+        ),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(arguments: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BackendError, match=message):
+        backends.choose(*arguments)
+
+
+def test_unknown_device_and_precision_are_refused() -> None:
+    with pytest.raises(BackendError, match="device 'tpu': unknown"):
+        backends.choose("spectrogram", device="tpu")
+    with pytest.raises(BackendError, match="precision 'exakt': unknown; expected one of exact, fast"):
+        backends.choose("spectrogram", precision="exakt")
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has Metal")
+    with pytest.raises(BackendError, match=r"device 'mps': torch .* finds no such device; use device='cpu'"):
+        backends.choose("spectrogram", device="mps")
+
+
+def test_module_and_function_form_is_loaded_as_it_is() -> None:
+    chosen, choice = backends.choose("spectrogram", "json:dumps")
+    assert choice.backend == "json:dumps"
+    assert chosen.load()([1]) == "[1]"
+    with pytest.raises(BackendError, match="has no attribute 'nothing'"):
+        backends.get("spectrogram", "json:nothing").load()
+    with pytest.raises(BackendError, match="not installed"):
+        backends.get("spectrogram", "no_such_module:run").load()
+
+
+def test_importing_the_package_imports_neither_torch_nor_mlx() -> None:
+    code = (
+        "import sys, allin1_core; print(sorted({'torch', 'mlx', 'madmom', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        == "[]\n"
+    )

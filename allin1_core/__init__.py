@@ -1,7 +1,7 @@
 """All-In-One music structure analysis without madmom: tempo, beats, downbeats and sections of a song.
 
-``analyze`` is the whole pipeline; ``log_spectrogram``, ``load_model`` and ``DBNDownBeatTrackingProcessor`` are its
-stages, usable on their own. Names are imported on first use, so that ``import allin1_core`` stays cheap and
+``analyze`` is the whole pipeline; ``log_spectrogram``, ``load_model`` and ``DBNDownBeatTrackingProcessor`` are
+its stages, usable on their own. Names are imported on first use, so that ``import allin1_core`` stays cheap and
 imports neither torch nor MLX.
 """
 

@@ -1,12 +1,12 @@
 """Which implementation runs, why, and what is recorded about it.
 
-A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row in the table below:
-a name, the module that implements the stage's protocol, the library it needs, and the devices it can use. This
-is the only file that asks which library is installed. `choose` turns a request into a `Choice`, which travels
-with the result into the provenance, the timings and the reports.
+A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row in the table
+below: a name, the module that implements the stage's protocol, the library it needs, and the devices it can
+use. This is the only file that asks which library is installed. `choose` turns a request into a `Choice`, which
+travels with the result into the provenance, the timings and the reports.
 
 An explicit name is obeyed or refused with a :class:`~allin1_core.errors.BackendError`, never replaced. ``auto``
-goes down the stage's order of preference for the device and says in `Choice.reason` why it stopped where it did.
+goes down the stage's order of preference for the device and says in `Choice.reason` why it stopped there.
 Other distributions add backends through the entry point group ``allin1_core.<stage>`` or, for one call, by the
 form ``module:function``; ``auto`` never picks those.
 """
@@ -232,9 +232,7 @@ def backends(stage: str) -> dict[str, Backend]:
 
 
 def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
-    return Backend(
-        stage, name, target, distribution, target.partition(":")[0], "", ("cpu",), automatic=False
-    )
+    return Backend(stage, name, target, distribution, target.partition(":")[0], "", ("cpu",), automatic=False)
 
 
 def get(stage: str, name: str) -> Backend:
@@ -250,7 +248,8 @@ def get(stage: str, name: str) -> Backend:
     found = backends(stage)
     if name not in found:
         raise BackendError(
-            f"{stage} backend {name!r}: unknown; expected 'auto', 'module:function' or one of {', '.join(found)}"
+            f"{stage} backend {name!r}: unknown; "
+            f"expected 'auto', 'module:function' or one of {', '.join(found)}"
         )
     return found[name]
 
@@ -294,7 +293,8 @@ def _validate_device(device: str) -> str:
         )
         if not present:
             raise BackendError(
-                f"device {device!r}: torch {torch.version} finds no such device; use device='cpu' or leave it out"
+                f"device {device!r}: torch {torch.version} finds no such device; "
+                "use device='cpu' or leave it out"
             )
     return kind
 
@@ -323,7 +323,8 @@ def choose(
     Raises
     ------
     BackendError
-        If stage, backend, device or precision is unknown, not installed, or the backend cannot use the device.
+        If stage, backend, device or precision is unknown, if the backend is not installed, or if it cannot use
+        the device.
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r}: unknown; expected one of {', '.join(PRECISIONS)}")

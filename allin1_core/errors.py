@@ -20,7 +20,7 @@ class StemsError(Allin1Error, ValueError):
 
 
 class BackendError(Allin1Error, ValueError):
-    """A backend, device or precision that does not exist, is not installed, or cannot do what was asked."""
+    """A backend, device or precision that does not exist, is not installed, or cannot do what is asked."""
 
 
 class WeightsError(Allin1Error, ValueError):

@@ -1,9 +1,9 @@
 """Times of a candidate and a reference taken alternately in one process, and their ratio with an interval.
 
-Machines drift: another process wakes, a clock changes. A ratio of two medians taken minutes apart measures that
-drift as well. Here each round times both sides back to back (and swaps who goes first), so that a ratio is formed
-within a round, where the drift is the same for both. The interval is a percentile bootstrap over rounds of the
-median ratio, seeded, hence the same for the same times.
+Machines drift: another process wakes, a clock changes. A ratio of two medians taken minutes apart measures
+that drift as well. Here each round times both sides back to back (and swaps who goes first), so that a ratio is
+formed within a round, where the drift is the same for both. The interval is a percentile bootstrap over rounds
+of the median ratio, seeded, hence the same for the same times.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BOOTSTRAP_SAMPLES = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times faster the candidate is than the reference: median over rounds, and its 95 % interval."""
+    """How many times faster the candidate is than the reference: median over rounds and 95 % interval."""
 
     median: float
     low: float

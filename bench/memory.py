@@ -1,0 +1,124 @@
+"""Peak memory of a call, measured where nothing else runs: in a fresh process, above what was there before.
+
+The child imports what the call needs, unpickles its arguments, makes an optional small warm-up call (so that
+libraries loaded on first use count as loaded), sets the kernel's high-water mark of resident memory back, makes
+the call, and reads the mark. So inputs are not counted, and results are.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def peak_memory_bytes(
+    function: Callable[..., Any],
+    *arguments: Any,
+    warmup: Sequence[Any] | None = None,
+    threads: int | None = None,
+    timeout: float = 600,
+    **keywords: Any,
+) -> int:
+    """Peak resident memory of ``function(*arguments, **keywords)`` in a fresh process.
+
+    Parameters
+    ----------
+    function : callable
+        At the top level of a module that can be imported: it is handed over by name.
+    *arguments, **keywords
+        Anything that can be pickled.
+    warmup : sequence, optional
+        Positional arguments of a small call that is made, with the same keywords, before the measured one.
+    threads : int, optional
+        Threads that BLAS, OpenMP and torch may use in the child.
+    timeout : float
+        Seconds.
+
+    Returns
+    -------
+    int
+        Bytes above the interpreter with its libraries and the arguments loaded.
+
+    Raises
+    ------
+    ValueError
+        If the function cannot be handed over by name.
+    RuntimeError
+        If the call failed in the child; carries the child's last lines.
+    """
+    if function.__module__ == "__main__" or "<locals>" in function.__qualname__:
+        raise ValueError(
+            f"function: {function.__qualname__} in {function.__module__} cannot be imported by another process; "
+            "expected a function at the top level of a module"
+        )
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(_ROOT), *filter(None, sys.path)]))
+    if threads is not None:
+        environment.update(OMP_NUM_THREADS=str(threads), OPENBLAS_NUM_THREADS=str(threads))
+    with tempfile.TemporaryDirectory() as folder:
+        request, answer = Path(folder, "request"), Path(folder, "answer")
+        with request.open("wb") as file:
+            pickle.dump((threads, function, arguments, keywords, warmup), file, protocol=5)
+        child = subprocess.run(
+            [sys.executable, "-m", "bench.memory", str(request), str(answer)],
+            env=environment,
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if child.returncode != 0:
+            raise RuntimeError(
+                f"{function.__module__}:{function.__qualname__} failed in the child (status {child.returncode}): "
+                + child.stderr.strip()[-2000:]
+            )
+        return int(answer.read_text())
+
+
+def _reset_peak() -> bool:
+    """Set the kernel's high-water mark to what is resident now; False where the kernel has no such switch."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    """High-water mark of resident memory in bytes."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _measure(request: Path) -> int:
+    with request.open("rb") as file:
+        threads, function, arguments, keywords, warmup = pickle.load(file)
+    if threads is not None and "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
+    if warmup is not None:
+        function(*warmup, **keywords)
+    _reset_peak()  # without it (macOS) the mark before the call is what imports and warm-up reached
+    before = _peak()
+    output = function(*arguments, **keywords)
+    after = _peak()
+    del output
+    return max(0, after - before)
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(str(_measure(Path(sys.argv[1]))))

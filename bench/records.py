@@ -1,9 +1,17 @@
-"""What a benchmark measured, kept for the report and the gate: one per stage, backend and precision."""
+"""What a benchmark measured, kept for the report and the gate: one record per stage, backend and precision."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from bench.paired import Ratio, bootstrap_ratio
+
+SCHEMA_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +21,7 @@ class BenchRecord:
     Attributes
     ----------
     stage, backend, device, precision : str
-        As in `allin1_core.backends.Choice`.
+        As in `allin1_core.backends.Choice`; the backend of a row with ``role="peer"`` is the peer's name.
     variant : str
         What else tells rows apart ("[3, 4]", "8 folds", "native"); empty if nothing does.
     reference : str
@@ -29,9 +37,19 @@ class BenchRecord:
     agrees : bool
         Whether that check passed; a row that does not agree is never shown as a speed-up.
     peak_memory_bytes : int, optional
-        Above the interpreter with its libraries loaded.
+        Above the interpreter with its libraries loaded (`bench.memory.peak_memory_bytes`).
     figures : dict
-        JSON-ready extras that the stage's own plots use (times against length, GFLOP/s ...).
+        JSON-ready extras. The report and the gate know these names, all optional:
+
+        ``max_difference`` (float) : from the reference's output;
+        ``choice`` (dict) : `Choice.as_dict()` of what really ran, held against `backend` and `device`;
+        ``by_length`` (list of dict) : ``audio_seconds``, ``seconds`` and, if measured, ``peak_memory_bytes`` for
+        growing lengths, drawn log-log with the fitted exponent;
+        ``timings`` (list of dict) : lines of one run (docs/timings.md), drawn as a waterfall;
+        ``gflops`` (float) : arithmetic done, in 10^9 operations, shown as GFLOP/s;
+        ``note`` (str) : what a reader of the row must know.
+    role : str
+        ``candidate`` for ours, ``peer`` for another project timed beside ours.
     """
 
     stage: str
@@ -49,6 +67,31 @@ class BenchRecord:
     agrees: bool
     peak_memory_bytes: int | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
+    role: str = "candidate"
+
+    @property
+    def key(self) -> str:
+        """What names the row, in the baseline and in messages: ``spectrogram/torch/cpu/exact``, with the variant."""
+        parts = (self.stage, self.backend, self.device, self.precision, self.variant)
+        return "/".join(part for part in parts if part)
+
+    @property
+    def median(self) -> float:
+        """Median time in seconds."""
+        return float(np.median(self.seconds))
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range of the times in seconds."""
+        low, high = np.percentile(self.seconds, [25, 75])
+        return float(high - low)
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """How many times faster than the reference; None for a time on its own."""
+        if not self.reference_seconds:
+            return None
+        return bootstrap_ratio(np.array(self.seconds), np.array(self.reference_seconds))
 
 
 class BenchRecorder:
@@ -59,3 +102,23 @@ class BenchRecorder:
 
     def __call__(self, record: BenchRecord) -> None:
         self.records.append(record)
+
+
+def read_records(path: Path) -> list[BenchRecord]:
+    """Records of an earlier session, from the ``bench.json`` that the report writer left.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one of this schema; names the file.
+    FileNotFoundError
+        If there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error}); expected what `make bench` writes") from error
+    found = content.get("schema") if isinstance(content, dict) else None
+    if found != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema {found!r}; expected {SCHEMA_VERSION}; run `make bench` again")
+    return [BenchRecord(**row) for row in content["records"]]

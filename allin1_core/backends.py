@@ -137,14 +137,14 @@ _BACKENDS: Mapping[str, Mapping[str, Backend]] = _table(
     Backend(
         "spectrogram",
         "torch",
-        "allin1_core.spectrogram.torch_backend",
+        "allin1_core.spectrogram.torch_backend:log_spectrogram",
         "torch",
         "torch",
         "torch",
         ("cpu", "cuda", "mps"),
     ),
-    Backend("spectrogram", "mlx", "allin1_core.spectrogram.mlx_backend", "mlx", "mlx.core", "mlx", ("mlx",)),
-    Backend("spectrogram", "numpy", "allin1_core.spectrogram.numpy_backend", "numpy", "numpy", "", ("cpu",)),
+    Backend("spectrogram", "mlx", "allin1_core.spectrogram.mlx_backend:log_spectrogram", "mlx", "mlx.core", "mlx", ("mlx",)),
+    Backend("spectrogram", "numpy", "allin1_core.spectrogram.numpy_backend:log_spectrogram", "numpy", "numpy", "", ("cpu",)),
     Backend(
         "network",
         "fused",

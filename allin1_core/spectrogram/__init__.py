@@ -1,0 +1,137 @@
+"""Log-magnitude spectrograms of stems: one specification, and a backend each for numpy, torch and MLX.
+
+``log_spectrogram`` is the whole interface. ``select`` decides on a backend beforehand and says why, for callers who
+record what ran.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from allin1_core import backends
+from allin1_core.spectrogram.filterbank import filterbank, num_bands
+from allin1_core.spectrogram.framing import num_frames
+from allin1_core.spectrogram.protocol import LogSpectrogramBackend
+from allin1_core.spectrogram.specification import (
+    SPECIFICATION,
+    SpectrogramSpecification,
+    validate_sample_rate,
+)
+from allin1_core.spectrogram.validation import validate_stems
+
+__all__ = [
+    "SPECIFICATION",
+    "LogSpectrogram",
+    "LogSpectrogramBackend",
+    "SpectrogramSpecification",
+    "filterbank",
+    "log_spectrogram",
+    "num_bands",
+    "num_frames",
+    "select",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogSpectrogram:
+    """A log spectrogram whose backend is decided: call it with stems; `choice` says what runs and why."""
+
+    choice: backends.Choice
+    implementation: LogSpectrogramBackend
+
+    def __call__(
+        self,
+        stems: npt.ArrayLike,
+        sample_rate: int = SPECIFICATION.sample_rate,
+        *,
+        return_native: bool = False,
+    ) -> Any:
+        """See `log_spectrogram`."""
+        sample_rate = validate_sample_rate(sample_rate)
+        samples = validate_stems(stems)
+        output = self.implementation(
+            np.atleast_2d(samples),
+            sample_rate,
+            precision=self.choice.precision,
+            device=self.choice.device,
+            return_native=return_native,
+        )
+        return output[0] if samples.ndim == 1 else output
+
+
+def select(backend: str = "auto", *, device: str | None = None, precision: str = "exact") -> LogSpectrogram:
+    """Decide which backend computes log spectrograms, and load it.
+
+    Parameters
+    ----------
+    backend : str
+        ``auto``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or ``module:function``.
+    device : str, optional
+        ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the backend's best device here.
+    precision : str
+        ``exact`` or ``fast``; see `log_spectrogram`.
+
+    Returns
+    -------
+    LogSpectrogram
+
+    Raises
+    ------
+    BackendError
+        If the backend, device or precision is unknown or cannot be used here.
+    """
+    chosen, choice = backends.choose("spectrogram", backend, device=device, precision=precision)
+    return LogSpectrogram(choice, chosen.load())
+
+
+def log_spectrogram(
+    stems: npt.ArrayLike,
+    sample_rate: int = SPECIFICATION.sample_rate,
+    *,
+    backend: str = "auto",
+    precision: str = "exact",
+    device: str | None = None,
+    return_native: bool = False,
+) -> Any:
+    """Magnitudes in semitone bands, 100 frames a second, on a logarithmic scale: ``log10(1 + magnitude)``.
+
+    Parameters
+    ----------
+    stems : int16 or float32 (num_stems, num_samples) or (num_samples,)
+        Mono signals; ``float32`` has full scale at 1.0.
+    sample_rate : int
+        Samples per second. The published models expect 44,100.
+    backend, device : str
+        See `select`.
+    precision : str
+        ``exact`` meets madmom within 1e-6 for every input (numpy to the bit); ``fast`` computes in ``float32``
+        throughout, within the bounds of `allin1_core.spectrogram.bounds`.
+    return_native : bool
+        Return the backend's own array (``torch.Tensor``, ``mlx.core.array``) where it was computed, without a
+        copy to the host.
+
+    Returns
+    -------
+    float32 (num_stems, num_frames, num_bands) or (num_frames, num_bands)
+        ``num_frames = ceil(num_samples / (sample_rate / 100))``, none for an empty signal; 81 bands at 44,100 Hz.
+
+    Raises
+    ------
+    AudioError
+        If the stems have another type or shape, a sample is not finite, or the sample rate leaves no band.
+    BackendError
+        If the backend, device or precision is unknown or cannot be used here.
+
+    Notes
+    -----
+    Source: madmom's ``FramedSignalProcessor``, ``ShortTimeFourierTransformProcessor``,
+    ``FilteredSpectrogramProcessor`` and ``LogarithmicSpectrogramProcessor``, as All-In-One (Kim and Nam, WASPAA
+    2023) chains them.
+    """
+    return select(backend, device=device, precision=precision)(
+        stems, sample_rate, return_native=return_native
+    )

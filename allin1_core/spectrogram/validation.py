@@ -1,0 +1,48 @@
+"""Checks of what enters the log spectrogram, all of them above the backends."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from allin1_core.errors import AudioError
+
+_FINITE_BLOCK = 1 << 20
+
+
+def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
+    """The stems as ``(num_stems, num_samples)`` or ``(num_samples,)``, contiguous along the last axis.
+
+    Raises
+    ------
+    AudioError
+        If the type is neither ``int16`` nor ``float32``, there are not one or two axes, or a sample is not finite.
+    """
+    array = np.asarray(stems)
+    if array.dtype not in (np.int16, np.float32):
+        raise AudioError(
+            f"stems: found dtype {array.dtype}; expected int16, or float32 with full scale at 1.0; "
+            "convert with .astype"
+        )
+    if array.ndim not in (1, 2):
+        raise AudioError(
+            f"stems: found shape {array.shape}; expected (num_stems, num_samples) or (num_samples,); "
+            "mix channels to mono first"
+        )
+    if array.dtype == np.float32:
+        _validate_finite(array)
+    # Byte order and strides are the only things left that a kernel could stumble over.
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+
+
+def _validate_finite(array: npt.NDArray) -> None:
+    for stem, signal in enumerate(np.atleast_2d(array)):
+        for start in range(0, signal.size, _FINITE_BLOCK):
+            finite = np.isfinite(signal[start : start + _FINITE_BLOCK])
+            if not finite.all():
+                sample = start + int(np.argmin(finite))
+                index = f"[{stem}, {sample}]" if array.ndim == 2 else f"[{sample}]"
+                raise AudioError(
+                    f"stems{index}: found {signal[sample]}; expected finite samples; "
+                    "repair or re-export the audio"
+                )

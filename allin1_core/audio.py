@@ -1,0 +1,315 @@
+"""Audio from files: read, checked, mixed to mono, resampled, quantised.
+
+libsndfile reads everything but the MPEG-4, Matroska and ASF containers, which go through PyAV. Which of the two is
+decided by the first bytes of the file, not by its name and not by trying one after the other, so that an error is
+the error of the reader that was meant to succeed. Files are read in blocks until they end: how much memory is taken
+depends on what a file holds, never on what its header claims.
+
+16-bit audio stays ``int16`` (the spectrogram's reference transforms the integers as they are); everything else
+becomes ``float32`` in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allin1_core.errors import AudioError, StemsError
+
+STEM_NAMES = ("bass", "drums", "other", "vocals")
+SAMPLE_RATE = 44100
+
+# A rate below or above these is a damaged header: resampling from 1 Hz would turn a second into 44,100.
+_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
+
+_BLOCK_VALUES = 1 << 20
+_INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
+_MATROSKA = b"\x1a\x45\xdf\xa3"
+_ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
+
+# libsndfile shortens the data to what the file holds and says so in its log only: "data : 176400 (should be 88178)".
+_CORRECTED_LENGTH = re.compile(r"(data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
+# Writers that cannot seek back (a pipe) leave such a length; the file is whole.
+_PLACEHOLDER_LENGTH = 0x7FFFF000
+
+# AAC and its containers state durations to within a few codec frames of 1,024 samples.
+_DURATION_TOLERANCE = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class Audio:
+    """Samples as a file holds them.
+
+    Attributes
+    ----------
+    samples : int16 or float32 (num_samples, num_channels)
+        float32 in [-1, 1].
+    sample_rate : int
+        Samples per second.
+    """
+
+    samples: np.ndarray
+    sample_rate: int
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return len(self.samples) / self.sample_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Stems:
+    """The four stems of a track, in the order of `STEM_NAMES`.
+
+    Attributes
+    ----------
+    samples : int16 or float32 (4, num_samples)
+        Mono.
+    sample_rate : int
+        Samples per second.
+    """
+
+    samples: np.ndarray
+    sample_rate: int = SAMPLE_RATE
+
+    def __post_init__(self) -> None:
+        samples = self.samples
+        if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.shape[0] != len(STEM_NAMES):
+            raise StemsError(
+                f"stems: shape {np.shape(samples)}; expected ({len(STEM_NAMES)}, num_samples), mono, in the order "
+                f"{', '.join(STEM_NAMES)}"
+            )
+        if samples.dtype not in (np.int16, np.float32):
+            raise StemsError(f"stems: dtype {samples.dtype}; expected int16 or float32")
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.samples.shape[1] / self.sample_rate
+
+
+def read_audio(path: str | os.PathLike[str]) -> Audio:
+    """Read an audio file.
+
+    Parameters
+    ----------
+    path : path-like
+        Any file that libsndfile reads (WAV, FLAC, AIFF, Ogg, Opus, MP3, CAF ...), or the first audio stream of an
+        MPEG-4, Matroska or ASF container (m4a, mp4, mka, wma ...).
+
+    Returns
+    -------
+    Audio
+        ``int16`` where the file's own samples have at most 16 bits, else ``float32``.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, empty, truncated, not audio, holds no samples, or holds NaN or infinity.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
+    if not head:
+        raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
+    is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
+    audio = _read_container(path) if is_container else _read_libsndfile(path)
+    if not _MIN_SAMPLE_RATE <= audio.sample_rate <= _MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"{path}: sample rate {audio.sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
+            "The header is damaged, or this is not audio"
+        )
+    if len(audio.samples) == 0:
+        raise AudioError(f"{path}: the file holds no samples; expected at least one")
+    check_finite(audio.samples, str(path))
+    return audio
+
+
+def _read_libsndfile(path: Path) -> Audio:
+    import soundfile
+
+    with path.open("rb") as file:
+        try:
+            # By descriptor, so that the format is told from the content: ".raw" or ".txt" mean nothing then.
+            sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        except soundfile.LibsndfileError as error:
+            raise AudioError(
+                f"{path}: not audio that libsndfile can read ({error.error_string.rstrip('.')}); "
+                "expected WAV, FLAC, AIFF, Ogg, MP3, m4a or the like"
+            ) from error
+        with sound:
+            dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
+            try:
+                blocks = list(_libsndfile_blocks(sound, dtype))
+            except soundfile.LibsndfileError as error:
+                raise AudioError(
+                    f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
+                ) from error
+            found = sum(len(block) for block in blocks)
+            _check_whole(path, sound, found)
+            samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
+            return Audio(samples, sound.samplerate)
+
+
+def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
+    frames = max(1, _BLOCK_VALUES // sound.channels)
+    while len(block := sound.read(frames, dtype=dtype, always_2d=True)):
+        yield block
+
+
+def _check_whole(path: Path, sound: Any, found: int) -> None:
+    if found < sound.frames:
+        raise AudioError(
+            f"{path}: truncated; the header promises {sound.frames} samples, {found} are there. Copy the file again"
+        )
+    for chunk, promised, present in _CORRECTED_LENGTH.findall(sound.extra_info):
+        # Sizes of a whole file are off by a header in some writers.
+        slack = 64 if chunk.lower().startswith("riff") else 0
+        if int(present) + slack < int(promised) < _PLACEHOLDER_LENGTH:
+            raise AudioError(
+                f"{path}: truncated; the header promises {promised} bytes of audio, {present} are there. "
+                "Copy the file again"
+            )
+
+
+def _read_container(path: Path) -> Audio:
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
+            stream = container.streams.audio[0]
+            duration = _stated_duration(av, container, stream)
+            sample_rate = int(stream.codec_context.sample_rate)
+            blocks = list(_container_blocks(av, container, stream))
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise AudioError(
+            f"{path}: truncated, damaged, or not audio that FFmpeg can read ({reason})"
+        ) from error
+    samples = np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
+    if duration is not None and len(samples) / sample_rate < duration - _DURATION_TOLERANCE:
+        raise AudioError(
+            f"{path}: truncated; the header promises {duration:.2f} s, {len(samples) / sample_rate:.2f} s are there. "
+            "Copy the file again"
+        )
+    return Audio(samples, sample_rate)
+
+
+def _stated_duration(av: Any, container: Any, stream: Any) -> float | None:
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    # Matroska states the length of the whole file only; that of a video may be longer than its sound.
+    if container.duration and len(container.streams) == 1:
+        return float(container.duration / av.time_base)
+    return None
+
+
+def _container_blocks(av: Any, container: Any, stream: Any) -> Iterator[np.ndarray]:
+    to_planar = None
+    for frame in container.decode(stream):
+        if to_planar is None:
+            wanted = "s16p" if frame.format.name in ("u8", "u8p", "s16", "s16p") else "fltp"
+            to_planar = av.AudioResampler(format=wanted)
+        for planar in to_planar.resample(frame):
+            yield planar.to_ndarray().T
+    if to_planar is not None:
+        for planar in to_planar.resample(None):
+            yield planar.to_ndarray().T
+
+
+def check_finite(samples: np.ndarray, name: str) -> None:
+    """Refuse samples that are NaN or infinite.
+
+    Parameters
+    ----------
+    samples : int16 or float32, any shape
+    name : str
+        What the message calls them: the file or argument.
+
+    Raises
+    ------
+    AudioError
+        With the number of such samples and where the first one is.
+    """
+    if samples.dtype.kind != "f" or np.isfinite(samples).all():
+        return
+    bad = np.argwhere(~np.isfinite(samples))
+    raise AudioError(
+        f"{name}: {len(bad)} samples are NaN or infinite, the first at sample {bad[0][0]}; expected finite numbers. "
+        "Repair the file with an audio editor"
+    )
+
+
+def remix_to_mono(samples: np.ndarray) -> np.ndarray:
+    """Mean over the channels, cast back to the dtype: for ``int16`` that truncates toward zero.
+
+    Parameters
+    ----------
+    samples : int16 or float32 (num_samples, num_channels)
+
+    Returns
+    -------
+    int16 or float32 (num_samples,)
+        Identical to ``madmom.audio.signal.remix(samples, 1)``.
+    """
+    if samples.shape[1] == 1:
+        return samples[:, 0]
+    return np.mean(samples, axis=-1).astype(samples.dtype)
+
+
+def resample(samples: np.ndarray, sample_rate: int, to_sample_rate: int) -> np.ndarray:
+    """Resample with soxr at its high quality; the dtype stays.
+
+    Parameters
+    ----------
+    samples : int16 or float32 (num_samples,) or (num_samples, num_channels)
+    sample_rate, to_sample_rate : int
+        Samples per second.
+
+    Returns
+    -------
+    int16 or float32, ``num_samples * to_sample_rate / sample_rate`` samples
+        ``int16`` is resampled in float64, then rounded and clipped: without dither, so the same every time.
+    """
+    if sample_rate == to_sample_rate or len(samples) == 0:
+        return samples
+    import soxr
+
+    if samples.dtype == np.int16:
+        resampled = soxr.resample(samples.astype(np.float64), sample_rate, to_sample_rate)
+        return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+    return soxr.resample(samples, sample_rate, to_sample_rate)
+
+
+def quantise(samples: np.ndarray) -> np.ndarray:
+    """Float samples to ``int16`` exactly as Demucs writes them to a 16-bit WAV file.
+
+    A stem whose peak would clip is scaled down so that the peak is at 1/1.01 (Demucs' ``clip="rescale"``), then
+    rounded to the nearest of 2^15 steps, ties to even.
+
+    Parameters
+    ----------
+    samples : float32, any shape
+        One stem, all its channels: the peak is taken over all of them.
+
+    Returns
+    -------
+    int16, same shape
+    """
+    if samples.size == 0:
+        return samples.astype(np.int16)
+    peak = np.float32(1.01) * np.abs(samples).max()
+    if peak > 1:
+        samples = samples / peak
+    return np.clip(np.rint(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)

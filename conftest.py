@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from bench.records import BenchRecorder
-from parity.records import ParityRecorder
+from parity import foreign
+from parity.records import Outcome, ParityRecorder
 from parity.shared import shared_folder
 
 _PARITY = pytest.StashKey[ParityRecorder]()
@@ -18,12 +19,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-report", type=Path, help="folder that parity.md and its plots are written to")
     parser.addoption("--bench-report", type=Path, help="folder that bench.md and its plots are written to")
     parser.addoption("--rounds", type=int, default=7, help="counted rounds of each paired timing")
+    parser.addoption("--backend", help="run the cases against this implementation alone: module:function")
+    parser.addoption(
+        "--backend-stage", default="spectrogram", choices=foreign.STAGES, help="what it implements"
+    )
     parser.addoption("--full", action="store_true", help="also run the long checks (marked `full`)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARITY] = ParityRecorder()
     config.stash[_BENCH] = BenchRecorder()
+    if config.getoption("--backend"):
+        foreign.request(config.getoption("--backend-stage"), config.getoption("--backend"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -60,14 +67,25 @@ def rounds(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--rounds"))
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    # A session that was interrupted or never started has measured a part; the reports stay as they were.
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return
     parity_folder = session.config.getoption("--parity-report")
     bench_folder = session.config.getoption("--bench-report")
     if parity_folder is not None:
         from parity.report import write_parity_report
 
-        write_parity_report(session.config.stash[_PARITY].records, parity_folder)
+        write_parity_report(session.config.stash[_PARITY].records, parity_folder, _outcome(session.config))
     if bench_folder is not None:
         from bench.report import write_bench_report
 
         write_bench_report(session.config.stash[_BENCH].records, bench_folder)
+
+
+def _outcome(config: pytest.Config) -> Outcome:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    stats = terminal.stats if terminal else {}
+    skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in stats.get("skipped", ())]
+    failed = [report.nodeid for report in (*stats.get("failed", ()), *stats.get("error", ()))]
+    return Outcome(len(stats.get("passed", ())), tuple(failed), tuple(skipped))

@@ -50,6 +50,22 @@ class ParityRecorder:
         return [dataclasses.asdict(record) for record in self.records]
 
 
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a test session ended: numbers of tests, and why those that were skipped were skipped."""
+
+    passed: int
+    failed: tuple[str, ...]
+    skipped: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.passed} tests passed, {len(self.failed)} failed, {len(self.skipped)} skipped."]
+        lines += [f"- **failed:** `{name}`" for name in self.failed]
+        reasons = sorted(set(self.skipped))
+        lines += [f"- skipped {self.skipped.count(reason)}: {reason}" for reason in reasons]
+        return "\n".join(lines)
+
+
 def read_records(path: Path) -> list[ParityRecord]:
     """Records of an earlier session, from the JSON that the report writer left."""
     return [ParityRecord(**row) for row in json.loads(path.read_text(encoding="utf-8"))["records"]]

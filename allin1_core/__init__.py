@@ -14,11 +14,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
+    from allin1_core.network import load_model
     from allin1_core.spectrogram import log_spectrogram
 
 _EXPORTS = {
     "DBNBeatTrackingProcessor": "allin1_core.dbn",
     "DBNDownBeatTrackingProcessor": "allin1_core.dbn",
+    "load_model": "allin1_core.network",
     "log_spectrogram": "allin1_core.spectrogram",
 }
 
@@ -26,6 +28,7 @@ __all__ = [
     "DBNBeatTrackingProcessor",
     "DBNDownBeatTrackingProcessor",
     "__version__",
+    "load_model",
     "log_spectrogram",
 ]
 

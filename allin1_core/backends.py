@@ -148,7 +148,7 @@ _BACKENDS: Mapping[str, Mapping[str, Backend]] = _table(
     Backend(
         "network",
         "fused",
-        "allin1_core.network.fused",
+        "allin1_core.network.fused:FusedNetwork",
         "allin1-core",
         "allin1_core.network._fused",
         "",
@@ -157,13 +157,13 @@ _BACKENDS: Mapping[str, Mapping[str, Backend]] = _table(
     Backend(
         "network",
         "torch",
-        "allin1_core.network.torch_model",
+        "allin1_core.network.torch_model:TorchNetwork",
         "torch",
         "torch",
         "torch",
         ("cpu", "cuda", "mps"),
     ),
-    Backend("network", "mlx", "allin1_core.network.mlx_model", "mlx", "mlx.core", "mlx", ("mlx",)),
+    Backend("network", "mlx", "allin1_core.network.mlx_model:MLXNetwork", "mlx", "mlx.core", "mlx", ("mlx",)),
     Backend(
         "decoder",
         "cython",

@@ -1,0 +1,122 @@
+"""Neighbourhood attention of every backend against NATTEN's recorded outputs and against its definition."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from parity.oracles import naive_attention, natten_golden
+from parity.records import ParityRecord, ParityRecorder
+
+# float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
+BOUND = 1e-5
+_MODULES = {
+    "torch": "allin1_core.network.torch_attention",
+}
+BACKENDS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            not backends.get("network", name).installed, reason=f"{name} is not installed"
+        ),
+    )
+    for name in _MODULES
+]
+
+
+def attention_of(backend: str) -> Callable[..., np.ndarray]:
+    """The backend's attention on numpy arrays."""
+    function = importlib.import_module(_MODULES[backend]).neighbourhood_attention
+    if backend == "torch":
+        import torch
+
+        return lambda *arrays, **keywords: function(*map(torch.from_numpy, arrays), **keywords).numpy()
+    if backend == "mlx":
+        import mlx.core as mx
+
+        return lambda *arrays, **keywords: np.array(function(*map(mx.array, arrays), **keywords))
+    return function
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("case", natten_golden.CASES)
+def test_natten(case: str, backend: str, shared: Path, record_parity: ParityRecorder) -> None:
+    golden = natten_golden.read_case(shared, case)
+    output = attention_of(backend)(
+        golden.queries,
+        golden.keys,
+        golden.values,
+        golden.bias,
+        kernel_size=golden.kernel_size,
+        dilation=golden.dilation,
+    )
+    error = float(np.abs(output - golden.output).max())
+    record_parity(
+        ParityRecord(
+            "attention",
+            f"{case}, kernel {golden.kernel_size}, dilation {golden.dilation}",
+            natten_golden.ORACLE,
+            backend,
+            "mlx" if backend == "mlx" else "cpu",
+            "exact",
+            "<= 1e-5",
+            error <= BOUND,
+            {"max_error": error},
+        )
+    )
+    assert output.shape == golden.output.shape
+    assert error <= BOUND, f"{backend}, {case}: differs from NATTEN by {error}"
+
+
+@pytest.mark.parametrize("case", natten_golden.CASES)
+def test_naive_is_natten(case: str, shared: Path) -> None:
+    """The definition that stands in for NATTEN in the tests below is NATTEN's."""
+    golden = natten_golden.read_case(shared, case)
+    output = naive_attention.naive_attention(
+        golden.queries, golden.keys, golden.values, golden.bias, golden.kernel_size, golden.dilation
+    )
+    np.testing.assert_allclose(output, golden.output, rtol=0, atol=BOUND)
+
+
+# (rows or None for one axis, frames, kernel size, dilation): lengths around the window, where windows shift.
+_SHAPES = [
+    (None, 5, 5, 1),
+    (None, 6, 5, 1),
+    (None, 9, 5, 1),
+    (None, 10, 5, 2),
+    (None, 11, 5, 2),
+    (None, 19, 5, 2),
+    (None, 20, 5, 4),
+    (None, 23, 5, 4),
+    (None, 100, 5, 16),
+    (None, 67, 7, 3),
+    (5, 5, 5, 1),
+    (5, 6, 5, 1),
+    (5, 9, 5, 1),
+    (5, 40, 5, 1),
+    (7, 11, 3, 2),
+]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("rows", "frames", "kernel_size", "dilation"), _SHAPES)
+def test_definition(rows: int | None, frames: int, kernel_size: int, dilation: int, backend: str) -> None:
+    rng = np.random.default_rng([frames, kernel_size, dilation])
+    axes = (frames,) if rows is None else (rows, frames)
+    queries, keys, values = rng.standard_normal((3, 2, 2, *axes, 12), dtype=np.float32)
+    bias = rng.standard_normal((2, *len(axes) * (2 * kernel_size - 1,)), dtype=np.float32)
+    output = attention_of(backend)(queries, keys, values, bias, kernel_size=kernel_size, dilation=dilation)
+    expected = naive_attention.naive_attention(queries, keys, values, bias, kernel_size, dilation)
+    np.testing.assert_allclose(output, expected, rtol=0, atol=BOUND)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_axis_shorter_than_the_window(backend: str) -> None:
+    arrays = np.zeros((3, 1, 2, 9, 12), dtype=np.float32)
+    with pytest.raises(ValueError, match="length: 9 positions; expected at least"):
+        attention_of(backend)(*arrays, np.zeros((2, 9), dtype=np.float32), kernel_size=5, dilation=2)

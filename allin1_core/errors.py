@@ -31,5 +31,9 @@ class TimingsError(Allin1Error, ValueError):
     """A file that should hold timings, and does not."""
 
 
+class ResultError(Allin1Error, ValueError):
+    """A file that should hold a result, and does not; or a result that cannot be given the form asked for."""
+
+
 class OutputError(Allin1Error, OSError):
     """A result that could not be written; nothing half-written is left behind."""

@@ -1,0 +1,150 @@
+"""What an analysis gives, and its files: JSON as All-In-One writes it, with the arrays beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from allin1_core.errors import ResultError
+from allin1_core.files import make_folder, write_text, write_with
+from allin1_core.structure import Segment
+
+ACTIVATIONS_SUFFIX = ".activ.npz"
+EMBEDDINGS_SUFFIX = ".embed.npy"
+
+
+@dataclasses.dataclass
+class AnalysisResult:
+    """Tempo, beats and sections of a track.
+
+    Attributes
+    ----------
+    path : Path
+        The audio file or folder of stems that was analysed, absolute.
+    bpm : int or None
+        Beats per minute; None with fewer than two beats.
+    beats, downbeats : list of float
+        Seconds, multiples of 0.01 s.
+    beat_positions : list of int
+        Position in the bar of each beat, from 1.
+    segments : list of Segment
+        They cover the track without a gap; at least one.
+    provenance : dict
+        What made this: version, model and hashes of its weights, per stage the backend, library version, device,
+        precision and why they were chosen.
+    activations : dict of str to float32 array, optional
+        ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
+    embeddings : float32 array, optional
+        ``(4, T, 24)``, and with an ensemble ``(4, T, 24, folds)``.
+    """
+
+    path: Path
+    bpm: int | None
+    beats: list[float]
+    downbeats: list[float]
+    beat_positions: list[int]
+    segments: list[Segment]
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    activations: dict[str, np.ndarray] | None = None
+    embeddings: np.ndarray | None = None
+
+    def to_json(self) -> str:
+        """The text of the JSON file: one line a field, so that results compare well line by line."""
+        fields: dict[str, Any] = {
+            "path": str(self.path),
+            "bpm": self.bpm,
+            "beats": self.beats,
+            "downbeats": self.downbeats,
+            "beat_positions": self.beat_positions,
+            "segments": [dataclasses.asdict(segment) for segment in self.segments],
+            "provenance": self.provenance,
+        }
+        lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result: ``NAME.json``, and where it carries them ``NAME.activ.npz`` and ``NAME.embed.npy``.
+
+        The JSON is written last: where it is, the result is complete.
+
+        Parameters
+        ----------
+        path : path-like
+            The JSON file; its folder is created.
+
+        Raises
+        ------
+        OutputError
+            If a file cannot be written.
+        """
+        path = Path(path)
+        make_folder(path.parent)
+        activations, embeddings = self.activations, self.embeddings
+        if activations is not None:
+            write_with(path.with_suffix(ACTIVATIONS_SUFFIX), lambda file: np.savez(file, **activations))  # type: ignore[arg-type]
+        if embeddings is not None:
+            write_with(path.with_suffix(EMBEDDINGS_SUFFIX), lambda file: np.save(file, embeddings))
+        return write_text(path, self.to_json())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
+    if isinstance(value, dict):
+        return json.dumps(value, indent=2).replace("\n", "\n  ")
+    return json.dumps(value)
+
+
+def load_result(
+    path: str | os.PathLike[str], load_activations: bool = True, load_embeddings: bool = True
+) -> AnalysisResult:
+    """Read a result that `AnalysisResult.save`, or All-In-One itself, has written.
+
+    Parameters
+    ----------
+    path : path-like
+        The JSON file.
+    load_activations, load_embeddings : bool
+        Whether to read ``NAME.activ.npz`` and ``NAME.embed.npy`` where they are.
+
+    Raises
+    ------
+    ResultError
+        If a file is missing, or is not such a result.
+    """
+    path = Path(path).expanduser()
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        result = AnalysisResult(
+            path=Path(fields["path"]),
+            bpm=fields["bpm"],
+            beats=fields["beats"],
+            downbeats=fields["downbeats"],
+            beat_positions=fields["beat_positions"],
+            segments=[Segment(**segment) for segment in fields["segments"]],
+            provenance=fields.get("provenance", {}),
+        )
+    except OSError as error:
+        raise ResultError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except KeyError as error:
+        raise ResultError(f"{path}: no field {error}; expected the JSON of an analysis") from error
+    except (ValueError, TypeError) as error:
+        raise ResultError(f"{path}: not the JSON of an analysis ({error})") from error
+    activations = path.with_suffix(ACTIVATIONS_SUFFIX)
+    embeddings = path.with_suffix(EMBEDDINGS_SUFFIX)
+    try:
+        if load_activations and activations.is_file():
+            with np.load(activations) as arrays:
+                result.activations = {name: arrays[name] for name in arrays.files}
+        if load_embeddings and embeddings.is_file():
+            result.embeddings = np.load(embeddings)
+    except (OSError, ValueError, EOFError) as error:
+        raise ResultError(
+            f"{path}: the arrays beside it cannot be read ({error}); analyse the track again"
+        ) from error
+    return result

@@ -1,0 +1,6 @@
+"""Four stems of a track: separated from a mix with Demucs, or read from a folder."""
+
+from allin1_core.separation.folder import find_stem_files, read_stems_folder, stems_folder
+from allin1_core.separation.protocol import Separator, stems_from_separated
+
+__all__ = ["Separator", "find_stem_files", "read_stems_folder", "stems_folder", "stems_from_separated"]

@@ -1,0 +1,72 @@
+"""Separation with Demucs on MLX, through the package demucs-mlx."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from allin1_core.errors import WeightsError
+
+
+class Separator:
+    """Demucs with its weights; see `allin1_core.separation.protocol.Separator`.
+
+    Parameters
+    ----------
+    model : str
+        ``htdemucs`` or another name that demucs-mlx knows.
+    device : str
+        ``mlx``.
+    repository : path-like, optional
+        Refused: demucs-mlx takes no models of one's own.
+
+    Raises
+    ------
+    WeightsError
+        If the model is unknown, or its weights cannot be had.
+    """
+
+    def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None = None) -> None:
+        from demucs_mlx.api import Separator as Demucs
+
+        if repository is not None:
+            raise WeightsError(
+                f"{repository}: demucs-mlx loads only its own models; use demix_backend='demucs-infer' for this one"
+            )
+        try:
+            self._demucs = Demucs(model)
+        # demucs-mlx, MLX and the hub client each raise their own kinds here.
+        except Exception as error:
+            raise WeightsError(
+                f"separation model {model!r}: cannot be loaded ({type(error).__name__}: {error}). "
+                "Check the name and the connection, or give ready stems"
+            ) from error
+        self.sample_rate = int(self._demucs.samplerate)
+        self.num_channels = int(self._demucs.audio_channels)
+        self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}
+
+    def __call__(
+        self, mix: np.ndarray, *, seed: int, progress: Callable[[float], None] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Separate ``float32 (num_channels, num_samples)`` into stems of that shape, by name."""
+        self._demucs.update_parameter(seed=seed)
+        _, separated = self._demucs.separate_tensor(mix)
+        if progress is not None:
+            progress(1.0)
+        return {stem: np.asarray(samples, dtype=np.float32) for stem, samples in separated.items()}
+
+
+def _digest(model: Any) -> str:
+    from mlx.utils import tree_flatten
+
+    digest = hashlib.sha256()
+    for part in getattr(model, "models", [model]):
+        arrays: dict[str, Any] = dict(tree_flatten(part.parameters()))
+        for name, array in sorted(arrays.items()):
+            digest.update(name.encode())
+            digest.update(np.asarray(array).tobytes())
+    return digest.hexdigest()

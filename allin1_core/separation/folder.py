@@ -1,0 +1,144 @@
+"""Stems from a folder of files, found by the stem's name in the file's name."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from allin1_core.audio import SAMPLE_RATE, STEM_NAMES, Stems, read_audio, remix_to_mono, resample
+from allin1_core.errors import StemsError
+from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
+
+AUDIO_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in (
+        *("wav", "wave", "w64", "rf64", "flac", "aif", "aiff", "aifc", "caf", "au"),
+        *("ogg", "oga", "opus", "mp3", "m4a", "mp4", "mka", "wma"),
+    )
+)
+
+_NAMES = (*STEM_NAMES, *FOLDED_INTO_OTHER)
+
+# Lossy codecs pad and exports trim trailing silence by fractions of a second; more is another recording.
+_LONGEST_DIFFERENCE = 1.0
+
+
+def stems_folder(stems_dir: str | os.PathLike[str], track: str) -> Path:
+    """The folder with the stems of a track below a folder of many.
+
+    Raises
+    ------
+    StemsError
+        If it is not there.
+    """
+    folder = Path(stems_dir).expanduser() / track
+    if not folder.is_dir():
+        raise StemsError(
+            f"{folder}: no such folder; expected the stems of {track!r} there: {', '.join(STEM_NAMES)}"
+        )
+    return folder
+
+
+def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The files of a folder that are stems.
+
+    A file is the stem whose name is its own (``bass.wav``), else the last one that its name has as a word
+    (``Song - Bass.flac``, ``03_vocals_(song).mp3``). A file named by the stem alone goes before others.
+
+    Parameters
+    ----------
+    folder : path-like
+
+    Returns
+    -------
+    dict of Path
+        By stem: ``bass``, ``drums``, ``other``, ``vocals``, and where they are ``guitar`` and ``piano``.
+
+    Raises
+    ------
+    StemsError
+        If the folder cannot be read, one of the four is missing, or two files claim to be the same stem.
+    """
+    folder = Path(folder)
+    try:
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+    except OSError as error:
+        raise StemsError(
+            f"{folder}: cannot be read ({error.strerror}); expected a folder of stems"
+        ) from error
+    files = [path for path in files if not path.name.startswith(".")]
+    claims: dict[str, list[Path]] = {}
+    for path in files:
+        words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _NAMES]
+        if words:
+            claims.setdefault(words[-1], []).append(path)
+    found = {}
+    for stem in _NAMES:
+        claimants = claims.get(stem, [])
+        exact = [path for path in claimants if path.stem.lower() == stem]
+        if len(exact or claimants) > 1:
+            names = ", ".join(path.name for path in exact or claimants)
+            raise StemsError(f"{folder}: {names} all name the stem {stem!r}; expected one file for each stem")
+        if claimants:
+            found[stem] = (exact or claimants)[0]
+    missing = [stem for stem in STEM_NAMES if stem not in found]
+    if missing:
+        names = ", ".join(path.name for path in files) or "no audio files"
+        raise StemsError(
+            f"{folder}: no file for the stem {', '.join(missing)}; found {names}; "
+            f"expected names with the words {', '.join(STEM_NAMES)}"
+        )
+    return found
+
+
+def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
+    """Read, mix to mono, resample and align the stems of a folder.
+
+    Each stem is mixed to mono and, where its rate is another, resampled to 44.1 kHz. Stems that end up to one
+    second early are filled with silence. ``int16`` stays if all stems have it, else all become ``float32``.
+
+    Parameters
+    ----------
+    folder : path-like
+        See `find_stem_files`.
+
+    Returns
+    -------
+    Stems
+        At 44.1 kHz.
+
+    Raises
+    ------
+    StemsError
+        If a stem is missing or named twice, or their lengths differ by more than a second.
+    AudioError
+        If a file cannot be used.
+    """
+    files = find_stem_files(folder)
+    # Decoding releases the interpreter's lock.
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        stems = dict(zip(files, pool.map(_read_mono, files.values()), strict=True))
+    if len({samples.dtype for samples in stems.values()}) > 1:
+        stems = {stem: _as_float32(samples) for stem, samples in stems.items()}
+    longest = max(len(samples) for samples in stems.values())
+    for stem, samples in stems.items():
+        if (longest - len(samples)) / SAMPLE_RATE > _LONGEST_DIFFERENCE:
+            raise StemsError(
+                f"{files[stem]}: {len(samples) / SAMPLE_RATE:.2f} s long, where the longest stem has "
+                f"{longest / SAMPLE_RATE:.2f} s; expected stems of one recording. If it is, export all to one length"
+            )
+        stems[stem] = np.pad(samples, (0, longest - len(samples)))
+    return Stems(np.stack(list(fold_into_four(stems, str(folder)).values())))
+
+
+def _read_mono(path: Path) -> np.ndarray:
+    audio = read_audio(path)
+    return resample(remix_to_mono(audio.samples), audio.sample_rate, SAMPLE_RATE)
+
+
+def _as_float32(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.float32) / np.float32(32768) if samples.dtype == np.int16 else samples

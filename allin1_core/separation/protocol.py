@@ -1,0 +1,137 @@
+"""What a separation backend is, and how its output becomes `Stems`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import numpy as np
+
+from allin1_core.audio import STEM_NAMES, Audio, Stems, quantise, remix_to_mono, resample
+from allin1_core.errors import StemsError
+
+# Stems that a six-stem model gives beside the four; they are played together with `other`.
+FOLDED_INTO_OTHER = ("guitar", "piano")
+
+
+class Separator(Protocol):
+    """A loaded separation model. The module a backend's row names has a class `Separator` with this constructor.
+
+    Attributes
+    ----------
+    sample_rate : int
+        Of the samples it takes and gives.
+    num_channels : int
+    provenance : dict
+        JSON-ready: model name and SHA-256 of its weights.
+    """
+
+    sample_rate: int
+    num_channels: int
+    provenance: dict[str, object]
+
+    def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None) -> None: ...
+
+    def __call__(
+        self, mix: np.ndarray, *, seed: int, progress: Callable[[float], None] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Separate a mix.
+
+        Parameters
+        ----------
+        mix : float32 (num_channels, num_samples)
+        seed : int
+            Of the random time shift that Demucs averages over; the same seed gives the same stems.
+        progress : callable, optional
+            Called with the part that is done, from 0 to 1.
+
+        Returns
+        -------
+        dict of float32 (num_channels, num_samples)
+            By stem name.
+        """
+        ...
+
+
+def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
+    """An audio file's samples as a separator takes them.
+
+    Returns
+    -------
+    float32 (num_channels, num_samples)
+        At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
+        (as Demucs does).
+    """
+    samples = audio.samples
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / np.float32(32768)
+    samples = resample(samples, audio.sample_rate, separator.sample_rate)
+    channels = separator.num_channels
+    if samples.shape[1] == 1:
+        samples = np.repeat(samples, channels, axis=1)
+    elif channels == 1:
+        samples = samples.mean(axis=1, keepdims=True)
+    elif samples.shape[1] < channels:
+        raise StemsError(f"mix: {samples.shape[1]} channels; the separation model takes {channels}")
+    return np.ascontiguousarray(samples[:, :channels].T)
+
+
+def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """The four stems, with guitar and piano added to `other` where they are.
+
+    Parameters
+    ----------
+    stems : dict of int16 or float32 arrays of one shape and dtype
+    name : str
+        What an error message calls them.
+
+    Returns
+    -------
+    dict of arrays
+        In the order of `STEM_NAMES`. Sums of ``int16`` are clipped to its range.
+
+    Raises
+    ------
+    StemsError
+        If one of the four is missing.
+    """
+    missing = [stem for stem in STEM_NAMES if stem not in stems]
+    if missing:
+        found = ", ".join(stems) or "none"
+        raise StemsError(
+            f"{name}: no stem {', '.join(missing)}; found {found}; expected {', '.join(STEM_NAMES)}"
+        )
+    four = {stem: stems[stem] for stem in STEM_NAMES}
+    folded = [stems[stem] for stem in FOLDED_INTO_OTHER if stem in stems]
+    if folded:
+        other = four["other"]
+        if other.dtype == np.int16:
+            total = np.sum([other, *folded], axis=0, dtype=np.int32)
+            four["other"] = np.clip(total, -32768, 32767).astype(np.int16)
+        else:
+            four["other"] = np.asarray(np.sum([other, *folded], axis=0), dtype=np.float32)
+    return four
+
+
+def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int, *, as_int16: bool) -> Stems:
+    """What a separator gives, as the spectrogram takes it.
+
+    Parameters
+    ----------
+    separated : dict of float32 (num_channels, num_samples)
+        By stem name; four, or six with guitar and piano.
+    sample_rate : int
+    as_int16 : bool
+        Quantise exactly as writing 16-bit files and reading them back would: each stem is rescaled if it would
+        clip, rounded, and only then mixed to mono, which truncates. Else the stems stay float32.
+
+    Returns
+    -------
+    Stems
+    """
+    channels_last = {stem: np.ascontiguousarray(samples.T) for stem, samples in separated.items()}
+    if as_int16:
+        channels_last = {stem: quantise(samples) for stem, samples in channels_last.items()}
+    mono = {stem: remix_to_mono(samples) for stem, samples in channels_last.items()}
+    return Stems(np.stack(list(fold_into_four(mono, "separation").values())), sample_rate)

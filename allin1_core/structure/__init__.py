@@ -1,0 +1,15 @@
+"""From probabilities to sections: local maxima of the boundary probability, peaks among them, labels between them.
+
+Only the local maxima touch every frame with a wide window, so only they have backends (numpy, torch, MLX) and run
+where the network's output lies; what follows looks at the few frames that are left.
+"""
+
+from allin1_core.structure.sections import (
+    LABELS,
+    LOCAL_MAXIMA_WINDOW,
+    Segment,
+    pick_boundaries,
+    sections,
+)
+
+__all__ = ["LABELS", "LOCAL_MAXIMA_WINDOW", "Segment", "pick_boundaries", "sections"]

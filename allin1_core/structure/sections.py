@@ -1,0 +1,98 @@
+"""Boundaries and labelled sections from the probabilities of boundary and function.
+
+The method is that of Ullrich, Schlueter and Grill ("Boundary Detection in Music Structure Analysis Using
+Convolutional Neural Networks", ISMIR 2014) as All-In-One uses it: a boundary is a local maximum of the probability
+within 12 s on either side, stronger than the mean of what surrounds it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+# The ten functions of the Harmonix Set, in the order of the network's output.
+LABELS = ("start", "end", "intro", "outro", "break", "bridge", "inst", "solo", "verse", "chorus")
+
+# Four beats of at least 24 frames each (the shortest at 240 BPM, 100 frames a second), and the frame itself.
+LOCAL_MAXIMA_WINDOW = 4 * 24 + 1
+
+_FRAMES_PER_SECOND = 100
+_SURROUNDINGS = 12 * _FRAMES_PER_SECOND
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A section of a track: `start` and `end` in seconds, `label` one of `LABELS`."""
+
+    start: float
+    end: float
+    label: str
+
+
+def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
+    """Frames at which a section starts.
+
+    Parameters
+    ----------
+    maxima : float32 (T,)
+        Boundary probability at its local maxima, 0 elsewhere.
+
+    Returns
+    -------
+    int64 (num_boundaries,)
+        Ascending frame indices; may be empty. A run of equal neighbours counts as its first frame, so that a
+        constant probability (silence) is no heap of boundaries.
+    """
+    maxima = np.asarray(maxima)
+    candidates = np.flatnonzero(maxima > 0)
+    if candidates.size == 0:
+        return candidates
+    values = maxima[candidates]
+    total = np.concatenate([[0.0], np.cumsum(maxima, dtype=np.float64)])
+
+    # Candidates are few (about one a second), so each looks at its neighbours rather than every frame at 2,401.
+    first = np.searchsorted(candidates, candidates - _SURROUNDINGS)
+    last = np.searchsorted(candidates, candidates + _SURROUNDINGS, side="right")
+    boundaries = []
+    for frame, value, low, high in zip(candidates, values, first, last, strict=True):
+        if frame > 0 and maxima[frame - 1] == value:
+            continue
+        if value < values[low:high].max():
+            continue
+        # Beyond the ends of the track there is nothing, which counts as probability 0.
+        past = (total[frame] - total[max(frame - _SURROUNDINGS, 0)]) / _SURROUNDINGS
+        end = min(frame + 1 + _SURROUNDINGS, len(maxima))
+        future = (total[end] - total[frame + 1]) / _SURROUNDINGS
+        if value > (past + future) / 2:
+            boundaries.append(frame)
+    return np.array(boundaries, dtype=np.int64)
+
+
+def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
+    """Sections between boundaries, each with the label that is the most probable over its frames.
+
+    Parameters
+    ----------
+    boundaries : int64 (num_boundaries,)
+        Ascending frame indices; the start of the track need not be among them.
+    label : float32 (10, T)
+        Probability of each of `LABELS`; T is at least 1.
+
+    Returns
+    -------
+    list of Segment
+        They cover the track from 0 to its end without a gap; at least one.
+    """
+    num_frames = label.shape[1]
+    inner = boundaries[boundaries > 0]
+    edges = [0, *(int(frame) for frame in inner), num_frames]
+    return [
+        Segment(
+            start=start / _FRAMES_PER_SECOND,
+            end=end / _FRAMES_PER_SECOND,
+            label=LABELS[int(label[:, start:end].mean(axis=1).argmax())],
+        )
+        for start, end in itertools.pairwise(edges)
+    ]

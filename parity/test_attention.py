@@ -17,6 +17,7 @@ from parity.records import ParityRecord, ParityRecorder
 BOUND = 1e-5
 _MODULES = {
     "torch": "allin1_core.network.torch_attention",
+    "mlx": "allin1_core.network.mlx_attention",
 }
 BACKENDS = [
     pytest.param(

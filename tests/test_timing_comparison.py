@@ -1,0 +1,420 @@
+"""The timing investigation finds each cause from recorded lines, and names none where nothing differs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allin1_core.errors import TimingsError
+from allin1_core.timing_comparison import Comparison, compare
+from allin1_core.timings import SCHEMA_VERSION, StageTiming
+
+MACHINE = {"cpu": "Test CPU", "cores": 2, "platform": "Linux-6.1"}
+VERSIONS = {"python": "3.12.1", "allin1-core": "0.1.0", "numpy": "2.4.0", "torch": "2.13.0"}
+
+# What the stages of a run take, in seconds, and what ran (backend, library, device).
+DURATIONS: dict[str, float] = {
+    "spectrogram": 0.400,
+    "model_load": 0.250,
+    "nn": 4.000,
+    "metrical_prep": 0.010,
+    "metrical_dbn": 0.600,
+    "functional_boundaries": 0.040,
+    "save": 0.002,
+}
+RAN = {
+    "spectrogram": ("torch", "torch", "cpu"),
+    "nn": ("fused", "allin1-core", "cpu"),
+    "metrical_dbn": ("cython", "allin1-core", "cpu"),
+    "functional_boundaries": ("numpy", "numpy", "cpu"),
+}
+DETAILS: dict[str, dict[str, Any]] = {
+    "metrical_dbn": {"beats_per_bar": [3, 4], "threshold": 0.24},
+    "nn": {"folds": 8, "frames": 19550},
+    "model_load": {"model": "harmonix-all", "folds": 8},
+}
+INSIDE_POSTPROCESS = ("metrical_prep", "metrical_dbn", "functional_boundaries")
+
+Edit = Callable[[StageTiming], StageTiming | list[StageTiming]]
+
+
+def record(
+    path: Path,
+    *,
+    edit: Edit = lambda line: line,
+    runs: int = 5,
+    tracks: tuple[str, ...] = ("song",),
+    scale: dict[str, float] | None = None,
+    jitter: float = 0.01,
+) -> Path:
+    """Write the lines of some runs; every run is a little slower or faster than the last, by `jitter`."""
+    lines: list[StageTiming] = []
+    for run in range(runs):
+        factor = 1 + jitter * (run % 3 - 1)
+        clock = 0.0
+        for position, track in enumerate(tracks):
+            for stage, seconds in DURATIONS.items():
+                if stage == "model_load" and position > 0:
+                    continue
+                backend, library, device = RAN.get(stage, (None, None, None))
+                duration = seconds * factor * (scale or {}).get(stage, 1.0)
+                lines.append(
+                    StageTiming(
+                        schema=SCHEMA_VERSION,
+                        run_id=f"run{run}",
+                        run_started="2026-01-15T10:00:00.000+00:00",
+                        stage=stage,
+                        parent="postprocess" if stage in INSIDE_POSTPROCESS else None,
+                        start=clock,
+                        end=clock + duration,
+                        duration=duration,
+                        track=None if stage == "model_load" else track,
+                        audio_seconds=None if stage == "model_load" else 195.5,
+                        backend=backend,
+                        requested_backend="auto" if backend else None,
+                        device=device,
+                        requested_device="auto" if backend else None,
+                        precision="exact" if backend else None,
+                        library=library,
+                        library_version="1.0" if backend else None,
+                        reason=f"auto: {backend} is the first choice for cpu" if backend else None,
+                        synchronized=True,
+                        cached=False,
+                        thread="main",
+                        error=None,
+                        details=DETAILS.get(stage, {}),
+                        machine=MACHINE,
+                        versions=VERSIONS,
+                    )
+                )
+                clock += duration
+    edited: list[StageTiming] = []
+    for line in lines:
+        result = edit(line)
+        edited += result if isinstance(result, list) else [result]
+    path.write_text("".join(json.dumps(dataclasses.asdict(line)) + "\n" for line in edited), encoding="utf-8")
+    return path
+
+
+def change(stage: str, **fields: Any) -> Edit:
+    """Replace fields in the lines of a stage; `details` are merged."""
+
+    def edit(line: StageTiming) -> StageTiming:
+        if line.stage != stage:
+            return line
+        merged = {**fields}
+        if "details" in merged:
+            merged["details"] = {**line.details, **merged["details"]}
+        return dataclasses.replace(line, **merged)
+
+    return edit
+
+
+def status(comparison: Comparison, stage: str) -> str:
+    return next(component.status for component in comparison.components if component.stage == stage)
+
+
+def named(comparison: Comparison) -> set[tuple[str, str | None]]:
+    return {(cause.kind, cause.stage) for cause in comparison.all_causes}
+
+
+def text(comparison: Comparison, kind: str) -> str:
+    return " | ".join(cause.text for cause in comparison.all_causes if cause.kind == kind)
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    return record(tmp_path / "before.jsonl")
+
+
+@pytest.mark.parametrize("runs", [1, 2, 5])
+def test_nothing_is_named_where_nothing_differs(tmp_path: Path, runs: int) -> None:
+    one = record(tmp_path / "before.jsonl", runs=runs)
+    other = record(tmp_path / "after.jsonl", runs=runs, jitter=0.02)
+    comparison = compare(one, other)
+    assert comparison.all_causes == ()
+    assert {component.status for component in comparison.components} == {"as expected"}
+    assert comparison.exit_status == 0
+    assert "None found" in comparison.markdown()
+
+
+def test_the_case_that_started_it(tmp_path: Path) -> None:
+    """2.5-5x expected on the spectrogram, 1.07x found, because madmom's backend had run."""
+    madmom: dict[str, Any] = {
+        "backend": "madmom",
+        "library": "madmom",
+        "library_version": "0.17.post1",
+        "device": "cpu",
+        "requested_backend": "auto",
+        "requested_device": "cpu",
+        "reason": "device 'cpu' was asked for; madmom is the choice for cpu",
+    }
+    seconds_before = {"spectrogram": 0.4030, "nn": 0.0281, "metrical_prep": 0.9664, "metrical_dbn": 0.9944}
+    seconds_after = {"spectrogram": 0.3769, "nn": 0.0265, "metrical_prep": 0.9660, "metrical_dbn": 0.6605}
+    paths = []
+    for name, seconds in (("before", seconds_before), ("after", seconds_after)):
+        scale = {stage: value / DURATIONS[stage] for stage, value in seconds.items()}
+        edit = change("spectrogram", **madmom)
+        paths.append(record(tmp_path / f"{name}.jsonl", runs=1, scale=scale, edit=edit, jitter=0))
+    expectations = tmp_path / "expectations.toml"
+    expectations.write_text(
+        '[stage.spectrogram]\nspeedup = [2.5, 5.0]\nbackend = ["mlx"]\n[stage.metrical_dbn]\nspeedup = [1.5, 3]\n',
+        encoding="utf-8",
+    )
+    comparison = compare(*paths, expectations)
+    rows = {component.stage: component for component in comparison.components}
+    assert rows["spectrogram"].speedup == pytest.approx(1.0693, abs=1e-4)
+    assert rows["spectrogram"].status == "none"
+    assert rows["metrical_dbn"].speedup == pytest.approx(1.5055, abs=1e-4)
+    assert rows["metrical_dbn"].status == "as expected"
+    assert rows["nn"].status == rows["metrical_prep"].status == "as expected"
+    assert comparison.exit_status == 1
+    assert ("backend", "spectrogram") in named(comparison)
+    found = text(comparison, "backend")
+    assert "madmom (madmom 0.17.post1, device cpu) ran, where mlx was expected" in found
+    assert "requested: backend auto, device cpu" in found
+    assert "device 'cpu' was asked for" in found
+    report = comparison.markdown()
+    assert "| spectrogram | 403.0 | 376.9 | 26.1 | 1.07x | 2.5-5x, mlx | **none** |" in report
+    assert "spectrogram: 80.6 to 161.2 ms expected, 376.9 ms measured" in report
+    # Without a word on the backend in the expectations, the lines still tell.
+    expectations.write_text("[stage.spectrogram]\nspeedup = [2.5, 5.0]\n", encoding="utf-8")
+    found = text(compare(*paths, expectations), "backend")
+    assert "the same implementation ran before and after: madmom" in found
+
+
+CAUSES: dict[str, tuple[Edit, str, str | None, str]] = {
+    "backend differs": (
+        change("spectrogram", backend="numpy", library="numpy"),
+        "backend",
+        "spectrogram",
+        "backend torch before, numpy after",
+    ),
+    "backend not the one requested": (
+        change("spectrogram", requested_backend="mlx"),
+        "backend",
+        "spectrogram",
+        "torch (torch 1.0, device cpu) ran, although 'mlx' was asked for",
+    ),
+    "precision": (
+        change("spectrogram", precision="fast"),
+        "precision",
+        "spectrogram",
+        "precision exact before, fast after",
+    ),
+    "device": (change("nn", device="cuda"), "device", "nn", "device cpu before, cuda after"),
+    "track": (change("nn", track="other"), "track", "nn", "another track: song before, other after"),
+    "length": (
+        change("nn", audio_seconds=30.0),
+        "track",
+        "nn",
+        "another length of song: 195.5 s before, 30.0 s after",
+    ),
+    "meters": (
+        change("metrical_dbn", details={"beats_per_bar": [4]}),
+        "meters",
+        "metrical_dbn",
+        "beats_per_bar [3, 4] before, [4] after",
+    ),
+    "folds": (change("nn", details={"folds": 1}), "model", "nn", "folds 8 before, 1 after"),
+    "cache": (
+        change("spectrogram", cached=True),
+        "cache",
+        "spectrogram",
+        "served from a cache: 0 of 5 lines before, 5 of 5 after",
+    ),
+    "no synchronisation": (
+        change("nn", synchronized=False),
+        "synchronisation",
+        "nn",
+        "timed without waiting for its device after (5 of 5 lines)",
+    ),
+    "overlap": (
+        change("model_load", thread="loader"),
+        "overlap",
+        "model_load",
+        "0 of 5 lines before, 5 of 5 after",
+    ),
+    "failure": (
+        change("save", error="OSError: disk full"),
+        "failure",
+        "save",
+        "failed after (5 of 5 lines): OSError: disk full",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_each_cause_is_found_where_it_is_and_alone(name: str, before: Path, tmp_path: Path) -> None:
+    edit, kind, stage, words = CAUSES[name]
+    comparison = compare(before, record(tmp_path / "after.jsonl", edit=edit))
+    assert (kind, stage) in named(comparison)
+    assert words in text(comparison, kind)
+    # What was not waited for is named at the stage that it ran into as well; nothing else is.
+    allowed = {stage, "metrical_prep"} if kind == "synchronisation" else {stage}
+    assert {(cause.kind, cause.stage in allowed) for cause in comparison.all_causes} == {(kind, True)}
+    assert words in comparison.markdown()
+
+
+@pytest.mark.parametrize(
+    "name", ["track", "length", "meters", "folds", "cache", "no synchronisation", "failure"]
+)
+def test_a_ratio_without_meaning_is_not_shown(name: str, before: Path, tmp_path: Path) -> None:
+    edit, _, stage, _ = CAUSES[name]
+    comparison = compare(before, record(tmp_path / "after.jsonl", edit=edit))
+    assert stage is not None
+    assert status(comparison, stage) == "not comparable"
+    row = next(line for line in comparison.markdown().splitlines() if line.startswith(f"| {stage} |"))
+    assert row.split("|")[5].strip() == "-"
+    assert comparison.exit_status == 1
+
+
+def test_work_that_was_not_waited_for_is_found_in_the_next_stage(before: Path, tmp_path: Path) -> None:
+    """27 ms for a network that was only set up, and 1,152 ms for a sigmoid."""
+
+    def lazy(line: StageTiming) -> StageTiming:
+        if line.stage == "nn":
+            return dataclasses.replace(
+                line, duration=0.027, end=line.start + 0.027, synchronized=False, backend="mlx"
+            )
+        if line.stage == "metrical_prep":
+            return dataclasses.replace(line, duration=line.duration + 1.152, end=line.end + 1.152)
+        return line
+
+    comparison = compare(before, record(tmp_path / "after.jsonl", edit=lazy))
+    assert ("synchronisation", "metrical_prep") in named(comparison)
+    assert "holds work that nn did not wait for" in text(comparison, "synchronisation")
+    assert status(comparison, "nn") == status(comparison, "metrical_prep") == "not comparable"
+    assert status(comparison, "metrical_dbn") == "as expected"
+
+
+def test_model_loading_once_a_run_against_once_a_track(tmp_path: Path) -> None:
+    def for_each_track(line: StageTiming) -> list[StageTiming]:
+        if line.stage != "model_load":
+            return [line]
+        return [dataclasses.replace(line, track=track) for track in ("a", "b", "c")]
+
+    before = record(tmp_path / "before.jsonl", tracks=("a", "b", "c"))
+    after = record(tmp_path / "after.jsonl", tracks=("a", "b", "c"), edit=for_each_track)
+    comparison = compare(before, after)
+    assert named(comparison) == {("model_load", "model_load")}
+    assert "once a run before, for each track after" in text(comparison, "model_load")
+    assert status(comparison, "model_load") == "not comparable"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind", "words"),
+    [
+        ("machine", {**MACHINE, "cpu": "Other CPU"}, "machine", "cpu Test CPU before, Other CPU after"),
+        ("machine", {**MACHINE, "cores": 8}, "machine", "cores 2 before, 8 after"),
+        ("versions", {**VERSIONS, "torch": "2.14.0"}, "versions", "torch: 2.13.0 before, 2.14.0 after"),
+    ],
+)
+def test_another_machine_or_version(
+    field: str, value: dict[str, Any], kind: str, words: str, before: Path, tmp_path: Path
+) -> None:
+    after = record(
+        tmp_path / "after.jsonl", edit=lambda line: dataclasses.replace(line, **{field: dict(value)})
+    )
+    comparison = compare(before, after)
+    assert named(comparison) == {(kind, None)}
+    assert words in text(comparison, kind)
+    assert comparison.exit_status == 0
+
+
+def test_a_library_that_was_not_loaded_is_no_other_version(before: Path, tmp_path: Path) -> None:
+    less = {name: version for name, version in VERSIONS.items() if name != "torch"}
+    after = record(tmp_path / "after.jsonl", edit=lambda line: dataclasses.replace(line, versions=less))
+    assert compare(before, after).all_causes == ()
+
+
+@pytest.mark.parametrize(("scale", "doubtful"), [(1.2, True), (2.0, False)])
+def test_one_run_cannot_tell_a_small_loss_but_a_large_one(
+    tmp_path: Path, scale: float, doubtful: bool
+) -> None:
+    before = record(tmp_path / "before.jsonl", runs=1)
+    after = record(tmp_path / "after.jsonl", runs=1, scale={"nn": scale})
+    comparison = compare(before, after)
+    assert status(comparison, "nn") == "regressed"
+    assert named(comparison) == ({("repetitions", "nn")} if doubtful else set())
+
+
+def test_many_runs_that_scatter_cannot_tell_either(tmp_path: Path) -> None:
+    before = record(tmp_path / "before.jsonl", runs=6, jitter=0.25)
+    after = record(tmp_path / "after.jsonl", runs=6, scale={"nn": 1.15}, jitter=0.25)
+    comparison = compare(before, after)
+    assert named(comparison) == {("repetitions", "nn")}
+    assert "too few repetitions to tell: the speed-up lies between" in text(comparison, "repetitions")
+
+
+@pytest.mark.parametrize(
+    ("gain", "expected"),
+    [(6.0, "better"), (3.0, "as expected"), (1.5, "partial"), (1.0, "none"), (0.5, "regressed")],
+)
+def test_statuses(tmp_path: Path, before: Path, gain: float, expected: str) -> None:
+    expectations = tmp_path / "expectations.toml"
+    expectations.write_text("[stage.metrical_dbn]\nspeedup = [2.5, 5.0]\n", encoding="utf-8")
+    after = record(tmp_path / "after.jsonl", scale={"metrical_dbn": 1 / gain})
+    comparison = compare(before, after, expectations)
+    assert status(comparison, "metrical_dbn") == expected
+    assert comparison.exit_status == (expected not in ("better", "as expected"))
+
+
+def test_what_a_stage_contains_keeps_it_from_being_compared(tmp_path: Path) -> None:
+    def whole(line: StageTiming) -> list[StageTiming]:
+        if line.stage != "metrical_prep":
+            return [line]
+        return [dataclasses.replace(line, stage="postprocess", parent=None, duration=0.65), line]
+
+    one_meter = change("metrical_dbn", details={"beats_per_bar": [4]})
+
+    def both(line: StageTiming) -> list[StageTiming]:
+        edited = one_meter(line)
+        assert isinstance(edited, StageTiming)
+        return whole(edited)
+
+    comparison = compare(
+        record(tmp_path / "before.jsonl", edit=whole), record(tmp_path / "after.jsonl", edit=both)
+    )
+    assert named(comparison) == {("meters", "metrical_dbn"), ("meters", "postprocess")}
+    assert status(comparison, "postprocess") == "not comparable"
+
+
+def test_only_the_tracks_of_both_runs_count(tmp_path: Path) -> None:
+    before = record(tmp_path / "before.jsonl", tracks=("a", "b"))
+    after = record(tmp_path / "after.jsonl", tracks=("a",))
+    comparison = compare(before, after)
+    row = next(component for component in comparison.components if component.stage == "nn")
+    assert row.speedup == pytest.approx(1.0)
+    assert "only before: b; not counted here" in text(comparison, "track")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[stage.spectrum]\nspeedup = [1, 2]\n", "no such stage; expected one of audio_read"),
+        ("[stage.nn]\nspeedup = [2]\n", "expected [lowest, highest]"),
+        ("[stage.nn]\nspeedup = [3, 2]\n", "expected [lowest, highest]"),
+        ("[stage.nn]\nspeedup = [1, 2]\nbackends = []\n", "unknown key 'backends'"),
+        ('[stage.nn]\nspeedup = [1, 2]\nbackend = "mlx"\n', "expected a list of names"),
+        ("unchanged = 0.5\n", "expected a factor of at least 1"),
+        ("not toml", "expected TOML"),
+    ],
+)
+def test_expectations_that_cannot_be_used(before: Path, tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "expectations.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(TimingsError, match=r"expectations\.toml") as raised:
+        compare(before, before, path)
+    assert words in str(raised.value)
+
+
+def test_an_empty_file_is_refused(before: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(TimingsError, match=r"empty\.jsonl: holds no timings"):
+        compare(before, tmp_path / "empty.jsonl")

@@ -1,0 +1,34 @@
+"""Beats and downbeats from activations: madmom's dynamic Bayesian network, decoded exactly and much faster."""
+
+from allin1_core.dbn.activations import threshold_activations
+from allin1_core.dbn.beat_tracking import DBNBeatTrackingProcessor
+from allin1_core.dbn.decoders import load_decoder
+from allin1_core.dbn.decoding import DecodedBeats
+from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor
+from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel
+from allin1_core.dbn.observation_model import (
+    RNNBeatTrackingObservationModel,
+    RNNDownBeatTrackingObservationModel,
+)
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+from allin1_core.dbn.transition_model import (
+    BarTransitionModel,
+    BeatTransitionModel,
+    exponential_transition,
+)
+
+__all__ = [
+    "BarStateSpace",
+    "BarTransitionModel",
+    "BeatStateSpace",
+    "BeatTransitionModel",
+    "DBNBeatTrackingProcessor",
+    "DBNDownBeatTrackingProcessor",
+    "DecodedBeats",
+    "HiddenMarkovModel",
+    "RNNBeatTrackingObservationModel",
+    "RNNDownBeatTrackingObservationModel",
+    "exponential_transition",
+    "load_decoder",
+    "threshold_activations",
+]

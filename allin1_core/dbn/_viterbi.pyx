@@ -1,15 +1,122 @@
-# cython: language_level=3
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include "../dispatch.h"
-    ALLIN1_INLINE double one(double x) { return x + 1; }
-    ALLIN1_MULTIVERSION static void add(double *x, int n) { for (int i = 0; i < n; i++) x[i] = one(x[i]); }
-    """
-    const char *allin1_instruction_set()
-    void add(double *x, int n) noexcept nogil
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The compiled Viterbi kernel: buffers for `viterbi_kernel.h`, and the call into it without the GIL.
+
+What comes in has been checked by `allin1_core.dbn.viterbi`; nothing is checked here.
+"""
+
+import numpy as np
+
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+
+cdef extern from "viterbi_kernel.h":
+    enum:
+        LANES
+        MAX_VECTORS
+
+    ctypedef struct viterbi_model_t:
+        ptrdiff_t num_beats
+        ptrdiff_t num_intervals
+        const int32_t *intervals
+        const int32_t *borders
+        const int64_t *offsets
+        const int32_t *origins
+        const double *log_transitions
+
+    ctypedef struct viterbi_observations_t:
+        ptrdiff_t num_frames
+        ptrdiff_t row_stride
+        const double *densities
+        const int32_t *entry_rows
+        const int32_t *inside_rows
+
+    ctypedef struct viterbi_work_t:
+        ptrdiff_t vectors
+        ptrdiff_t step
+        ptrdiff_t exits_stride
+        double *exits
+        double *block
+        void *choices
+        int wide
+
+    ptrdiff_t viterbi_forward(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
+                              const double *, double *) noexcept nogil
+    double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
+                             ptrdiff_t, uint32_t *) noexcept nogil
+    const char *allin1_instruction_set() noexcept nogil
+
+# Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
+# number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
+cdef enum:
+    FRAMES_BETWEEN_MOVES = 192
+
 
 def instruction_set():
+    """Name of the instruction set that the kernel was dispatched to on this machine."""
     return allin1_instruction_set().decode()
-def addd(double[::1] x):
-    add(&x[0], x.shape[0])
+
+
+def _aligned(Py_ssize_t size):
+    """A float64 array of that size, zero-filled, that starts on a cache line."""
+    buffer = np.zeros(size + 8)
+    start = -buffer.ctypes.data % 64 // 8
+    return buffer[start:start + size]
+
+
+def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1] inside_rows,
+            const double[::1] log_initial):
+    """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface."""
+    cdef const int32_t[::1] intervals = chains.intervals
+    cdef const int32_t[:, ::1] borders = chains.borders
+    cdef const int64_t[::1] offsets = chains.offsets
+    cdef const int32_t[::1] origins = chains.origins
+    cdef const double[::1] log_transitions = chains.log_transitions
+    cdef viterbi_model_t model
+    model.num_beats = borders.shape[0]
+    model.num_intervals = borders.shape[1]
+    model.intervals = &intervals[0]
+    model.borders = &borders[0, 0]
+    model.offsets = &offsets[0]
+    model.origins = &origins[0]
+    model.log_transitions = &log_transitions[0]
+
+    cdef ptrdiff_t shortest = intervals[0]
+    cdef ptrdiff_t longest = intervals[intervals.shape[0] - 1]
+    cdef ptrdiff_t num_chains = model.num_beats * model.num_intervals
+    cdef ptrdiff_t num_frames = densities.shape[1]
+    padded_densities = np.zeros((densities.shape[0], longest + num_frames + longest + LANES * MAX_VECTORS))
+    padded_densities[:, longest:longest + num_frames] = densities
+    cdef const double[:, ::1] padded = padded_densities
+    cdef viterbi_observations_t observations
+    observations.num_frames = num_frames
+    observations.row_stride = padded.shape[1]
+    observations.densities = &padded[0, longest]
+    observations.entry_rows = &entry_rows[0]
+    observations.inside_rows = &inside_rows[0]
+
+    cdef viterbi_work_t work
+    work.vectors = min(max(shortest // LANES, 1), MAX_VECTORS)
+    work.step = min(shortest, work.vectors * LANES)
+    work.wide = chains.max_candidates > 256
+    cdef ptrdiff_t width = work.vectors * LANES
+    cdef ptrdiff_t num_blocks = (num_frames + work.step - 1) // work.step
+    cdef ptrdiff_t lines = (longest + FRAMES_BETWEEN_MOVES + LANES * MAX_VECTORS) // 8 + 1
+    work.exits_stride = (lines | 1) * 8
+    cdef double[::1] exits = _aligned(num_chains * work.exits_stride)
+    cdef double[::1] block = _aligned(num_chains * width)
+    cdef double[::1] entries = _aligned(model.num_beats * width)
+    choice_bytes = np.empty(num_blocks * num_chains * width * (2 if work.wide else 1), dtype=np.uint8)
+    cdef unsigned char[::1] choices = choice_bytes
+    work.exits = &exits[0]
+    work.block = &block[0]
+    work.choices = &choices[0]
+
+    path_array = np.empty(num_frames, dtype=np.uint32)
+    cdef uint32_t[::1] path = path_array
+    cdef ptrdiff_t last_column
+    cdef double log_probability
+    with nogil:
+        last_column = viterbi_forward(&model, &observations, &work, &log_initial[0], &entries[0])
+        log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
+    return path_array, log_probability

@@ -1,0 +1,106 @@
+"""A model as the Viterbi kernels want it: chains of states, and candidates where a chain is entered.
+
+A chain is one beat of the bar at one interval. Nothing happens within it, so a model is described by the chains'
+lengths, by which densities their states see, and by the candidates of each chain's first state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from allin1_core.dbn.checks import frozen
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Chains:
+    """The chains of a bar model; chain ``beat * num_intervals + interval``, in the order of the states.
+
+    Attributes
+    ----------
+    intervals : int32 (num_intervals,)
+        States of a chain, ascending.
+    borders : int32 (num_beats, num_intervals)
+        Of these, the first that see the beat's density; the others see that of no beat.
+    offsets : int64 (num_beats * num_intervals + 1,)
+        The candidates of chain c are ``offsets[c]:offsets[c + 1]`` of the next two.
+    origins : int32 (num_candidates,)
+        Interval index of the chain in the beat before, whose last state is the candidate; ascending per chain.
+    log_transitions : float64 (num_candidates,)
+    beat_columns : int32 (num_beats,)
+        Column of the log densities that the states within the border see; the others see column 0.
+    max_candidates : int
+        The most that a chain has.
+    """
+
+    intervals: np.ndarray
+    borders: np.ndarray
+    offsets: np.ndarray
+    origins: np.ndarray
+    log_transitions: np.ndarray
+    beat_columns: np.ndarray
+    max_candidates: int
+
+    @property
+    def num_beats(self) -> int:
+        return len(self.borders)
+
+    @property
+    def num_intervals(self) -> int:
+        return len(self.intervals)
+
+    @property
+    def num_states(self) -> int:
+        return self.num_beats * int(self.intervals.sum())
+
+
+def make_chains(
+    intervals: np.ndarray, beat_transitions: Sequence[np.ndarray], pointers: np.ndarray
+) -> Chains:
+    """Chains of a transition and an observation model.
+
+    Parameters
+    ----------
+    intervals : int (num_intervals,)
+        Frames, ascending.
+    beat_transitions : sequence of float64 (num_intervals, num_intervals)
+        See `allin1_core.dbn.transition_model.TransitionModel`.
+    pointers : uint32 (num_beats * sum(intervals),)
+        See `allin1_core.dbn.observation_model.ObservationModel`.
+
+    Raises
+    ------
+    ValueError
+        If a beat's states do not see one column of densities first and column 0 after that.
+    """
+    num_beats, num_intervals = len(beat_transitions), len(intervals)
+    starts = np.concatenate([[0], np.cumsum(intervals)[:-1]])
+    borders = np.empty((num_beats, num_intervals), dtype=np.int32)
+    beat_columns = np.empty(num_beats, dtype=np.int32)
+    for beat, seen in enumerate(pointers.reshape(num_beats, -1)):
+        beat_columns[beat] = seen[0]
+        borders[beat] = np.add.reduceat(seen != 0, starts)
+        within = np.arange(seen.size) - np.repeat(starts, intervals) < np.repeat(borders[beat], intervals)
+        if not np.array_equal(seen, np.where(within, seen[0], 0)) or seen[0] == 0:
+            raise ValueError(
+                f"pointers: the states of beat {beat + 1} see {np.unique(seen)}; expected one column of densities "
+                "from the start of the beat on, and column 0 after that"
+            )
+    counts, origins, transitions = [], [], []
+    for matrix in beat_transitions:
+        to_interval, from_interval = np.nonzero(matrix.T)
+        counts.append(np.bincount(to_interval, minlength=num_intervals))
+        origins.append(from_interval)
+        transitions.append(matrix[from_interval, to_interval])
+    per_chain = np.concatenate(counts)
+    return Chains(
+        intervals=frozen(intervals.astype(np.int32)),
+        borders=frozen(borders),
+        offsets=frozen(np.concatenate([[0], np.cumsum(per_chain)]).astype(np.int64)),
+        origins=frozen(np.concatenate(origins).astype(np.int32)),
+        log_transitions=frozen(np.log(np.concatenate(transitions))),
+        beat_columns=frozen(beat_columns),
+        max_candidates=int(per_chain.max()),
+    )

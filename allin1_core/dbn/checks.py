@@ -1,0 +1,90 @@
+"""What the decoder accepts, in one place: numbers, intervals of values, activations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def frozen(array: np.ndarray) -> np.ndarray:
+    """The array, made read-only: models are cached and shared between threads."""
+    array.setflags(write=False)
+    return array
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """`value` as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is not a whole number of at least 1.
+    """
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    if number < 1 or number != value:
+        raise ValueError(f"{name}: {value!r}; expected a whole number of at least 1")
+    return number
+
+
+def positive_number(name: str, value: Any, unit: str) -> float:
+    """`value` as it is, if it is a finite number above 0.
+
+    Raises
+    ------
+    ValueError
+        If it is anything else.
+    """
+    number: float = value
+    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < np.inf:
+        raise ValueError(f"{name}: {value!r}; expected a positive number of {unit}")
+    return number
+
+
+def check_activations(activations: Any, num_columns: int | None) -> np.ndarray:
+    """Activations as a numpy array of the dtype they came in.
+
+    Parameters
+    ----------
+    activations : array_like
+        Probabilities, ``(num_frames, num_columns)``; ``(num_frames,)`` where `num_columns` is None.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another, or a value is not a finite number from 0 to 1.
+    """
+    array = np.asarray(activations)
+    expected = "(num_frames,)" if num_columns is None else f"(num_frames, {num_columns})"
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"activations: dtype {array.dtype}; expected real numbers of shape {expected}")
+    if array.ndim != (1 if num_columns is None else 2) or array.shape[1:] != (num_columns,)[: array.ndim - 1]:
+        raise ValueError(f"activations: shape {array.shape}; expected {expected}")
+    # A comparison with NaN is false, so this finds NaN too.
+    inside = (array >= 0) & (array <= 1)
+    if not inside.all():
+        where = np.argwhere(~inside)[0]
+        frame = int(where[0])
+        raise ValueError(
+            f"activations: {array[tuple(where)]} in frame {frame} ({np.count_nonzero(~inside)} such values); "
+            "expected probabilities from 0 to 1: apply the sigmoid first, and replace what is not finite"
+        )
+    return array
+
+
+def check_threshold(threshold: float | None) -> float:
+    """The threshold of activations as it is (its type decides the precision of comparisons); None counts as 0.
+
+    Raises
+    ------
+    ValueError
+        If it is not a number from 0 to 1.
+    """
+    if threshold is None:
+        return 0
+    if not isinstance(threshold, (int, float, np.number)) or not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: {threshold!r}; expected a probability from 0 to 1, or None")
+    return threshold

@@ -1,0 +1,100 @@
+"""What decoding beats and decoding downbeats share: the span that is decoded, and what comes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from allin1_core.dbn.activations import beats_at_peaks, regions, threshold_activations
+from allin1_core.dbn.checks import positive_number
+from allin1_core.dbn.hidden_markov_model import NO_PATH
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DecodedBeats:
+    """What a decoding found.
+
+    Attributes
+    ----------
+    beats : float64 (num_beats, 2) or (num_beats,)
+        Time in seconds and position in the bar from 1 (`DBNDownBeatTrackingProcessor`), or time alone.
+    path : uint32 (num_decoded_frames,)
+        State in each decoded frame; empty if there was nothing to decode, or no path.
+    log_probability : float
+        Of the path, under the model of the bar length that was chosen; -inf if there is no path.
+    tempo : float64 (num_decoded_frames,)
+        Tempo of the path in each decoded frame, in beats per minute.
+    first_frame : int
+        Frame of the activations that `path` and `tempo` start at.
+    beats_per_bar : int
+        The bar length that was chosen; 0 if none was.
+    log_probabilities : float64 (num_meters,)
+        Of the best path for each of the bar lengths, without `meter_weights`.
+    """
+
+    beats: np.ndarray
+    path: np.ndarray
+    log_probability: float
+    tempo: np.ndarray
+    first_frame: int
+    beats_per_bar: int
+    log_probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Span:
+    """The frames that are decoded, and the beats that are required among them."""
+
+    activations: np.ndarray
+    first_frame: int
+    required: np.ndarray | None
+
+    @property
+    def anchored(self) -> np.ndarray:
+        """Frames, within the span, where a beat is required."""
+        return np.zeros(0, dtype=np.int64) if self.required is None else np.nonzero(self.required)[0]
+
+
+def cut_span(activations: np.ndarray, threshold: float, required: np.ndarray | None) -> Span:
+    """Cut to what reaches the threshold, and to what is required."""
+    kept, first = threshold_activations(activations, threshold) if threshold else (activations, 0)
+    if required is None or not required.any():
+        return Span(kept, first, None)
+    anchored = np.nonzero(required)[0]
+    last = max(first + len(kept) - 1, int(anchored[-1])) if len(kept) else int(anchored[-1])
+    first = min(first, int(anchored[0])) if len(kept) else int(anchored[0])
+    return Span(activations[first : last + 1], first, required[first : last + 1])
+
+
+def place_beats(span: Span, in_beat: np.ndarray) -> np.ndarray:
+    """Frame of the highest activation in each run of `in_beat`; where a beat is required, that frame."""
+    found = regions(in_beat)
+    frames = beats_at_peaks(span.activations, found)
+    for anchor in span.anchored:
+        frames[np.searchsorted(found[:, 0], anchor, side="right") - 1] = anchor
+    return frames
+
+
+def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, max_bpm: float) -> None:
+    """Say so if there is no path, and whose fault it is."""
+    if log_probability > -np.inf:
+        return
+    if span.required is None:
+        warnings.warn(NO_PATH, RuntimeWarning, stacklevel=4)
+        return
+    times = (span.anchored + span.first_frame) / fps
+    closest = f", the closest two {np.diff(times).min():g} s apart" if len(times) > 1 else ""
+    raise ValueError(
+        f"anchors: no path goes through all {len(times)} of them{closest}; expected times that beats of "
+        f"{60 / max_bpm:.3g} to {60 / min_bpm:.3g} s ({min_bpm:g} to {max_bpm:g} BPM) can reach, at positions "
+        "that follow from one another, and activations above 0 between them"
+    )
+
+
+def interval_range(min_bpm: float, max_bpm: float, fps: float) -> tuple[float, float]:
+    """Shortest and longest beat interval, in frames."""
+    positive_number("min_bpm", min_bpm, "beats per minute")
+    positive_number("max_bpm", max_bpm, "beats per minute")
+    return 60.0 * fps / max_bpm, 60.0 * fps / min_bpm

@@ -1,0 +1,231 @@
+"""From beat and downbeat activations to beats with their positions in the bar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from allin1_core.dbn.anchors import required_beats
+from allin1_core.dbn.checks import check_threshold, positive_integer, positive_number
+from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
+from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model
+from allin1_core.dbn.viterbi import choose_kernel
+
+
+class DBNDownBeatTrackingProcessor:
+    """Beats and downbeats by a dynamic Bayesian network, one model for each bar length; the likeliest path wins.
+
+    The interface, the defaults and every result are those of madmom's class of the same name; what is keyword-only
+    is ours, and changes nothing unless given. Models are made once for each set of parameters and shared.
+
+    Parameters
+    ----------
+    beats_per_bar : int or sequence of int
+        Bar lengths to model, in beats.
+    min_bpm, max_bpm : float or sequence of float
+        Tempo range, in beats per minute.
+    num_tempi : int, None or sequence of them
+        Number of tempi, spaced logarithmically; None for every whole number of frames a beat.
+    transition_lambda : float, None or sequence of them
+        The higher, the more a constant tempo is preferred; None forbids a change. An item of a sequence may itself
+        be a sequence, with one value for each beat of that bar.
+    observation_lambda : int
+        Parts of a beat period; the first is the beat.
+    threshold : float or None
+        Only the span between the first and the last activation that reaches it is decoded; 0 or None for all.
+    correct : bool
+        Whether beats are moved to the highest activation near them.
+    fps : float
+        Frames per second; required.
+    meter_weights : sequence of float, optional
+        Prior weight of each bar length (their sum does not matter); by default all are equal.
+    num_threads : int
+        Bar lengths decoded at a time.
+    backend : str
+        ``auto``, ``cython`` or ``numpy``.
+
+    Attributes
+    ----------
+    hmms : list of HiddenMarkovModel
+        One for each bar length.
+    beats_per_bar : int64 (num_meters,)
+    threshold, correct, fps, num_threads
+        As given.
+    choice : allin1_core.backends.Choice
+        Which kernel decodes, and why.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or a sequence has not one item for each bar length.
+    BackendError
+        If the backend does not exist or is not installed.
+
+    References
+    ----------
+    Böck, Krebs and Widmer, "Joint Beat and Downbeat Tracking with Recurrent Neural Networks", ISMIR 2016.
+    """
+
+    MIN_BPM = 55.0
+    MAX_BPM = 215.0
+    NUM_TEMPI = 60
+    TRANSITION_LAMBDA = 100
+    OBSERVATION_LAMBDA = 16
+    THRESHOLD = 0.05
+    CORRECT = True
+
+    def __init__(
+        self,
+        beats_per_bar: int | Sequence[int],
+        min_bpm: float | Sequence[float] = MIN_BPM,
+        max_bpm: float | Sequence[float] = MAX_BPM,
+        num_tempi: int | Sequence[int | None] | None = NUM_TEMPI,
+        transition_lambda: Any = TRANSITION_LAMBDA,
+        observation_lambda: int = OBSERVATION_LAMBDA,
+        threshold: float | None = THRESHOLD,
+        correct: bool = CORRECT,
+        fps: float | None = None,
+        *,
+        meter_weights: Sequence[float] | None = None,
+        num_threads: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        self.fps = positive_number("fps", fps, "frames per second")
+        meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
+        if not meters:
+            raise ValueError("beats_per_bar: empty; expected at least one bar length")
+        by_meter = zip(
+            meters,
+            _for_each_meter("min_bpm", min_bpm, meters),
+            _for_each_meter("max_bpm", max_bpm, meters),
+            _for_each_meter("num_tempi", num_tempi, meters),
+            _for_each_meter("transition_lambda", transition_lambda, meters),
+            strict=True,
+        )
+        self.hmms: list[HiddenMarkovModel] = []
+        for meter, slowest, fastest, tempi, change in by_meter:
+            intervals = interval_range(slowest, fastest, float(self.fps))
+            change = tuple(change) if isinstance(change, (list, tuple, np.ndarray)) else change
+            self.hmms.append(bar_model(meter, *intervals, tempi, change, observation_lambda))
+        self.beats_per_bar = np.array(meters)
+        self.threshold = check_threshold(threshold)
+        self.correct = correct
+        self.num_threads = min(positive_integer("num_threads", num_threads), len(meters))
+        self.choice = choose_kernel(backend)[1]
+        self._log_weights = _log_weights(meter_weights, meters)
+        self._min_bpm = float(np.min(min_bpm))
+        self._max_bpm = float(np.max(max_bpm))
+
+    def __call__(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
+        """As `process`."""
+        return self.process(activations, anchors=anchors)
+
+    def process(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
+        """Beats of activations.
+
+        Parameters
+        ----------
+        activations : float (num_frames, 2)
+            Probabilities of a beat that is no downbeat, and of a downbeat.
+        anchors : array_like, optional
+            Times of beats that are known, in seconds, ``(num_anchors,)``, or times with positions in the bar,
+            ``(num_anchors, 2)`` (position 0: not known). The path is the best of those in which a beat starts in
+            each of these frames, whatever the activations say there, and these beats are reported at these frames.
+
+        Returns
+        -------
+        float64 (num_beats, 2)
+            Time in seconds and position in the bar, from 1. ``(0, 2)`` if nothing reaches the threshold, all is 0,
+            or no path has more than zero probability (then with a RuntimeWarning).
+
+        Raises
+        ------
+        ValueError
+            If the activations have another shape or hold what is no probability, or no path meets the anchors.
+        """
+        return self.decode(activations, anchors=anchors).beats
+
+    def decode(self, activations: Any, *, anchors: Any = None) -> DecodedBeats:
+        """As `process`, with the path, its log probability, the tempo and the bar length it was found with."""
+        array = self.hmms[0].observation_model.check(activations)
+        fps = float(self.fps)
+        required = None if anchors is None else required_beats(anchors, fps, len(array), self.beats_per_bar)
+        span = cut_span(array, self.threshold, required)
+        if span.required is None and not span.activations.any():
+            none = np.full(len(self.hmms), -np.inf)
+            return DecodedBeats(
+                np.empty((0, 2)), np.empty(0, np.uint32), -np.inf, np.empty(0), span.first_frame, 0, none
+            )
+        results = self._decode_meters(span)
+        log_probabilities = np.array([log_probability for _, log_probability in results])
+        weighted = log_probabilities + self._log_weights
+        best = int(np.argmax(weighted))
+        path, log_probability = results[best]
+        if weighted[best] == -np.inf:  # a bar length of weight 0 is out, even if it alone has a path
+            path, log_probability = path[:0], -np.inf
+        check_path(log_probability, span, fps, self._min_bpm, self._max_bpm)
+        hmm = self.hmms[best]
+        space = hmm.transition_model.state_space
+        numbers = space.state_positions[path].astype(int) + 1
+        if self.correct:
+            frames = place_beats(span, hmm.observation_model.pointers[path] >= 1)
+        else:
+            # As with madmom, a beat in the very first frame is no change of beat and not found.
+            frames = np.union1d(np.nonzero(np.diff(numbers))[0] + 1, span.anchored)
+        beats = np.stack([(frames + span.first_frame) / fps, numbers[frames]], axis=1)
+        return DecodedBeats(
+            beats,
+            path,
+            log_probability,
+            60.0 * fps / space.state_intervals[path],
+            span.first_frame,
+            int(self.beats_per_bar[best]) if len(path) else 0,
+            log_probabilities,
+        )
+
+    def _decode_meters(self, span: Span) -> list[tuple[np.ndarray, float]]:
+        def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:
+            return hmm.decode(span.activations, span.required, self.choice.backend)
+
+        if self.num_threads == 1:
+            return [decode(hmm) for hmm in self.hmms]
+        # The largest model goes first: it is what the others are waited for with.
+        order = sorted(range(len(self.hmms)), key=lambda index: -self.hmms[index].chains.num_states)
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            running = {index: pool.submit(decode, self.hmms[index]) for index in order}
+        return [running[index].result() for index in range(len(self.hmms))]
+
+
+def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:
+    """One value for each bar length: a single value, or a sequence of one, counts for all of them."""
+    is_sequence = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    values = list(value) if is_sequence else [value]
+    if len(values) == 1:
+        return values * len(meters)
+    if len(values) != len(meters):
+        raise ValueError(
+            f"{name}: {len(values)} values; expected one, or one for each of the {len(meters)} bar lengths "
+            f"in beats_per_bar"
+        )
+    return values
+
+
+def _log_weights(meter_weights: Sequence[float] | None, meters: list[int]) -> np.ndarray:
+    """Log of the prior probability of each bar length; zeros if there is no prior."""
+    if meter_weights is None:
+        return np.zeros(len(meters))
+    weights = np.asarray(meter_weights, dtype=np.float64)
+    if (
+        weights.shape != (len(meters),)
+        or not np.all((weights >= 0) & (weights < np.inf))
+        or not weights.any()
+    ):
+        raise ValueError(
+            f"meter_weights: {meter_weights!r}; expected one weight of at least 0, not all of them 0, for each of "
+            f"the {len(meters)} bar lengths in beats_per_bar"
+        )
+    with np.errstate(divide="ignore"):
+        return np.log(weights / weights.sum())

@@ -1,0 +1,128 @@
+"""How likely an activation is, seen from a state: log densities of non-beat, beat and downbeat.
+
+A beat period is split into `observation_lambda` parts; states in the first see the beat (in the first beat of a
+bar, the downbeat) activation, the others what is left of 1, spread over the remaining parts.
+
+Böck, Krebs and Widmer, "A Multi-Model Approach to Beat Tracking Considering Heterogeneous Music Styles", ISMIR
+2014, and "Joint Beat and Downbeat Tracking with Recurrent Neural Networks", ISMIR 2016.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from allin1_core.dbn.checks import check_activations, frozen
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+
+
+def _check_lambda(value: float) -> float:
+    if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
+        raise ValueError(f"observation_lambda: {value!r}; expected a number of parts of a beat, at least 1")
+    return value
+
+
+class ObservationModel:
+    """What the observation models share: which column of `log_densities` each state sees.
+
+    Attributes
+    ----------
+    observation_lambda : float
+    pointers : uint32 (num_states,)
+    num_columns : int or None
+        Columns of the activations; None for one-dimensional activations.
+    """
+
+    num_columns: int | None
+
+    def __init__(self, pointers: np.ndarray, observation_lambda: float) -> None:
+        self.observation_lambda = observation_lambda
+        self.pointers = frozen(pointers)
+
+    def log_densities(self, observations: np.ndarray) -> np.ndarray:
+        """Log densities ``float64 (num_frames, num_densities)``."""
+        raise NotImplementedError
+
+    def check(self, observations: Any) -> np.ndarray:
+        """The observations as an array; see `allin1_core.dbn.checks.check_activations` for what is raised."""
+        return check_activations(observations, self.num_columns)
+
+
+class RNNBeatTrackingObservationModel(ObservationModel):
+    """Observation model of `BeatStateSpace`: column 0 is non-beat, column 1 is beat.
+
+    Parameters
+    ----------
+    state_space : BeatStateSpace
+    observation_lambda : int
+        Parts of a beat period; the first is the beat.
+    """
+
+    num_columns = None
+
+    def __init__(self, state_space: BeatStateSpace, observation_lambda: int) -> None:
+        border = 1.0 / _check_lambda(observation_lambda)
+        super().__init__((state_space.state_positions < border).astype(np.uint32), observation_lambda)
+
+    def log_densities(self, observations: np.ndarray) -> np.ndarray:
+        """Log densities of beat activations.
+
+        Parameters
+        ----------
+        observations : float (num_frames,)
+            Beat probabilities. Logarithms are taken in their precision.
+
+        Returns
+        -------
+        float64 (num_frames, 2)
+            Of non-beat and beat; -inf where an activation is exactly 1 or 0.
+        """
+        densities = np.empty((len(observations), 2))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            densities[:, 0] = np.log((1.0 - observations) / (self.observation_lambda - 1))
+            densities[:, 1] = np.log(observations)
+        return densities
+
+
+class RNNDownBeatTrackingObservationModel(ObservationModel):
+    """Observation model of `BarStateSpace`: column 0 is non-beat, 1 is beat, 2 is downbeat.
+
+    Parameters
+    ----------
+    state_space : BarStateSpace
+    observation_lambda : int
+        Parts of a beat period; the first is the beat.
+    """
+
+    num_columns = 2
+
+    def __init__(self, state_space: BarStateSpace, observation_lambda: int) -> None:
+        border = 1.0 / _check_lambda(observation_lambda)
+        positions = state_space.state_positions
+        # Adding the beat's number rounds, so the border can lie one state later in one beat than in another.
+        pointers = (positions % 1 < border).astype(np.uint32)
+        pointers[positions < border] = 2
+        super().__init__(pointers, observation_lambda)
+
+    def log_densities(self, observations: np.ndarray) -> np.ndarray:
+        """Log densities of beat and downbeat activations.
+
+        Parameters
+        ----------
+        observations : float (num_frames, 2)
+            Probabilities of a beat that is no downbeat, and of a downbeat. Logarithms are taken in their precision.
+
+        Returns
+        -------
+        float64 (num_frames, 3)
+            Of non-beat, beat and downbeat. -inf where an activation is exactly 0, and for non-beat where the two
+            sum to 1; NaN where they sum to more, which the decoder takes for -inf.
+        """
+        densities = np.empty((len(observations), 3))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            no_beat = 1.0 - np.sum(observations, axis=1)
+            densities[:, 0] = np.log(no_beat / (self.observation_lambda - 1))
+            densities[:, 1] = np.log(observations[:, 0])
+            densities[:, 2] = np.log(observations[:, 1])
+        return densities

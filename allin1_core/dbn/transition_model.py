@@ -1,0 +1,194 @@
+"""How likely the tempo changes from one beat to the next.
+
+Within a beat a path can only move on to the next state, with probability 1. From the last state of a beat it goes
+to the first state of the next beat (after the last beat: of the first), at the same or another interval, with a
+probability that falls off exponentially with the ratio of the intervals.
+
+Krebs, Böck and Widmer, "An Efficient State Space Model for Joint Tempo and Meter Tracking", ISMIR 2015.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from allin1_core.dbn.checks import frozen
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+
+
+def exponential_transition(
+    from_intervals: np.ndarray,
+    to_intervals: np.ndarray,
+    transition_lambda: float | None,
+    threshold: float = float(np.spacing(1)),
+    norm: bool = True,
+) -> np.ndarray:
+    """Probability of each change of interval, ``exp(-lambda * |to / from - 1|)``.
+
+    Parameters
+    ----------
+    from_intervals, to_intervals : int (num_from,), int (num_to,)
+        In frames.
+    transition_lambda : float, optional
+        The higher, the more a constant tempo is preferred; None allows the same interval only.
+    threshold : float
+        Probabilities up to this, before normalisation, become 0.
+    norm : bool
+        Whether the probabilities from one interval are scaled to sum to 1.
+
+    Returns
+    -------
+    float64 (num_from, num_to)
+    """
+    if transition_lambda is None:
+        return np.eye(len(from_intervals), len(to_intervals))
+    ratio = to_intervals.astype(np.float64) / from_intervals.astype(np.float64)[:, np.newaxis]
+    probability = np.exp(-transition_lambda * np.abs(ratio - 1.0))
+    probability[probability <= threshold] = 0
+    if norm:
+        probability /= np.sum(probability, axis=1)[:, np.newaxis]
+    return probability
+
+
+class SparseTransitions(NamedTuple):
+    """All transitions, grouped by the state they lead to (compressed sparse rows).
+
+    ``states[pointers[s]:pointers[s + 1]]`` are the predecessors of state s, ascending, and `probabilities` runs
+    parallel to `states`. ``uint32 (num_transitions,)``, ``uint32 (num_states + 1,)``, ``float64
+    (num_transitions,)``.
+    """
+
+    states: np.ndarray
+    pointers: np.ndarray
+    probabilities: np.ndarray
+
+
+class TransitionModel:
+    """Transitions of a state space, and between its beats.
+
+    Attributes
+    ----------
+    state_space : BeatStateSpace or BarStateSpace
+    beat_transitions : tuple of float64 (num_intervals, num_intervals)
+        For each beat, the probability of entering it at an interval (column) from an interval of the beat before
+        (row).
+    num_states, num_transitions : int
+    states, pointers, probabilities, log_probabilities
+        See `SparseTransitions`; built on first use, because decoding does not need them.
+    """
+
+    def __init__(
+        self, state_space: BeatStateSpace | BarStateSpace, transition_lambda: Sequence[float | None]
+    ) -> None:
+        self.state_space = state_space
+        by_lambda = {
+            value: frozen(exponential_transition(state_space.intervals, state_space.intervals, value))
+            for value in set(transition_lambda)
+        }
+        self.beat_transitions = tuple(by_lambda[value] for value in transition_lambda)
+
+    @property
+    def num_states(self) -> int:
+        return self.state_space.num_states
+
+    @property
+    def num_transitions(self) -> int:
+        return len(self.states)
+
+    @functools.cached_property
+    def _sparse(self) -> SparseTransitions:
+        space = self.state_space
+        bar = isinstance(space, BarStateSpace)
+        first_states = space.first_states if bar else [space.first_states]
+        last_states = space.last_states if bar else [space.last_states]
+        inside = np.setdiff1d(np.arange(space.num_states), np.concatenate(first_states))
+        to, origin, probability = [inside], [inside - 1], [np.ones(len(inside))]
+        for beat, transitions in enumerate(self.beat_transitions):
+            from_interval, to_interval = np.nonzero(transitions)
+            to.append(first_states[beat][to_interval])
+            origin.append(last_states[beat - 1][from_interval])
+            probability.append(transitions[from_interval, to_interval])
+        states, origins = np.concatenate(to), np.concatenate(origin)
+        order = np.lexsort((origins, states))
+        counts = np.bincount(states, minlength=space.num_states)
+        return SparseTransitions(
+            frozen(origins[order].astype(np.uint32)),
+            frozen(np.concatenate([[0], np.cumsum(counts)]).astype(np.uint32)),
+            frozen(np.concatenate(probability)[order]),
+        )
+
+    @property
+    def states(self) -> np.ndarray:
+        return self._sparse.states
+
+    @property
+    def pointers(self) -> np.ndarray:
+        return self._sparse.pointers
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        return self._sparse.probabilities
+
+    @functools.cached_property
+    def log_probabilities(self) -> np.ndarray:
+        return frozen(np.log(self.probabilities))
+
+
+class BeatTransitionModel(TransitionModel):
+    """Transitions from a beat to the next one like it.
+
+    Parameters
+    ----------
+    state_space : BeatStateSpace
+    transition_lambda : float
+        The higher, the more a constant tempo is preferred.
+    """
+
+    def __init__(self, state_space: BeatStateSpace, transition_lambda: float) -> None:
+        self.transition_lambda = _check_lambda(transition_lambda)
+        super().__init__(state_space, [self.transition_lambda])
+
+
+class BarTransitionModel(TransitionModel):
+    """Transitions between the beats of a bar, and from its last beat to its first.
+
+    Parameters
+    ----------
+    state_space : BarStateSpace
+    transition_lambda : float, None or sequence of them
+        The higher, the more a constant tempo is preferred; None forbids a change. A sequence holds one value for
+        each beat, for the transition into it: ``[100, None, None]`` lets the tempo change at the bar line only.
+
+    Raises
+    ------
+    ValueError
+        If a sequence has not one value for each beat, or a value is negative or not finite.
+    """
+
+    def __init__(
+        self,
+        state_space: BarStateSpace,
+        transition_lambda: float | Sequence[float | None] | None,
+    ) -> None:
+        if isinstance(transition_lambda, (list, tuple)):
+            values = list(transition_lambda)
+        else:
+            values = [transition_lambda] * state_space.num_beats
+        if len(values) != state_space.num_beats:
+            raise ValueError(
+                f"transition_lambda: {len(values)} values; expected one, or one for each of the "
+                f"{state_space.num_beats} beats of the state space"
+            )
+        self.transition_lambda = [_check_lambda(value) for value in values]
+        super().__init__(state_space, self.transition_lambda)
+
+
+def _check_lambda(value: float | None) -> float | None:
+    if value is not None and not (isinstance(value, (int, float, np.number)) and 0 <= value < np.inf):
+        raise ValueError(
+            f"transition_lambda: {value!r}; expected a number of at least 0, or None for no change"
+        )
+    return value

@@ -1,0 +1,104 @@
+"""The front of the Viterbi kernels: which one runs, and what it is given."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+
+from allin1_core.backends import Choice, choose
+from allin1_core.dbn.chains import Chains
+from allin1_core.errors import BackendError
+
+ViterbiKernel = Callable[[Chains, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+
+
+@functools.cache
+def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
+    """The kernel of that name, and the record of the choice.
+
+    Parameters
+    ----------
+    backend : str
+        ``auto``, ``cython`` or ``numpy``. ``auto`` takes the compiled kernel; where it was not built, the numpy one,
+        with the same results, and says so once.
+
+    Raises
+    ------
+    BackendError
+        If the name is another, or the kernel is not installed.
+    """
+    row, choice = choose("decoder", backend, device="cpu")
+    if not row.automatic:
+        raise BackendError(
+            f"decoder backend {backend!r}: a decoder of its own, not a Viterbi kernel; expected 'auto', 'cython' or "
+            "'numpy' here, and any decoder in allin1_core.dbn.load_decoder"
+        )
+    if backend == "auto" and row.name == "numpy":
+        _warn_not_compiled()
+    return row.load().viterbi, choice
+
+
+@functools.cache
+def _warn_not_compiled() -> None:
+    warnings.warn(
+        "allin1_core.dbn._viterbi is not compiled; decoding with numpy, which gives the same result in about "
+        "fifty times the time. Reinstall allin1-core with a C compiler, or from a wheel",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def viterbi(
+    kernel: ViterbiKernel,
+    chains: Chains,
+    log_densities: np.ndarray,
+    log_initial: np.ndarray,
+    required_beats: np.ndarray | None = None,
+) -> tuple[np.ndarray, float]:
+    """Most likely path of states.
+
+    Parameters
+    ----------
+    kernel : callable
+        From `choose_kernel`.
+    chains : Chains
+    log_densities : float64 (num_frames, num_columns)
+        Columns as the chains see them; NaN counts as -inf.
+    log_initial : float64 (num_states,)
+        Log probability of each state before the first frame.
+    required_beats : int (num_frames,), optional
+        Where not 0, the path must be in the first state of a beat: of any if negative, of that number (from 1)
+        if positive. What is observed there is then taken as certain, with log density 0.
+
+    Returns
+    -------
+    path : uint32 (num_frames,)
+        Empty if there is no path of more than zero probability.
+    log_probability : float
+
+    Raises
+    ------
+    ValueError
+        If there is no frame.
+    """
+    if len(log_densities) == 0:
+        raise ValueError("observations: no frames; expected at least one")
+    rows = np.array(log_densities.T, order="C")
+    rows[np.isnan(rows)] = -np.inf
+    entry_rows = inside_rows = chains.beat_columns
+    if required_beats is not None:
+        entries = rows[entry_rows]
+        required = required_beats != 0
+        rows[:, required] = -np.inf
+        numbers = np.arange(1, chains.num_beats + 1)[:, np.newaxis]
+        allowed = (required_beats[required] < 0) | (required_beats[required] == numbers)
+        entries[:, required] = np.where(allowed, 0.0, -np.inf)
+        entry_rows = np.arange(len(rows), len(rows) + chains.num_beats, dtype=np.int32)
+        rows = np.concatenate([rows, entries])
+    path, log_probability = kernel(chains, rows, entry_rows, inside_rows, log_initial)
+    if log_probability == -np.inf:
+        return np.empty(0, dtype=np.uint32), log_probability
+    return path, log_probability

@@ -16,11 +16,12 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from allin1_core.errors import AudioError, StemsError
+from allin1_core.regular_files import open_regular
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
@@ -114,15 +115,13 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         If the file is missing, empty, truncated, not audio, holds no samples, or holds NaN or infinity.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
-    if not head:
-        raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-    is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
-    audio = _read_container(path) if is_container else _read_libsndfile(path)
+    with open_regular(path, AudioError) as file:
+        head = file.read(16)
+        if not head:
+            raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
+        file.seek(0)
+        is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
+        audio = _read_container(path, file) if is_container else _read_libsndfile(path, file)
     if not _MIN_SAMPLE_RATE <= audio.sample_rate <= _MAX_SAMPLE_RATE:
         raise AudioError(
             f"{path}: sample rate {audio.sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
@@ -134,30 +133,31 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     return audio
 
 
-def _read_libsndfile(path: Path) -> Audio:
+def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
     import soundfile
 
-    with path.open("rb") as file:
+    # libsndfile begins where the descriptor stands, which is not where the buffered file does.
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
+    try:
+        # By descriptor, so that the format is told from the content: ".raw" or ".txt" mean nothing then.
+        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"{path}: not audio that libsndfile can read ({error.error_string.rstrip('.')}); "
+            "expected WAV, FLAC, AIFF, Ogg, MP3, m4a or the like"
+        ) from error
+    with sound:
+        dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
         try:
-            # By descriptor, so that the format is told from the content: ".raw" or ".txt" mean nothing then.
-            sound = soundfile.SoundFile(file.fileno(), closefd=False)
+            blocks = list(_libsndfile_blocks(sound, dtype))
         except soundfile.LibsndfileError as error:
             raise AudioError(
-                f"{path}: not audio that libsndfile can read ({error.error_string.rstrip('.')}); "
-                "expected WAV, FLAC, AIFF, Ogg, MP3, m4a or the like"
+                f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
             ) from error
-        with sound:
-            dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
-            try:
-                blocks = list(_libsndfile_blocks(sound, dtype))
-            except soundfile.LibsndfileError as error:
-                raise AudioError(
-                    f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
-                ) from error
-            found = sum(len(block) for block in blocks)
-            _check_whole(path, sound, found)
-            samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
-            return Audio(samples, sound.samplerate)
+        found = sum(len(block) for block in blocks)
+        _check_whole(path, sound, found)
+        samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
+        return Audio(samples, sound.samplerate)
 
 
 def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
@@ -181,11 +181,12 @@ def _check_whole(path: Path, sound: Any, found: int) -> None:
             )
 
 
-def _read_container(path: Path) -> Audio:
+def _read_container(path: Path, file: BinaryIO) -> Audio:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        # Not by name: FFmpeg takes "concat:..." or "http:..." for a protocol, though it names a file.
+        with av.open(file) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
             stream = container.streams.audio[0]

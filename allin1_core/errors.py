@@ -6,9 +6,24 @@ All of them are :class:`Allin1Error`, so a caller who analyses a library of song
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 
 class Allin1Error(Exception):
-    """Base of every error that allin1-core raises on purpose."""
+    """Base of every error that allin1-core raises on purpose.
+
+    Messages quote the names of files, and a name may hold newlines, terminal codes or bytes that are no text. The
+    message shows them escaped, so that it stays on its line and can be printed and logged anywhere.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """The text with every character that is not printable escaped as in a Python literal."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 class AudioError(Allin1Error, ValueError):
@@ -37,3 +52,24 @@ class ResultError(Allin1Error, ValueError):
 
 class OutputError(Allin1Error, OSError):
     """A result that could not be written; nothing half-written is left behind."""
+
+
+class BatchError(Allin1Error):
+    """Some tracks of several failed; the others were analysed.
+
+    Attributes
+    ----------
+    failures : list of (Path, Exception)
+        In input order.
+    results : list of AnalysisResult or None
+        In input order; None where the track failed.
+    """
+
+    def __init__(self, failures: list[tuple[Path, Exception]], results: list[Any]) -> None:
+        self.failures = failures
+        self.results = results
+        lines = "".join(f"\n  {printable(str(path))}: {error}" for path, error in failures)
+        super().__init__(f"{len(failures)} of {len(results)} tracks failed, the others are done:{lines}")
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # one line for each track

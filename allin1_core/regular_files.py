@@ -70,18 +70,12 @@ def open_regular(path: str | os.PathLike[str], error: type[Allin1Error]) -> Bina
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
         reason = getattr(cause, "strerror", None) or cause
-        raise error(f"{_shown(path)}: cannot be opened ({reason}); check the path") from cause
+        raise error(f"{path}: cannot be opened ({reason}); check the path") from cause
     kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
     if kind != stat.S_IFREG:
         os.close(descriptor)
-        raise error(f"{_shown(path)}: is {_KINDS.get(kind, 'no regular file')}; expected a file")
+        raise error(f"{path}: is {_KINDS.get(kind, 'no regular file')}; expected a file")
     return os.fdopen(descriptor, "rb")
-
-
-def _shown(path: Path) -> str:
-    """The path for a message: a newline or a lone surrogate in a name must not break the log it is written to."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def read_content(path: str | os.PathLike[str], error: type[Allin1Error], *, most: int) -> bytes:
@@ -95,13 +89,11 @@ def read_content(path: str | os.PathLike[str], error: type[Allin1Error], *, most
     with open_regular(path, error) as file:
         size = os.fstat(file.fileno()).st_size
         if size > most:
-            raise error(
-                f"{_shown(Path(path))}: {size} bytes; expected at most {most}. This is another kind of file"
-            )
+            raise error(f"{path}: {size} bytes; expected at most {most}. This is another kind of file")
         try:
             return file.read(most)
         except OSError as cause:
-            raise error(f"{_shown(Path(path))}: cannot be read ({cause.strerror or cause})") from cause
+            raise error(f"{path}: cannot be read ({cause.strerror or cause})") from cause
 
 
 def read_npy(content: bytes, source: str, error: type[Allin1Error], *, most: int) -> npt.NDArray:

@@ -114,7 +114,7 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_folder_instead_of_file(tmp_path: Path) -> None:
-    with pytest.raises(AudioError, match="cannot be opened"):
+    with pytest.raises(AudioError, match="is a folder; expected a file"):
         read_audio(tmp_path)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core.errors import WeightsError
+from allin1_core.errors import BatchError, WeightsError
 from allin1_core.regular_files import open_regular, read_content, read_npy, read_npz
 
 MOST = 1 << 20
@@ -189,6 +189,15 @@ def test_only_files_are_opened(tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=reason) as caught:
             open_regular(tmp_path / name, WeightsError)
         assert str(caught.value).isprintable()
+
+
+def test_messages_stay_on_their_line_and_name_what_they_can() -> None:
+    name = "Björk 😀\nERROR: all is lost\x1b[2J\u202e\udcff.wav"
+    assert str(WeightsError(f"{name}: is a folder")) == (
+        "Björk 😀\\nERROR: all is lost\\x1b[2J\\u202e\\udcff.wav: is a folder"
+    )
+    both = BatchError([(Path("a\nb"), WeightsError("c\nd")), (Path("e"), ValueError("f"))], [None, None])
+    assert str(both).splitlines()[1:] == ["  a\\nb: c\\nd", "  e: f"]
 
 
 def test_a_file_of_the_wrong_size_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Audio files as nobody should write them: made afresh from a seed, never kept."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+
+SEED = 7
+CONTAINERS = {
+    "wav": ("WAV", "PCM_16"),
+    "float.wav": ("WAV", "FLOAT"),
+    "flac": ("FLAC", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "aiff": ("AIFF", "PCM_16"),
+    "caf": ("CAF", "ALAC_16"),
+    "w64": ("W64", "PCM_24"),
+    "au": ("AU", "PCM_16"),
+    "rf64": ("RF64", "PCM_16"),
+}
+
+
+def music(seconds: float, channels: int = 1, sample_rate: int = 48000) -> np.ndarray:
+    """A few tones and noise, ``int16 (num_samples, channels)``."""
+    time = np.arange(int(seconds * sample_rate))[:, None] / sample_rate
+    tones = sum(np.sin(2 * np.pi * f * (time + c)) for f in (110, 440, 3520) for c in (0.0,))
+    noise = np.random.default_rng(SEED).standard_normal((len(time), channels))
+    return np.int16(6000 * tones + 2000 * noise)
+
+
+def wholesome(seconds: float = 0.25) -> dict[str, bytes]:
+    """One good file of each kind, by its suffix."""
+    files = {}
+    for suffix, (container, subtype) in CONTAINERS.items():
+        file = io.BytesIO()
+        soundfile.write(file, music(seconds), 48000, subtype=subtype, format=container)
+        files[suffix] = file.getvalue()
+    for suffix, codec, container in (("m4a", "aac", "mp4"), ("mka", "flac", "matroska")):
+        files[suffix] = _encoded(music(seconds), codec, container)
+    return files
+
+
+def _encoded(samples: np.ndarray, codec: str, container: str) -> bytes:
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=48000, layout="mono")
+        if codec == "flac":
+            stream.format = "s16"
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        context = stream.codec_context
+        pieces = av.AudioResampler(format=context.format.name, frame_size=context.frame_size or 4096)
+        for piece in [*pieces.resample(frame), *pieces.resample(None), None]:
+            output.mux(stream.encode(piece))
+    return file.getvalue()
+
+
+def wav(rate: int, channels: int, bits: int, claimed: int, tag: int = 1, held: int = 2000) -> bytes:
+    """A WAV file whose header claims what it likes."""
+    block = channels * ((bits + 7) // 8) % 65536
+    form = struct.pack("<HHIIHH", tag, channels, rate, rate * block % 2**32, block, bits)
+    body = (
+        b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", claimed) + bytes(held)
+    )
+    return b"RIFF" + struct.pack("<I", (claimed + 36) % 2**32) + body
+
+
+def flac(rate: int, channels: int, bits: int, num_samples: int) -> bytes:
+    """A FLAC file whose STREAMINFO claims what it likes, before real frames."""
+    good = bytearray(wholesome(0.05)["flac"])
+    packed = rate << 44 | (channels - 1) << 41 | (bits - 1) << 36 | num_samples
+    good[18:26] = packed.to_bytes(8, "big")
+    return bytes(good)
+
+
+def absurd_headers() -> Iterator[tuple[str, bytes]]:
+    """Files with absurd sizes, rates, channels and widths: about 200."""
+    rates, channels = (0, 1, 44100, 2**31 - 1, 2**32 - 1), (0, 1, 1025, 65535)
+    widths, claims = (0, 1, 16, 64, 65535), (0, 2**31 - 1, 2**32 - 1)
+    for number, fields in enumerate(itertools.product(rates, channels, widths)):
+        yield f"header{number}.wav", wav(*fields, claims[number % 3])
+    for tag in (0, 2, 3, 6, 7, 17, 80, 85, 0x161, 0xFFFE, 0xFFFF):
+        yield f"tag{tag}.wav", wav(44100, 2, 16, 2000, tag)
+    for claimed in (0, 1, 1999, 2001, 2**31, 2**32 - 1):
+        yield f"claims{claimed}.wav", wav(44100, 1, 16, claimed)
+    for number, fields in enumerate(
+        itertools.product((0, 1, 655350, 2**20 - 1), (1, 8), (4, 16, 32), (0, 1, 2**36 - 1))
+    ):
+        yield f"header{number}.flac", flac(*fields)
+
+
+def truncated(step: int = 1024) -> Iterator[tuple[str, bytes]]:
+    """Every kind of file cut off at every kilobyte, and within its first hundred bytes."""
+    for suffix, content in wholesome().items():
+        for length in sorted({*range(0, len(content), step), *range(1, 100, 9)}):
+            if length < len(content):
+                yield f"cut{length}.{suffix}", content[:length]
+
+
+def flipped(number: int) -> Iterator[tuple[str, bytes]]:
+    """Files with one to eight flipped bits, half of them in the first 256 bytes: ``number`` of each kind."""
+    random = np.random.default_rng(SEED)
+    for suffix, content in wholesome().items():
+        for index in range(number):
+            damaged = bytearray(content)
+            reach = min(256, len(content)) if index % 2 else len(content)
+            for bit in random.integers(0, 8 * reach, random.integers(1, 9)):
+                damaged[bit // 8] ^= 1 << bit % 8
+            yield f"flip{index}.{suffix}", bytes(damaged)
+
+
+def write(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[Path]:
+    """Write files into a folder; their paths."""
+    paths = []
+    for name, content in files:
+        paths.append(folder / name)
+        paths[-1].write_bytes(content)
+    return paths

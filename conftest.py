@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from bench.progress import DURATIONS, Progress, read_durations
 from bench.records import BenchRecorder
 from parity import foreign
 from parity.records import Outcome, ParityRecorder
@@ -13,6 +15,7 @@ from parity.shared import shared_folder
 
 _PARITY = pytest.StashKey[ParityRecorder]()
 _BENCH = pytest.StashKey[BenchRecorder]()
+_PROGRESS = pytest.StashKey[Progress | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARITY] = ParityRecorder()
     config.stash[_BENCH] = BenchRecorder()
+    config.stash[_PROGRESS] = None
     if config.getoption("--backend"):
         foreign.request(config.getoption("--backend-stage"), config.getoption("--backend"))
 
@@ -38,6 +42,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("full")]
         items[:] = [item for item in items if not item.get_closest_marker("full")]
         config.hook.pytest_deselected(items=long)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before a benchmark session: how long it will take."""
+    folder = session.config.getoption("--bench-report")
+    if folder is None or not session.items:
+        return
+    names = [item.nodeid for item in session.items]
+    rounds = session.config.getoption("--rounds")
+    progress = Progress(names, rounds, read_durations(folder / "bench.json", DURATIONS))
+    session.config.stash[_PROGRESS] = progress
+    _say(session.config, f"\n{progress.announcement()}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    progress = item.config.stash[_PROGRESS]
+    if progress is None:
+        return (yield)
+    _say(item.config, f"\n{progress.line(item.nodeid)} ")
+    result = yield
+    progress.finished(item.nodeid)
+    return result
+
+
+def _say(config: pytest.Config, text: str) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:
+        terminal.write(text, flush=True)
 
 
 @pytest.fixture(scope="session")
@@ -78,9 +111,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
         write_parity_report(session.config.stash[_PARITY].records, parity_folder, _outcome(session.config))
     if bench_folder is not None:
-        from bench.report import write_bench_report
+        from bench.report import Session, write_bench_report
 
-        write_bench_report(session.config.stash[_BENCH].records, bench_folder)
+        progress = session.config.stash[_PROGRESS]
+        failed = _outcome(session.config).failed
+        measured = Session(session.config.getoption("--rounds"), failed, progress.seconds if progress else {})
+        write_bench_report(session.config.stash[_BENCH].records, bench_folder, measured)
 
 
 def _outcome(config: pytest.Config) -> Outcome:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import os
 import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from allin1_core import timings
@@ -31,9 +33,40 @@ def describe_machine() -> dict[str, Any]:
 
     return {
         **timings.machine(),
+        "model": _processor_model(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
     }
+
+
+def _processor_model() -> str:
+    """Family, model and stepping, where /proc/cpuinfo tells: one marketing name covers several processors."""
+    found: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            found.setdefault(name.strip(), value.strip())
+    except OSError:
+        return platform.machine()  # not Linux
+    names = ("cpu family", "model", "stepping")
+    return " ".join(f"{name} {found[name]}" for name in names if name in found) or platform.machine()
+
+
+def machine_key() -> str:
+    """Which machine a baseline was taken on: ratios are compared on machines of the same key only."""
+    machine = describe_machine()
+    return f"{machine['cpu']}, {machine['model']}, {machine['cores']} cores, {platform.system()}"
+
+
+def source_digest() -> str:
+    """SHA-256 over the sources of allin1_core: which state of the code a measurement belongs to."""
+    folder = Path(timings.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".py", ".pyx", ".pxd", ".h"):
+            digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -71,8 +71,9 @@ class BenchRecord:
 
     @property
     def key(self) -> str:
-        """What names the row, in the baseline and in messages: ``spectrogram/torch/cpu/exact``, with the variant."""
-        parts = (self.stage, self.backend, self.device, self.precision, self.variant)
+        """What names the row, in the baseline and in messages: ``spectrogram/torch/cpu/exact/2 threads``."""
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
+        parts = (self.stage, self.backend, self.device, self.precision, self.variant, threads)
         return "/".join(part for part in parts if part)
 
     @property

@@ -7,11 +7,14 @@ is narrow enough to mean something; otherwise the row says what is the matter in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe_machine, versions
+from bench import plots
+from bench.baseline import changes, rows_here
+from bench.machine import describe_machine, source_digest, versions
+from bench.readme import BEGIN, END
 from bench.records import SCHEMA_VERSION, BenchRecord
 from parity.publish import now, publish, scratch_folder
 
@@ -19,34 +22,136 @@ from parity.publish import now, publish, scratch_folder
 _ORDER = ("separation", "spectrogram", "network", "decoder", "structure", "pipeline")
 
 
-def write_bench_report(records: Sequence[BenchRecord], folder: Path) -> Path:
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The benchmark session that the records come from.
+
+    Attributes
+    ----------
+    rounds : int
+        Counted rounds of each paired timing.
+    failed : tuple of str
+        Benchmarks that failed: their rows are missing or not to be trusted.
+    durations : mapping
+        Seconds that each benchmark took, by its pytest name; the next run's estimate comes from them.
+    """
+
+    rounds: int = 0
+    failed: tuple[str, ...] = ()
+    durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
     """Write bench.md, its plots and bench.json; the folder changes only when all of them could be made.
+
+    Parameters
+    ----------
+    records : sequence of BenchRecord
+    folder : Path
+        Made if it is not there.
+    session : Session, optional
 
     Returns
     -------
     Path
         The markdown file.
     """
+    session = session or Session()
     with scratch_folder(folder) as scratch:
-        text = _markdown(records)
+        text = _markdown(records, scratch, session)
         content: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
             "created": now(),
+            "source": source_digest(),
             "machine": describe_machine(),
             "versions": versions(),
+            "session": dataclasses.asdict(session),
             "records": [dataclasses.asdict(record) for record in records],
         }
         return publish(scratch, folder, "bench", text, content)
 
 
-def _markdown(records: Sequence[BenchRecord]) -> str:
-    machine = describe_machine()
+def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
     lines = ["# Benchmark: is it faster?", ""]
-    lines += [f"Measured {now()} on {machine['cpu']} ({machine['cores']} cores), Python {machine['python']};"]
-    lines += [", ".join(f"{name} {version}" for name, version in versions().items()) + ".", ""]
+    lines += [BEGIN, *summary(records), END, ""]
+    if session.failed:
+        lines += ["**Benchmarks that failed; what they should have measured is missing below:**", ""]
+        lines += [f"- `{name}`" for name in session.failed] + [""]
+    lines += _how(records, session)
+    if plots.draw_ratios(records, scratch / "bench_ratios.png"):
+        lines += ["![Ratios by stage and backend, with intervals](bench_ratios.png)", ""]
     for stage in stages(records):
         lines += [f"## {stage.capitalize()}", "", *_table([r for r in records if r.stage == stage]), ""]
-    return "\n".join(lines).rstrip() + "\n"
+        lines += _notes([record for record in records if record.stage == stage])
+    return "\n".join([*lines, *_further_plots(records, scratch)]).rstrip() + "\n"
+
+
+def summary(records: Sequence[BenchRecord]) -> list[str]:
+    """How much faster, how exact, on what: a table of at most five rows, one line on the machine."""
+    rows = [row for row in headline_rows(records) if row is not None]
+    machine = describe_machine()
+    where = f"{machine['cpu']}, {machine['cores']} cores, {now()}"
+    if not rows:
+        return ["", f"Nothing to compare was measured in this run ({where}).", ""]
+    lines = ["", "| stage | how much faster (95 % interval) | than | how exact | what ran | time |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for record in rows:
+        ran = plots.label(record, stage=False)
+        time = f"{_seconds(record.median)} for {record.audio_seconds:.0f} s of audio"
+        lines.append(
+            f"| {record.stage} | {_speed(record)} | {record.reference or '-'} | {_agreement(record)} | {ran} | {time} |"
+        )
+    tracks = ", ".join(dict.fromkeys(record.track for record in rows))
+    return [*lines, "", f"Track {tracks}; {where}.", ""]
+
+
+def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
+    """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
+    rows = []
+    for stage in stages(records):
+        ours = [record for record in records if record.stage == stage and record.role == "candidate"]
+        for precision in (
+            dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
+        ):
+            group = [record for record in ours if precision in (None, record.precision) and record.agrees]
+            group = [record for record in group if record.ratio and not record.ratio.too_noisy] or group
+            if group:
+                rows.append(max(group, key=_rank))
+    return rows[:5]
+
+
+def _rank(record: BenchRecord) -> tuple[float, float]:
+    """By the lower end of the ratio; rows without a reference by audio seconds per second, after those with one."""
+    ratio = record.ratio
+    return (ratio.low if ratio else 0.0, record.audio_seconds / record.median)
+
+
+def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
+    machine = describe_machine()
+    tracks = dict.fromkeys(f"{record.track} ({record.audio_seconds:.1f} s)" for record in records)
+    rounds = sorted({len(record.seconds) for record in records})
+    counted = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else (str(rounds[0]) if rounds else "no")
+    lines = [
+        "How to read it. A row is an implementation and its reference timed alternately in one process: warm-up "
+        f"discarded, {counted} rounds counted, garbage collection off, devices synchronised, threads as the row "
+        "says. *Faster* is the median over rounds of the reference's time divided by ours, with a 95 % bootstrap "
+        "interval; the outputs of the same run are compared, and a row whose outputs differ is not a speed-up. "
+        "*Peak memory* is what a fresh process needs above its libraries and inputs.",
+        "",
+        f"- machine: {machine['cpu']} ({machine['model']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
+        f"{machine['platform']}; Python {machine['python']}",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()),
+        f"- input: {', '.join(tracks) or 'none'}",
+        f"- measured {now()}",
+        "",
+    ]
+    if rounds and rounds[0] < 6:
+        lines += [
+            "With fewer than six rounds the interval is their range, which is less sure than 95 % "
+            "(three rounds: 75 %).",
+            "",
+        ]
+    return lines
 
 
 def stages(records: Sequence[BenchRecord]) -> list[str]:
@@ -56,28 +161,45 @@ def stages(records: Sequence[BenchRecord]) -> list[str]:
 
 
 def _table(records: Sequence[BenchRecord]) -> list[str]:
-    lines = [
-        "| backend | device | precision | variant | threads | median | IQR | faster than the reference (95 %) "
-        "| audio s/s | peak memory | agreement |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | --- | ---: | ---: | --- |",
-    ]
+    rate = any("gflops" in record.figures for record in records)
+    head = ["backend", "device", "precision", "variant", "threads", "median", "spread (IQR)", "faster (95 %)"]
+    head += ["than", "audio s/s", "peak memory", *(["GFLOP/s"] if rate else []), "agreement"]
+    right = {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"}
+    lines = ["| " + " | ".join(head) + " |"]
+    lines += ["| " + " | ".join("---:" if name in right else "---" for name in head) + " |"]
     for record in records:
         memory = record.peak_memory_bytes
+        gflops = record.figures.get("gflops")
         cells = [
-            record.backend,
+            f"{record.backend} (peer)" if record.role == "peer" else record.backend,
             record.device,
             record.precision,
             record.variant,
             str(record.threads),
-            f"{record.median:.3g} s",
-            f"{record.spread:.2g} s",
+            _seconds(record.median),
+            _seconds(record.spread),
             _speed(record),
+            record.reference or "-",
             f"{record.audio_seconds / record.median:,.0f}",
             "-" if memory is None else f"{memory / 2**20:,.0f} MiB",
-            record.agreement if record.agrees else f"**does not agree:** {record.agreement}",
+            *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
+            _agreement(record),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _notes(records: Sequence[BenchRecord]) -> list[str]:
+    notes = [f"- {plots.label(record, stage=False)}: {note}" for record in records if (note := _note(record))]
+    return [*notes, ""] if notes else []
+
+
+def _note(record: BenchRecord) -> str:
+    return str(record.figures.get("note", ""))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
 
 
 def _speed(record: BenchRecord) -> str:
@@ -86,4 +208,29 @@ def _speed(record: BenchRecord) -> str:
         return "-"
     if not record.agrees:
         return "not counted: does not agree"
-    return f"{ratio} {record.reference}"
+    if ratio.too_noisy:
+        return f"too noisy to judge ({ratio.low:.3g}-{ratio.high:.3g}x)"
+    return f"**{ratio.median:.3g}x** ({ratio.low:.3g}-{ratio.high:.3g})"
+
+
+def _agreement(record: BenchRecord) -> str:
+    return record.agreement if record.agrees else f"**does not agree:** {record.agreement}"
+
+
+def _further_plots(records: Sequence[BenchRecord], scratch: Path) -> list[str]:
+    lines = []
+    if plots.draw_peers(records, scratch / "bench_peers.png"):
+        lines += ["## Beside other projects", "", "![Time beside other projects](bench_peers.png)", ""]
+    if plots.draw_lengths(records, scratch / "bench_lengths.png"):
+        lines += ["## How time and memory grow", ""]
+        lines += ["An exponent of 1 means in proportion to the length; below it, a fixed share.", ""]
+        lines += ["![Time and memory against track length](bench_lengths.png)", ""]
+    timed = [record for record in records if record.figures.get("timings")]
+    for position, record in enumerate(timed):
+        name = f"bench_waterfall{position or ''}.png"
+        if plots.draw_waterfall(record.figures["timings"], scratch / name):
+            lines += [f"## Where the time goes: {plots.label(record)}", "", f"![Waterfall]({name})", ""]
+    compared = changes(records, rows_here())
+    if plots.draw_baseline(compared, scratch / "bench_baseline.png"):
+        lines += ["## Against the committed baseline", "", "![Baseline and now](bench_baseline.png)", ""]
+    return lines

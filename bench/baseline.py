@@ -1,0 +1,154 @@
+"""The committed baseline: what each row measured when somebody last said that this is how it should be.
+
+    python -m bench.baseline --reason "the decoder carries entries from beat to beat"
+
+takes the rows of reports/bench.json over into bench/baseline.json, for this machine, and adds the reason to the
+file's history. Rows of other machines stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe_machine, machine_key, source_digest, versions
+from bench.records import BenchRecord, read_records
+from parity.publish import dump_json, now
+
+BASELINE = Path(__file__).with_name("baseline.json")
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row as it was: ratio to the reference with its interval, median in seconds, peak memory in bytes."""
+
+    reference: str
+    track: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
+    """The file's content; an empty baseline where there is none.
+
+    Raises
+    ------
+    ValueError
+        If it is not a baseline of this schema.
+    """
+    if not path.exists():
+        return {"schema": SCHEMA_VERSION, "history": [], "machines": {}}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("schema") != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema {content.get('schema')!r}; expected {SCHEMA_VERSION}")
+    return dict(content)
+
+
+def rows_here(path: Path = BASELINE) -> dict[str, Row]:
+    """Rows of this machine by `BenchRecord.key`; empty where none were taken on one like it."""
+    machine = read_baseline(path)["machines"].get(machine_key(), {})
+    return {key: Row(**row) for key, row in machine.get("rows", {}).items()}
+
+
+def section_here(name: str, path: Path = BASELINE) -> dict[str, Any]:
+    """Another part of this machine's baseline (``gate``, ``instructions``); empty if there is none."""
+    return dict(read_baseline(path)["machines"].get(machine_key(), {}).get(name, {}))
+
+
+def update(
+    records: Sequence[BenchRecord], reason: str, path: Path = BASELINE, **sections: Mapping[str, Any]
+) -> None:
+    """Replace this machine's rows by those of `records`, and keep the reason.
+
+    Parameters
+    ----------
+    records : sequence of BenchRecord
+    reason : str
+        Why the figures may change; goes into the history.
+    path : Path
+    **sections : mapping
+        Other parts, kept beside the rows.
+
+    Raises
+    ------
+    ValueError
+        If no reason is given, nothing was measured, or a row does not agree with its reference.
+    """
+    if not reason.strip():
+        raise ValueError("reason: empty; say why the figures may change")
+    if not records:
+        raise ValueError("records: none; run `make bench` first")
+    wrong = [record.key for record in records if record.role == "candidate" and not record.agrees]
+    if wrong:
+        raise ValueError(f"records: {', '.join(wrong)} did not agree with the reference; that is no baseline")
+    content = read_baseline(path)
+    content["history"].append({"date": now(), "machine": machine_key(), "reason": reason.strip()})
+    content["machines"][machine_key()] = {
+        "created": now(),
+        "machine": describe_machine(),
+        "versions": versions(),
+        "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
+        **sections,
+    }
+    temporary = path.with_suffix(".part")
+    temporary.write_text(dump_json(content), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _row(record: BenchRecord) -> Row:
+    ratio = record.ratio
+    return Row(
+        reference=record.reference,
+        track=record.track,
+        ratio=ratio.median if ratio else None,
+        low=ratio.low if ratio else None,
+        high=ratio.high if ratio else None,
+        seconds=record.median,
+        peak_memory_bytes=record.peak_memory_bytes,
+    )
+
+
+def changes(records: Sequence[BenchRecord], rows: Mapping[str, Row]) -> list[tuple[str, float, BenchRecord]]:
+    """Rows that were measured then and now against the same reference: name, ratio then, record of now."""
+    found = []
+    for record in records:
+        row = rows.get(record.key)
+        if row is None or row.ratio is None or record.ratio is None:
+            continue
+        if (row.reference, row.track) == (record.reference, record.track):
+            found.append((record.key, row.ratio, record))
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.baseline", description=__doc__)
+    parser.add_argument("--reason", required=True, help="why the figures may change")
+    parser.add_argument("--from", dest="source", type=Path, default=Path("reports/bench.json"))
+    options = parser.parse_args(arguments)
+    try:
+        records = read_records(options.source)
+        measured = json.loads(options.source.read_text(encoding="utf-8")).get("source")
+        if measured != source_digest():
+            raise ValueError(
+                f"{options.source}: measured on another state of allin1_core; run `make bench` again"
+            )
+        update(records, options.reason)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"baseline: {error}", file=sys.stderr)
+        return 1
+    print(f"{BASELINE}: {len(records)} rows for {machine_key()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -26,6 +26,9 @@ _FIELDS: tuple[tuple[str, str, type], ...] = (
     ("num_instruments", "data.num_instruments", int),
     ("num_labels", "data.num_labels", int),
 )
+# No network of this kind has more of anything; without a limit a damaged number would be taken for a size.
+_LARGEST = 4096
+
 # Choices of the published architecture that this package implements; a checkpoint that chose otherwise is refused.
 _REQUIRED: Mapping[str, Any] = {
     "model": "allin1",
@@ -110,9 +113,10 @@ class Configuration:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0:
+            value = getattr(self, field.name)
+            if not 0 < value <= _LARGEST:
                 raise WeightsError(
-                    f"configuration {field.name}: {getattr(self, field.name)}; expected a positive value"
+                    f"configuration {field.name}: {value}; expected a positive value, at most {_LARGEST}"
                 )
         if self.num_channels % (2 * self.num_heads):
             raise WeightsError(
@@ -188,6 +192,13 @@ def _linear(prefix: str, num_inputs: int, num_outputs: int) -> dict[str, tuple[i
     return {f"{prefix}.weight": (num_outputs, num_inputs), f"{prefix}.bias": (num_outputs,)}
 
 
+def _shown(value: Any) -> str:
+    """A value for a message: a list or mapping from YAML can repeat itself into gigabytes of text."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    return repr(value)[:80] if isinstance(value, (str, int, float)) else type(value).__name__
+
+
 def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configuration, Thresholds]:
     """Read a checkpoint's own configuration.
 
@@ -220,19 +231,23 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
 
     def number(key: str, kind: type) -> Any:
         value = get(key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or kind(value) != value:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # Compared before it is converted: infinity is no int, and int digits may be too many for a float.
+        if not is_number or not abs(value) <= _LARGEST or kind(value) != value:
             raise WeightsError(
-                f"{source}: configuration entry {key!r} is {value!r}; expected {kind.__name__}"
+                f"{source}: configuration entry {key!r} is {_shown(value)}; expected {kind.__name__}, "
+                f"at most {_LARGEST}"
             )
         return kind(value)
 
     for key, expected in _REQUIRED.items():
         if get(key) != expected:
             raise WeightsError(
-                f"{source}: configuration entry {key!r} is {get(key)!r}; only {expected!r} is implemented"
+                f"{source}: configuration entry {key!r} is {_shown(get(key))}; only {expected!r} is implemented"
             )
-    configuration = Configuration(**{name: number(key, kind) for name, key, kind in _FIELDS})
-    thresholds = Thresholds(
-        beat=number("best_threshold_beat", float), downbeat=number("best_threshold_downbeat", float)
-    )
-    return configuration, thresholds
+    dimensions = {name: number(key, kind) for name, key, kind in _FIELDS}
+    beat, downbeat = number("best_threshold_beat", float), number("best_threshold_downbeat", float)
+    try:
+        return Configuration(**dimensions), Thresholds(beat, downbeat)
+    except WeightsError as error:
+        raise WeightsError(f"{source}: {error}") from error

@@ -17,8 +17,8 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,29 @@ import numpy as np
 
 from allin1_core.errors import WeightsError
 from allin1_core.network.configuration import Configuration, Thresholds, read_configuration
+from allin1_core.regular_files import read_content, read_npz
 
 # In the order in which a folder is searched.
 FORMATS = (".npz", ".safetensors", ".pth")
 
+# Bytes, packed or not: fifty times the published files, and no bomb.
+LARGEST_FILE = 64 << 20
+
+_LARGEST_YAML = 1 << 20
+
+# What torch's restricted unpickler lets through when a byte of the file is another.
+_UNPICKLING_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    OverflowError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+)
 _DOWNLOAD = "the file is truncated or not a checkpoint: delete it and get it again"
 
 
@@ -83,14 +102,7 @@ _Content = tuple[dict[str, np.ndarray], Mapping[str, Any] | None]
 
 
 def _read_npz(path: Path, content: bytes) -> _Content:
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}, None
-    except (ValueError, OSError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as .npz, {len(content)} bytes ({error}); expected arrays without pickled "
-            f"objects; {_DOWNLOAD}"
-        ) from error
+    return read_npz(content, str(path), WeightsError, most=LARGEST_FILE), None
 
 
 def _read_safetensors(path: Path, content: bytes) -> _Content:
@@ -106,7 +118,7 @@ def _read_safetensors(path: Path, content: bytes) -> _Content:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         embedded = header.get("__metadata__", {}).get("config")
         return arrays, None if embedded is None else json.loads(embedded)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
             f"{path}: cannot be read as .safetensors, {len(content)} bytes ({error}); {_DOWNLOAD}"
         ) from error
@@ -119,9 +131,10 @@ def _read_pth(path: Path, content: bytes) -> _Content:
         raise WeightsError(
             f"{path}: reading .pth needs torch; pip install 'allin1-core[torch]', or convert the file to .npz"
         ) from error
+    _check_unpacked_size(path, content)
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except (pickle.UnpicklingError, *_UNPICKLING_ERRORS) as error:
         raise WeightsError(
             f"{path}: cannot be read as .pth without executing code, {len(content)} bytes ({error}); {_DOWNLOAD}"
         ) from error
@@ -129,15 +142,43 @@ def _read_pth(path: Path, content: bytes) -> _Content:
         raise WeightsError(
             f"{path}: expected a mapping with 'state_dict' and 'config'; found {type(saved).__name__}; {_DOWNLOAD}"
         )
-    return {name: value.numpy() for name, value in saved["state_dict"].items()}, saved["config"]
+    state, config = saved["state_dict"], saved["config"]
+    if not isinstance(state, Mapping) or not isinstance(config, Mapping):
+        raise WeightsError(
+            f"{path}: 'state_dict' is {type(state).__name__} and 'config' {type(config).__name__}; expected mappings; "
+            + _DOWNLOAD
+        )
+    for name, value in state.items():
+        # A tensor may claim to be larger than what it stores, by a stride of 0.
+        if not isinstance(value, torch.Tensor) or value.numel() * value.element_size() > LARGEST_FILE:
+            raise WeightsError(
+                f"{path}: {str(name)[:80]!r} is {type(value).__name__} {tuple(getattr(value, 'shape', ()))}; "
+                f"expected a tensor of at most {LARGEST_FILE} bytes; {_DOWNLOAD}"
+            )
+    return {str(name): value.numpy(force=True) for name, value in state.items()}, config
+
+
+def _check_unpacked_size(path: Path, content: bytes) -> None:
+    try:
+        if not zipfile.is_zipfile(io.BytesIO(content)):
+            return  # the older form of .pth is not packed
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise WeightsError(f"{path}: cannot be read as .pth ({error}); {_DOWNLOAD}") from error
+    if unpacked > LARGEST_FILE:
+        raise WeightsError(
+            f"{path}: {len(content)} bytes that unpack to {unpacked}; expected at most {LARGEST_FILE}; {_DOWNLOAD}"
+        )
 
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     import yaml
 
+    text = read_content(path, WeightsError, most=_LARGEST_YAML)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no such date, too many digits
         raise WeightsError(f"{path}: cannot be read as YAML ({error}); use the published file") from error
     if not isinstance(content, Mapping):
         raise WeightsError(

@@ -23,7 +23,8 @@ import numpy as np
 
 from allin1_core.errors import WeightsError
 from allin1_core.network.configuration import Configuration, Thresholds
-from allin1_core.network.formats import FORMATS, read_checkpoint_file
+from allin1_core.network.formats import FORMATS, LARGEST_FILE, read_checkpoint_file
+from allin1_core.regular_files import read_content
 
 REPOSITORY = "taejunkim/allinone"
 REVISION = "379e5fd010b3fdd0ee8381ff8cbcfa51d70b5c19"
@@ -265,12 +266,7 @@ def _find_in_repository(fold: str) -> Path:
 
 
 def _load_file(path: Path, name: str, published: PublishedFile | None) -> Checkpoint:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(
-            f"{path}: cannot be read ({error.strerror}); expected the weights of {name}"
-        ) from error
+    content = read_content(path, WeightsError, most=LARGEST_FILE)
     sha256 = hashlib.sha256(content).hexdigest()
     if published is not None and path.suffix == ".pth" and sha256 != published.sha256:
         raise WeightsError(

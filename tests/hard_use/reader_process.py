@@ -59,7 +59,13 @@ class Reading:
 
 
 def read_hostile_files(
-    reader: str, paths: Iterable[Path], *, memory: int = MEMORY, timeout: float = 300, **keywords: Any
+    reader: str,
+    paths: Iterable[Path],
+    *,
+    warmup: Iterable[Path] = (),
+    memory: int = MEMORY,
+    timeout: float = 300,
+    **keywords: Any,
 ) -> list[Reading]:
     """Read files in a child process.
 
@@ -67,6 +73,8 @@ def read_hostile_files(
     ----------
     reader : str
         ``module:function``, called with each path and the keywords.
+    warmup : iterable of Path
+        Read before the limit is set, so that libraries loaded on first use do not count: one file of each kind.
     memory : int
         Bytes that the process may take beyond its libraries.
     timeout : float
@@ -78,17 +86,23 @@ def read_hostile_files(
         A file that killed the process, or did not end, is the last and says so.
     """
     names = [str(path) for path in paths]
-    request = json.dumps({"reader": reader, "paths": names, "memory": memory, "keywords": keywords})
+    request = {"reader": reader, "paths": names, "memory": memory, "keywords": keywords}
+    request["warmup"] = [str(path) for path in warmup]
     child = subprocess.Popen(
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        },
         text=True,
     )
     try:
-        output, errors = child.communicate(request, timeout=timeout)
+        output, errors = child.communicate(json.dumps(request), timeout=timeout)
     except subprocess.TimeoutExpired:
         child.kill()
         output, errors = child.communicate()
@@ -133,12 +147,11 @@ def main() -> None:
     request = json.load(sys.stdin)
     module, _, function = request["reader"].partition(":")
     read = getattr(importlib.import_module(module), function)
+    for path in request["warmup"]:
+        _read(read, path, request["keywords"])
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + request["memory"],) * 2)
     for path in request["paths"]:
-        # The first file loads the libraries; the limit stands from then on.
-        if resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY:
-            _read(read, path, request["keywords"])
-            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (used + request["memory"],) * 2)
         print(json.dumps(dataclasses.asdict(_read(read, path, request["keywords"]))), flush=True)
 
 

@@ -1,0 +1,254 @@
+"""Checkpoint files that are truncated, altered, far too large, or meant to execute something."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from allin1_core.errors import WeightsError
+from allin1_core.network import Configuration, load_checkpoints
+from hard_use.reader_process import faults, read_hostile_files
+from hard_use.reporting import record
+from parity.records import ParityRecorder
+
+torch = pytest.importorskip("torch", reason="writes .pth files with torch")
+
+READER = "allin1_core.network.weights:load_checkpoints"
+MEMORY = 256 << 20
+SMALL = Configuration(num_channels=4, num_blocks=1)
+CONFIG: dict[str, Any] = {
+    "model": "allin1",
+    "double_attention": True,
+    "instrument_attention": True,
+    "qkv_bias": True,
+    "act_conv": "elu",
+    "act_transformer": "gelu",
+    "dim_input": 81,
+    "dim_embed": 4,
+    "depth": 1,
+    "num_heads": 2,
+    "kernel_size": 5,
+    "dilation_factor": 2,
+    "dilation_max": 3200,
+    "mlp_ratio": 4.0,
+    "layer_norm_eps": 1e-5,
+    "data": {"num_instruments": 4, "num_labels": 10},
+    "best_threshold_beat": 0.2,
+    "best_threshold_downbeat": 0.24,
+}
+
+
+def parameters() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    return {
+        name: random.standard_normal(shape, np.float32) for name, shape in SMALL.parameter_shapes().items()
+    }
+
+
+def pth(saved: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(saved, file)
+    return file.getvalue()
+
+
+def wholesome() -> dict[str, bytes]:
+    """The same small checkpoint in each format; ``.npz`` takes its configuration from the ``.yaml`` beside it."""
+    import safetensors.numpy
+
+    arrays = parameters()
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    return {
+        "npz": packed.getvalue(),
+        "safetensors": safetensors.numpy.save(arrays, {"config": json.dumps(CONFIG)}),
+        "pth": pth({"state_dict": tensors, "config": CONFIG}),
+    }
+
+
+@pytest.fixture(scope="module")
+def good() -> dict[str, bytes]:
+    return wholesome()
+
+
+def write(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[Path]:
+    paths = []
+    for name, content in files:
+        paths.append(folder / name)
+        paths[-1].write_bytes(content)
+        if name.endswith(".npz"):
+            paths[-1].with_suffix(".yaml").write_text(yaml.safe_dump(CONFIG))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def warmup(good: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A good file of each format, so that the libraries that read them are loaded."""
+    folder = tmp_path_factory.mktemp("good")
+    return write(folder, ((f"good.{suffix}", content) for suffix, content in good.items()))
+
+
+def test_the_files_that_are_damaged_below_are_good(warmup: list[Path]) -> None:
+    for path in warmup:
+        (checkpoint,) = load_checkpoints(str(path))
+        for name, value in parameters().items():
+            np.testing.assert_array_equal(checkpoint.parameters[name], value)
+
+
+def test_truncated_weights_are_refused(
+    tmp_path: Path, good: dict[str, bytes], warmup: list[Path], record_parity: ParityRecorder
+) -> None:
+    cuts = (
+        (f"cut{length}.{suffix}", content[:length])
+        for suffix, content in good.items()
+        for length in sorted({*range(0, len(content), 1024), *range(1, 64, 7), len(content) - 1})
+    )
+    readings = read_hostile_files(READER, write(tmp_path, cuts), memory=MEMORY, warmup=warmup)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
+    record(record_parity, "weights cut off at every kilobyte", "an error names the file", readings, wrong)
+    assert not wrong
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(3000, marks=pytest.mark.full)])
+def test_flipped_bits_in_weights_do_no_harm(
+    tmp_path: Path, good: dict[str, bytes], warmup: list[Path], number: int, record_parity: ParityRecorder
+) -> None:
+    def flips() -> Iterator[tuple[str, bytes]]:
+        random = np.random.default_rng(number)
+        for suffix, content in good.items():
+            for index in range(number):
+                damaged = bytearray(content)
+                reach = 400 if index % 3 == 0 else len(content)
+                start = len(content) - 400 if index % 3 == 1 else 0
+                for bit in random.integers(8 * start, 8 * max(reach, start + 400), random.integers(1, 5)):
+                    damaged[bit // 8] ^= 1 << bit % 8
+                yield f"flip{index}.{suffix}", bytes(damaged)
+
+    readings = read_hostile_files(READER, write(tmp_path, flips()), memory=MEMORY, warmup=warmup, timeout=800)
+    wrong = faults(readings, memory=MEMORY)
+    record(
+        record_parity,
+        "weights with flipped bits",
+        "an error names the file, or a checked checkpoint",
+        readings,
+        wrong,
+    )
+    assert not wrong
+
+
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_pickles_are_not_executed(tmp_path: Path, warmup: list[Path], record_parity: ParityRecorder) -> None:
+    planted = tmp_path / "planted"
+    trap = Planted(planted)
+    objects = io.BytesIO()
+    np.savez(objects, **{"norm.weight": np.array([trap], dtype=object)})
+    legacy = io.BytesIO()
+    torch.save({"state_dict": {}, "config": trap}, legacy, _use_new_zipfile_serialization=False)
+    files = {
+        "bare.pth": pickle.dumps(trap),
+        "zip.pth": pth({"state_dict": {}, "config": CONFIG, "extra": trap}),
+        "legacy.pth": legacy.getvalue(),
+        "bare.npz": pickle.dumps(trap),
+        "objects.npz": objects.getvalue(),
+        "pth.npz": pth(trap),
+        "bare.safetensors": pickle.dumps(trap),
+    }
+    readings = read_hostile_files(READER, write(tmp_path, iter(files.items())), memory=MEMORY, warmup=warmup)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
+    wrong += ["a pickle was executed"] * planted.exists()
+    record(
+        record_parity,
+        "weights with pickled code",
+        "an error names the file, nothing is executed",
+        readings,
+        wrong,
+    )
+    assert not wrong
+    pickle.loads(files["bare.pth"])
+    assert planted.exists(), "the pickle is harmless, so the test above proves nothing"
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    huge = torch.zeros(1).expand(1 << 40)
+    yield "stride.pth", pth({"state_dict": {"norm.weight": huge}, "config": CONFIG})
+    for method, compression in (("deflate", zipfile.ZIP_DEFLATED), ("bzip2", zipfile.ZIP_BZIP2)):
+        file = io.BytesIO(pth({"state_dict": {}, "config": CONFIG}))
+        with zipfile.ZipFile(file, "a", compression) as archive:
+            archive.writestr("archive/data/0", bytes(300 << 20))
+        yield f"{method}.pth", file.getvalue()
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", compression) as archive:
+            archive.writestr("norm.weight.npy", bytes(300 << 20))
+        yield f"{method}.npz", file.getvalue()
+    yield "header.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"
+    nested = b'{"a":' + b"[" * 100_000
+    yield "nested.safetensors", len(nested).to_bytes(8, "little") + nested
+    claims = b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}'
+    yield "claims.safetensors", len(claims).to_bytes(8, "little") + claims + bytes(4)
+
+
+def test_bombs_do_not_go_off(tmp_path: Path, warmup: list[Path], record_parity: ParityRecorder) -> None:
+    readings = read_hostile_files(READER, write(tmp_path, bombs()), memory=MEMORY, warmup=warmup)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
+    record(
+        record_parity,
+        "weights that unpack to far more",
+        f"an error, under {MEMORY >> 20} MB",
+        readings,
+        wrong,
+    )
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[" * 5000,
+        "depth: " + "9" * 5000,
+        "a: &a [x, x]\n"
+        + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{f'*{chr(97 + i)}, ' * 9}]\n" for i in range(20))
+        + "model: *u\n",
+        "!!python/object/apply:os.mkdir [planted]",
+        "model: 2001-99-99",
+        "\x00",
+        yaml.safe_dump({**CONFIG, "depth": 10**12}),
+        yaml.safe_dump({**CONFIG, "depth": 1e308}),
+        yaml.safe_dump({**CONFIG, "depth": -1}),
+        yaml.safe_dump({**CONFIG, "dim_embed": float("inf")}),
+        yaml.safe_dump({**CONFIG, "mlp_ratio": float("nan")}),
+        yaml.safe_dump({**CONFIG, "num_heads": 3}),
+        yaml.safe_dump({**CONFIG, "best_threshold_beat": 2}),
+        yaml.safe_dump({**CONFIG, "data": "none"}),
+    ],
+)
+def test_a_hostile_configuration_is_one_error_that_names_it(
+    tmp_path: Path, good: dict[str, bytes], text: str
+) -> None:
+    (tmp_path / "a.npz").write_bytes(good["npz"])
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(WeightsError, match=r"a\.yaml") as caught:
+        load_checkpoints(str(tmp_path / "a.npz"))
+    assert len(str(caught.value)) < 1000
+    assert not Path("planted").exists()

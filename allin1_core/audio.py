@@ -30,6 +30,8 @@ SAMPLE_RATE = 44100
 _MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
 
 _BLOCK_VALUES = 1 << 20
+# 3.4 hours of stereo at 44.1 kHz. Silence packs so well that a few megabytes could decode to more than any memory.
+MOST_VALUES = 1 << 30
 _INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -115,13 +117,22 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         If the file is missing, empty, truncated, not audio, holds no samples, or holds NaN or infinity.
     """
     path = Path(path)
-    with open_regular(path, AudioError) as file:
-        head = file.read(16)
-        if not head:
-            raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-        file.seek(0)
-        is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
-        audio = _read_container(path, file) if is_container else _read_libsndfile(path, file)
+    try:
+        with open_regular(path, AudioError) as file:
+            head = file.read(16)
+            if not head:
+                raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
+            file.seek(0)
+            is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
+            audio = _read_container(path, file) if is_container else _read_libsndfile(path, file)
+    except MemoryError as error:
+        raise AudioError(
+            f"{path}: decodes to more than the memory that is free; cut it into parts"
+        ) from error
+    except OSError as error:
+        raise AudioError(
+            f"{path}: cannot be read ({error.strerror or error}); copy the file again"
+        ) from error
     if not _MIN_SAMPLE_RATE <= audio.sample_rate <= _MAX_SAMPLE_RATE:
         raise AudioError(
             f"{path}: sample rate {audio.sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
@@ -149,7 +160,7 @@ def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
     with sound:
         dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
         try:
-            blocks = list(_libsndfile_blocks(sound, dtype))
+            blocks = list(_bounded(path, _libsndfile_blocks(sound, dtype)))
         except soundfile.LibsndfileError as error:
             raise AudioError(
                 f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
@@ -158,6 +169,18 @@ def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
         _check_whole(path, sound, found)
         samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
         return Audio(samples, sound.samplerate)
+
+
+def _bounded(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    found = 0
+    for block in blocks:
+        found += block.size
+        if found > MOST_VALUES:
+            raise AudioError(
+                f"{path}: decodes to more than {MOST_VALUES} values; expected at most that, 3.4 hours of stereo at "
+                "44.1 kHz. Cut it into parts"
+            )
+        yield block
 
 
 def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
@@ -190,9 +213,15 @@ def _read_container(path: Path, file: BinaryIO) -> Audio:
             if not container.streams.audio:
                 raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
             stream = container.streams.audio[0]
+            if stream.codec_context is None:
+                raise AudioError(
+                    f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"
+                )
             duration = _stated_duration(av, container, stream)
             sample_rate = int(stream.codec_context.sample_rate)
-            blocks = list(_container_blocks(av, container, stream))
+            blocks = list(_bounded(path, _container_blocks(av, container, stream)))
+    except AudioError:
+        raise
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise AudioError(

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from allin1_core.errors import Allin1Error, printable
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 512 << 20
 SECONDS_PER_FILE = 10.0
@@ -47,7 +49,7 @@ class Reading:
         """What is wrong with how it ended; empty if nothing is."""
         if self.ended not in ("read", "refused"):
             return f"{self.path!r}: {self.ended}: {self.message}"
-        if self.ended == "refused" and self.path not in self.message and ascii(self.path) not in self.message:
+        if self.ended == "refused" and printable(self.path) not in self.message:
             return f"{self.path!r}: the message does not name the file: {self.message}"
         if self.ended == "refused" and not self.message.isprintable():
             return f"{self.path!r}: the message breaks its line: {self.message!r}"
@@ -127,8 +129,6 @@ def _peak() -> int:
 
 
 def _read(read: Callable[..., Any], path: str, keywords: dict[str, Any]) -> Reading:
-    from allin1_core.errors import Allin1Error
-
     Path("/proc/self/clear_refs").write_text("5")
     before, start = _peak(), time.perf_counter()
     ended, message = "read", ""

@@ -116,7 +116,7 @@ def test_truncated_weights_are_refused(
     wrong = faults(readings, memory=MEMORY)
     wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
     record(record_parity, "weights cut off at every kilobyte", "an error names the file", readings, wrong)
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(3000, marks=pytest.mark.full)])
@@ -143,7 +143,7 @@ def test_flipped_bits_in_weights_do_no_harm(
         readings,
         wrong,
     )
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
 
 
 class Planted:
@@ -183,7 +183,7 @@ def test_pickles_are_not_executed(tmp_path: Path, warmup: list[Path], record_par
         readings,
         wrong,
     )
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
     pickle.loads(files["bare.pth"])
     assert planted.exists(), "the pickle is harmless, so the test above proves nothing"
 
@@ -218,7 +218,7 @@ def test_bombs_do_not_go_off(tmp_path: Path, warmup: list[Path], record_parity: 
         readings,
         wrong,
     )
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,201 @@
+"""Audio with absurd headers, cut off, with flipped bits, or that is no file: an error each, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import audio as audio_module
+from allin1_core.audio import read_audio
+from allin1_core.errors import AudioError
+from hard_use import hostile_audio
+from hard_use.reader_process import faults, read_hostile_files
+from hard_use.reporting import record, record_trials
+from parity.records import ParityRecorder
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures and limits memory as Linux does")
+
+READER = "allin1_core.audio:read_audio"
+MEMORY = 128 << 20
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A good file of each kind."""
+    files = ((f"good.{suffix}", content) for suffix, content in hostile_audio.wholesome().items())
+    return hostile_audio.write(tmp_path_factory.mktemp("good"), files)
+
+
+def test_the_files_that_are_damaged_below_are_good(good: list[Path]) -> None:
+    for path in good:
+        audio = read_audio(path)
+        assert audio.sample_rate == 48000, path
+        assert 0.2 < audio.seconds < 0.35, path
+        assert np.abs(audio.samples.astype(float)).max() > 0, path
+
+
+def test_absurd_headers_are_refused_without_taking_what_they_claim(
+    tmp_path: Path, good: list[Path], record_parity: ParityRecorder
+) -> None:
+    paths = hostile_audio.write(tmp_path, hostile_audio.absurd_headers())
+    readings = read_hostile_files(READER, paths, warmup=good, memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    # What is left is a possible rate, channels and width: a-law by its tag, lengths that a pipe leaves.
+    wrong += [
+        f"{row.path}: read" for row in readings if row.ended == "read" and not _plausible(Path(row.path))
+    ]
+    bound = f"an error names the file, under {MEMORY >> 20} MB"
+    record(record_parity, "audio headers with absurd sizes, rates, channels", bound, readings, wrong)
+    assert not wrong, "\n".join(wrong)
+
+
+def _plausible(path: Path) -> bool:
+    audio = read_audio(path)
+    return (
+        1 <= audio.samples.shape[1] <= 1024
+        and 1000 <= audio.sample_rate <= 1_000_000
+        and len(audio.samples) > 0
+    )
+
+
+def test_files_cut_off_at_every_kilobyte_are_refused(
+    tmp_path: Path, good: list[Path], record_parity: ParityRecorder
+) -> None:
+    paths = hostile_audio.write(tmp_path, hostile_audio.truncated())
+    readings = read_hostile_files(READER, paths, warmup=good, memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    # Matroska states its length to within what AAC pads, so the loss of up to a quarter second is not seen.
+    wrong += [
+        f"{row.path}: read" for row in readings if row.ended == "read" and not row.path.endswith(".mka")
+    ]
+    record(record_parity, "audio cut off at every kilobyte", "an error names the file", readings, wrong)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(5000, marks=pytest.mark.full)])
+def test_flipped_bits_do_no_harm(
+    tmp_path: Path, good: list[Path], number: int, record_parity: ParityRecorder
+) -> None:
+    paths = hostile_audio.write(tmp_path, hostile_audio.flipped(number))
+    readings = read_hostile_files(READER, paths, warmup=good, memory=MEMORY, timeout=800)
+    wrong = faults(readings, memory=MEMORY)
+    record(record_parity, "audio with flipped bits", "an error names the file, or audio", readings, wrong)
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path, good: list[Path], record_parity: ParityRecorder) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "folder.wav").mkdir()
+    for name, target in {
+        "loop.wav": "loop.wav",
+        "dangling.wav": "nowhere.wav",
+        "zero.wav": "/dev/zero",
+        "null.wav": "/dev/null",
+        "random.wav": "/dev/urandom",
+        "terminal.wav": "/dev/tty",
+        "standard_input.wav": "/dev/stdin",
+        "memory.wav": "/proc/self/mem",
+        "process.wav": "/proc/self/cmdline",
+        "to_folder.wav": "/",
+    }.items():
+        (tmp_path / name).symlink_to(target)
+    names = [entry.name for entry in tmp_path.iterdir()]
+    names += [
+        "missing.wav",
+        "n" * 300 + ".wav",
+        "deep/" * 1000 + "a.wav",
+        "missing\nnewline.wav",
+        "\udcff.wav",
+    ]
+    readings = read_hostile_files(READER, [tmp_path / name for name in names], warmup=good, memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{row.path}: read" for row in readings if row.ended == "read"]
+    record(
+        record_parity, "pipes, devices, folders, loops as audio", "an error names the path", readings, wrong
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+ODD_NAMES = (
+    "new\nline",
+    "tab\tand\x1b[31mred",
+    "Motörhead",
+    unicodedata.normalize("NFD", "Motörhead"),
+    "椎名林檎",
+    "🎸" * 50,
+    "\u202egnp.exe",
+    "zero\u200bwidth",
+    "not utf-8 \udcff\udcfe",
+    "-rf",
+    "--help",
+    "*",
+    "[a]?",
+    "concat:a|b",
+    "http:",
+    "%s%n",
+    "a" * 240,
+    "trailing space ",
+    "'\"`$(touch planted)",
+)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "m4a"])
+def test_odd_names_are_read_as_any_other(
+    tmp_path: Path,
+    suffix: str,
+    good: list[Path],
+    record_parity: ParityRecorder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(
+        tmp_path
+    )  # relative names: "concat:" must not be taken for a protocol, nor "-rf" for an option
+    (content,) = (path.read_bytes() for path in good if path.suffix == f".{suffix}")
+    expected = read_audio(next(path for path in good if path.suffix == f".{suffix}")).samples
+    for name in ODD_NAMES:
+        path = Path(f"{name}.{suffix}")
+        path.write_bytes(content)
+        np.testing.assert_array_equal(read_audio(path).samples, expected, err_msg=ascii(name))
+        path.write_bytes(b"bad")
+        with pytest.raises(AudioError) as caught:
+            read_audio(path)
+        assert str(caught.value).isprintable()
+    deep = Path()
+    for _ in range(40):
+        deep = deep / ("d" * 90)
+    deep.mkdir(parents=True)
+    (deep / f"a.{suffix}").write_bytes(content)
+    np.testing.assert_array_equal(read_audio(deep / f"a.{suffix}").samples, expected)
+    record_trials(
+        record_parity,
+        f"odd names and a path of {len(str(deep))} letters, {suffix}",
+        "read as any other",
+        tried=len(ODD_NAMES) + 1,
+    )
+
+
+def test_a_file_that_decodes_to_far_more_than_it_holds_is_refused(
+    tmp_path: Path, good: list[Path], monkeypatch: pytest.MonkeyPatch, record_parity: ParityRecorder
+) -> None:
+    """Silence packs to almost nothing: 30 MB of FLAC could be a week of it."""
+    path = tmp_path / "silence.flac"
+    with soundfile.SoundFile(path, "w", 1000, 8, subtype="PCM_16") as file:
+        for _ in range(16):
+            file.write(np.zeros((1 << 20, 8), np.int16))
+    assert path.stat().st_size < 200_000
+    # Where memory ends before the limit does:
+    readings = read_hostile_files(READER, [path], warmup=good, memory=MEMORY)
+    wrong = faults(readings, memory=2 * MEMORY)
+    wrong += [row.message for row in readings if "more than the memory" not in row.message]
+    record(record_parity, "silence that decodes to a thousand times its file", "an error", readings, wrong)
+    assert not wrong, "\n".join(wrong)
+    # Where it does not:
+    monkeypatch.setattr(audio_module, "MOST_VALUES", 1 << 22)
+    with pytest.raises(AudioError, match=r"silence\.flac: decodes to more than 4194304 values"):
+        read_audio(path)

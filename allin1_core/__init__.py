@@ -13,23 +13,39 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from allin1_core.analysis import Analyzer, analyze
     from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
+    from allin1_core.figures import visualize
     from allin1_core.network import load_model
+    from allin1_core.result import AnalysisResult, load_result
+    from allin1_core.sonification import sonify
     from allin1_core.spectrogram import log_spectrogram
 
 _EXPORTS = {
+    "AnalysisResult": "allin1_core.result",
+    "Analyzer": "allin1_core.analysis",
     "DBNBeatTrackingProcessor": "allin1_core.dbn",
     "DBNDownBeatTrackingProcessor": "allin1_core.dbn",
+    "analyze": "allin1_core.analysis",
     "load_model": "allin1_core.network",
+    "load_result": "allin1_core.result",
     "log_spectrogram": "allin1_core.spectrogram",
+    "sonify": "allin1_core.sonification",
+    "visualize": "allin1_core.figures",
 }
 
 __all__ = [
+    "AnalysisResult",
+    "Analyzer",
     "DBNBeatTrackingProcessor",
     "DBNDownBeatTrackingProcessor",
     "__version__",
+    "analyze",
     "load_model",
+    "load_result",
     "log_spectrogram",
+    "sonify",
+    "visualize",
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,6 +26,26 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be used as an output folder ({error.strerror or error}); choose another"
+        ) from error
+    return folder
+
+
+def check_writable(folder: str | os.PathLike[str]) -> Path:
+    """The folder, created where it is not there, in which files can be made.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be created or written to.
+    """
+    folder = make_folder(folder)
+    probe = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: cannot be written to ({error.strerror or error}); choose another folder"
         ) from error
     return folder
 
@@ -68,11 +88,4 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write a text file in UTF-8, whole or not at all; `OutputError` if it cannot be written."""
     with written_whole(path) as file:
         file.write(text.encode())
-    return Path(path)
-
-
-def write_with(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> Path:
-    """Let `write` fill a binary file, whole or not at all; `OutputError` if it cannot be written."""
-    with written_whole(path) as file:
-        write(file)
     return Path(path)

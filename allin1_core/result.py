@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, write_text, write_with
+from allin1_core.files import make_folder, write_text, written_whole
 from allin1_core.structure import Segment
 
 ACTIVATIONS_SUFFIX = ".activ.npz"
@@ -67,7 +67,7 @@ class AnalysisResult:
         lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
+    def save(self, path: str | os.PathLike[str], array_dir: str | os.PathLike[str] | None = None) -> Path:
         """Write the result: ``NAME.json``, and where it carries them ``NAME.activ.npz`` and ``NAME.embed.npy``.
 
         The JSON is written last: where it is, the result is complete.
@@ -76,6 +76,8 @@ class AnalysisResult:
         ----------
         path : path-like
             The JSON file; its folder is created.
+        array_dir : path-like, optional
+            Folder for the arrays, created if there are any; by default they lie beside the JSON.
 
         Raises
         ------
@@ -84,12 +86,22 @@ class AnalysisResult:
         """
         path = Path(path)
         make_folder(path.parent)
-        activations, embeddings = self.activations, self.embeddings
-        if activations is not None:
-            write_with(path.with_suffix(ACTIVATIONS_SUFFIX), lambda file: np.savez(file, **activations))  # type: ignore[arg-type]
-        if embeddings is not None:
-            write_with(path.with_suffix(EMBEDDINGS_SUFFIX), lambda file: np.save(file, embeddings))
+        activations, embeddings = array_paths(path, array_dir)
+        if self.activations is not None:
+            make_folder(activations.parent)
+            with written_whole(activations) as file:
+                np.savez(file, **self.activations)  # type: ignore[arg-type]
+        if self.embeddings is not None:
+            make_folder(embeddings.parent)
+            with written_whole(embeddings) as file:
+                np.save(file, self.embeddings)
         return write_text(path, self.to_json())
+
+
+def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> tuple[Path, Path]:
+    """Where the activations and the embeddings of a result lie, whose JSON is at `path`."""
+    folder = path.parent if array_dir is None else Path(array_dir).expanduser()
+    return folder / f"{path.stem}{ACTIVATIONS_SUFFIX}", folder / f"{path.stem}{EMBEDDINGS_SUFFIX}"
 
 
 def _value(value: Any) -> str:
@@ -101,7 +113,10 @@ def _value(value: Any) -> str:
 
 
 def load_result(
-    path: str | os.PathLike[str], load_activations: bool = True, load_embeddings: bool = True
+    path: str | os.PathLike[str],
+    load_activations: bool = True,
+    load_embeddings: bool = True,
+    array_dir: str | os.PathLike[str] | None = None,
 ) -> AnalysisResult:
     """Read a result that `AnalysisResult.save`, or All-In-One itself, has written.
 
@@ -111,6 +126,8 @@ def load_result(
         The JSON file.
     load_activations, load_embeddings : bool
         Whether to read ``NAME.activ.npz`` and ``NAME.embed.npy`` where they are.
+    array_dir : path-like, optional
+        Folder they lie in; by default beside the JSON.
 
     Raises
     ------
@@ -135,8 +152,7 @@ def load_result(
         raise ResultError(f"{path}: no field {error}; expected the JSON of an analysis") from error
     except (ValueError, TypeError) as error:
         raise ResultError(f"{path}: not the JSON of an analysis ({error})") from error
-    activations = path.with_suffix(ACTIVATIONS_SUFFIX)
-    embeddings = path.with_suffix(EMBEDDINGS_SUFFIX)
+    activations, embeddings = array_paths(path, array_dir)
     try:
         if load_activations and activations.is_file():
             with np.load(activations) as arrays:

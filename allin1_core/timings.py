@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,8 @@ class Timings:
     ----------
     path : path-like, optional
         File of JSON lines; lines of earlier runs are kept.
+    on_start : callable, optional
+        Called with the name of each stage that starts in the main thread, for a progress display.
 
     Raises
     ------
@@ -137,7 +139,10 @@ class Timings:
         If the file cannot be opened for writing.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, on_start: Callable[[str], None] | None = None
+    ) -> None:
+        self._on_start = on_start
         self.path = Path(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex
@@ -177,6 +182,8 @@ class Timings:
         parents: list[str] = self._open.__dict__.setdefault("stages", [])
         parent = parents[-1] if parents else None
         failure: str | None = None
+        if self._on_start is not None and threading.current_thread() is threading.main_thread():
+            self._on_start(name)
         synchronize(choice)
         parents.append(name)
         start = time.perf_counter() - self._zero

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from allin1_core.audio import STEM_NAMES, Audio, Stems, quantise, remix_to_mono, resample
+from allin1_core.audio import SAMPLE_RATE, STEM_NAMES, Audio, Stems, remix_to_mono, resample
 from allin1_core.errors import StemsError
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
@@ -114,24 +114,23 @@ def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.n
     return four
 
 
-def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int, *, as_int16: bool) -> Stems:
-    """What a separator gives, as the spectrogram takes it.
+def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int) -> Stems:
+    """What a separator gives, as the spectrogram takes it: mono, four, at 44.1 kHz.
+
+    The same as writing the stems to files and reading those with `read_stems_folder`.
 
     Parameters
     ----------
-    separated : dict of float32 (num_channels, num_samples)
-        By stem name; four, or six with guitar and piano.
+    separated : dict of int16 or float32 (num_samples, num_channels)
+        By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.quantise` gives it.
     sample_rate : int
-    as_int16 : bool
-        Quantise exactly as writing 16-bit files and reading them back would: each stem is rescaled if it would
-        clip, rounded, and only then mixed to mono, which truncates. Else the stems stay float32.
 
     Returns
     -------
     Stems
     """
-    channels_last = {stem: np.ascontiguousarray(samples.T) for stem, samples in separated.items()}
-    if as_int16:
-        channels_last = {stem: quantise(samples) for stem, samples in channels_last.items()}
-    mono = {stem: remix_to_mono(samples) for stem, samples in channels_last.items()}
-    return Stems(np.stack(list(fold_into_four(mono, "separation").values())), sample_rate)
+    mono = {
+        stem: resample(remix_to_mono(samples), sample_rate, SAMPLE_RATE)
+        for stem, samples in separated.items()
+    }
+    return Stems(np.stack(list(fold_into_four(mono, "separation").values())))

@@ -1,0 +1,52 @@
+"""Progress bars: one over the tracks, one over the stages of the present track."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+# Of an ordinary track; stages that do not come up are no matter, the bar is closed when the track is done.
+_STAGES_OF_A_TRACK = 10
+
+
+class Progress:
+    """Bars on standard error.
+
+    Parameters
+    ----------
+    num_tracks : int
+    shown : bool or None
+        None shows them on a terminal only.
+    """
+
+    def __init__(self, num_tracks: int, shown: bool | None = None) -> None:
+        self._disable = None if shown is None else not shown
+        self._tracks = tqdm(
+            total=num_tracks, desc="Tracks", unit="track", disable=True if num_tracks < 2 else self._disable
+        )
+        self._stages: tqdm | None = None
+
+    @contextlib.contextmanager
+    def track(self, name: str) -> Iterator[None]:
+        """Show the stages of a track while the block runs."""
+        self._stages = tqdm(
+            total=_STAGES_OF_A_TRACK, desc=name, unit="stage", leave=False, disable=self._disable
+        )
+        try:
+            yield
+        finally:
+            self._stages.close()
+            self._stages = None
+            self._tracks.update()
+
+    def start_stage(self, name: str) -> None:
+        """Say which stage runs."""
+        if self._stages is not None:
+            self._stages.set_postfix_str(name)
+            self._stages.update()
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._tracks.close()

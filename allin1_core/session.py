@@ -1,0 +1,208 @@
+"""A session: decides once which implementations run, loads once, analyses many."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from allin1_core import __version__, backends
+from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
+from allin1_core.timings import Timings
+
+if TYPE_CHECKING:
+    from allin1_core.dbn import DBNDownBeatTrackingProcessor
+    from allin1_core.network.model import Model
+    from allin1_core.network.weights import Checkpoint
+    from allin1_core.separation import Separator
+    from allin1_core.spectrogram import LogSpectrogram
+
+
+class Session:
+    """The chosen backends, and what they have loaded.
+
+    Choices are made at once, so that a request that cannot be met is refused before any work. The network's weights
+    are read in a thread of their own (`load_in_background`), beside the first track's separation; the separation
+    model is loaded when a mix first needs it.
+
+    Parameters
+    ----------
+    model, device, spec_backend, nn_backend, precision, demix_backend, demix_model, demix_repository, demix_seed, \
+    stems_as_int16, weights_dir, num_threads
+        As in `allin1_core.analyze`.
+
+    Raises
+    ------
+    BackendError
+        If a backend, device or precision does not exist, is not installed, or the two do not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = "harmonix-all",
+        device: str | None = None,
+        spec_backend: str = "auto",
+        nn_backend: str = "auto",
+        precision: str = "exact",
+        demix_backend: str = "auto",
+        demix_model: str = "htdemucs",
+        demix_repository: str | os.PathLike[str] | None = None,
+        demix_seed: int = 0,
+        stems_as_int16: bool = True,
+        weights_dir: str | os.PathLike[str] | None = None,
+        num_threads: int | None = None,
+    ) -> None:
+        from allin1_core.spectrogram import select
+
+        self.model_name = model
+        self.demix_model = demix_model
+        self.demix_repository = demix_repository
+        self.demix_seed = demix_seed
+        self.stems_as_int16 = stems_as_int16
+        self._device = device
+        self._demix_backend = demix_backend
+        self._weights_dir = weights_dir
+        self._model_options: dict[str, Any] = {
+            "backend": nn_backend,
+            "device": device,
+            "precision": precision,
+            "num_threads": num_threads,
+        }
+        _, self.network_choice = backends.choose("network", nn_backend, device=device, precision=precision)
+        spec_device = self._device_for("spectrogram", spec_backend)
+        log_spectrogram: LogSpectrogram = select(spec_backend, device=spec_device, precision=precision)
+        self.log_spectrogram = dataclasses.replace(
+            log_spectrogram, choice=self._beside_network(log_spectrogram.choice)
+        )
+        local_maxima, structure_choice = backends.choose("structure", device=self.network_choice.device)
+        self.structure_choice = self._beside_network(structure_choice)
+        self.local_maxima: Callable[[Any, int], Any] = local_maxima.load()
+        self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
+        self._model: Model | None = None
+        self._separator: Separator | None = None
+        self._decoder: DBNDownBeatTrackingProcessor | None = None
+
+    def _device_for(self, stage: str, backend: str) -> str | None:
+        """The network's device; None if the named backend cannot use it: then it takes its own."""
+        device = self.network_choice.device
+        if backend != "auto" and device.partition(":")[0] not in backends.get(stage, backend).devices:
+            return None
+        return device
+
+    def _beside_network(self, choice: backends.Choice) -> backends.Choice:
+        """A choice made for the network's device, in terms of what the caller asked for."""
+        if self._device is not None:
+            return dataclasses.replace(choice, requested_device=self._device)
+        reason = choice.reason.replace(
+            f"device {self.network_choice.device!r} was asked for",
+            f"the network runs on {self.network_choice.device}",
+        )
+        return dataclasses.replace(choice, requested_device="auto", reason=reason)
+
+    @property
+    def separation_choice(self) -> backends.Choice:
+        """Which implementation separates mixes; `BackendError` if none is installed."""
+        device = self._device_for("separation", self._demix_backend)
+        return self._beside_network(backends.choose("separation", self._demix_backend, device=device)[1])
+
+    def separator(self) -> Separator:
+        """The separation model, loaded when first asked for.
+
+        Raises
+        ------
+        BackendError
+            If no separation backend is installed.
+        WeightsError
+            If its weights cannot be had.
+        """
+        if self._separator is None:
+            choice = self.separation_choice
+            loaded: Separator = backends.get("separation", choice.backend).load()(
+                self.demix_model, device=choice.device, repository=self.demix_repository
+            )
+            self._separator = loaded
+        return self._separator
+
+    def load_in_background(self, timings: Timings) -> None:
+        """Start reading the network's weights, unless that was done before."""
+        if self._reading is None:
+            pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model_load")
+            self._reading = pool.submit(self._read_checkpoints, timings)
+            pool.shutdown(wait=False)
+
+    def _read_checkpoints(self, timings: Timings) -> list[Checkpoint]:
+        from allin1_core.network.weights import load_checkpoints
+
+        with timings.stage(
+            "model_load", choice=self.network_choice, model=self.model_name, per="run"
+        ) as stage:
+            # Importing torch or MLX takes longer than reading the weights.
+            backends.get("network", self.network_choice.backend).load()
+            checkpoints = list(load_checkpoints(self.model_name, weights_dir=self._weights_dir))
+            stage.details.update(folds=len(checkpoints), what="weights")
+        return checkpoints
+
+    def load_model(self, timings: Timings) -> Model:
+        """The network; waits until its weights are read, and builds it in the calling thread.
+
+        Building is left to the caller's thread because MLX arrays belong to the thread that made them.
+
+        Raises
+        ------
+        WeightsError
+            If its weights cannot be had or do not fit.
+        """
+        if self._model is None:
+            from allin1_core.network.model import build_model
+
+            self.load_in_background(timings)
+            assert self._reading is not None
+            checkpoints = self._reading.result()
+            with timings.stage(
+                "model_load", choice=self.network_choice, model=self.model_name, per="run", what="build"
+            ):
+                self._model = build_model(checkpoints, **self._model_options)
+        return self._model
+
+    @property
+    def model(self) -> Model:
+        """The network; see `load_model`."""
+        return self.load_model(Timings())
+
+    @property
+    def decoder(self) -> DBNDownBeatTrackingProcessor:
+        """The downbeat decoder with the network's threshold, built when first asked for."""
+        from allin1_core.dbn import DBNDownBeatTrackingProcessor
+
+        if self._decoder is None:
+            self._decoder = DBNDownBeatTrackingProcessor(
+                beats_per_bar=list(BEATS_PER_BAR),
+                threshold=self.model.thresholds.downbeat,
+                fps=FRAMES_PER_SECOND,
+                num_threads=len(BEATS_PER_BAR),
+            )
+        return self._decoder
+
+    def provenance(self, stems: dict[str, Any]) -> dict[str, Any]:
+        """What a result says about how it was made.
+
+        Parameters
+        ----------
+        stems : dict
+            Where the stems came from.
+        """
+        return {
+            "allin1_core_version": __version__,
+            "model": {"name": self.model_name, "weights": self.model.provenance},
+            "stems_as_int16": self.stems_as_int16,
+            "stages": {
+                "demix": stems,
+                "spectrogram": self.log_spectrogram.choice.as_dict(),
+                "nn": self.model.choice.as_dict(),
+                "metrical_dbn": self.decoder.choice.as_dict(),
+                "functional_local_maxima": self.structure_choice.as_dict(),
+            },
+        }

@@ -1,0 +1,104 @@
+"""A result to listen to: clicks on beats and downbeats, a falling tone where a section starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from allin1_core.audio import Audio
+from allin1_core.files import make_folder, written_whole
+from allin1_core.mix import read_mix
+from allin1_core.result import AnalysisResult
+
+_BEAT_HZ, _DOWNBEAT_HZ = 1500.0, 3000.0
+_CLICK_SECONDS = 0.1
+_SECTION_HZ = (4000.0, 40.0)
+_SECTION_SECONDS = 0.5
+_CLICK_LEVEL = 0.5
+
+
+def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> np.ndarray:
+    """Clicks on the beats (higher on downbeats) and falling tones at section starts.
+
+    Parameters
+    ----------
+    result : AnalysisResult
+    num_samples, sample_rate : int
+
+    Returns
+    -------
+    float32 (num_samples,)
+        Peak of a click 0.5.
+    """
+    clicks = np.zeros(num_samples, np.float32)
+    for time, position in zip(result.beats, result.beat_positions, strict=True):
+        _add(clicks, time, _click(_DOWNBEAT_HZ if position == 1 else _BEAT_HZ, sample_rate), sample_rate)
+    for segment in result.segments[1:]:
+        _add(clicks, segment.start, _falling_tone(sample_rate), sample_rate)
+    return clicks
+
+
+def _add(track: np.ndarray, time: float, sound: np.ndarray, sample_rate: int) -> None:
+    start = round(time * sample_rate)
+    room = len(track) - start
+    if room > 0:
+        track[start : start + len(sound)] += sound[:room]
+
+
+def _click(frequency: float, sample_rate: int) -> np.ndarray:
+    time = np.arange(int(_CLICK_SECONDS * sample_rate)) / sample_rate
+    decay = np.exp(-time / (_CLICK_SECONDS / 7))
+    return (_CLICK_LEVEL * decay * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def _falling_tone(sample_rate: int) -> np.ndarray:
+    frequency = np.geomspace(*_SECTION_HZ, int(_SECTION_SECONDS * sample_rate))
+    decay = np.geomspace(1, 1 / 16, len(frequency))
+    return (_CLICK_LEVEL * decay * np.sin(2 * np.pi * np.cumsum(frequency) / sample_rate)).astype(np.float32)
+
+
+def sonify(
+    result: AnalysisResult,
+    out_dir: str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    stems_dir: str | os.PathLike[str] | None = None,
+) -> tuple[np.ndarray, int]:
+    """A track with clicks mixed in.
+
+    Parameters
+    ----------
+    result : AnalysisResult
+        Its `path` is read again.
+    out_dir : path-like, optional
+        Folder for ``NAME.sonif.wav`` (16 bit).
+    name : str, optional
+        By default the name of the track's file.
+    stems_dir : path-like, optional
+        Where the stems are, as in `analyze`; needed if `path` is not there.
+
+    Returns
+    -------
+    float32 (num_samples, num_channels), int
+        Samples in [-1, 1] and their rate.
+
+    Raises
+    ------
+    AudioError, StemsError
+        If the track cannot be read.
+    OutputError
+        If the file cannot be written.
+    """
+    mix: Audio = read_mix(result.path, stems_dir)
+    clicks = click_track(result, len(mix.samples), mix.sample_rate)
+    # Room for the clicks, so that the sum rarely clips.
+    mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)
+    if out_dir is not None:
+        import soundfile
+
+        path = make_folder(Path(out_dir).expanduser()) / f"{name or result.path.stem}.sonif.wav"
+        with written_whole(path) as file:
+            soundfile.write(file, mixed, mix.sample_rate, subtype="PCM_16", format="WAV")
+    return mixed, mix.sample_rate

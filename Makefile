@@ -6,13 +6,14 @@ CONSTRAINTS := .ci/constraints.txt
 ROUNDS ?= 7
 SOURCES := $(wildcard allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
-.PHONY: parity bench parity-full gate lint clean help
+.PHONY: parity bench parity-full gate sanitize lint clean help
 
 help:
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate.toml)"
 	@echo "make parity-full  the long checks too"
+	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -33,6 +34,9 @@ parity: lint
 bench: $(VENV)/.installed
 	$(BIN)/python -m pytest bench --rounds $(ROUNDS) --bench-report reports
 	@echo "bench report: reports/bench.md"
+
+sanitize: $(VENV)/.installed
+	cd tests && ../$(BIN)/python -m hard_use.sanitize
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,139 @@
+"""The compiled decoder against its numpy counterpart on the sizes where a kernel reads past an array, if it does.
+
+`make sanitize` runs this file on the kernels built with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
+from hard_use.reporting import record_trials
+from parity.records import ParityRecorder
+
+SETTINGS = settings(
+    max_examples=150, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+def activations(num_frames: int, seed: int, kind: str) -> np.ndarray:
+    """Activations ``float32 (num_frames, 2)`` whose rows are valid in the way the pipeline's are."""
+    random = np.random.default_rng(seed)
+    if kind == "silent":
+        return np.zeros((num_frames, 2), np.float32)
+    if kind == "certain":
+        return random.integers(0, 2, (num_frames, 2)).astype(np.float32)
+    values = random.random((num_frames, 2), np.float32) ** 4 * np.float32(
+        0.49
+    )  # neither of them: 1 - sum > 0
+    if kind == "sparse":
+        values[random.random(num_frames) < 0.9] = 0
+    return values
+
+
+def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray) -> int:
+    """Decode with every model of a processor on both kernels; the number of paths that there were."""
+    found = 0
+    for model in processor.hmms:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no path: the case is here on purpose
+            path, log_probability = model.viterbi(observations, backend="cython")
+            expected, expected_log_probability = model.viterbi(observations, backend="numpy")
+        assert log_probability == expected_log_probability
+        np.testing.assert_array_equal(path, expected)
+        assert path.dtype == np.uint32
+        assert len(path) == 0 or path.max() < model.transition_model.num_states
+        found += len(path) > 0
+    return found
+
+
+def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
+    tried, found = 0, 0
+
+    @SETTINGS
+    @given(
+        num_frames=st.one_of(st.integers(1, 40), st.integers(41, 700)),
+        seed=st.integers(0, 2**32 - 1),
+        kind=st.sampled_from(["random", "sparse", "silent", "certain"]),
+        meters=st.lists(st.integers(1, 8), min_size=1, max_size=3),
+        fps=st.sampled_from([7, 25, 50, 100]),
+        slowest=st.floats(30, 100),
+        span=st.floats(1.3, 4),
+        num_tempi=st.one_of(st.none(), st.integers(2, 70)),
+        observation_lambda=st.integers(1, 40),
+        transition_lambda=st.one_of(st.none(), st.floats(1, 300)),
+    )
+    def check(
+        num_frames, seed, kind, meters, fps, slowest, span, num_tempi, observation_lambda, transition_lambda
+    ) -> None:
+        nonlocal tried, found
+        try:
+            processor = DBNDownBeatTrackingProcessor(
+                meters,
+                slowest,
+                slowest * span,
+                num_tempi,
+                transition_lambda,
+                observation_lambda,
+                fps=fps,
+            )
+        except ValueError:
+            return  # no whole number of frames lies in the range: refused above the kernel
+        observations = activations(num_frames, seed, kind)
+        found += same_path(processor, observations)
+        tried += len(processor.hmms)
+
+    check()
+    record_trials(
+        record_parity,
+        "compiled decoder on sizes at the edges",
+        "path and log probability of numpy",
+        tried=tried,
+        backend="cython",
+        paths=found,
+    )
+    assert tried > 100
+    assert found > tried / 4
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 8, 9, 31, 32, 33, 191, 192, 193, 194, 500])
+def test_lengths_around_the_kernels_blocks(num_frames: int) -> None:
+    processor = DBNDownBeatTrackingProcessor([2, 3, 4, 5, 6, 7], fps=100)
+    same_path(processor, activations(num_frames, num_frames, "random"))
+
+
+@pytest.mark.parametrize(("fps", "slowest", "fastest"), [(1, 20, 60), (2, 30, 119), (100, 5900, 6000)])
+def test_beats_of_one_or_two_frames(fps: int, slowest: float, fastest: float) -> None:
+    processor = DBNDownBeatTrackingProcessor([1, 3], slowest, fastest, None, fps=fps)
+    same_path(processor, activations(100, 0, "random"))
+
+
+def test_more_than_256_tempi_to_choose_from() -> None:
+    processor = DBNDownBeatTrackingProcessor([2], 20, 300, None, 1, fps=150)
+    assert max(processor.hmms[0].transition_model.state_space.intervals) > 400
+    assert processor.hmms[0].chains.max_candidates > 256
+    same_path(processor, activations(600, 1, "random"))
+
+
+@pytest.mark.parametrize("anchors", [[0.0], [0.0, 0.5, 1.0], [[0.5, 1], [1.0, 2]], [2.99]])
+def test_anchors_at_the_ends(anchors: list) -> None:
+    observations = activations(300, 2, "random")
+    beats = [
+        DBNDownBeatTrackingProcessor([3, 4], fps=100, backend=backend)(observations, anchors=anchors)
+        for backend in ("cython", "numpy")
+    ]
+    np.testing.assert_array_equal(*beats)
+    for time in np.atleast_2d(np.asarray(anchors).T)[0]:
+        assert np.abs(beats[0][:, 0] - time).min() < 1e-9
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 100, 777])
+def test_beats_without_bars(num_frames: int) -> None:
+    values = activations(num_frames, 3, "random")[:, 0]
+    found = [DBNBeatTrackingProcessor(fps=100, backend=name)(values) for name in ("cython", "numpy")]
+    np.testing.assert_array_equal(*found)

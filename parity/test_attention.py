@@ -16,6 +16,7 @@ from parity.records import ParityRecord, ParityRecorder
 # float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
 BOUND = 1e-5
 _MODULES = {
+    "fused": "allin1_core.network.fused",
     "torch": "allin1_core.network.torch_attention",
     "mlx": "allin1_core.network.mlx_attention",
 }

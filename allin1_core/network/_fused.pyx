@@ -1,3 +1,182 @@
-# cython: language_level=3
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Entry points of the kernels in kernels.h. All checks are in fused.py, which is the only caller."""
+
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, int64_t
+
+
+cdef extern from "fused.h" nogil:
+    const char *allin1_instruction_set()
+    enum:
+        STEM_SIZE
+        BLOCK_SIZE
+        KEY_VALUE_SIZE
+        HEAD_SIZE
+        SCRATCH_SIZE
+        CHANNELS
+        KEY_VALUE_ROWS
+        LOGITS
+        MAX_KEYS
+        TILE
+        CHUNK
+
+    ctypedef struct pass_t:
+        ptrdiff_t frames, length, stride, dilation
+        float epsilon
+        const float *spectrogram
+        const float *parameters
+        const float *next_parameters
+        const float *hidden
+        const float *keys_values
+        float *next_hidden
+        float *next_keys_values
+        float *logits
+        float *embeddings
+        ptrdiff_t embedding_step
+        int64_t *chunk_counter
+
+    ctypedef struct attention_t:
+        ptrdiff_t rows, frames, stride, channels, kernel_size, dilation
+        const float *queries
+        const float *keys
+        const float *values
+        const float *bias
+        const int32_t *row_windows
+        const int32_t *row_biases
+        ptrdiff_t row_keys
+        float *output
+
+    ctypedef struct kernels_t:
+        const char *name
+        void (*stem)(const pass_t *, float *) noexcept nogil
+        void (*block)(const pass_t *, float *) noexcept nogil
+        void (*attention)(const attention_t *) noexcept nogil
+
+    kernels_t kernels_for(const char *name)
+
+
+SIZES = {
+    "stem": STEM_SIZE,
+    "block": BLOCK_SIZE,
+    "keys_values": KEY_VALUE_SIZE,
+    "heads": HEAD_SIZE,
+    "scratch": SCRATCH_SIZE,
+    "tile": TILE,
+    "chunk": CHUNK,
+    "max_keys": MAX_KEYS,
+}
+# Best first; the last one runs everywhere.
+INSTRUCTION_SETS = ("AVX-512", "AVX2", "baseline x86-64", "NEON", "baseline")
+
+
 def instruction_set():
-    return ""
+    """Name of the instruction set whose kernels run here unless another is asked for."""
+    return allin1_instruction_set().decode()
+
+
+def run_stem(
+    bytes instructions not None,
+    const float[:, :, ::1] spectrogram,
+    const float[::1] parameters,
+    const float[::1] next_parameters,
+    float[:, ::1] hidden,
+    float[:, ::1] keys_values,
+    double epsilon,
+    int64_t[::1] counter,
+    float[::1] scratch,
+):
+    """Stem of the chunks that `counter` hands out: `hidden` (4 * 24, stride) and the first `keys_values`."""
+    cdef pass_t call
+    cdef kernels_t kernels = kernels_for(instructions)
+    call.frames = call.length = spectrogram.shape[1]
+    call.stride = hidden.shape[1]
+    call.dilation = 0
+    call.epsilon = epsilon
+    call.spectrogram = &spectrogram[0, 0, 0]
+    call.parameters = &parameters[0]
+    call.next_parameters = &next_parameters[0]
+    call.hidden = NULL
+    call.keys_values = NULL
+    call.next_hidden = &hidden[0, 0]
+    call.next_keys_values = &keys_values[0, 0]
+    call.logits = NULL
+    call.embeddings = NULL
+    call.embedding_step = 0
+    call.chunk_counter = &counter[0]
+    with nogil:
+        kernels.stem(&call, &scratch[0])
+
+
+def run_block(
+    bytes instructions not None,
+    ptrdiff_t frames,
+    ptrdiff_t length,
+    ptrdiff_t dilation,
+    const float[::1] parameters,
+    const float[::1] next_parameters,
+    const float[:, ::1] hidden,
+    const float[:, ::1] keys_values,
+    float[:, ::1] next_hidden,
+    float[:, ::1] next_keys_values,
+    float[:, ::1] logits,
+    float[:, :, :, ::1] embeddings,
+    ptrdiff_t fold,
+    double epsilon,
+    int64_t[::1] counter,
+    float[::1] scratch,
+):
+    """A block on the chunks that `counter` hands out. The last block has `logits` instead of `next_*`."""
+    cdef pass_t call
+    cdef kernels_t kernels = kernels_for(instructions)
+    call.frames = frames
+    call.length = length
+    call.stride = hidden.shape[1]
+    call.dilation = dilation
+    call.epsilon = epsilon
+    call.spectrogram = NULL
+    call.parameters = &parameters[0]
+    call.next_parameters = &next_parameters[0]
+    call.hidden = &hidden[0, 0]
+    call.keys_values = &keys_values[0, 0]
+    call.next_hidden = NULL if next_hidden is None else &next_hidden[0, 0]
+    call.next_keys_values = NULL if next_keys_values is None else &next_keys_values[0, 0]
+    call.logits = NULL if logits is None else &logits[0, 0]
+    call.embeddings = NULL if embeddings is None else &embeddings[0, 0, 0, fold]
+    call.embedding_step = 0 if embeddings is None else embeddings.shape[3]
+    call.chunk_counter = &counter[0]
+    with nogil:
+        kernels.block(&call, &scratch[0])
+
+
+def run_attention(
+    bytes instructions not None,
+    ptrdiff_t frames,
+    ptrdiff_t kernel_size,
+    ptrdiff_t dilation,
+    const float[:, :, ::1] queries,
+    const float[:, :, ::1] keys,
+    const float[:, :, ::1] values,
+    const float[:, ::1] bias,
+    const int32_t[:, ::1] row_windows,
+    const int32_t[:, ::1] row_biases,
+    float[:, :, ::1] output,
+):
+    """Attention of one sequence and head, (rows, channels, stride), of any shape."""
+    cdef attention_t call
+    cdef kernels_t kernels = kernels_for(instructions)
+    call.rows = queries.shape[0]
+    call.frames = frames
+    call.stride = queries.shape[2]
+    call.channels = queries.shape[1]
+    call.kernel_size = kernel_size
+    call.dilation = dilation
+    call.queries = &queries[0, 0, 0]
+    call.keys = &keys[0, 0, 0]
+    call.values = &values[0, 0, 0]
+    call.bias = &bias[0, 0]
+    call.row_windows = &row_windows[0, 0]
+    call.row_biases = &row_biases[0, 0]
+    call.row_keys = row_windows.shape[1]
+    call.output = &output[0, 0, 0]
+    with nogil:
+        kernels.attention(&call)

@@ -1,0 +1,174 @@
+/* The All-In-One network on a CPU, walked in tiles of frames that stay in the cache.
+ *
+ * Layout. Every hidden array lies channel by channel, frames side by side: row = (instrument, channel), column =
+ * frame. A vector register then holds one channel of consecutive frames. A linear layer is a sum of rows times
+ * scalars; a neighbour at distance d is the same load, d frames further on; softmax and layer norm need no sums
+ * across a register; and no lane is lost to heads of 12 channels.
+ *
+ * Passes. A block's time attention reaches 4 * dilation frames to either side, so keys and values of the whole track
+ * must exist before any frame of the block. Everything else reaches at most 4 frames (the instrument attention's
+ * window at a border), so one pass over chunks of frames does: time layer of the chunk and 4 frames around it, then
+ * instrument layer of the chunk, then keys and values for the next block's time attention. A chunk reads what
+ * earlier passes wrote and writes only its own columns: chunks can run in any order, on any number of threads, and
+ * give the same bits.
+ *
+ * Windows. With dilation d, length L and kernel size 2 h + 1, a window begins at -i steps from its query, i = h inside.
+ * The first member of a residue class has t < d, the second t < 2 d, and the last has t >= L - d: so i is constant on
+ * 2 h + 1 spans of frames bounded by 0, d, .., h d, L - h d, .., L - d, L. A border costs no gather, only other offsets.
+ *
+ * The kernels are written once in kernels.h and compiled for each instruction set; `kernels` picks at run time. */
+#ifndef ALLIN1_FUSED_H
+#define ALLIN1_FUSED_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <math.h>
+
+#include "../dispatch.h"
+
+/* Dimensions of the published architecture; the Python layer refuses any other. */
+enum {
+    BANDS = 81,
+    INSTRUMENTS = 4,
+    CHANNELS = 24,
+    HEADS = 2,
+    HEAD = 12,
+    KEYS = 5,              /* kernel size along time */
+    BIASES = 2 * KEYS - 1, /* relative positions */
+    TIME_INNER = 192,
+    INSTRUMENT_INNER = 96,
+    LOGITS = 13,
+
+    OUTPUTS = 6,               /* outputs that a linear layer accumulates in registers at a time */
+    LOGITS_PADDED = 18,        /* a multiple of OUTPUTS */
+    SLICE = 48,                /* inner width of a feed-forward layer that is computed before it is used up */
+    TILE = 64,                 /* frames */
+    TILE_STRIDE = TILE + 16,   /* of tile buffers: a vector may run over the tile's end */
+    HALO = KEYS - 1,           /* frames around a chunk that its instrument attention may need */
+    CHUNK_TILES = 4,
+    CHUNK = CHUNK_TILES * TILE - 2 * HALO, /* frames of a chunk */
+    CHUNK_STRIDE = CHUNK_TILES * TILE + 16,
+    MAX_KEYS = 64,             /* of the general attention */
+
+    KEY_VALUE_ROWS = 4 * CHANNELS, /* keys and values of both time attentions */
+    POOLED0 = 26,                  /* bands after the first and second convolution */
+    POOLED1 = 5
+};
+
+/* Sizes of packed parameters, in floats and in the order in which they lie. */
+#define LINEAR_SIZE(inputs, outputs) ((outputs) * ((inputs) + 1))
+enum {
+    STEM_SIZE = LINEAR_SIZE(9, CHANNELS / 2) + LINEAR_SIZE(12 * CHANNELS / 2, CHANNELS) +
+                LINEAR_SIZE(9 * CHANNELS, CHANNELS) + 2 * CHANNELS,
+    KEY_VALUE_SIZE = LINEAR_SIZE(CHANNELS, KEY_VALUE_ROWS),
+    BLOCK_SIZE = LINEAR_SIZE(CHANNELS, 2 * CHANNELS) + 2 * HEADS * BIASES + 2 * LINEAR_SIZE(CHANNELS, CHANNELS) +
+                 LINEAR_SIZE(2 * CHANNELS, TIME_INNER) + LINEAR_SIZE(TIME_INNER, CHANNELS) +
+                 LINEAR_SIZE(CHANNELS, 2 * CHANNELS) + 2 * CHANNELS + LINEAR_SIZE(CHANNELS, CHANNELS) +
+                 HEADS * BIASES * BIASES + LINEAR_SIZE(CHANNELS, CHANNELS) +
+                 LINEAR_SIZE(CHANNELS, INSTRUMENT_INNER) + LINEAR_SIZE(INSTRUMENT_INNER, CHANNELS),
+    HEAD_SIZE = 2 * CHANNELS + INSTRUMENTS * CHANNELS * LOGITS_PADDED + LOGITS_PADDED,
+    /* Scratch of a thread: the larger of the two passes. */
+    STEM_SCRATCH = BANDS * (TILE_STRIDE + 16) + POOLED0 * CHANNELS / 2 * TILE_STRIDE +
+                   POOLED1 * CHANNELS * (CHUNK_STRIDE + 16) + 2 * CHANNELS * TILE_STRIDE +
+                   KEY_VALUE_ROWS * TILE_STRIDE,
+    BLOCK_SCRATCH = INSTRUMENTS * 3 * CHANNELS * CHUNK_STRIDE + 10 * CHANNELS * TILE_STRIDE +
+                    SLICE * TILE_STRIDE + KEY_VALUE_ROWS * TILE_STRIDE + LOGITS_PADDED * TILE_STRIDE,
+    SCRATCH_SIZE = (STEM_SCRATCH > BLOCK_SCRATCH ? STEM_SCRATCH : BLOCK_SCRATCH) + 64
+};
+
+/* What all chunks of a pass share. Hidden arrays are (INSTRUMENTS, rows, stride) with the same stride. */
+typedef struct {
+    ptrdiff_t frames;
+    ptrdiff_t length; /* frames with the zeros appended for short tracks: at least 10 * dilation */
+    ptrdiff_t stride;
+    ptrdiff_t dilation;
+    float epsilon;
+    const float *spectrogram;      /* (INSTRUMENTS, frames, BANDS) */
+    const float *parameters;       /* STEM_SIZE or BLOCK_SIZE */
+    const float *next_parameters;  /* KEY_VALUE_SIZE of the next block, or HEAD_SIZE after the last */
+    const float *hidden;           /* CHANNELS rows */
+    const float *keys_values;      /* KEY_VALUE_ROWS rows */
+    float *next_hidden;
+    float *next_keys_values;       /* NULL in the last block */
+    float *logits;                 /* (LOGITS, frames), added to in the last block */
+    float *embeddings;             /* (INSTRUMENTS, frames, CHANNELS, embedding_step), or NULL */
+    ptrdiff_t embedding_step;      /* floats from one channel to the next: the number of folds */
+    int64_t *chunk_counter;           /* shared by the threads of a pass */
+} pass_t;
+
+/* General neighbourhood attention, for what is not the network's own shape. */
+typedef struct {
+    ptrdiff_t rows, frames, stride, channels, kernel_size, dilation;
+    const float *queries, *keys, *values; /* (rows, channels, stride) */
+    const float *bias;                    /* (row distances, 2 * kernel_size - 1), or one row of them */
+    const int32_t *row_windows;           /* (rows, row_keys): rows that a row's queries attend to */
+    const int32_t *row_biases;            /* (rows, row_keys): their row of `bias` */
+    ptrdiff_t row_keys;
+    float *output;                        /* (rows, channels, stride) */
+} attention_t;
+
+typedef struct {
+    const char *name;
+    void (*stem)(const pass_t *, float *scratch);
+    void (*block)(const pass_t *, float *scratch);
+    void (*attention)(const attention_t *);
+} kernels_t;
+
+#define PASTE_(a, b) a##_##b
+#define PASTE(a, b) PASTE_(a, b)
+
+#if defined(__x86_64__) && !defined(ALLIN1_NO_MULTIVERSION) && (defined(__GNUC__) || defined(__clang__))
+#define ALLIN1_FUSED_X86 1
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v4")
+#endif
+#define ISA avx512
+#define LANES 16
+#define VECTORS 4
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("arch=x86-64-v3"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("arch=x86-64-v3")
+#endif
+#define ISA avx2
+#define LANES 8
+#define VECTORS 2
+#include "kernels.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+/* The baseline: 4 lanes are NEON on Arm (32 registers) and SSE2 on x86 (16 registers). */
+#define ISA baseline
+#define LANES 4
+#if defined(__aarch64__)
+#define VECTORS 4
+#else
+#define VECTORS 2
+#endif
+#include "kernels.h"
+
+/* The kernels of an instruction set by name (that of `allin1_instruction_set`), or NULL if there are none. */
+static inline kernels_t kernels_for(const char *name) {
+#ifdef ALLIN1_FUSED_X86
+    if (strcmp(name, "AVX-512") == 0)
+        return (kernels_t){name, stem_avx512, block_avx512, attention_avx512};
+    if (strcmp(name, "AVX2") == 0)
+        return (kernels_t){name, stem_avx2, block_avx2, attention_avx2};
+#endif
+    return (kernels_t){name, stem_baseline, block_baseline, attention_baseline};
+}
+
+#endif

@@ -1,0 +1,285 @@
+"""The network on a CPU in compiled kernels (`fused.h` says how they work); needs neither torch nor MLX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from allin1_core.errors import BackendError
+from allin1_core.network import _fused, neighbourhood
+from allin1_core.network.configuration import Configuration
+from allin1_core.network.packing import PackedParameters, pack
+from allin1_core.network.weights import Checkpoint
+
+# The kernels are compiled for these dimensions; the number of blocks and their dilations are free.
+_COMPILED_FOR = Configuration()
+_FREE = ("num_blocks", "dilation_factor", "dilation_max", "layer_norm_epsilon")
+_KEY_VALUE_ROWS = 96
+
+
+class FusedNetwork:
+    """The network of one or more folds; implements `model.Network`.
+
+    Results do not depend on the number of threads.
+    """
+
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        device: str,
+        precision: str,
+        num_threads: int,
+        instruction_set: str | None = None,
+    ) -> None:
+        # There is one device, and float32 throughout is as fast as it gets.
+        del device, precision
+        self._configuration = checkpoints[0].configuration
+        _check_dimensions(self._configuration)
+        self._instructions = (instruction_set or _fused.instruction_set()).encode()
+        self._folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
+        self._threads = _Threads(num_threads)
+
+    def as_native(self, spectrogram: Any) -> np.ndarray:
+        if not isinstance(spectrogram, np.ndarray):
+            device = str(getattr(spectrogram, "device", ""))
+            if not hasattr(spectrogram, "__dlpack__") or device != "cpu":
+                raise BackendError(
+                    f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__} "
+                    f"{f'on {device!r}' if device else ''}; the fused backend takes numpy arrays and torch tensors on "
+                    "the CPU; convert it with numpy.asarray or .cpu()"
+                )
+            spectrogram = np.from_dlpack(spectrogram.detach())
+        return np.ascontiguousarray(spectrogram)
+
+    def logits(
+        self, spectrogram: np.ndarray, return_embeddings: bool
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        batch, instruments, frames, _ = spectrogram.shape
+        num_logits = 3 + self._configuration.num_labels
+        logits = np.zeros((batch, num_logits, frames), dtype=np.float32)
+        embeddings = None
+        if return_embeddings:
+            shape = (batch, instruments, frames, self._configuration.num_channels, len(self._folds))
+            embeddings = np.empty(shape, dtype=np.float32)
+        buffers = _Buffers(self._configuration, frames)
+        for track in range(batch):
+            for fold in range(len(self._folds)):
+                self._run_fold(
+                    fold,
+                    spectrogram[track],
+                    buffers,
+                    logits[track],
+                    None if embeddings is None else embeddings[track],
+                )
+        logits /= len(self._folds)
+        return logits, embeddings
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        probabilities = np.empty_like(logits)
+        probabilities[:, :3] = _sigmoid(logits[:, :3])
+        exponentials = np.exp(logits[:, 3:] - logits[:, 3:].max(axis=1, keepdims=True))
+        probabilities[:, 3:] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def synchronize(self, arrays: Sequence[np.ndarray]) -> None:
+        """Nothing is pending: the call itself computed them."""
+
+    def _run_fold(
+        self,
+        fold: int,
+        spectrogram: np.ndarray,
+        buffers: _Buffers,
+        logits: np.ndarray,
+        embeddings: np.ndarray | None,
+    ) -> None:
+        parameters, epsilon = self._folds[fold], self._configuration.layer_norm_epsilon
+        hidden, keys_values = buffers.hidden, buffers.keys_values
+        self._threads.run(
+            lambda counter, scratch: _fused.run_stem(
+                self._instructions,
+                spectrogram,
+                parameters.stem,
+                parameters.keys_values[0],
+                hidden[0],
+                keys_values[0],
+                epsilon,
+                counter,
+                scratch,
+            )
+        )
+        for block, dilation in enumerate(self._configuration.dilations):
+            is_last = block == self._configuration.num_blocks - 1
+            here, there = block % 2, (block + 1) % 2
+            length = buffers.pad(parameters, block)
+            following = parameters.heads if is_last else parameters.keys_values[block + 1]
+
+            def run(
+                counter: np.ndarray,
+                scratch: np.ndarray,
+                *arguments: Any,
+            ) -> None:
+                _fused.run_block(self._instructions, *arguments, fold, epsilon, counter, scratch)
+
+            arguments = (
+                buffers.frames,
+                length,
+                dilation,
+                parameters.blocks[block],
+                following,
+                hidden[here],
+                keys_values[here],
+                None if is_last else hidden[there],
+                None if is_last else keys_values[there],
+                logits if is_last else None,
+                embeddings if is_last else None,
+            )
+            self._threads.run(run, *arguments)
+
+
+class _Buffers:
+    """Hidden states, keys and values of a whole track, before and after a block."""
+
+    def __init__(self, configuration: Configuration, frames: int) -> None:
+        self._configuration = configuration
+        self.frames = frames
+        longest = max(self._length(block) for block in range(configuration.num_blocks))
+        # A tile may run over the end; and rows must not start at equal addresses modulo the cache's 4 kB.
+        stride = (longest + 2 * _fused.SIZES["tile"] + 15) // 16 * 16
+        if stride % 1024 < 64:
+            stride += 64
+        rows = configuration.num_instruments * configuration.num_channels
+        self.hidden = np.zeros((2, rows, stride), dtype=np.float32)
+        self.keys_values = np.zeros(
+            (2, configuration.num_instruments * _KEY_VALUE_ROWS, stride), dtype=np.float32
+        )
+
+    def _length(self, block: int) -> int:
+        dilation = self._configuration.dilations[block]
+        return neighbourhood.padded_length(self.frames, self._configuration.kernel_size, 2 * dilation)
+
+    def pad(self, parameters: PackedParameters, block: int) -> int:
+        """Keys and values of the zeros appended to a short track; returns its length with them."""
+        length = self._length(block)
+        if length > self.frames:
+            rows = self.keys_values[block % 2].reshape(
+                self._configuration.num_instruments, _KEY_VALUE_ROWS, -1
+            )
+            rows[:, :, self.frames : length] = parameters.padding[block][:, None]
+        return length
+
+
+class _Threads:
+    """A few threads that share the chunks of a pass; `run` returns when the pass is done."""
+
+    def __init__(self, num_threads: int) -> None:
+        self._scratch = [_aligned(_fused.SIZES["scratch"]) for _ in range(num_threads)]
+        self._pool = ThreadPoolExecutor(num_threads - 1, "allin1-network") if num_threads > 1 else None
+
+    def run(self, function: Callable[..., None], *arguments: Any) -> None:
+        counter = np.zeros(1, dtype=np.int64)
+        others = []
+        if self._pool is not None:
+            others = [
+                self._pool.submit(function, counter, scratch, *arguments) for scratch in self._scratch[1:]
+            ]
+        function(counter, self._scratch[0], *arguments)
+        for other in others:
+            other.result()
+
+
+def _aligned(size: int) -> np.ndarray:
+    """float32 zeros (size,) that begin at a cache line."""
+    raw = np.zeros(size + 16, dtype=np.float32)
+    offset = -raw.ctypes.data % 64 // 4
+    return raw[offset : offset + size]
+
+
+def _check_dimensions(configuration: Configuration) -> None:
+    for name in configuration.__dataclass_fields__:
+        found, expected = getattr(configuration, name), getattr(_COMPILED_FOR, name)
+        if name not in _FREE and found != expected:
+            raise BackendError(
+                f"network backend 'fused': {name} is {found}; it is compiled for {expected}; use backend='torch'"
+            )
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    exponential = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, exponential) / (1.0 + exponential)
+
+
+def neighbourhood_attention(
+    queries: np.ndarray,
+    keys: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    kernel_size: int,
+    dilation: int,
+    *,
+    instruction_set: str | None = None,
+) -> np.ndarray:
+    """Neighbourhood attention over one axis, or over two with the same kernel size and dilation.
+
+    The kernel is the network's own, compiled for shapes that are known only at run time.
+
+    Parameters
+    ----------
+    queries, keys, values : float32 (B, H, T, D) or (B, H, R, T, D)
+        B sequences, H heads, R rows, T frames, D channels of a head. Scores are not scaled.
+    bias : float32 (H, 2 * kernel_size - 1) or (H, 2 * kernel_size - 1, 2 * kernel_size - 1)
+        Relative positional bias.
+    kernel_size, dilation : int
+    instruction_set : str, optional
+        Run the kernels of another instruction set than the best one here.
+
+    Returns
+    -------
+    float32, of the shape of `queries`: ``softmax(queries . keys + bias) . values`` over each query's window.
+
+    Raises
+    ------
+    ValueError
+        If an axis is shorter than the window, or the window has more than 64 keys.
+    """
+    is_flat = queries.ndim == 4
+    instructions = (instruction_set or _fused.instruction_set()).encode()
+    frames = queries.shape[-2]
+    neighbourhood.windows(frames, kernel_size, dilation)  # refuses an axis shorter than the window
+    if is_flat:
+        row_windows = row_biases = np.zeros((1, 1), dtype=np.int32)
+    else:
+        row_windows, row_biases = neighbourhood.windows(queries.shape[2], kernel_size, dilation)
+    num_keys = row_windows.shape[1] * kernel_size
+    if num_keys > _fused.SIZES["max_keys"]:
+        raise ValueError(
+            f"kernel_size: {num_keys} keys in a window; expected at most {_fused.SIZES['max_keys']}"
+        )
+
+    def channel_major(x: np.ndarray) -> np.ndarray:
+        rows = (x[:, :, None] if is_flat else x).swapaxes(-1, -2)
+        slack = 2 * _fused.SIZES["tile"]  # a vector may run over the end
+        return np.ascontiguousarray(np.pad(rows, [(0, 0)] * 4 + [(0, slack)]), dtype=np.float32)
+
+    queries, keys, values = map(channel_major, (queries, keys, values))
+    tables = np.ascontiguousarray(bias, dtype=np.float32).reshape(bias.shape[0], -1, 2 * kernel_size - 1)
+    output = np.zeros_like(queries)
+    for sequence, head in np.ndindex(queries.shape[:2]):
+        _fused.run_attention(
+            instructions,
+            frames,
+            kernel_size,
+            dilation,
+            queries[sequence, head],
+            keys[sequence, head],
+            values[sequence, head],
+            tables[head],
+            row_windows,
+            row_biases,
+            output[sequence, head],
+        )
+    output = np.ascontiguousarray(output[..., :frames].swapaxes(-1, -2))
+    return output[:, :, 0] if is_flat else output

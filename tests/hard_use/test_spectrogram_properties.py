@@ -1,0 +1,322 @@
+"""What must be true of a log spectrogram whatever the music: laws, not stored values, for every backend.
+
+Where a law holds to the bit (the arithmetic is the same, only its signs or places are not) the test demands the bit.
+Elsewhere it demands `LAST_BITS`: a matrix product sums a band in an order that depends on how many frames it is given,
+which moves a sum of up to 150 products by a few times 2^-24, and log10(1 + m) turns that into less than 1e-6.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from allin1_core import backends
+from allin1_core.spectrogram import log_spectrogram, num_frames
+from hard_use.reporting import record_trials
+from hard_use.signals import Signal, examples, signals
+from parity.records import ParityRecorder
+
+LAST_BITS = 1e-6
+HOP = 441
+HALF_FRAME = 1024
+NUMBER, NUMBER_IN_FULL = 5, 150
+
+BACKENDS = [name for name, row in backends.backends("spectrogram").items() if row.automatic and row.installed]
+CASES = list(itertools.product(BACKENDS, backends.PRECISIONS))
+
+Compute = Callable[..., np.ndarray]
+
+
+@pytest.fixture(params=CASES, ids=[f"{name}-{precision}" for name, precision in CASES])
+def compute(request: pytest.FixtureRequest) -> Compute:
+    """The log spectrogram by one backend at one precision."""
+    backend, precision = request.param
+
+    def run(stems: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
+        return log_spectrogram(stems, sample_rate, backend=backend, precision=precision)
+
+    run.backend, run.precision = backend, precision  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture(scope="module")
+def number(pytestconfig: pytest.Config) -> int:
+    """Examples drawn for each law and backend."""
+    return NUMBER_IN_FULL if pytestconfig.getoption("--full") else NUMBER
+
+
+@pytest.fixture
+def trial(compute: Compute, number: int, record_parity: ParityRecorder) -> Callable[..., None]:
+    """Run a check on drawn inputs, and record how many were tried and what failed first."""
+
+    def run(law: str, bound: str, check: Callable[..., None], **drawn: st.SearchStrategy) -> None:
+        tried = 0
+
+        @examples(number)
+        @given(**drawn)
+        def counted(**inputs: object) -> None:
+            nonlocal tried
+            tried += 1
+            check(**inputs)
+
+        wrong: list[str] = []
+        try:
+            counted()
+        except AssertionError as error:
+            wrong.append(str(error).strip().partition("\n")[0])
+            raise
+        finally:
+            record_trials(
+                record_parity,
+                f"spectrogram: {law}",
+                bound,
+                tried=tried,
+                wrong=wrong,
+                backend=compute.backend,
+                precision=compute.precision,  # type: ignore[attr-defined]
+            )
+
+    return run
+
+
+def tolerance(compute: Compute) -> float:
+    return LAST_BITS if compute.precision == "exact" else 1e-5  # type: ignore[attr-defined]
+
+
+def test_silence_in_silence_out(compute: Compute, trial: Callable) -> None:
+    def check(num_samples: int, dtype: str) -> None:
+        output = compute(np.zeros((4, num_samples), dtype))
+        assert output.shape == (4, num_frames(num_samples), 81)
+        assert output.dtype == np.float32
+        assert not output.any()
+
+    trial(
+        "silence in, silence out",
+        "exactly 0",
+        check,
+        num_samples=st.integers(0, 10_000),
+        dtype=st.sampled_from(["int16", "float32"]),
+    )
+
+
+def test_values_are_finite_and_not_negative(compute: Compute, trial: Callable) -> None:
+    def check(signal: Signal) -> None:
+        output = compute(signal.stems())
+        assert np.isfinite(output).all()
+        assert output.min() >= 0
+
+    trial("values are finite and >= 0", "always", check, signal=signals())
+
+
+def test_polarity_does_not_matter(compute: Compute, trial: Callable) -> None:
+    """Negation is exact at every step before the absolute value; int16 has no +32768, so -32768 is left out."""
+
+    def check(signal: Signal) -> None:
+        stems = signal.stems()
+        np.testing.assert_array_equal(compute(-stems), compute(stems))
+
+    trial("polarity", "bit-identical", check, signal=signals())
+
+
+def test_the_one_sample_without_a_negative(compute: Compute) -> None:
+    """-32768 is as loud as 32768 / 32767 of full scale, not its clipped negative."""
+    stems = np.zeros((1, 4410), np.int16)
+    stems[0, 2205] = -32768
+    louder = compute(stems)
+    stems[0, 2205] = 32767
+    ratio = (10.0 ** louder.astype(float) - 1).max() / (10.0 ** compute(stems).astype(float) - 1).max()
+    assert abs(ratio - 32768 / 32767) < 2e-6
+
+
+def test_stem_order(compute: Compute, trial: Callable) -> None:
+    def check(signal: Signal, order: list[int]) -> None:
+        stems = signal.stems()
+        np.testing.assert_array_equal(compute(stems[order]), compute(stems)[order])
+
+    trial("stem order", "bit-identical", check, signal=signals(), order=st.permutations(range(4)))
+
+
+def test_a_stem_does_not_hear_the_others(compute: Compute, trial: Callable) -> None:
+    def check(signal: Signal, stem: int) -> None:
+        stems = signal.stems()
+        np.testing.assert_allclose(
+            compute(stems[stem]), compute(stems)[stem], rtol=0, atol=tolerance(compute)
+        )
+
+    trial("a stem alone", "<= 1e-6 (fast 1e-5)", check, signal=signals(), stem=st.integers(0, 3))
+
+
+def test_a_delay_of_whole_hops_delays_the_frames(compute: Compute, trial: Callable) -> None:
+    def check(signal: Signal, hops: int) -> None:
+        stems = signal.stems()
+        delayed = np.pad(stems, ((0, 0), (hops * HOP, 0)))
+        output = compute(delayed)
+        np.testing.assert_allclose(output[:, hops:], compute(stems), rtol=0, atol=tolerance(compute))
+        hears_nothing = max(0, (hops * HOP - HALF_FRAME) // HOP + 1)
+        assert not output[:, :hears_nothing].any()
+
+    trial("delay of whole hops", "<= 1e-6 (fast 1e-5)", check, signal=signals(), hops=st.integers(1, 40))
+
+
+def test_a_delay_at_a_rate_whose_hop_is_no_whole_number(compute: Compute, trial: Callable) -> None:
+    """At 22,050 Hz a hop is 220.5 samples, so two hops are whole."""
+
+    def check(signal: Signal, pairs: int) -> None:
+        stems = signal.stems()
+        delayed = np.pad(stems, ((0, 0), (pairs * 441, 0)))
+        np.testing.assert_allclose(
+            compute(delayed, 22050)[:, 2 * pairs :], compute(stems, 22050), rtol=0, atol=tolerance(compute)
+        )
+
+    trial("delay at 22,050 Hz", "<= 1e-6 (fast 1e-5)", check, signal=signals(8000), pairs=st.integers(1, 20))
+
+
+def test_concatenation_away_from_the_seam(compute: Compute, trial: Callable) -> None:
+    def check(first: Signal, second: Signal, hops: int) -> None:
+        before = np.resize(first.stems(), (4, hops * HOP))
+        after = second.stems().astype(before.dtype)
+        whole = compute(np.concatenate([before, after], axis=1))
+        heard_before = np.arange(hops) * HOP + HALF_FRAME <= before.shape[1]
+        alone = compute(before)
+        np.testing.assert_allclose(
+            whole[:, :hops][:, heard_before], alone[:, heard_before], rtol=0, atol=tolerance(compute)
+        )
+        alone = compute(after)
+        heard_after = np.arange(alone.shape[1]) * HOP >= HALF_FRAME
+        np.testing.assert_allclose(
+            whole[:, hops:][:, heard_after], alone[:, heard_after], rtol=0, atol=tolerance(compute)
+        )
+
+    trial(
+        "concatenation away from the seam",
+        "<= 1e-6 (fast 1e-5)",
+        check,
+        first=signals(),
+        second=signals(),
+        hops=st.integers(1, 60),
+    )
+
+
+def test_in_sections_against_whole(compute: Compute, trial: Callable) -> None:
+    """Cut anywhere on a hop, with half a frame of context on either side, and put together."""
+
+    def check(signal: Signal, frames_per_section: int) -> None:
+        stems = signal.stems()
+        whole = compute(stems)
+        context = -(-HALF_FRAME // HOP)
+        sections = []
+        for first in range(0, whole.shape[1], frames_per_section):
+            start = max(0, first - context)
+            section = compute(stems[:, start * HOP : (first + frames_per_section + context) * HOP])
+            sections.append(section[:, first - start : first - start + frames_per_section])
+        np.testing.assert_allclose(np.concatenate(sections, 1), whole, rtol=0, atol=tolerance(compute))
+
+    trial(
+        "in sections against whole",
+        "<= 1e-6 (fast 1e-5)",
+        check,
+        signal=signals(),
+        frames_per_section=st.sampled_from([1, 2, 7, 64, 65]),
+    )
+
+
+@pytest.mark.parametrize("gain", [0.5, 0.125, 2.0])
+def test_gain(compute: Compute, trial: Callable, gain: float) -> None:
+    """log10(1 + g m), where m = 10^S - 1. A power of two is exact, so all that is lost is the rounding of S itself."""
+
+    def check(signal: Signal) -> None:
+        stems = signal.stems().astype(np.float32)
+        if signal.dtype == "int16":
+            stems /= np.float32(32768)
+        magnitudes = 10.0 ** compute(stems).astype(np.float64) - 1
+        expected = np.log10(1 + gain * magnitudes)
+        np.testing.assert_allclose(
+            compute(stems * np.float32(gain)), expected, rtol=0, atol=max(1, gain) * tolerance(compute)
+        )
+
+    trial(f"gain {gain:g}", "log10(1 + g m) to 1e-6", check, signal=signals())
+
+
+def test_int16_is_float32_of_the_same_samples(compute: Compute, trial: Callable) -> None:
+    """Full scale of int16 is 32,767. The quotient is rounded to float32: 6e-8 of each sample."""
+
+    def check(signal: Signal) -> None:
+        stems = signal.stems()
+        as_float = (stems / 32767).astype(np.float32)
+        np.testing.assert_allclose(compute(stems), compute(as_float), rtol=0, atol=2 * tolerance(compute))
+
+    trial(
+        "int16 against float32",
+        "<= 2e-6",
+        check,
+        signal=signals().filter(lambda signal: signal.dtype == "int16"),
+    )
+
+
+def test_repetitions_and_what_ran_before(compute: Compute, trial: Callable) -> None:
+    def check(signal: Signal, other: Signal) -> None:
+        stems = signal.stems()
+        first = compute(stems)
+        compute(other.stems(), 48000)
+        compute(other.stems(1))
+        np.testing.assert_array_equal(compute(stems), first)
+
+    trial("repetition, whatever ran between", "bit-identical", check, signal=signals(), other=signals())
+
+
+def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) -> None:
+    recipes = [
+        Signal(kind, 3, 30_000 + 1000 * index, dtype)
+        for index, kind in enumerate(("noise", "tones", "square", "impulses"))
+        for dtype in ("int16", "float32")
+    ]
+    inputs = [recipe.stems() for recipe in recipes] * 3
+    expected = [compute(stems) for stems in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        outputs = list(pool.map(compute, inputs))
+    wrong = [
+        str(recipes[index % 8])
+        for index, (one, other) in enumerate(zip(expected, outputs, strict=True))
+        if not np.array_equal(one, other)
+    ]
+    record_trials(
+        record_parity,
+        "spectrogram: 8 threads at once",
+        "bit-identical",
+        tried=len(inputs),
+        wrong=wrong,
+        backend=compute.backend,
+        precision=compute.precision,  # type: ignore[attr-defined]
+    )
+    assert not wrong
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
+def test_backends_agree(backend: str, number: int, record_parity: ParityRecorder) -> None:
+    tried, largest = 0, 0.0
+
+    @examples(4 * number)
+    @given(signal=signals(), sample_rate=st.sampled_from([44100, 44100, 8000, 22050, 48000, 96000]))
+    def check(signal: Signal, sample_rate: int) -> None:
+        nonlocal tried, largest
+        tried += 1
+        stems = signal.stems()
+        one, other = (log_spectrogram(stems, sample_rate, backend=name) for name in (backend, "numpy"))
+        largest = max(largest, float(np.abs(one - other).max(initial=0)))
+        np.testing.assert_allclose(one, other, rtol=0, atol=LAST_BITS)
+
+    check()
+    record_trials(
+        record_parity,
+        "spectrogram: backend against numpy",
+        "<= 1e-6",
+        tried=tried,
+        backend=backend,
+        max_difference=largest,
+    )

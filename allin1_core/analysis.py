@@ -48,6 +48,7 @@ def analyze(
     stems_as_int16: bool = True,
     weights_dir: PathLike | None = None,
     array_dir: PathLike | None = None,
+    exports: Sequence[str] = (),
     num_threads: int | None = None,
     timings_path: PathLike | None = None,
     progress: bool | None = None,
@@ -100,6 +101,8 @@ def analyze(
         Folder with the network's weights; see `load_model`.
     array_dir : path-like, optional
         Folder for ``.activ.npz`` and ``.embed.npy``; by default `out_dir`.
+    exports : sequence of str
+        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.exports`.
     num_threads : int, optional
         Threads that the network may use on the CPU; by default all cores.
     timings_path : path-like, optional
@@ -135,6 +138,7 @@ def analyze(
         overwrite=parse_overwrite(overwrite),
         include_activations=include_activations,
         include_embeddings=include_embeddings,
+        exports=tuple(exports),
     )
     analyzer = Analyzer(
         model=model,

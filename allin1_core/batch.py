@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
+from allin1_core.exports import FORMATS, export
 from allin1_core.files import check_writable
 from allin1_core.progress import Progress
 from allin1_core.result import AnalysisResult, load_result
@@ -30,6 +31,8 @@ class Outputs:
     ------
     OutputError
         If a folder cannot be made or written to: found out before there is anything to lose.
+    ResultError
+        If an export format is unknown.
     """
 
     out_dir: Path | None = None
@@ -41,11 +44,15 @@ class Outputs:
     overwrite: frozenset[str] = frozenset()
     include_activations: bool = False
     include_embeddings: bool = False
+    exports: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for folder in (self.out_dir, self.figures_dir, self.sounds_dir, self.demix_dir, self.spec_dir):
             if folder is not None:
                 check_writable(folder)
+        unknown = [name for name in self.exports if name not in FORMATS]
+        if unknown:
+            raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
         if self.array_dir is not None and (self.include_activations or self.include_embeddings):
             check_writable(self.array_dir)
 
@@ -101,6 +108,13 @@ class Outputs:
         path = self.result_path(track.name)
         if path is not None:
             result.save(path, self.array_dir)
+
+    def export(self, track: Track, result: AnalysisResult) -> None:
+        """Write a result in the other formats asked for; `OutputError` if that fails."""
+        if self.out_dir is None:
+            return
+        for name in self.exports:
+            export(result, self.out_dir / f"{track.name}{FORMATS[name][0]}", name)
 
 
 def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
@@ -189,6 +203,7 @@ def _run_track(
         if outputs.out_dir is not None:
             with timings.stage("save", track=track.name, what="result"):
                 outputs.save(track, result)
+    outputs.export(track, result)
     if outputs.figures_dir is not None:
         from allin1_core.figures import visualize
 

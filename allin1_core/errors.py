@@ -42,6 +42,10 @@ class WeightsError(Allin1Error, ValueError):
     """Network weights that are missing, truncated, altered or of another shape than the configuration says."""
 
 
+class ActivationsError(Allin1Error, ValueError):
+    """Activations that cannot be decoded."""
+
+
 class TimingsError(Allin1Error, ValueError):
     """A file that should hold timings, and does not."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from allin1_core.structure import LABELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 # Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
 # a colour, as in All-In-One's figures.
@@ -62,29 +65,41 @@ def loudness(audio: Audio) -> tuple[np.ndarray, np.ndarray]:
     return (starts + ends) / 2 / audio.sample_rate, level
 
 
+@overload
 def visualize(
-    result: AnalysisResult,
-    out_dir: str | os.PathLike[str] | None = None,
+    results: AnalysisResult,
+    out_dir: PathLike | None = ...,
+    *,
+    name: str | None = ...,
+    stems_dir: PathLike | None = ...,
+) -> Figure: ...
+@overload
+def visualize(
+    results: Sequence[AnalysisResult], out_dir: PathLike | None = ..., *, stems_dir: PathLike | None = ...
+) -> list[Figure]: ...
+def visualize(
+    results: AnalysisResult | Sequence[AnalysisResult],
+    out_dir: PathLike | None = None,
     *,
     name: str | None = None,
-    stems_dir: str | os.PathLike[str] | None = None,
-) -> Figure:
+    stems_dir: PathLike | None = None,
+) -> Figure | list[Figure]:
     """Draw a track's loudness, its labelled sections, and its beats.
 
     Parameters
     ----------
-    result : AnalysisResult
-        Its `path` is read again.
+    results : AnalysisResult or sequence of them
+        Their `path` is read again.
     out_dir : path-like, optional
         Folder for ``NAME.pdf``; where the result carries activations, also ``NAME.activations.pdf``.
     name : str, optional
-        By default the name of the track's file.
+        Of a single result; by default the name of the track's file.
     stems_dir : path-like, optional
         Where the stems are, as in `analyze`; needed if `path` is not there.
 
     Returns
     -------
-    matplotlib.figure.Figure
+    matplotlib.figure.Figure or list of them
 
     Raises
     ------
@@ -95,6 +110,9 @@ def visualize(
     OutputError
         If a file cannot be written.
     """
+    if not isinstance(results, AnalysisResult):
+        return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
+    result = results
     figure = overview(result, read_mix(result.path, stems_dir))
     if out_dir is not None:
         folder = make_folder(Path(out_dir).expanduser())
@@ -114,7 +132,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure.savefig(file, format=suffix, metadata=metadata)
 
 
-def _new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches; `ResultError` if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -141,7 +160,7 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
     -------
     matplotlib.figure.Figure
     """
-    figure = _new_figure(12, 3.2)
+    figure = new_figure(12, 3.2)
     axes: Any = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1.4])
     level_axes, beat_axes, section_axes = axes
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
@@ -219,7 +238,7 @@ def activations(result: AnalysisResult) -> Figure:
     segment, label = result.activations["segment"], result.activations["label"]
     seconds = len(beat) / FRAMES_PER_SECOND
     rows = max(1, int(np.ceil(seconds / _SECONDS_A_ROW)))
-    figure = _new_figure(14, 1.2 + 3.2 * rows)
+    figure = new_figure(14, 1.2 + 3.2 * rows)
     grid = figure.subplots(2 * rows, 1, squeeze=False, height_ratios=[2, 1.3] * rows)[:, 0]
     frames = np.arange(len(beat)) / FRAMES_PER_SECOND
     positions = np.array(result.beat_positions, dtype=int)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias, overload
 
 import numpy as np
 
-from allin1_core.audio import Audio
 from allin1_core.files import make_folder, written_whole
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
+
+PathLike: TypeAlias = str | os.PathLike[str]
 
 _BEAT_HZ, _DOWNBEAT_HZ = 1500.0, 3000.0
 _CLICK_SECONDS = 0.1
@@ -59,29 +62,41 @@ def _falling_tone(sample_rate: int) -> np.ndarray:
     return (_CLICK_LEVEL * decay * np.sin(2 * np.pi * np.cumsum(frequency) / sample_rate)).astype(np.float32)
 
 
+@overload
 def sonify(
-    result: AnalysisResult,
-    out_dir: str | os.PathLike[str] | None = None,
+    results: AnalysisResult,
+    out_dir: PathLike | None = ...,
+    *,
+    name: str | None = ...,
+    stems_dir: PathLike | None = ...,
+) -> tuple[np.ndarray, int]: ...
+@overload
+def sonify(
+    results: Sequence[AnalysisResult], out_dir: PathLike | None = ..., *, stems_dir: PathLike | None = ...
+) -> list[tuple[np.ndarray, int]]: ...
+def sonify(
+    results: AnalysisResult | Sequence[AnalysisResult],
+    out_dir: PathLike | None = None,
     *,
     name: str | None = None,
-    stems_dir: str | os.PathLike[str] | None = None,
-) -> tuple[np.ndarray, int]:
+    stems_dir: PathLike | None = None,
+) -> tuple[np.ndarray, int] | list[tuple[np.ndarray, int]]:
     """A track with clicks mixed in.
 
     Parameters
     ----------
-    result : AnalysisResult
-        Its `path` is read again.
+    results : AnalysisResult or sequence of them
+        Their `path` is read again.
     out_dir : path-like, optional
         Folder for ``NAME.sonif.wav`` (16 bit).
     name : str, optional
-        By default the name of the track's file.
+        Of a single result; by default the name of the track's file.
     stems_dir : path-like, optional
         Where the stems are, as in `analyze`; needed if `path` is not there.
 
     Returns
     -------
-    float32 (num_samples, num_channels), int
+    float32 (num_samples, num_channels), int, or list of them
         Samples in [-1, 1] and their rate.
 
     Raises
@@ -91,7 +106,10 @@ def sonify(
     OutputError
         If the file cannot be written.
     """
-    mix: Audio = read_mix(result.path, stems_dir)
+    if not isinstance(results, AnalysisResult):
+        return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
+    result = results
+    mix = read_mix(result.path, stems_dir)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)
     # Room for the clicks, so that the sum rarely clips.
     mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)

@@ -1,0 +1,71 @@
+"""The command ``allin1-core``: a thin face over the Python interface, one module for each subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from allin1_core import __version__
+from allin1_core.cli import analyze, decode, doctor, spectrogram, timings
+from allin1_core.errors import Allin1Error, BackendError
+
+_DESCRIPTION = """\
+Tempo, beats, downbeats and sections of songs, by the All-In-One network.
+
+A song is separated into four stems (or its stems are given), each becomes a log spectrogram, the network gives
+probabilities for each hundredth of a second, and from those beats and sections are decoded.
+"""
+
+_EPILOG = """\
+start here:
+  allin1-core doctor                               what is installed, and what would run here
+  allin1-core analyze song.mp3                     separate and analyse; writes struct/song.json
+  allin1-core analyze stems/song                   the folder has bass, drums, other and vocals
+  allin1-core analyze *.mp3 --timings t.jsonl      many songs; where the time goes
+  allin1-core timings t.jsonl                      shows it
+
+'allin1-core COMMAND --help' explains each command. Exit status: 0 done, 1 something failed, 2 misused.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; by default those of the process.
+    """
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except BackendError as error:
+        print(f"allin1-core: {error}", file=sys.stderr)
+        return 2
+    except Allin1Error as error:
+        print(f"allin1-core: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (head, less) has seen enough; keep the interpreter from complaining when it flushes.
+        sys.stdout = None
+        return 1
+    except KeyboardInterrupt:
+        print("allin1-core: interrupted; tracks that are done are kept, run again to go on", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all arguments."""
+    parser = argparse.ArgumentParser(
+        "allin1-core",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"allin1-core {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (analyze, spectrogram, decode, timings, doctor):
+        command.add_parser(commands)
+    return parser

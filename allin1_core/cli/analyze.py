@@ -1,0 +1,194 @@
+"""``allin1-core analyze``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from allin1_core.errors import BatchError
+from allin1_core.exports import FORMATS
+from allin1_core.result import AnalysisResult
+
+_EPILOG = """\
+examples:
+  allin1-core analyze song.mp3
+      separates with Demucs and writes struct/song.json
+  allin1-core analyze stems/one stems/two -o results
+      folders with bass, drums, other and vocals (guitar and piano are added to other): nothing is separated
+  allin1-core analyze songs/*.wav --stems-dir stems
+      stems of songs/one.wav are in stems/one/
+  allin1-core analyze song.mp3 --export beats,audacity,jams --visualize --sonify
+      also writes struct/song.beats, .labels.txt and .jams, viz/song.pdf and sonif/song.sonif.wav
+  allin1-core analyze songs/*.mp3 --keep-byproducts --timings timings.jsonl
+      a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
+
+A result that is there is not made again (--overwrite). A track that fails does not stop the others; failures are
+listed at the end, and the exit status is 1.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "analyze",
+        help="beats, downbeats, tempo and sections of songs",
+        description="Find beats, downbeats, tempo and labelled sections, and write them as JSON.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio file, folder of stems, or pattern")
+
+    output = parser.add_argument_group("what is written")
+    output.add_argument(
+        "-o", "--out-dir", default="./struct", help="folder for NAME.json (default: %(default)s)"
+    )
+    output.add_argument(
+        "--export",
+        metavar="FORMATS",
+        default="",
+        help=f"also write, separated by commas: {', '.join(FORMATS)}",
+    )
+    output.add_argument("-a", "--activ", action="store_true", help="save the probabilities, NAME.activ.npz")
+    output.add_argument("-e", "--embed", action="store_true", help="save the hidden states, NAME.embed.npy")
+    output.add_argument("--array-dir", help="folder for those two (default: that of the JSON)")
+    output.add_argument("-v", "--visualize", action="store_true", help="draw each result as a PDF")
+    output.add_argument("--viz-dir", default="./viz", help="where to (default: %(default)s)")
+    output.add_argument("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")
+    output.add_argument("--sonif-dir", default="./sonif", help="where to (default: %(default)s)")
+    output.add_argument(
+        "--timings", "--timings-path", metavar="FILE", help="add a line for each stage, JSONL"
+    )
+    output.add_argument(
+        "--overwrite",
+        nargs="?",
+        const="all",
+        default="",
+        metavar="WHAT",
+        help="make again what is there: all (default), or of json,demix,spec",
+    )
+
+    run_group = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)")
+    run_group.add_argument(
+        "-m", "--model", default="harmonix-all", help="or harmonix-fold0 ... 7 (default: %(default)s)"
+    )
+    run_group.add_argument(
+        "-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)"
+    )
+    run_group.add_argument("--weights-dir", help="folder with the network's weights")
+    run_group.add_argument(
+        "--nn-backend", default="auto", help="auto, fused, torch or mlx (default: %(default)s)"
+    )
+    run_group.add_argument(
+        "--spec-backend",
+        default="auto",
+        help="auto, numpy, torch, mlx or module:function (default: %(default)s)",
+    )
+    run_group.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
+    run_group.add_argument("--num-threads", type=int, help="for the network on a CPU (default: all cores)")
+
+    stems = parser.add_argument_group("stems")
+    stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
+    stems.add_argument(
+        "--demix-backend", default="auto", help="auto, demucs-infer or demucs-mlx (default: %(default)s)"
+    )
+    stems.add_argument("--demix-model", default="htdemucs", help="separation model (default: %(default)s)")
+    stems.add_argument("--demix-repository", metavar="DIR", help="folder with separation models of your own")
+    stems.add_argument(
+        "--demix-seed", type=int, default=0, help="of Demucs' time shift (default: %(default)s)"
+    )
+    stems.add_argument("--float-stems", action="store_true", help="do not round separated stems to 16 bits")
+    stems.add_argument(
+        "-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones"
+    )
+    stems.add_argument("--demix-dir", default="./demix", help="where stems are kept (default: %(default)s)")
+    stems.add_argument(
+        "--spec-dir", default="./spec", help="where spectrograms are kept (default: %(default)s)"
+    )
+
+    display = parser.add_mutually_exclusive_group()
+    display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    display.add_argument("--json", action="store_true", help="print results and failures as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyse; returns the exit status."""
+    from allin1_core.analysis import analyze
+
+    formats = [name.strip() for name in arguments.export.split(",") if name.strip()]
+    failures: list[tuple[Path, Exception]] = []
+    try:
+        results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]
+            arguments.paths,
+            out_dir=arguments.out_dir,
+            visualize=arguments.viz_dir if arguments.visualize else False,
+            sonify=arguments.sonif_dir if arguments.sonify else False,
+            model=arguments.model,
+            device=arguments.device,
+            include_activations=arguments.activ,
+            include_embeddings=arguments.embed,
+            demix_dir=arguments.demix_dir,
+            spec_dir=arguments.spec_dir,
+            keep_byproducts=arguments.keep_byproducts,
+            overwrite=arguments.overwrite,
+            stems_dir=arguments.stems_dir,
+            spec_backend=arguments.spec_backend,
+            nn_backend=arguments.nn_backend,
+            precision=arguments.precision,
+            demix_backend=arguments.demix_backend,
+            demix_model=arguments.demix_model,
+            demix_repository=arguments.demix_repository,
+            demix_seed=arguments.demix_seed,
+            stems_as_int16=not arguments.float_stems,
+            weights_dir=arguments.weights_dir,
+            array_dir=arguments.array_dir,
+            num_threads=arguments.num_threads,
+            timings_path=arguments.timings,
+            progress=False if arguments.quiet or arguments.json else None,
+            exports=formats,
+        )
+    except BatchError as error:
+        results, failures = error.results, error.failures
+    _print(arguments, results, failures)
+    return 1 if failures else 0
+
+
+def _print(
+    arguments: argparse.Namespace,
+    results: Sequence[AnalysisResult | None],
+    failures: Sequence[tuple[Path, Exception]],
+) -> None:
+    done = [result for result in results if result is not None]
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "results": [json.loads(result.to_json()) for result in done],
+                    "failures": [
+                        {"path": str(path), "error": type(error).__name__, "message": str(error)}
+                        for path, error in failures
+                    ],
+                },
+                indent=2,
+            )
+        )
+    elif not arguments.quiet:
+        for result in done:
+            print(_summary(result))
+    if failures:
+        print(f"{len(failures)} of {len(results)} tracks failed:", file=sys.stderr)
+        for path, error in failures:
+            print(f"  {path}: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _summary(result: AnalysisResult) -> str:
+    tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
+    labels = ", ".join(segment.label for segment in result.segments)
+    return (
+        f"{result.path}: {tempo}, {len(result.beats)} beats, {len(result.downbeats)} downbeats, "
+        f"{len(result.segments)} sections ({labels})"
+    )

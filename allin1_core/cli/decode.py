@@ -1,0 +1,145 @@
+"""``allin1-core decode``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from allin1_core.errors import ActivationsError
+from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, Beats, beats_from_decoder, decoder_input
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# What the published ensemble was tuned to.
+_THRESHOLD = 0.24
+
+_EPILOG = """\
+examples:
+  allin1-core decode struct/song.activ.npz
+      prints time in seconds, tab, position in the bar, for each beat
+  allin1-core decode activations.npy --beats-per-bar 3,4 --threshold 0.05 -o song.beats
+      float (T, 2): beat but not downbeat, downbeat; as madmom's DBNDownBeatTrackingProcessor takes them
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "decode",
+        help="beats from activations",
+        description="Decode beats and their positions in the bar from saved activations.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "path", metavar="FILE", help="NAME.activ.npz of 'analyze --activ', or .npy of shape (T, 2)"
+    )
+    parser.add_argument("-o", "--out", metavar="FILE", help="write the beats there instead of printing them")
+    parser.add_argument(
+        "--beats-per-bar",
+        default=",".join(map(str, BEATS_PER_BAR)),
+        help="bar lengths to choose from (default: %(default)s)",
+    )
+    parser.add_argument("--min-bpm", type=float, default=55.0, help="slowest tempo (default: %(default)s)")
+    parser.add_argument("--max-bpm", type=float, default=215.0, help="fastest tempo (default: %(default)s)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=_THRESHOLD,
+        help="decode between the first and the last activation that reaches it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fps", type=float, default=FRAMES_PER_SECOND, help="frames a second (default: %(default)s)"
+    )
+    parser.add_argument("--backend", default="auto", help="auto, cython or numpy (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print beats and what ran as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Decode and print; returns the exit status."""
+    from allin1_core.dbn import DBNDownBeatTrackingProcessor
+    from allin1_core.files import make_folder, write_text
+
+    activations = read_activations(Path(arguments.path).expanduser())
+    try:
+        decode = DBNDownBeatTrackingProcessor(
+            beats_per_bar=[int(value) for value in arguments.beats_per_bar.split(",")],
+            min_bpm=arguments.min_bpm,
+            max_bpm=arguments.max_bpm,
+            threshold=arguments.threshold,
+            fps=arguments.fps,
+            backend=arguments.backend,
+        )
+        beats = beats_from_decoder(decode(activations))
+    except ValueError as error:
+        if isinstance(error, ActivationsError):
+            raise
+        raise ActivationsError(str(error)) from error
+    if arguments.json:
+        text = json.dumps(
+            {
+                "beats": beats.times,
+                "downbeats": beats.downbeats,
+                "beat_positions": beats.positions,
+                "decoder": decode.choice.as_dict(),
+            },
+            indent=2,
+        )
+    else:
+        text = _beats_text(beats)
+    if arguments.out:
+        out = Path(arguments.out).expanduser()
+        make_folder(out.parent)
+        write_text(out, text)
+    else:
+        print(text, end="" if text.endswith("\n") or not text else "\n")
+    return 0
+
+
+def _beats_text(beats: Beats) -> str:
+    return "".join(
+        f"{time:.2f}\t{position}\n" for time, position in zip(beats.times, beats.positions, strict=True)
+    )
+
+
+def read_activations(path: Path) -> np.ndarray:
+    """Activations for the downbeat decoder from a file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npz`` with ``beat`` and ``downbeat`` ``(T,)``, or ``.npy`` ``(T, 2)``.
+
+    Returns
+    -------
+    float (T, 2)
+
+    Raises
+    ------
+    ActivationsError
+        If the file cannot be read or holds something else.
+    """
+    import numpy as np
+
+    expected = "expected .npz with 'beat' and 'downbeat' of equal length, or .npy of shape (T, 2)"
+    try:
+        loaded = np.load(path)
+    except OSError as error:
+        raise ActivationsError(f"{path}: cannot be read ({error.strerror or error}); {expected}") from error
+    except (ValueError, EOFError) as error:
+        raise ActivationsError(f"{path}: holds no arrays ({error}); {expected}") from error
+    if isinstance(loaded, np.ndarray):
+        if loaded.ndim != 2 or loaded.shape[1] != 2 or loaded.dtype.kind != "f":
+            raise ActivationsError(f"{path}: {loaded.dtype} {loaded.shape}; {expected}")
+        return loaded
+    with loaded:
+        if not {"beat", "downbeat"} <= set(loaded.files):
+            raise ActivationsError(f"{path}: holds {', '.join(loaded.files)}; {expected}")
+        beat, downbeat = loaded["beat"], loaded["downbeat"]
+    if beat.ndim != 1 or beat.shape != downbeat.shape:
+        raise ActivationsError(f"{path}: beat {beat.shape}, downbeat {downbeat.shape}; {expected}")
+    return decoder_input(beat, downbeat)

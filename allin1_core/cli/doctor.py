@@ -1,0 +1,147 @@
+"""``allin1-core doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from allin1_core import __version__, backends
+from allin1_core.errors import BackendError
+
+_OPTIONAL = ("torch", "mlx", "demucs-infer", "demucs-mlx", "matplotlib", "jams")
+
+_EPILOG = """\
+examples:
+  allin1-core doctor                       backends, choices, weights, self-test
+  allin1-core doctor --device cuda         what would be chosen for that device
+  allin1-core doctor --json                the same for a bug report
+
+Exit status 1 if a part of the self-test fails.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "doctor",
+        help="what is installed, what would run here and why, and whether it computes what it should",
+        description="Say what is installed, what would run for each stage and why, where the weights are, and test it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "-d", "--device", help="explain the choices for this device (default: the best one here)"
+    )
+    parser.add_argument("--weights-dir", help="look for weights in this folder")
+    parser.add_argument("--no-self-test", action="store_true", help="do not compute anything")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine and print; returns the exit status."""
+    report: dict[str, Any] = {
+        "allin1_core": __version__,
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "libraries": {
+            name: _version(name) for name in ("numpy", "scipy", "soundfile", "av", "soxr", *_OPTIONAL)
+        },
+        "stages": {stage: _stage(stage, arguments.device) for stage in backends.stages()},
+        "weights": _weights(arguments.weights_dir),
+    }
+    if not arguments.json:
+        _print_findings(report)
+    checks = []
+    if not arguments.no_self_test:
+        from allin1_core.self_test import run_self_test
+
+        if not arguments.json:
+            print("\nself-test (stored values)")
+        for check in run_self_test():
+            checks.append(check)
+            if not arguments.json:
+                found = check.error or f"difference {check.difference:.2g}, bound {check.bound:g}"
+                verdict = "ok  " if check.passed else "FAIL"
+                print(f"  {verdict}  {check.stage:<12}{check.backend:<8}{check.device:<6}{found}", flush=True)
+    if arguments.json:
+        report["self_test"] = [
+            {**{name: getattr(check, name) for name in check.__dataclass_fields__}, "passed": check.passed}
+            for check in checks
+        ]
+        print(json.dumps(report, indent=2))
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _stage(stage: str, device: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "backends": {
+            name: {
+                "installed": backend.installed,
+                "version": backend.version if backend.installed else None,
+                "devices": list(backend.devices),
+                "install": f"allin1-core[{backend.extra}]" if backend.extra else backend.distribution,
+            }
+            for name, backend in backends.backends(stage).items()
+        }
+    }
+    try:
+        found["choice"] = backends.choose(stage, device=device)[1].as_dict()
+    except BackendError as error:
+        found["error"] = str(error)
+    return found
+
+
+def _weights(weights_dir: str | None) -> dict[str, str | None]:
+    """Where each fold's weights are, looked for in the order of `load_model`; downloads none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from allin1_core.network.weights import FOLDER_VARIABLE, FORMATS, PUBLISHED, REPOSITORY, REVISION
+
+    named = weights_dir or os.environ.get(FOLDER_VARIABLE)
+    found: dict[str, str | None] = {}
+    for fold, published in PUBLISHED.items():
+        if named:
+            names = [f"{fold}{suffix}" for suffix in FORMATS] + [published.file]
+            paths = [Path(named).expanduser() / name for name in names]
+            found[fold] = next((str(path) for path in paths if path.is_file()), None)
+        else:
+            cached = try_to_load_from_cache(REPOSITORY, published.file, revision=REVISION)
+            found[fold] = cached if isinstance(cached, str) else None
+    return found
+
+
+def _print_findings(report: dict[str, Any]) -> None:
+    print(f"allin1-core {report['allin1_core']}, Python {report['python']}, {report['platform']}")
+    print("  " + ", ".join(f"{name} {version or '-'}" for name, version in report["libraries"].items()))
+    for stage, found in report["stages"].items():
+        print(f"\n{stage}")
+        for name, backend in found["backends"].items():
+            state = (
+                backend["version"]
+                if backend["installed"]
+                else f"not installed; pip install '{backend['install']}'"
+            )
+            print(f"  {name:<14}{', '.join(backend['devices']):<16}{state}")
+        choice = found.get("choice")
+        print(
+            f"  -> {choice['backend']} on {choice['device']}: {choice['reason']}"
+            if choice
+            else f"  -> {found['error']}"
+        )
+    print("\nweights")
+    for fold, path in report["weights"].items():
+        print(f"  {fold:<18}{path or 'not here; from the folder named, or downloaded when first needed'}")

@@ -1,0 +1,71 @@
+"""``allin1-core spectrogram``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+_EPILOG = """\
+examples:
+  allin1-core spectrogram stems/song -o song.npy
+      float32 (4, T, 81): bass, drums, other, vocals; 100 frames a second
+  allin1-core spectrogram song.wav -o song.npy --backend torch --precision fast
+      float32 (T, bands) of the file mixed to mono, at its own sample rate
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "spectrogram",
+        help="log spectrogram of stems or of an audio file",
+        description="Compute the log spectrogram that the network takes, and save it as .npy.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("path", metavar="PATH", help="folder of stems, or an audio file")
+    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where the .npy goes")
+    parser.add_argument("--backend", default="auto", help="auto, numpy, torch, mlx or module:function")
+    parser.add_argument("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
+    parser.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
+    display = parser.add_mutually_exclusive_group()
+    display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    display.add_argument("--json", action="store_true", help="print what ran as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compute and save; returns the exit status."""
+    import numpy as np
+
+    from allin1_core.audio import read_audio, remix_to_mono
+    from allin1_core.files import make_folder, written_whole
+    from allin1_core.separation import read_stems_folder
+    from allin1_core.spectrogram import select
+
+    log_spectrogram = select(arguments.backend, device=arguments.device, precision=arguments.precision)
+    path = Path(arguments.path).expanduser()
+    if path.is_dir():
+        stems = read_stems_folder(path)
+        spectrogram = log_spectrogram(stems.samples, stems.sample_rate)
+    else:
+        audio = read_audio(path)
+        spectrogram = log_spectrogram(remix_to_mono(audio.samples), audio.sample_rate)
+    out = Path(arguments.out).expanduser()
+    make_folder(out.parent)
+    with written_whole(out) as file:
+        np.save(file, spectrogram)
+    if arguments.json:
+        report = {
+            "file": str(out),
+            "shape": list(spectrogram.shape),
+            "dtype": str(spectrogram.dtype),
+            **log_spectrogram.choice.as_dict(),
+        }
+        print(json.dumps(report, indent=2))
+    elif not arguments.quiet:
+        choice = log_spectrogram.choice
+        print(f"{out}: {spectrogram.dtype} {spectrogram.shape}, {choice.backend} on {choice.device}")
+    return 0

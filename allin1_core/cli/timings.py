@@ -1,0 +1,88 @@
+"""``allin1-core timings``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from allin1_core.errors import TimingsError
+
+_EPILOG = """\
+examples:
+  allin1-core timings timings.jsonl
+      the last run in the file: a table of its stages, and timings.png, a waterfall plot
+  allin1-core timings timings.jsonl --run 3f9a --plot run.pdf
+      the run whose id begins so
+  allin1-core timings compare before.jsonl after.jsonl --expect expectations.toml
+      which stages became faster, which did not, and why; exit status 1 if one fell short
+
+Every line says which backend ran and why, and was taken with the device synchronised: docs/timings.md.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the subcommand."""
+    parser = commands.add_parser(
+        "timings",
+        help="where the time of a run went, and what changed between two",
+        description="Show the timings of a run, or compare two.",
+        usage="allin1-core timings FILE [options]\n       allin1-core timings compare BEFORE AFTER [options]",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="JSONL of 'analyze --timings'; or compare and two"
+    )
+    parser.add_argument("--run", dest="run_id", metavar="ID", help="the run to show (default: the last one)")
+    parser.add_argument("--plot", metavar="FILE", help="waterfall plot (default: the timings file, as .png)")
+    parser.add_argument("--no-plot", action="store_true", help="only the table")
+    parser.add_argument("--expect", metavar="TOML", help="compare: what was expected of each stage")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show or compare; returns the exit status."""
+    if arguments.files[0] == "compare":
+        return _compare(arguments)
+    if len(arguments.files) > 1:
+        raise TimingsError(
+            f"timings: {len(arguments.files)} files; expected one, or 'compare BEFORE AFTER' for two"
+        )
+    return _show(arguments)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from allin1_core import figures, timing_report
+    from allin1_core.timings import read_timings
+
+    path = Path(arguments.files[0]).expanduser()
+    records = timing_report.select_run(read_timings(path), arguments.run_id)
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(record) for record in records], indent=2))
+    else:
+        print(timing_report.stage_table(records))
+    if not arguments.no_plot:
+        plot = Path(arguments.plot).expanduser() if arguments.plot else timing_report.default_plot_path(path)
+        figures.save(timing_report.waterfall(records), plot)
+        if not arguments.json:
+            print(f"\nwaterfall plot: {plot}")
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from allin1_core.timing_comparison import compare
+
+    if len(arguments.files) != 3:
+        raise TimingsError(
+            f"timings compare: {len(arguments.files) - 1} files; expected two, BEFORE and AFTER"
+        )
+    comparison = compare(arguments.files[1], arguments.files[2], arguments.expect)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(comparison), indent=2, default=str))
+    else:
+        print(comparison.markdown(), end="")
+    return comparison.exit_status

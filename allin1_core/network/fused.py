@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -173,22 +174,27 @@ class _Buffers:
 
 
 class _Threads:
-    """A few threads that share the chunks of a pass; `run` returns when the pass is done."""
+    """A few threads that share the chunks of a pass; `run` returns when the pass is done.
+
+    Passes of callers in several threads take turns, because they share the scratch memory.
+    """
 
     def __init__(self, num_threads: int) -> None:
         self._scratch = [_aligned(_fused.SIZES["scratch"]) for _ in range(num_threads)]
         self._pool = ThreadPoolExecutor(num_threads - 1, "allin1-network") if num_threads > 1 else None
+        self._turn = threading.Lock()
 
     def run(self, function: Callable[..., None], *arguments: Any) -> None:
         counter = np.zeros(1, dtype=np.int64)
         others = []
-        if self._pool is not None:
-            others = [
-                self._pool.submit(function, counter, scratch, *arguments) for scratch in self._scratch[1:]
-            ]
-        function(counter, self._scratch[0], *arguments)
-        for other in others:
-            other.result()
+        with self._turn:
+            if self._pool is not None:
+                others = [
+                    self._pool.submit(function, counter, scratch, *arguments) for scratch in self._scratch[1:]
+                ]
+            function(counter, self._scratch[0], *arguments)
+            for other in others:
+                other.result()
 
 
 def _aligned(size: int) -> np.ndarray:

@@ -1,0 +1,112 @@
+"""The compiled network on lengths around its tiles and windows, on every instruction set that runs here.
+
+`make sanitize` runs this file on the kernels built with AddressSanitizer and UndefinedBehaviorSanitizer. What they
+compute is held to the definition elsewhere (parity); here every instruction set is held to the others.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from allin1_core.network import Configuration, _fused
+from allin1_core.network.fused import FusedNetwork, neighbourhood_attention
+from hard_use.networks import checkpoint, spectrogram
+from hard_use.reporting import record_trials
+from parity.records import ParityRecorder
+
+TILE = _fused.SIZES["tile"]
+CHUNK = _fused.SIZES["chunk"]
+EDGES = sorted(
+    {1, 2, 4, 5, 9, 10, 11, 15, 16, 17, 20, 21, 39, 40, 41}
+    | {edge + step for edge in (TILE, CHUNK, 2 * CHUNK) for step in (-4, -1, 0, 1, 4)}
+)
+# float32 through three blocks; fused multiply-add rounds once where the baseline rounds twice.
+BOUND = 2e-5
+
+
+def logits(
+    instruction_set: str, num_frames: int, configuration: Configuration, num_threads: int
+) -> np.ndarray:
+    model = FusedNetwork(
+        [checkpoint(configuration, seed) for seed in (0, 1)],
+        device="cpu",
+        precision="exact",
+        num_threads=num_threads,
+        instruction_set=instruction_set,
+    )
+    found, embeddings = model.logits(spectrogram(num_frames)[None], True)
+    assert np.isfinite(found).all()
+    assert np.isfinite(embeddings).all()
+    return found
+
+
+def test_lengths_around_tiles_and_windows(record_parity: ParityRecorder) -> None:
+    largest = 0.0
+    for num_frames in EDGES:
+        found = [logits(name, num_frames, Configuration(num_blocks=3), 2) for name in _fused.INSTRUCTION_SETS]
+        for other in found[1:]:
+            largest = max(largest, float(np.abs(other - found[0]).max()))
+            np.testing.assert_allclose(other, found[0], rtol=0, atol=BOUND, err_msg=f"{num_frames} frames")
+    record_trials(
+        record_parity,
+        f"compiled network, {', '.join(_fused.INSTRUCTION_SETS)}",
+        f"<= {BOUND:g} of one another",
+        tried=len(EDGES) * len(_fused.INSTRUCTION_SETS),
+        backend="fused",
+        max_difference=largest,
+    )
+
+
+@pytest.mark.parametrize("num_frames", [1, 10, CHUNK + 3])
+def test_all_eleven_blocks_on_a_track_shorter_than_their_windows(num_frames: int) -> None:
+    for name in _fused.INSTRUCTION_SETS:
+        logits(name, num_frames, Configuration(), 2)
+
+
+@pytest.mark.parametrize("num_threads", [1, 3, 8])
+def test_any_number_of_threads_gives_the_same_bits(num_threads: int) -> None:
+    configuration, name = Configuration(num_blocks=2), _fused.instruction_set()
+    np.testing.assert_array_equal(
+        logits(name, 3 * CHUNK + 1, configuration, num_threads), logits(name, 3 * CHUNK + 1, configuration, 2)
+    )
+
+
+def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
+    random = np.random.default_rng(0)
+    tried = 0
+    for _ in range(60):
+        kernel_size = int(random.choice([1, 3, 5, 7]))
+        dilation = int(random.integers(1, 5))
+        frames = kernel_size * dilation + int(random.integers(0, 40))
+        two_axes = bool(random.integers(2))
+        rows = (kernel_size * dilation + int(random.integers(0, 3)),) if two_axes else ()
+        shape = (
+            int(random.integers(1, 3)),
+            int(random.integers(1, 3)),
+            *rows,
+            frames,
+            int(random.integers(1, 17)),
+        )
+        queries, keys, values = (random.standard_normal(shape).astype(np.float32) for _ in range(3))
+        bias = random.standard_normal((shape[1], *(2 * kernel_size - 1,) * (2 if two_axes else 1)))
+        found = [
+            neighbourhood_attention(
+                queries, keys, values, bias.astype(np.float32), kernel_size, dilation, instruction_set=name
+            )
+            for name in _fused.INSTRUCTION_SETS
+        ]
+        for output in found:
+            assert output.shape == shape
+            # A weighted mean of values lies between the least and the greatest of them.
+            assert output.min() >= values.min() - 1e-5
+            assert output.max() <= values.max() + 1e-5
+            np.testing.assert_allclose(output, found[0], rtol=0, atol=BOUND)
+        tried += len(found)
+    record_trials(
+        record_parity,
+        "compiled attention of odd shapes",
+        "<= 2e-05 of one another",
+        tried=tried,
+        backend="fused",
+    )

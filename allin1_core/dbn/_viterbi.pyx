@@ -12,8 +12,8 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 cdef extern from "viterbi_kernel.h":
     enum:
-        LANES
-        MAX_VECTORS
+        FRAMES_UNIT
+        MAX_BLOCK_UNITS
 
     ctypedef struct viterbi_model_t:
         ptrdiff_t num_beats
@@ -32,18 +32,20 @@ cdef extern from "viterbi_kernel.h":
         const int32_t *inside_rows
 
     ctypedef struct viterbi_work_t:
-        ptrdiff_t vectors
+        ptrdiff_t width
         ptrdiff_t step
         ptrdiff_t exits_stride
         double *exits
         double *block
+        double *entries
         void *choices
         int wide
 
     ptrdiff_t viterbi_forward(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
-                              const double *, double *) noexcept nogil
+                              const double *, int) noexcept nogil
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
+    int viterbi_vector_bytes() noexcept nogil
     const char *allin1_instruction_set() noexcept nogil
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
@@ -57,6 +59,11 @@ def instruction_set():
     return allin1_instruction_set().decode()
 
 
+def vector_widths():
+    """Widths in bytes of the vectors that the kernel can use on this machine, ascending."""
+    return [width for width in (16, 32, 64) if width <= viterbi_vector_bytes()]
+
+
 def _aligned(Py_ssize_t size):
     """A float64 array of that size, zero-filled, that starts on a cache line."""
     buffer = np.zeros(size + 8)
@@ -65,8 +72,12 @@ def _aligned(Py_ssize_t size):
 
 
 def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1] inside_rows,
-            const double[::1] log_initial):
-    """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface."""
+            const double[::1] log_initial, int vector_bytes=0):
+    """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface.
+
+    `vector_bytes` asks for one of `vector_widths`, by default for the widest.
+    """
+    vector_bytes = vector_bytes or viterbi_vector_bytes()
     cdef const int32_t[::1] intervals = chains.intervals
     cdef const int32_t[:, ::1] borders = chains.borders
     cdef const int64_t[::1] offsets = chains.offsets
@@ -85,7 +96,7 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     cdef ptrdiff_t longest = intervals[intervals.shape[0] - 1]
     cdef ptrdiff_t num_chains = model.num_beats * model.num_intervals
     cdef ptrdiff_t num_frames = densities.shape[1]
-    padded_densities = np.zeros((densities.shape[0], longest + num_frames + longest + LANES * MAX_VECTORS))
+    padded_densities = np.zeros((densities.shape[0], longest + num_frames + longest + FRAMES_UNIT * MAX_BLOCK_UNITS))
     padded_densities[:, longest:longest + num_frames] = densities
     cdef const double[:, ::1] padded = padded_densities
     cdef viterbi_observations_t observations
@@ -96,20 +107,20 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     observations.inside_rows = &inside_rows[0]
 
     cdef viterbi_work_t work
-    work.vectors = min(max(shortest // LANES, 1), MAX_VECTORS)
-    work.step = min(shortest, work.vectors * LANES)
+    work.width = min(max(shortest // FRAMES_UNIT, 1), MAX_BLOCK_UNITS) * FRAMES_UNIT
+    work.step = min(shortest, work.width)
     work.wide = chains.max_candidates > 256
-    cdef ptrdiff_t width = work.vectors * LANES
     cdef ptrdiff_t num_blocks = (num_frames + work.step - 1) // work.step
-    cdef ptrdiff_t lines = (longest + FRAMES_BETWEEN_MOVES + LANES * MAX_VECTORS) // 8 + 1
+    cdef ptrdiff_t lines = (longest + FRAMES_BETWEEN_MOVES + FRAMES_UNIT * MAX_BLOCK_UNITS) // 8 + 1
     work.exits_stride = (lines | 1) * 8
     cdef double[::1] exits = _aligned(num_chains * work.exits_stride)
-    cdef double[::1] block = _aligned(num_chains * width)
-    cdef double[::1] entries = _aligned(model.num_beats * width)
-    choice_bytes = np.empty(num_blocks * num_chains * width * (2 if work.wide else 1), dtype=np.uint8)
+    cdef double[::1] block = _aligned(num_chains * work.width)
+    cdef double[::1] entries = _aligned(model.num_beats * work.width)
+    choice_bytes = np.empty(num_blocks * num_chains * work.width * (2 if work.wide else 1), dtype=np.uint8)
     cdef unsigned char[::1] choices = choice_bytes
     work.exits = &exits[0]
     work.block = &block[0]
+    work.entries = &entries[0]
     work.choices = &choices[0]
 
     path_array = np.empty(num_frames, dtype=np.uint32)
@@ -117,6 +128,6 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     cdef ptrdiff_t last_column
     cdef double log_probability
     with nogil:
-        last_column = viterbi_forward(&model, &observations, &work, &log_initial[0], &entries[0])
+        last_column = viterbi_forward(&model, &observations, &work, &log_initial[0], vector_bytes)
         log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
     return path_array, log_probability

@@ -28,14 +28,10 @@
 #pragma GCC diagnostic ignored "-Wpsabi" /* vectors never cross a function boundary: all of these are inlined */
 #endif
 
-#define LANES 8        /* frames in a vector */
-#define MAX_VECTORS 4  /* vectors in a block of frames */
-#define MAX_TOGETHER 4 /* beats carried together, sharing the densities they see */
-
-typedef double values_t __attribute__((vector_size(64)));
-typedef int64_t lanes_t __attribute__((vector_size(64)));
-typedef uint8_t bytes_t __attribute__((vector_size(8)));
-typedef uint16_t words_t __attribute__((vector_size(16)));
+#define FRAMES_UNIT 8     /* a block of frames is this many, or a multiple */
+#define MAX_BLOCK_UNITS 4 /* and at most this multiple */
+#define MAX_GROUP 4       /* vectors of frames side by side */
+#define MAX_TOGETHER 4    /* beats side by side, sharing the densities they see */
 
 typedef struct {
     ptrdiff_t num_beats, num_intervals;
@@ -49,208 +45,63 @@ typedef struct {
 typedef struct {
     ptrdiff_t num_frames;
     ptrdiff_t row_stride;
-    const double *densities;    /* rows; [0] is frame 0; L_max zeros before, L_max + 32 after the frames */
+    const double *densities;    /* rows; [0] is frame 0; L_max zeros before, L_max + a longest block after */
     const int32_t *entry_rows;  /* (num_beats,) row seen by the first state of a beat */
     const int32_t *inside_rows; /* (num_beats,) row seen by the other states within the border; row 0 beyond it */
 } viterbi_observations_t;
 
 typedef struct {
-    ptrdiff_t vectors;      /* vectors in a block */
-    ptrdiff_t step;         /* frames in a block: at most LANES * vectors and at most the shortest interval */
-    ptrdiff_t exits_stride; /* frames held per chain: L_max + LANES * MAX_VECTORS + 1 or more */
+    ptrdiff_t width;        /* frames that a block has room for, a multiple of FRAMES_UNIT */
+    ptrdiff_t step;         /* frames in a block: at most `width`, and at most the shortest interval */
+    ptrdiff_t exits_stride; /* frames held for each chain: at least L_max + width + step */
     double *exits;          /* (chains, exits_stride) */
-    double *block;          /* (chains, LANES * vectors) exits of the frames that a block chooses from */
-    void *choices;          /* (blocks, chains, LANES * vectors) ordinal of the best candidate */
+    double *block;          /* (chains, width) exits that a block of frames chooses from */
+    double *entries;        /* (num_beats, width) */
+    void *choices;          /* (blocks, chains, width) ordinal of the best candidate */
     int wide;               /* choices are uint16 instead of uint8 */
 } viterbi_work_t;
 
-ALLIN1_INLINE values_t load(const double *source) {
-    values_t value;
-    memcpy(&value, source, sizeof value);
-    return value;
-}
+#define VECTOR_BYTES 16
+#define VERSION(name) name##_16
+#define TARGET
+#include "viterbi_forward.h"
+#undef VECTOR_BYTES
+#undef VERSION
+#undef TARGET
 
-ALLIN1_INLINE void store(double *target, values_t value) { memcpy(target, &value, sizeof value); }
+#if defined(__x86_64__)
+#define VECTOR_BYTES 32
+#define VERSION(name) name##_32
+#define TARGET __attribute__((target("arch=x86-64-v3")))
+#include "viterbi_forward.h"
+#undef VECTOR_BYTES
+#undef VERSION
+#undef TARGET
 
-ALLIN1_INLINE values_t spread(double value) {
-    return (values_t){value, value, value, value, value, value, value, value};
-}
+#define VECTOR_BYTES 64
+#define VERSION(name) name##_64
+#define TARGET __attribute__((target("arch=x86-64-v4")))
+#include "viterbi_forward.h"
+#undef VECTOR_BYTES
+#undef VERSION
+#undef TARGET
+#endif
 
-ALLIN1_INLINE values_t pick_value(lanes_t mask, values_t yes, values_t no) {
-    return (values_t)((mask & (lanes_t)yes) | (~mask & (lanes_t)no));
-}
-
-ALLIN1_INLINE lanes_t pick_lane(lanes_t mask, lanes_t yes, lanes_t no) { return (mask & yes) | (~mask & no); }
-
-/* Best candidate of one entry in `vectors` * LANES frames: strict >, in the order of the candidates. */
-ALLIN1_INLINE void choose(ptrdiff_t count, const int32_t *origins, const double *log_transitions,
-                          const double *block, const double *density, ptrdiff_t vectors, double *entry,
-                          void *choices, int wide) {
-    values_t best[MAX_VECTORS], seen[MAX_VECTORS];
-    lanes_t choice[MAX_VECTORS];
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        best[v] = spread(-INFINITY);
-        seen[v] = load(density + v * LANES);
-        choice[v] = (lanes_t){0};
-    }
-    for (ptrdiff_t c = 0; c < count; c++) {
-        const double *exits = block + origins[c] * (vectors * LANES);
-        const values_t log_transition = spread(log_transitions[c]);
-        const lanes_t ordinal = (lanes_t){c, c, c, c, c, c, c, c};
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            const values_t candidate = (load(exits + v * LANES) + log_transition) + seen[v];
-            const lanes_t better = (lanes_t)(candidate > best[v]);
-            best[v] = pick_value(better, candidate, best[v]);
-            choice[v] = pick_lane(better, ordinal, choice[v]);
-        }
-    }
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        store(entry + v * LANES, best[v]);
-        if (wide) {
-            const words_t words = __builtin_convertvector(choice[v], words_t);
-            memcpy((uint16_t *)choices + v * LANES, &words, sizeof words);
-        } else {
-            const bytes_t bytes = __builtin_convertvector(choice[v], bytes_t);
-            memcpy((uint8_t *)choices + v * LANES, &bytes, sizeof bytes);
-        }
-    }
-}
-
-/* Carry the entries of LANES successive frames, for `together` beats at one tempo, to their exits. */
-ALLIN1_INLINE void carry(ptrdiff_t together, ptrdiff_t interval, const int32_t *borders, ptrdiff_t borders_stride,
-                         const double *const *inside, const double *outside, const double *entries,
-                         ptrdiff_t entries_stride, double *exits, ptrdiff_t exits_stride) {
-    values_t value[MAX_TOGETHER];
-    ptrdiff_t common = 1;
-    for (ptrdiff_t b = 0; b < together; b++) {
-        const ptrdiff_t border = borders[b * borders_stride];
-        if (border > common) common = border;
-    }
-    for (ptrdiff_t b = 0; b < together; b++) {
-        const ptrdiff_t border = borders[b * borders_stride];
-        values_t carried = load(entries + b * entries_stride);
-        ptrdiff_t position = 1;
-        for (; position < border; position++) carried += load(inside[b] + position);
-        for (; position < common; position++) carried += load(outside + position);
-        value[b] = carried;
-    }
-    for (ptrdiff_t position = common; position < interval; position++) {
-        const values_t density = load(outside + position);
-        for (ptrdiff_t b = 0; b < together; b++) value[b] += density;
-    }
-    for (ptrdiff_t b = 0; b < together; b++) store(exits + b * exits_stride, value[b]);
-}
-
-/* Entries of all beats at interval j, `vectors` * LANES frames from `frame` on, carried to exits, `held` from there. */
-ALLIN1_INLINE void carry_beats(const viterbi_model_t *model, const viterbi_observations_t *seen, ptrdiff_t j,
-                               ptrdiff_t frame, ptrdiff_t vectors, const double *entries,
-                               ptrdiff_t entries_stride, double *exits, ptrdiff_t exits_stride) {
-    const ptrdiff_t intervals = model->num_intervals;
-    for (ptrdiff_t b = 0; b < model->num_beats; b += MAX_TOGETHER) {
-        const ptrdiff_t left = model->num_beats - b;
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            const ptrdiff_t start = frame + v * LANES;
-            const double *inside[MAX_TOGETHER];
-            for (ptrdiff_t i = 0; i < left && i < MAX_TOGETHER; i++)
-                inside[i] = seen->densities + seen->inside_rows[b + i] * seen->row_stride + start;
-#define CARRY(TOGETHER)                                                                                       \
-    carry(TOGETHER, model->intervals[j], model->borders + b * intervals + j, intervals, inside,               \
-          seen->densities + start, entries + b * entries_stride + v * LANES, entries_stride,                  \
-          exits + b * exits_stride + v * LANES, exits_stride)
-            if (left >= 4) CARRY(4);
-            else if (left == 3) CARRY(3);
-            else if (left == 2) CARRY(2);
-            else CARRY(1);
-#undef CARRY
-        }
-    }
-}
-
-/* All states' initial values, as entries before frame 0. Column 0 of the exits is then frame -1. */
-ALLIN1_INLINE void carry_initial(const viterbi_model_t *model, const viterbi_observations_t *seen,
-                                 const viterbi_work_t *work, const double *initial) {
-    const ptrdiff_t intervals = model->num_intervals;
-    ptrdiff_t first = 0, states = 0;
-    for (ptrdiff_t j = 0; j < intervals; j++) states += model->intervals[j];
-    for (ptrdiff_t j = 0; j < intervals; j++) {
-        const ptrdiff_t interval = model->intervals[j];
-        for (ptrdiff_t done = 0; done < interval; done += LANES) {
-            for (ptrdiff_t b = 0; b < model->num_beats; b += MAX_TOGETHER) {
-                double entries[MAX_TOGETHER][LANES];
-                const double *inside[MAX_TOGETHER];
-                const ptrdiff_t left = model->num_beats - b;
-                const ptrdiff_t start = done - interval;
-                for (ptrdiff_t i = 0; i < left && i < MAX_TOGETHER; i++) {
-                    const double *last = initial + (b + i) * states + first + interval - 1;
-                    for (ptrdiff_t lane = 0; lane < LANES; lane++)
-                        entries[i][lane] = done + lane < interval ? last[-(done + lane)] : -INFINITY;
-                    inside[i] = seen->densities + seen->inside_rows[b + i] * seen->row_stride + start;
-                }
-                for (ptrdiff_t i = 0; i < left && i < MAX_TOGETHER; i++)
-                    carry(1, interval, model->borders + (b + i) * intervals + j, intervals, inside + i,
-                          seen->densities + start, entries[i], LANES,
-                          work->exits + ((b + i) * intervals + j) * work->exits_stride + done,
-                          work->exits_stride);
-            }
-        }
-        first += interval;
-    }
-}
-
-/* One block of frames: choose every entry, carry it to its exit. `column` of the exits is frame - 1. */
-ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_observations_t *seen,
-                                const viterbi_work_t *work, ptrdiff_t frame, ptrdiff_t column, ptrdiff_t vectors,
-                                char *choices, double *entries) {
-    const ptrdiff_t beats = model->num_beats, intervals = model->num_intervals, width = vectors * LANES;
-    const ptrdiff_t bytes = work->wide ? 2 : 1;
-    for (ptrdiff_t chain = 0; chain < beats * intervals; chain++)
-        for (ptrdiff_t v = 0; v < vectors; v++)
-            store(work->block + chain * width + v * LANES,
-                  load(work->exits + chain * work->exits_stride + column + v * LANES));
-    for (ptrdiff_t j = 0; j < intervals; j++) {
-        for (ptrdiff_t b = 0; b < beats; b++) {
-            const ptrdiff_t chain = b * intervals + j, before = (b ? b : beats) - 1;
-            const int64_t offset = model->offsets[chain];
-            choose(model->offsets[chain + 1] - offset, model->origins + offset, model->log_transitions + offset,
-                   work->block + before * intervals * width,
-                   seen->densities + seen->entry_rows[b] * seen->row_stride + frame, vectors, entries + b * width,
-                   choices + chain * width * bytes, work->wide);
-        }
-        carry_beats(model, seen, j, frame, vectors, entries, width,
-                    work->exits + j * work->exits_stride + column + model->intervals[j],
-                    intervals * work->exits_stride);
-    }
-}
-
-/* Run the recursion over all frames; returns the column of the exits that is frame T - 1. */
-ALLIN1_MULTIVERSION
+/* Run the recursion with vectors of `vector_bytes`, which this processor must have. */
 static ptrdiff_t viterbi_forward(const viterbi_model_t *model, const viterbi_observations_t *seen,
-                                 const viterbi_work_t *work, const double *initial, double *entries) {
-    const ptrdiff_t chains = model->num_beats * model->num_intervals;
-    const ptrdiff_t longest = model->intervals[model->num_intervals - 1];
-    const ptrdiff_t held = longest + LANES * MAX_VECTORS; /* columns in use after `column` */
-    const ptrdiff_t bytes = work->wide ? 2 : 1;
-    ptrdiff_t column = 0;
-    char *choices = work->choices;
-    carry_initial(model, seen, work, initial);
-    for (ptrdiff_t frame = 0;; frame += work->step) {
-        if (column + held > work->exits_stride) { /* out of columns: move those in use to the front */
-            for (ptrdiff_t chain = 0; chain < chains; chain++) {
-                double *row = work->exits + chain * work->exits_stride;
-                memmove(row, row + column, (size_t)(longest + LANES) * sizeof *row);
-            }
-            column = 0;
-        }
-        switch (work->vectors) {
-        case 1: decode_block(model, seen, work, frame, column, 1, choices, entries); break;
-        case 2: decode_block(model, seen, work, frame, column, 2, choices, entries); break;
-        case 3: decode_block(model, seen, work, frame, column, 3, choices, entries); break;
-        default: decode_block(model, seen, work, frame, column, 4, choices, entries); break;
-        }
-        if (frame + work->step >= seen->num_frames) return column + seen->num_frames - frame;
-        column += work->step;
-        choices += chains * work->vectors * LANES * bytes;
-    }
+                                 const viterbi_work_t *work, const double *initial, int vector_bytes) {
+#if defined(__x86_64__)
+    if (vector_bytes == 64) return forward_64(model, seen, work, initial);
+    if (vector_bytes == 32) return forward_32(model, seen, work, initial);
+#endif
+    (void)vector_bytes;
+    return forward_16(model, seen, work, initial);
+}
+
+/* Bytes of the widest vectors that this processor has and this file was compiled for. */
+static int viterbi_vector_bytes(void) {
+    const char *set = allin1_instruction_set();
+    return strcmp(set, "AVX-512") == 0 ? 64 : strcmp(set, "AVX2") == 0 ? 32 : 16;
 }
 
 /* The best last state (the first of equals, in the order of the states) and the path that led there.
@@ -258,7 +109,6 @@ static ptrdiff_t viterbi_forward(const viterbi_model_t *model, const viterbi_obs
 static double viterbi_backtrack(const viterbi_model_t *model, const viterbi_observations_t *seen,
                                 const viterbi_work_t *work, ptrdiff_t last_column, uint32_t *path) {
     const ptrdiff_t beats = model->num_beats, intervals = model->num_intervals, chains = beats * intervals;
-    const ptrdiff_t width = work->vectors * LANES;
     ptrdiff_t best_chain = 0, position = 0, states = 0, first = 0;
     double best = -INFINITY;
     for (ptrdiff_t chain = 0; chain < chains; chain++) {
@@ -282,7 +132,7 @@ static double viterbi_backtrack(const viterbi_model_t *model, const viterbi_obse
         if (frame < 0) return best;
         path[frame] = (uint32_t)first;
         const ptrdiff_t chain = beat * intervals + j;
-        const ptrdiff_t at = ((frame / work->step) * chains + chain) * width + frame % work->step;
+        const ptrdiff_t at = ((frame / work->step) * chains + chain) * work->width + frame % work->step;
         const ptrdiff_t ordinal =
             work->wide ? ((const uint16_t *)work->choices)[at] : ((const uint8_t *)work->choices)[at];
         j = model->origins[model->offsets[chain] + ordinal];

@@ -2,8 +2,8 @@
 
     python -m bench.baseline --reason "the decoder carries entries from beat to beat"
 
-takes the rows of reports/bench.json over into bench/baseline.json, for this machine, and adds the reason to the
-file's history. Rows of other machines stay.
+takes the rows of reports/bench.json over into bench/baseline.json, for this machine, measures what the gate compares
+with (short ratios, memory, instruction counts), and adds the reason to the file's history. Rows of other machines stay.
 """
 
 from __future__ import annotations
@@ -135,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--reason", required=True, help="why the figures may change")
     parser.add_argument("--from", dest="source", type=Path, default=Path("reports/bench.json"))
     options = parser.parse_args(arguments)
+    from bench import gate  # which reads this module's baseline
+
     try:
         records = read_records(options.source)
         measured = json.loads(options.source.read_text(encoding="utf-8")).get("source")
@@ -142,7 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"{options.source}: measured on another state of allin1_core; run `make bench` again"
             )
-        update(records, options.reason)
+        bars = gate.read_bars()
+        print("baseline: measuring what the gate compares with, about two minutes", flush=True)
+        update(records, options.reason, gate=gate.measure_baseline(bars.rows, bars.rounds))
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1

@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,39 @@ def pinned_threads(threads: int) -> Iterator[int]:
                 torch.set_num_threads(before)
 
 
-def load_average() -> float | None:
-    """Processes that wanted a core over the last minute, or None where the system does not say."""
-    try:
-        return os.getloadavg()[0]
-    except (OSError, AttributeError):
-        return None
+class OtherLoad:
+    """How many cores other processes kept busy while the block ran, on the cores that this process may use.
+
+    Two threads that have to share a core with somebody else are slower for no fault of theirs: a measurement that
+    needs more cores than were free says nothing.
+
+    Attributes
+    ----------
+    cores : float
+        Set when the block ends; 0 where the system does not tell.
+    """
+
+    def __init__(self) -> None:
+        self.cores = 0.0
+
+    def __enter__(self) -> OtherLoad:
+        self._busy, self._own, self._start = _busy_seconds(), time.process_time(), time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        elapsed = time.perf_counter() - self._start
+        own = time.process_time() - self._own
+        if elapsed > 0:
+            self.cores = max(0.0, (_busy_seconds() - self._busy - own) / elapsed)
+
+
+def _busy_seconds() -> float:
+    """CPU seconds that anybody has spent on the cores of this process since the system started."""
+    import psutil
+
+    per_core = psutil.cpu_times(percpu=True)
+    if hasattr(os, "sched_getaffinity"):
+        usable = os.sched_getaffinity(0)
+        per_core = [times for core, times in enumerate(per_core) if core in usable]
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is part of user time
+    return sum(getattr(times, field) for times in per_core for field in times._fields if field not in idle)

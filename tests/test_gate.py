@@ -1,0 +1,330 @@
+"""The gate fails where it must, and passes on an unchanged tree while another process keeps a core busy."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from bench import baseline, gate
+from bench.gate_cases import Case, decoder_case, madmom_is_installed, our_decoder, spectrogram_case
+from bench.gate_checks import (
+    Timing,
+    Verdict,
+    check_decoder,
+    check_difference,
+    check_f_measures,
+    check_import,
+    check_memory,
+    check_ratio,
+    check_spectrogram_difference,
+    check_what_runs,
+    compute_spectrogram,
+    peak_mebibytes,
+    time_case,
+)
+from bench.instructions import KERNELS, count_instructions, valgrind_is_installed
+from bench.paired import Ratio
+from bench.records import BenchRecord
+from bench.tracks import SAMPLE_RATE, default_track
+
+ROUNDS = 9
+
+needs_oracle = pytest.mark.skipif(
+    not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
+)
+
+
+def slowed(call: Callable[[], Any], factor: float) -> Callable[[], Any]:
+    """The call, taking `factor` times as long."""
+
+    def slow() -> Any:
+        start = time.perf_counter()
+        output = call()
+        end = start + factor * (time.perf_counter() - start)
+        while time.perf_counter() < end:
+            pass
+        return output
+
+    return slow
+
+
+def short_cases() -> list[Case]:
+    """The gate's speed rows, shortened: one thread, a few seconds of audio."""
+    return [
+        spectrogram_case("numpy", "exact", threads=1, seconds=5),
+        spectrogram_case("torch", "exact", threads=1, seconds=5),
+        decoder_case("cython", threads=1, seconds=15),
+    ]
+
+
+@pytest.fixture
+def busy_core() -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@needs_oracle
+@pytest.mark.parametrize("index", range(3))
+def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
+    case = short_cases()[index]
+    bar = time_case(case, ROUNDS).ratio.median / gate.read_bars().max_slowdown
+    slow = dataclasses.replace(case, candidate=slowed(case.candidate, 1.3))
+    verdict = check_ratio(slow, bar, rounds=ROUNDS, check="ratio")
+    assert verdict.passed is not True, verdict
+    assert ", then " in verdict.measured  # it was given a second chance
+    assert verdict.row == case.key
+    assert f"{bar:.3g}x" in verdict.asked
+
+
+@needs_oracle
+@pytest.mark.usefixtures("busy_core")
+@pytest.mark.parametrize("repetition", range(3))
+def test_an_unchanged_tree_passes_beside_a_busy_core(repetition: int) -> None:
+    slowdown = gate.read_bars().max_slowdown
+    for case in short_cases():
+        bar = time_case(case, ROUNDS).ratio.median / slowdown
+        verdict = check_ratio(case, bar, rounds=ROUNDS, check="ratio")
+        assert verdict.passed is not False, verdict
+
+
+def test_a_loss_counts_only_if_there_were_cores_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("stage", "backend", "exact", 2, int, int, lambda *_: 0.0, "oracle")
+    slow = Timing(Ratio(2.0, 1.9, 2.1, 9), 0.0, busy_elsewhere=0.9)
+    monkeypatch.setattr("bench.gate_checks.usable_cores", lambda: 2)
+    monkeypatch.setattr("bench.gate_checks.time_case", lambda *_: slow)
+    verdict = check_ratio(case, 5.0, rounds=3, check="ratio")
+    assert verdict.passed is None
+    assert "other processes kept 0.9 cores busy" in verdict.measured
+    quiet = dataclasses.replace(slow, busy_elsewhere=0.05)
+    assert check_ratio(case, 5.0, rounds=3, check="ratio", first=quiet).passed is False
+    alone = dataclasses.replace(case, threads=1)
+    assert check_ratio(alone, 5.0, rounds=3, check="ratio").passed is False
+    assert check_ratio(case, 1.8, rounds=3, check="ratio").passed is True
+
+
+@needs_oracle
+def test_a_backend_wrong_by_2e_6_in_one_value_fails() -> None:
+    def wrong(stems: np.ndarray) -> np.ndarray:
+        output = compute_spectrogram(stems, "numpy", "exact")
+        output[0, output.shape[1] // 2, 40] += 2e-6
+        return output
+
+    verdict = check_spectrogram_difference("numpy", "exact", 1e-6, wrong)
+    assert verdict.passed is False
+    assert verdict.measured.startswith("2")
+    assert verdict.measured.endswith("e-06")
+    assert check_spectrogram_difference("numpy", "exact", 0.0).passed is True
+
+
+@needs_oracle
+def test_a_decoder_that_misses_one_beat_fails() -> None:
+    right = our_decoder("cython")
+    calls = []
+
+    def careless(activations: np.ndarray) -> np.ndarray:
+        beats = np.asarray(right(activations))
+        calls.append(len(beats))
+        return np.delete(beats, len(beats) // 2, axis=0) if len(calls) == 3 else beats
+
+    verdict = check_decoder("cython", careless)
+    assert verdict.passed is False
+    assert verdict.measured == "7 of 8 (88%)"
+    assert check_decoder("cython").passed is True
+
+
+def test_a_silently_substituted_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_what_runs("spectrogram", "torch").passed is True
+    table = {stage: dict(rows) for stage, rows in backends._BACKENDS.items()}
+    numpy_target = table["spectrogram"]["numpy"].target
+    table["spectrogram"]["torch"] = dataclasses.replace(table["spectrogram"]["torch"], target=numpy_target)
+    monkeypatch.setattr(backends, "_BACKENDS", table)
+    verdict = check_what_runs("spectrogram", "torch")
+    assert verdict.passed is False
+    assert "numpy" in verdict.measured
+
+
+def test_a_fallback_inside_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name and the module are right, and yet numpy did the work."""
+    from allin1_core.spectrogram import numpy_backend, torch_backend
+
+    def fall_back(*arguments: Any, **keywords: Any) -> np.ndarray:
+        return np.asarray(numpy_backend.log_spectrogram(*arguments, **keywords))
+
+    monkeypatch.setattr(torch_backend, "log_spectrogram", fall_back)
+    verdict = check_what_runs("spectrogram", "torch")
+    assert verdict.passed is False
+    assert verdict.measured == "torch, numpy, allin1_core.spectrogram.torch_backend"
+
+
+def test_a_choice_that_was_replaced_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = backends.choose
+
+    def lenient(stage: str, backend: str = "auto", **options: Any) -> Any:
+        return choose(stage, "numpy" if backend == "cython" else backend, **options)
+
+    monkeypatch.setattr(backends, "choose", lenient)
+    verdict = check_what_runs("decoder", "cython")
+    assert verdict.passed is False
+    assert "numpy" in verdict.measured
+
+
+def allocate(mebibytes: int) -> np.ndarray:
+    return np.ones(mebibytes * 2**17)
+
+
+def test_memory_doubled_fails() -> None:
+    before = peak_mebibytes(allocate, (100,), (1,))
+    assert before == pytest.approx(100, abs=4)
+    bar = before * gate.read_bars().max_memory_growth
+    assert check_memory("row", allocate, (100,), (1,), bar).passed is True
+    doubled = check_memory("row", allocate, (200,), (1,), bar)
+    assert doubled.passed is False
+    assert doubled.measured == "200 MiB"
+
+
+def test_imports_are_held_to_their_time_and_company() -> None:
+    assert [verdict.passed for verdict in check_import(0.3, ["torch", "mlx"])] == [True, True]
+    slow, company = check_import(1e-9, ["sys"])
+    assert slow.passed is False
+    assert company.passed is False
+    assert company.measured == "sys"
+
+
+def test_f_measures() -> None:
+    measured = {"song": {"beats": 0.99, "downbeats": 0.5}}
+    good, bad, absent = check_f_measures(
+        measured, {"song": {"beats": 0.98, "downbeats": 0.6}, "other": {"beats": 0.5}}
+    )
+    assert (good.passed, bad.passed, absent.passed) == (True, False, False)
+    assert absent.measured == "not measured"
+
+
+@pytest.mark.skipif(not valgrind_is_installed(), reason="valgrind is not installed")
+def test_instruction_counts_repeat() -> None:
+    counts = [count_instructions(next(iter(KERNELS))) for _ in range(2)]
+    assert counts[0] > 1_000_000
+    assert abs(counts[0] - counts[1]) < 0.001 * counts[0]
+
+
+def test_more_instructions_than_the_baseline_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = next(iter(KERNELS))
+    monkeypatch.setattr("bench.instructions.count_instructions", lambda _: 104)
+    monkeypatch.setattr("bench.instructions.compiler", lambda: "cc 12")
+    bars = gate.read_bars()
+    (verdict,) = gate.judge_instructions(bars, {"instructions": {"compiler": "cc 12", kernel: 100}})
+    assert verdict.passed is False
+    assert (verdict.measured, verdict.asked) == ("104", "at most 103")
+    assert list(gate.judge_instructions(bars, {"instructions": {"compiler": "cc 13", kernel: 100}})) == []
+
+
+def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
+    return BenchRecord(
+        "spectrogram", "numpy", "cpu", "exact", "", "madmom", "song", 195.5, gate.usable_cores(),
+        [1.0, 1.01, 0.99], [ratio, ratio * 1.01, ratio * 0.99], "bit-identical", agrees, memory,
+    )  # fmt: skip
+
+
+def test_a_bench_row_that_does_not_agree_is_no_proof_of_speed() -> None:
+    row = gate.Row("spectrogram", "numpy", "exact", min_ratio=2.0)
+    assert gate.proof(row, [record(3.0)], gate.usable_cores()) is not None
+    assert gate.proof(row, [record(3.0, agrees=False)], gate.usable_cores()) is None
+    assert gate.proof(row, [record(1.9)], gate.usable_cores()) is None
+    assert gate.proof(row, [record(3.0), record(1.9)], gate.usable_cores()) is None
+
+
+def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.report import write_bench_report
+
+    write_bench_report([record(3.0)], tmp_path)
+    assert len(gate.fresh_records(tmp_path)) == 1
+    monkeypatch.setattr(gate, "source_digest", lambda: "another")
+    with pytest.raises(ValueError, match=r"bench\.json: measured on another state of allin1_core"):
+        gate.fresh_records(tmp_path)
+
+
+def test_the_command_names_the_row_that_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdicts = [
+        Verdict("import allin1_core", "time", "0.1 s", "at most 0.3 s", True),
+        Verdict("decoder/cython", "identical beats and positions", "7 of 8 (88%)", "100%", False),
+        Verdict("network/fused/exact/2 threads", "ratio", "5.0x (4.0-9.0)", "at least 6x", None),
+    ]
+    monkeypatch.setattr(gate, "judge", lambda *_: verdicts)
+    assert gate.main([]) == 1
+    captured = capsys.readouterr()
+    assert (
+        "gate: FAILED decoder/cython: identical beats and positions measured 7 of 8 (88%), asked 100%"
+        in captured.err
+    )
+    assert "1 of 3 rows hold, 1 failed, 1 unclear" in captured.err
+    assert captured.out.count("FAILED") == 1
+    monkeypatch.setattr(gate, "judge", lambda *_: verdicts[:1])
+    assert gate.main([]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("min_ratio", "min_ration"), ("max_slowdown", "max_slow"), ("[import]", "[imports]")]
+)
+def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "gate.toml"
+    path.write_text(gate.BARS.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"gate\.toml"):
+        gate.read_bars(path)
+
+
+def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    baseline.update([record(3.0)], "first", path, gate={"ratios": {"a": 2.0}})
+    baseline.update([record(4.0, memory=2**20)], "  faster now ", path, gate={"ratios": {"a": 3.0}})
+    content = baseline.read_baseline(path)
+    assert [entry["reason"] for entry in content["history"]] == ["first", "faster now"]
+    assert baseline.section_here("gate", path) == {"ratios": {"a": 3.0}}
+    (row,) = baseline.rows_here(path).values()
+    assert row.ratio == pytest.approx(4.0, rel=0.02)
+    assert row.peak_memory_bytes == 2**20
+    (change,) = baseline.changes([record(2.0)], baseline.rows_here(path))
+    assert change[1] == row.ratio
+
+
+@pytest.mark.parametrize(
+    ("reason", "records", "words"),
+    [
+        (" ", [record(3.0)], "say why"),
+        ("because", [], "none; run `make bench`"),
+        ("because", [record(3.0, agrees=False)], "did not agree with the reference"),
+    ],
+)
+def test_a_baseline_wants_a_reason_and_figures_that_agree(
+    reason: str, records: list[BenchRecord], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        baseline.update(records, reason, tmp_path / "baseline.json")
+    assert not (tmp_path / "baseline.json").exists()
+
+
+def test_differences_are_told_apart() -> None:
+    assert check_difference("row", 0.0, 0.0).measured == "bit-identical"
+    assert check_difference("row", 1e-9, 0.0).passed is False
+    assert check_difference("row", float("inf"), 1.0).passed is False
+
+
+def test_peak_memory_wants_a_function_with_a_name() -> None:
+    with pytest.raises(ValueError, match="expected a function at the top level"):
+        peak_mebibytes(lambda: None, (), ())
+    with pytest.raises(RuntimeError, match="failed in the child"):
+        peak_mebibytes(allocate, ("many",), ())
+    assert default_track().lasting(1).stems.shape == (4, SAMPLE_RATE)

@@ -6,12 +6,22 @@ CONSTRAINTS := .ci/constraints.txt
 ROUNDS ?= 7
 SOURCES := $(wildcard allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
-.PHONY: parity bench parity-full gate sanitize lint clean help
+# BACKEND=module:function runs the parity cases against that implementation alone; STAGE says what it implements.
+BACKEND ?=
+STAGE ?= spectrogram
+# FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
+FROM ?=
+
+.PHONY: parity bench parity-full gate baseline peers readme sanitize lint clean help
 
 help:
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate.toml)"
+	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
+	@echo "make peers        installs other projects, to be timed beside ours by make bench"
+	@echo "make readme       copies the summary of the last bench run into README.md"
+	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
 	@echo "make parity-full  the long checks too"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 
@@ -27,13 +37,37 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+ifeq ($(BACKEND),)
 parity: lint
 	$(BIN)/python -m pytest tests parity --parity-report reports
 	@echo "parity report: reports/parity.md"
+else
+parity: $(VENV)/.installed
+	$(BIN)/python -m pytest parity --backend $(BACKEND) --backend-stage $(STAGE) \
+		--parity-report reports/$(subst :,.,$(BACKEND))
+	@echo "parity report: reports/$(subst :,.,$(BACKEND))/parity.md"
+endif
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m pytest bench --rounds $(ROUNDS) --bench-report reports
-	@echo "bench report: reports/bench.md"
+	mkdir -p reports
+	$(BIN)/python -m pytest bench --rounds $(ROUNDS) --bench-report reports \
+		--benchmark-json=reports/.benchmark.json.part
+	mv reports/.benchmark.json.part reports/benchmark.json
+	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
+
+gate: $(VENV)/.installed
+	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
+
+baseline: $(VENV)/.installed
+	$(BIN)/python -m bench.baseline --reason "$(REASON)"
+
+readme: $(VENV)/.installed
+	$(BIN)/python -m bench.readme
+
+# all-in-one-infer without its dependencies: its network needs none of what it declares beyond these.
+peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[peers]'
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps all-in-one-infer
 
 sanitize: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m hard_use.sanitize

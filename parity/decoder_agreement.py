@@ -1,0 +1,167 @@
+"""How well a decoding agrees with the oracle's, and how well it fits annotated beats."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+
+from allin1_core.dbn import threshold_activations
+
+Paths = list[tuple[np.ndarray, float]]
+
+_TOLERANCE = 0.07  # seconds, mir_eval's default for beats
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """A decoding compared with the oracle's.
+
+    Attributes
+    ----------
+    identical_path : bool
+        Every state of every frame, for every bar length; True where neither gives paths.
+    num_frames : int
+        Frames compared, over all bar lengths.
+    frames_different : int
+    log_probability_difference : float
+        The largest over the bar lengths; 0 only if all are equal bit for bit, -inf included.
+    beats_matched, num_beats : int
+        Rows of time and position that are exactly the oracle's, and how many the oracle has.
+    identical_beats : bool
+        Whether all rows are, with none to spare.
+    f_measure : float
+        Of the beat times, with the oracle's as reference (mir_eval, 70 ms); 1 if neither has beats.
+    """
+
+    identical_path: bool
+    num_frames: int
+    frames_different: int
+    log_probability_difference: float
+    beats_matched: int
+    num_beats: int
+    identical_beats: bool
+    f_measure: float
+
+    @property
+    def identical(self) -> bool:
+        """Same states, same log probabilities, same beats."""
+        return self.identical_path and self.log_probability_difference == 0 and self.identical_beats
+
+    def measures(self) -> dict[str, Any]:
+        """The fields, JSON-ready."""
+        return dataclasses.asdict(self)
+
+
+def compare(paths: Paths, beats: np.ndarray, oracle_paths: Paths, oracle_beats: np.ndarray) -> Agreement:
+    """Compare a decoding with the oracle's.
+
+    Parameters
+    ----------
+    paths, oracle_paths : list of (path, log_probability)
+        One for each bar length; both empty if only beats are compared.
+    beats, oracle_beats : (num_beats, 2) or (num_beats,)
+        Times in seconds, and positions if there is a second column.
+    """
+    assert len(paths) == len(oracle_paths), (len(paths), len(oracle_paths))
+    frames = [
+        _frames_different(path, expected)
+        for (path, _), (expected, _) in zip(paths, oracle_paths, strict=True)
+    ]
+    differences = [
+        _difference(found, expected) for (_, found), (_, expected) in zip(paths, oracle_paths, strict=True)
+    ]
+    rows = {tuple(np.atleast_1d(row)) for row in beats}
+    return Agreement(
+        identical_path=sum(frames) == 0,
+        num_frames=sum(len(expected) for expected, _ in oracle_paths),
+        frames_different=sum(frames),
+        log_probability_difference=max(differences, default=0.0),
+        beats_matched=sum(tuple(np.atleast_1d(row)) in rows for row in oracle_beats),
+        num_beats=len(oracle_beats),
+        identical_beats=bool(np.array_equal(beats, oracle_beats)),
+        f_measure=f_measure(_times(oracle_beats), _times(beats)),
+    )
+
+
+def decode_all(decoder: Any, activations: np.ndarray) -> tuple[np.ndarray, Paths]:
+    """Beats of a decoder, and path and log probability for each of its bar lengths.
+
+    Parameters
+    ----------
+    decoder : callable
+        See `allin1_core.dbn.load_decoder`. One without `hmms` gives beats only.
+    activations : (num_frames, 2) or (num_frames,)
+    """
+    if hasattr(decoder, "decode_all"):
+        beats, paths = decoder.decode_all(activations)
+        return np.asarray(beats), list(paths)
+    beats = np.asarray(decoder(activations))
+    models = getattr(decoder, "hmms", None) or [model for model in [getattr(decoder, "hmm", None)] if model]
+    threshold = getattr(decoder, "threshold", 0)
+    kept = threshold_activations(activations, threshold)[0] if threshold else activations
+    if not kept.any():
+        return beats, []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no path", RuntimeWarning)
+        return beats, [_viterbi(model, kept, decoder) for model in models]
+
+
+def _viterbi(model: Any, activations: np.ndarray, decoder: Any) -> tuple[np.ndarray, float]:
+    choice = getattr(decoder, "choice", None)  # ours: the kernel that was asked for
+    found = model.viterbi(activations, backend=choice.backend) if choice else model.viterbi(activations)
+    return np.asarray(found[0]), float(found[1])
+
+
+def _frames_different(path: np.ndarray, expected: np.ndarray) -> int:
+    if len(path) != len(expected):
+        return max(len(path), len(expected))
+    return int(np.count_nonzero(path != expected))
+
+
+def _difference(found: float, expected: float) -> float:
+    return 0.0 if found == expected else abs(found - expected)
+
+
+def _times(beats: np.ndarray) -> np.ndarray:
+    return beats[:, 0] if beats.ndim == 2 else beats
+
+
+def f_measure(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """F-measure of beat times in seconds, without mir_eval's cut of the first five; 1 if both are empty."""
+    if len(reference) == 0 or len(estimate) == 0:
+        return float(len(reference) == len(estimate))
+    import mir_eval
+
+    return float(mir_eval.beat.f_measure(reference, estimate, f_measure_threshold=_TOLERANCE))
+
+
+def against_annotations(times: np.ndarray, downbeats: np.ndarray, beats: np.ndarray) -> dict[str, float]:
+    """Scores of decoded beats against annotated ones, as mir_eval counts them (from five seconds on).
+
+    Parameters
+    ----------
+    times, downbeats : (num_beats,), (num_downbeats,)
+        Annotated, in seconds.
+    beats : (num_beats, 2)
+        Decoded times in seconds and positions in the bar.
+
+    Returns
+    -------
+    dict
+        ``f_measure``, ``cmlt``, ``amlt``, ``downbeat_f_measure``.
+    """
+    import mir_eval
+
+    reference = mir_eval.beat.trim_beats(times)
+    estimate = mir_eval.beat.trim_beats(beats[:, 0])
+    _, cmlt, _, amlt = mir_eval.beat.continuity(reference, estimate)
+    first = mir_eval.beat.trim_beats(beats[beats[:, 1] == 1, 0])
+    return {
+        "f_measure": f_measure(reference, estimate),
+        "cmlt": float(cmlt),
+        "amlt": float(amlt),
+        "downbeat_f_measure": f_measure(mir_eval.beat.trim_beats(downbeats), first),
+    }

@@ -1,0 +1,132 @@
+"""madmom's decoder, as an oracle and as a decoder backend (``parity.oracles.madmom_dbn:make_decoder``)."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.oracles.madmom_import import import_madmom, madmom_version
+
+
+def oracle_name() -> str:
+    """For records: "madmom 0.17.post1"."""
+    return f"madmom {madmom_version()}"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """madmom lets numpy warn about every logarithm of 0, and warns where it finds no path."""
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "-inf log probability", RuntimeWarning)
+        yield
+
+
+class _Model:
+    """One of madmom's hidden Markov models, silent."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.transition_model = model.transition_model
+        self.observation_model = model.observation_model
+
+    def viterbi(self, observations: np.ndarray) -> tuple[np.ndarray, float]:
+        with quiet():
+            path, log_probability = self.model.viterbi(observations)
+        return path, float(log_probability)
+
+
+class _Recorder:
+    """Stands in for a model while a processor decodes with it, and keeps what it found."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.found: tuple[np.ndarray, float] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def viterbi(self, observations: np.ndarray) -> tuple[np.ndarray, float]:
+        path, log_probability = self.model.viterbi(observations)
+        self.found = (path, float(log_probability))
+        return path, log_probability
+
+
+class _Processor:
+    """One of madmom's processors, silent, with the models that it decodes by."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self.several = hasattr(processor, "hmms")
+        self.hmms = [_Model(model) for model in (processor.hmms if self.several else [processor.hmm])]
+
+    def __call__(self, activations: np.ndarray) -> np.ndarray:
+        with quiet():
+            return np.asarray(self.processor(activations))
+
+    def decode_all(self, activations: np.ndarray) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
+        """Beats, and path and log probability for every bar length, from one decoding; no paths if it ended early."""
+        recorders = [_Recorder(model.model) for model in self.hmms]
+        try:
+            self._use(recorders)
+            beats = self(activations)
+        finally:
+            self._use([model.model for model in self.hmms])
+        return beats, [recorder.found for recorder in recorders if recorder.found is not None]
+
+    def _use(self, models: list[Any]) -> None:
+        if self.several:
+            self.processor.hmms = models
+        else:
+            self.processor.hmm = models[0]
+
+
+def make_decoder(**parameters: Any) -> _Processor:
+    """madmom's DBNDownBeatTrackingProcessor with these parameters."""
+    import_madmom()
+    from madmom.features.downbeats import DBNDownBeatTrackingProcessor
+
+    return _Processor(DBNDownBeatTrackingProcessor(**parameters))
+
+
+def make_beat_decoder(**parameters: Any) -> _Processor:
+    """madmom's DBNBeatTrackingProcessor with these parameters."""
+    import_madmom()
+    from madmom.features.beats import DBNBeatTrackingProcessor
+
+    return _Processor(DBNBeatTrackingProcessor(**parameters))
+
+
+def bar_model(
+    num_beats: int,
+    min_interval: float,
+    max_interval: float,
+    num_intervals: int | None,
+    transition_lambda: Any,
+    observation_lambda: int,
+) -> _Model:
+    """madmom's model of a bar, from its parts: the way to one lambda for each beat."""
+    import_madmom()
+    from madmom.features import beats_hmm
+    from madmom.ml.hmm import HiddenMarkovModel
+
+    space = beats_hmm.BarStateSpace(num_beats, min_interval, max_interval, num_intervals)
+    return _Model(
+        HiddenMarkovModel(
+            beats_hmm.BarTransitionModel(space, transition_lambda),
+            beats_hmm.RNNDownBeatTrackingObservationModel(space, observation_lambda),
+        )
+    )
+
+
+def downbeat_activations(signal: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
+    """What madmom's RNNDownBeatProcessor makes of a mono signal, ``float32 (num_frames, 2)`` at 100 frames a second."""
+    import_madmom()
+    from madmom.audio.signal import Signal
+    from madmom.features.downbeats import RNNDownBeatProcessor
+
+    with quiet():
+        return np.asarray(RNNDownBeatProcessor()(Signal(signal, sample_rate=sample_rate, num_channels=1)))

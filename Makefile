@@ -48,6 +48,10 @@ parity: $(VENV)/.installed
 	@echo "parity report: reports/$(subst :,.,$(BACKEND))/parity.md"
 endif
 
+parity-full: lint
+	$(BIN)/python -m pytest tests parity --full --parity-report reports
+	@echo "parity report: reports/parity.md"
+
 bench: $(VENV)/.installed
 	mkdir -p reports
 	$(BIN)/python -m pytest bench --rounds $(ROUNDS) --bench-report reports \

@@ -38,10 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--full"):
-        long = [item for item in items if item.get_closest_marker("full")]
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
-        config.hook.pytest_deselected(items=long)
+    named = foreign.any_requested()
+
+    def wanted(item: pytest.Item) -> bool:
+        if item.get_closest_marker("full") and not config.getoption("--full"):
+            return False
+        # With --backend, only what runs that implementation: the lists of backends put its name into the test's.
+        return named is None or f"[{named}" in item.nodeid or f"-{named}" in item.nodeid
+
+    config.hook.pytest_deselected(items=[item for item in items if not wanted(item)])
+    items[:] = [item for item in items if wanted(item)]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,6 +60,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     progress = Progress(names, rounds, read_durations(folder / "bench.json", DURATIONS))
     session.config.stash[_PROGRESS] = progress
     _say(session.config, f"\n{progress.announcement()}")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, object]) -> None:
+    """The kept JSON describes the machine, and does not name it."""
+    machine_info.pop("node", None)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -257,9 +257,11 @@ def backends(stage: str) -> dict[str, Backend]:
         raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(_BACKENDS)}")
     found = dict(_BACKENDS[stage])
     for entry in importlib.metadata.entry_points(group=f"allin1_core.{stage}"):
-        if entry.name not in found:
-            distribution = entry.dist.name if entry.dist else entry.module
-            found[entry.name] = _foreign(stage, entry.name, entry.value, distribution)
+        distribution = entry.dist.name if entry.dist else entry.module
+        row = _foreign(stage, entry.name, entry.value, distribution)
+        # Our own entry point leads to the oracle in parity/, which a checkout has and a wheel has not.
+        if entry.name not in found and (row.installed or distribution != "allin1-core"):
+            found[entry.name] = row
     return found
 
 

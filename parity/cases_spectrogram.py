@@ -1,0 +1,208 @@
+"""What the log spectrogram is compared on: one table of inputs, and one list of implementations.
+
+Music is every stem of every shared track, in both sample types, and one track resampled to other rates. The rest
+is made to be hard: full-scale tones (whose loudest bin drowns the quietest), square waves, noise, clipping,
+impulses, silence, and lengths around a hop and a frame.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from allin1_core import backends
+from allin1_core.spectrogram.bounds import Bound, declared_bound
+from parity import foreign
+from parity.shared import STEMS, read_stems, shared_folder, tracks
+
+SAMPLE_RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 88200, 96000)
+LENGTHS = (0, 1, 100, 440, 441, 442, 2047, 2048, 2049)
+DTYPES = ("int16", "float32")
+_SECONDS = 1.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One input.
+
+    Attributes
+    ----------
+    name : str
+    kind : str
+        ``music``, ``signal`` or ``length``.
+    dtype : str
+        ``int16`` or ``float32``.
+    sample_rate : int
+        Samples per second.
+    stems : tuple of str
+        What each row is called in messages.
+    make : callable
+        Gives the input, ``(num_stems, num_samples)``.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    sample_rate: int
+    stems: tuple[str, ...]
+    make: Callable[[], npt.NDArray]
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.dtype}, {self.sample_rate} Hz"
+
+    def samples(self) -> npt.NDArray:
+        """The input in the case's type, read-only: an implementation that writes to it fails."""
+        array = self.make()
+        if self.dtype == "float32" and array.dtype == np.int16:
+            array = (array / 32768.0).astype(np.float32)
+        array = np.ascontiguousarray(array)
+        array.setflags(write=False)
+        return array
+
+    def allowed(self, bound: Bound) -> float:
+        """The part of a declared bound that this input is held to."""
+        return bound.music if self.kind == "music" else bound.anything
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """A backend with its precision and device, and the bound it declares."""
+
+    backend: str
+    precision: str
+    device: str | None = None
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.backend, self.precision, self.device) if part)
+
+    @property
+    def bound(self) -> Bound:
+        return declared_bound(self.backend, self.precision)
+
+
+def spectrogram_backends() -> list[Implementation]:
+    """What the cases run against: each installed backend on each of its devices here, or the one asked for."""
+    named = foreign.requested("spectrogram")
+    if named is not None:
+        return [Implementation(named, "exact")]
+    return [
+        Implementation(backend, precision, device)
+        for backend, device in [
+            ("numpy", None),
+            *(("torch", device) for device in _torch_devices()),
+            *([("mlx", None)] if backends.get("spectrogram", "mlx").installed else []),
+        ]
+        for precision in backends.PRECISIONS
+    ]
+
+
+def _torch_devices() -> list[str]:
+    if not backends.get("spectrogram", "torch").installed:
+        return []
+    import torch
+
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return ["cpu", *(name for name, here in present.items() if here)]
+
+
+def spectrogram_cases() -> list[Case]:
+    """Every input, those that need the shared reference material only where it is."""
+    return [*_music_cases(), *_signal_cases(), *_length_cases()]
+
+
+def _music_cases() -> list[Case]:
+    cases = [
+        Case(track, "music", dtype, 44100, STEMS, functools.partial(read_stems, track))
+        for track in tracks()
+        for dtype in DTYPES
+    ]
+    if shared_folder() is not None:
+        cases += [
+            Case("jaxius, resampled", "music", "int16", rate, STEMS, functools.partial(_resampled, rate))
+            for rate in SAMPLE_RATES
+            if rate != 44100
+        ]
+    return cases
+
+
+def _resampled(sample_rate: int) -> npt.NDArray:
+    import soxr
+
+    return soxr.resample(read_stems("jaxius").T, 44100, sample_rate).T
+
+
+def _signal_cases() -> list[Case]:
+    names = tuple(_SIGNALS)
+    return [
+        Case("signals", "signal", dtype, rate, names, functools.partial(_signals, rate))
+        for rate in SAMPLE_RATES
+        for dtype in DTYPES
+    ]
+
+
+def _signals(sample_rate: int) -> npt.NDArray[np.int16]:
+    times = np.arange(int(_SECONDS * sample_rate)) / sample_rate
+    rows = [np.clip(np.rint(32767 * make(times)), -32768, 32767) for make in _SIGNALS.values()]
+    return np.stack(rows).astype(np.int16)
+
+
+def _impulses(times: npt.NDArray) -> npt.NDArray:
+    signal = np.zeros(times.size)
+    signal[:: times.size // 7] = 1.0
+    signal[-1] = -1.0
+    return signal
+
+
+_SIGNALS: dict[str, Callable[[npt.NDArray], npt.NDArray]] = {
+    "silence": np.zeros_like,
+    "full-scale sine, 1 kHz": lambda t: np.sin(2 * np.pi * 1000 * t),
+    "full-scale sine, 55 Hz": lambda t: np.sin(2 * np.pi * 55 * t),
+    "full-scale square, 441 Hz": lambda t: np.where(np.sin(2 * np.pi * 441 * t + 0.1) >= 0, 1.0, -1.0),
+    "full-scale sweep": lambda t: np.sin(2 * np.pi * (20 * t + 3000 * t**2 / 2)),
+    "white noise": lambda t: np.random.default_rng(0).uniform(-1, 1, t.size),
+    "faint noise": lambda t: np.random.default_rng(1).uniform(-3, 3, t.size) / 32767,
+    "impulses": _impulses,
+    "clipped sine": lambda t: 4 * np.sin(2 * np.pi * 220 * t),
+    "largest negative value": lambda t: np.full(t.size, -32768 / 32767),
+}
+
+
+def _length_cases() -> list[Case]:
+    return [
+        Case(
+            f"{length} samples",
+            "length",
+            dtype,
+            44100,
+            ("noise", "constant"),
+            functools.partial(_short, length),
+        )
+        for length in LENGTHS
+        for dtype in DTYPES
+    ]
+
+
+def _short(length: int) -> npt.NDArray[np.int16]:
+    noise = np.random.default_rng(2).integers(-32768, 32768, length, dtype=np.int16)
+    return np.stack([noise, np.full(length, 32767, np.int16)])
+
+
+def ten_minutes(dtype: str) -> Case:
+    """Ten minutes of one loud stem: real drums where there are any, else noise with a beat."""
+    num_samples = 600 * 44100
+
+    def make() -> npt.NDArray:
+        if shared_folder() is not None:
+            drums = read_stems("keep_on_rolling")[1]
+        else:
+            times = np.arange(20 * 44100) / 44100
+            loudness = np.exp(-8 * (times % 0.5))
+            noise = np.random.default_rng(3).uniform(-32767, 32767, times.size)
+            drums = (loudness * noise).astype(np.int16)
+        return np.resize(drums, (1, num_samples))
+
+    return Case("10 minutes", "music", dtype, 44100, ("drums",), make)

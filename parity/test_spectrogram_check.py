@@ -1,0 +1,113 @@
+"""The parity check itself: it must fail on a backend that is wrong by 2e-6 in one value, and say where."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from allin1_core.spectrogram import numpy_backend
+from parity.assertions import assert_log_spectrogram, measure_agreement
+from parity.cases_spectrogram import Case, Implementation
+from parity.oracles.madmom_spectrogram import backend as madmom
+from parity.records import ParityRecorder
+from parity.test_spectrogram import check
+
+_STEMS = ("bass", "drums", "other", "vocals")
+_WRONG_AT = (2, 17, 40)
+
+
+def _stems() -> npt.NDArray[np.int16]:
+    return np.random.default_rng(0).integers(-20000, 20000, (4, 20_000), dtype=np.int16)
+
+
+def wrong_in_one_value(stems: npt.NDArray, sample_rate: int, **keywords: Any) -> npt.NDArray[np.float32]:
+    """A backend: numpy's, with 2e-6 added to one value."""
+    output = numpy_backend.log_spectrogram(stems, sample_rate, **keywords)
+    output[_WRONG_AT] += np.float32(2e-6)
+    return output
+
+
+def wrong_length(stems: npt.NDArray, sample_rate: int, **keywords: Any) -> npt.NDArray[np.float32]:
+    """A backend that loses the last frame."""
+    return numpy_backend.log_spectrogram(stems, sample_rate, **keywords)[:, :-1]
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+def test_a_value_wrong_by_2e_6_fails_and_is_named(precision: str) -> None:
+    case = Case("noise", "music", "int16", 44100, _STEMS, _stems)
+    samples = case.samples()
+    record = ParityRecorder()
+    implementation = Implementation(f"{__name__}:wrong_in_one_value", precision)
+    reference = madmom(samples, 44100)
+    with pytest.raises(AssertionError) as caught:
+        check((case, samples, reference), implementation, record)
+    message = str(caught.value)
+    output = wrong_in_one_value(samples, 44100, precision=precision)
+    for part in (
+        "noise, int16, 44100 Hz",
+        "wrong_in_one_value",
+        precision,
+        "stem 'other'",
+        "frame 17",
+        "band 40",
+        f"found {output[_WRONG_AT]:.9g}",
+        f"the oracle has {reference[_WRONG_AT]:.9g}",
+    ):
+        assert part in message, message
+    assert [entry.passed for entry in record.records] == [False]
+
+
+def test_the_same_check_passes_on_the_backend_that_is_right() -> None:
+    case = Case("noise", "music", "int16", 44100, _STEMS, _stems)
+    samples = case.samples()
+    record = ParityRecorder()
+    check((case, samples, madmom(samples, 44100)), Implementation("numpy", "exact"), record)
+    assert [entry.passed for entry in record.records] == [True]
+    assert record.records[0].measures["max_difference"] == 0
+
+
+def test_a_lost_frame_fails_and_is_recorded() -> None:
+    case = Case("noise", "music", "int16", 44100, _STEMS, _stems)
+    samples = case.samples()
+    record = ParityRecorder()
+    with pytest.raises(AssertionError, match=r"found shape \(4, 45, 81\), expected \(4, 46, 81\)"):
+        check(
+            (case, samples, madmom(samples, 44100)),
+            Implementation(f"{__name__}:wrong_length", "exact"),
+            record,
+        )
+    assert [entry.passed for entry in record.records] == [False]
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "message"),
+    [
+        (np.float32(np.nan), 1e-6, "a difference of inf"),
+        (np.float32(np.inf), 1e-5, "a difference of inf"),
+        (np.float32(-0.0), 0.0, "expected the same bits"),
+        (np.nextafter(np.float32(0), np.float32(1)), 0.0, "expected the same bits"),
+    ],
+)
+def test_what_a_bound_alone_would_miss(value: np.float32, allowed: float, message: str) -> None:
+    expected = np.zeros((1, 3, 2), np.float32)
+    output = expected.copy()
+    output[0, 1, 1] = value
+    with pytest.raises(AssertionError, match=message) as caught:
+        assert_log_spectrogram(
+            output, expected, allowed=allowed, case="zeros", stems=("bass",), implementation="none"
+        )
+    assert "stem 'bass', frame 1, band 1" in str(caught.value)
+
+
+def test_agreement_counts_identical_values() -> None:
+    expected = np.ones((1, 10, 10), np.float32)
+    output = expected.copy()
+    output[0, 0, :3] += np.float32(1e-6)
+    agreement = measure_agreement(output, expected)
+    assert (agreement.identical, agreement.values) == (97, 100)
+    assert agreement.max_difference == pytest.approx(1e-6, rel=0.1)
+    assert not agreement.within(5e-7)
+    assert agreement.within(1.1e-6)

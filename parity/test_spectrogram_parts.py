@@ -1,0 +1,77 @@
+"""Window, filterbank and framing are madmom's own, to the bit; and what madmom makes of unusual input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core.audio import read_audio, remix_to_mono
+from allin1_core.spectrogram import filterbank, log_spectrogram
+from allin1_core.spectrogram.filterbank import window
+from allin1_core.spectrogram.framing import frames, num_frames
+from parity.cases_spectrogram import LENGTHS, SAMPLE_RATES
+from parity.oracles import madmom_spectrogram as oracle
+from parity.oracles.madmom_import import import_madmom
+from parity.shared import read_stems
+
+
+@pytest.mark.parametrize("sample_rate", [*SAMPLE_RATES, 12000, 24000, 44099, 64000, 192000])
+def test_filterbank_is_identical(sample_rate: int) -> None:
+    ours, theirs = filterbank(sample_rate), oracle.madmom_filterbank(sample_rate)
+    assert ours.dtype == theirs.dtype == np.float32
+    np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32))
+
+
+def test_filterbank_has_the_published_size() -> None:
+    weights = filterbank(44100)
+    assert weights.shape == (1024, 81)
+    assert np.count_nonzero(weights) == 1428
+    used = np.flatnonzero(weights.any(axis=1))
+    assert (used[0], used[-1]) == (2, 777)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_window_is_identical(dtype: str) -> None:
+    import_madmom()
+    from madmom.audio.signal import FramedSignal, Signal
+    from madmom.audio.stft import ShortTimeFourierTransform
+
+    signal = Signal(np.ones(4096, dtype), sample_rate=44100)
+    theirs = ShortTimeFourierTransform(FramedSignal(signal, frame_size=2048, fps=100)).fft_window
+    np.testing.assert_array_equal(window(dtype), theirs)
+
+
+@pytest.mark.parametrize("sample_rate", [*SAMPLE_RATES, 12345, 44099])
+@pytest.mark.parametrize("num_samples", [length for length in LENGTHS if length] + [100_003])
+def test_frames_are_identical(num_samples: int, sample_rate: int) -> None:
+    import_madmom()
+    from madmom.audio.signal import FramedSignal, Signal
+
+    samples = np.random.default_rng(0).integers(-32768, 32768, num_samples, dtype=np.int16)
+    theirs = FramedSignal(Signal(samples, sample_rate=sample_rate), frame_size=2048, fps=100)
+    assert num_frames(num_samples, sample_rate) == len(theirs)
+    ours = frames(samples, 0, len(theirs), sample_rate)
+    np.testing.assert_array_equal(ours, np.stack([np.asarray(frame) for frame in theirs]))
+
+
+def test_stereo_file_through_our_mix_is_identical(shared: Path, tmp_path: Path) -> None:
+    import_madmom()
+    from madmom.audio.signal import Signal
+
+    stems = read_stems("falcon69")
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, stems[[1, 3]].T, 44100, subtype="PCM_16")
+    theirs = oracle.madmom_spectrogram(np.asarray(Signal(str(path), num_channels=1)), 44100)
+    ours = log_spectrogram(remix_to_mono(read_audio(path).samples), backend="numpy")
+    np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32))
+
+
+def test_the_oracle_keeps_no_window_from_call_to_call() -> None:
+    samples = np.random.default_rng(0).integers(-9000, 9000, 4000, dtype=np.int16)
+    before = oracle.madmom_spectrogram(samples, 44100)
+    oracle.madmom_spectrogram((samples / 32768).astype(np.float32), 44100)
+    np.testing.assert_array_equal(oracle.madmom_spectrogram(samples, 44100), before)
+    assert before.max() > 0.5

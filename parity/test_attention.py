@@ -68,7 +68,7 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
             "exact",
             "<= 1e-5",
             error <= BOUND,
-            {"max_error": error},
+            {"max_difference": error},
         )
     )
     assert output.shape == golden.output.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -112,33 +113,29 @@ class FusedNetwork:
                 scratch,
             )
         )
+        num_blocks = self._configuration.num_blocks
         for block, dilation in enumerate(self._configuration.dilations):
-            is_last = block == self._configuration.num_blocks - 1
+            is_last = block == num_blocks - 1
             here, there = block % 2, (block + 1) % 2
-            length = buffers.pad(parameters, block)
-            following = parameters.heads if is_last else parameters.keys_values[block + 1]
-
-            def run(
-                counter: np.ndarray,
-                scratch: np.ndarray,
-                *arguments: Any,
-            ) -> None:
-                _fused.run_block(self._instructions, *arguments, fold, epsilon, counter, scratch)
-
-            arguments = (
-                buffers.frames,
-                length,
-                dilation,
-                parameters.blocks[block],
-                following,
-                hidden[here],
-                keys_values[here],
-                None if is_last else hidden[there],
-                None if is_last else keys_values[there],
-                logits if is_last else None,
-                embeddings if is_last else None,
+            self._threads.run(
+                functools.partial(
+                    _fused.run_block,
+                    self._instructions,
+                    buffers.frames,
+                    buffers.pad(parameters, block),
+                    dilation,
+                    parameters.blocks[block],
+                    parameters.heads if is_last else parameters.keys_values[block + 1],
+                    hidden[here],
+                    keys_values[here],
+                    None if is_last else hidden[there],
+                    None if is_last else keys_values[there],
+                    logits if is_last else None,
+                    embeddings if is_last else None,
+                    fold,
+                    epsilon,
+                )
             )
-            self._threads.run(run, *arguments)
 
 
 class _Buffers:
@@ -184,15 +181,14 @@ class _Threads:
         self._pool = ThreadPoolExecutor(num_threads - 1, "allin1-network") if num_threads > 1 else None
         self._turn = threading.Lock()
 
-    def run(self, function: Callable[..., None], *arguments: Any) -> None:
+    def run(self, kernel: Callable[[np.ndarray, np.ndarray], None]) -> None:
+        """Call ``kernel(counter, scratch)`` in every thread; `counter` hands out the chunks."""
         counter = np.zeros(1, dtype=np.int64)
-        others = []
         with self._turn:
-            if self._pool is not None:
-                others = [
-                    self._pool.submit(function, counter, scratch, *arguments) for scratch in self._scratch[1:]
-                ]
-            function(counter, self._scratch[0], *arguments)
+            others = [
+                self._pool.submit(kernel, counter, scratch) for scratch in self._scratch[1:] if self._pool
+            ]
+            kernel(counter, self._scratch[0])
             for other in others:
                 other.result()
 

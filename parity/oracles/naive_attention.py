@@ -9,7 +9,7 @@ import numpy as np
 
 def window(position: int, length: int, kernel_size: int, dilation: int) -> list[tuple[int, int]]:
     """Keys of one query along one axis: position, and signed distance in steps of the dilation."""
-    members = list(range(position % dilation, length, dilation))  # its residue class
+    members = range(position % dilation, length, dilation)  # its residue class
     own = members.index(position)
     first = own - kernel_size // 2
     while first < 0:

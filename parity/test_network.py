@@ -1,0 +1,143 @@
+"""The network of every backend against recorded probabilities, against the peer's model, and against each other."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from allin1_core.network import Model, NetworkOutput, load_checkpoints, load_model
+from allin1_core.spectrogram import log_spectrogram
+from parity.oracles import allin1_infer, network_golden
+from parity.oracles.network_golden import OUTPUTS, SHORT_TRACKS, TRACKS
+from parity.records import ParityRecord, ParityRecorder
+from parity.shared import read_stems, shared_folder
+
+# Probabilities; float32 sums in another order give about 1e-6.
+BOUND = 1e-4
+FOLDS = tuple(f"harmonix-fold{index}" for index in range(8))
+BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+
+
+@functools.cache
+def spectrogram(track: str) -> np.ndarray:
+    return np.asarray(log_spectrogram(read_stems(track), backend="numpy"))
+
+
+@functools.cache
+def model(name: str, backend: str) -> Model:
+    folder = shared_folder()
+    assert folder is not None
+    device = "mlx" if backend == "mlx" else "cpu"
+    return load_model(name, backend=backend, device=device, weights_dir=folder / "weights")
+
+
+@functools.cache
+def output(name: str, backend: str, track: str) -> NetworkOutput:
+    return model(name, backend)(spectrogram(track), return_logits=True, return_embeddings=True).to_numpy()
+
+
+def differences(found: Any, expected: Any) -> dict[str, float]:
+    """Largest difference of each output, and of all; `expected` is a mapping or another output."""
+    each = {}
+    for name in OUTPUTS:
+        reference = expected[name] if isinstance(expected, dict) else getattr(expected, name)
+        assert getattr(found, name).shape == reference.shape, name
+        each[name] = float(np.abs(getattr(found, name) - reference).max())
+    return {"max_difference": max(each.values()), **each}
+
+
+def check(
+    record_parity: ParityRecorder, case: str, oracle: str, backend: str, measures: dict[str, float]
+) -> None:
+    worst = measures["max_difference"]
+    passed = worst <= BOUND
+    choice = model(FOLDS[0], backend).choice
+    record_parity(
+        ParityRecord(
+            "network", case, oracle, backend, choice.device, choice.precision, "<= 1e-4", passed, {**measures}
+        )
+    )
+    assert passed, f"{backend}, {case}: differs from {oracle} by {measures}"
+
+
+def cases(short: tuple[str, ...], others: dict[str, tuple[str, ...]]) -> list[Any]:
+    """Backend and track: the short tracks always, the others by default only for the backends that `others` names."""
+    found = []
+    for backend in BACKENDS:
+        for track in TRACKS:
+            quick = track in short or track in others.get(backend, ())
+            found.append(pytest.param(backend, track, marks=() if quick else pytest.mark.full))
+    return found
+
+
+@pytest.mark.parametrize(("backend", "track"), cases(SHORT_TRACKS, {"fused": TRACKS}))
+def test_ensemble(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
+    measures = differences(output("harmonix-all", backend, track), network_golden.read_golden(shared, track))
+    check(record_parity, f"{track}, 8 folds", network_golden.ORACLE, backend, measures)
+
+
+@pytest.mark.parametrize("track", SHORT_TRACKS)
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_against_torch(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
+    measures = differences(output("harmonix-all", backend, track), output("harmonix-all", "torch", track))
+    check(record_parity, f"{track}, 8 folds", "torch", backend, measures)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "torch"])
+def test_single_folds(backend: str, fold: str, shared: Path, record_parity: ParityRecorder) -> None:
+    measures = differences(output(fold, backend, "falcon69"), output(fold, "torch", "falcon69"))
+    check(record_parity, f"falcon69, {fold}", "torch", backend, measures)
+
+
+@functools.cache
+def peer_output(fold: str, track: str) -> dict[str, np.ndarray]:
+    folder = shared_folder()
+    assert folder is not None
+    (checkpoint,) = load_checkpoints(fold, weights_dir=folder / "weights")
+    return allin1_infer.Peer(checkpoint)(spectrogram(track))
+
+
+@pytest.mark.skipif(allin1_infer.missing() is not None, reason=str(allin1_infer.missing()))
+@pytest.mark.parametrize(
+    "fold", [FOLDS[0], *(pytest.param(fold, marks=pytest.mark.full) for fold in FOLDS[1:])]
+)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_peer(backend: str, fold: str, shared: Path, record_parity: ParityRecorder) -> None:
+    """Logits and embeddings as well as probabilities."""
+    expected = peer_output(fold, "falcon69")
+    found = output(fold, backend, "falcon69")
+    probabilities = {name: 1 / (1 + np.exp(-expected[name])) for name in OUTPUTS[:3]}
+    exponentials = np.exp(expected["label"] - expected["label"].max(axis=0))
+    measures = differences(found, {**probabilities, "label": exponentials / exponentials.sum(axis=0)})
+    check(record_parity, f"falcon69, {fold}", allin1_infer.ORACLE, backend, measures)
+    # Of order 10 and 3: 1e-4 of the largest, as float32 through 11 blocks allows.
+    assert found.logits is not None
+    for name in OUTPUTS:
+        np.testing.assert_allclose(
+            getattr(found.logits, name), expected[name], rtol=0, atol=2e-4, err_msg=name
+        )
+    np.testing.assert_allclose(found.embeddings, expected["embeddings"], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_native_spectrogram(backend: str, shared: Path) -> None:
+    """What the spectrogram stage of the same library returns goes in as it is, and gives the same."""
+    library = "numpy" if backend == "fused" else backend
+    device = "mlx" if backend == "mlx" else "cpu"
+    native = log_spectrogram(read_stems("falcon69"), backend=library, device=device, return_native=True)
+    found = model(FOLDS[0], backend)(native)
+    measures = differences(found.to_numpy(), output(FOLDS[0], "torch", "falcon69"))
+    assert measures["max_difference"] <= BOUND
+
+
+def test_thresholds(shared: Path) -> None:
+    """The ensemble's thresholds are those that the golden results were decoded with."""
+    thresholds = model("harmonix-all", "fused").thresholds
+    assert thresholds.beat == pytest.approx(0.2175)
+    assert thresholds.downbeat == pytest.approx(0.24)

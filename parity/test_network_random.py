@@ -1,0 +1,125 @@
+"""The network of every backend on seeded random weights against a naive float64 reference; needs no weights."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from allin1_core.network import Checkpoint, Configuration, NetworkOutput, _fused, build_model
+from allin1_core.network.fused import FusedNetwork
+from parity.oracles import naive_network
+from parity.oracles.network_golden import OUTPUTS
+from parity.random_networks import random_checkpoint, random_spectrogram
+from parity.records import ParityRecord, ParityRecorder
+
+BOUND = 1e-4
+# Around the window of 5, of the double attention's 10, and of the padding that longer dilations need.
+LENGTHS = (1, 2, 5, 9, 10, 11, 100, 1000)
+BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+# A chunk of the fused kernels is 248 frames, a tile 64: lengths at which a vector, tile or chunk ends early.
+SEAMS = (3, 4, 15, 16, 17, 63, 64, 65, 244, 247, 248, 249, 252, 253, 495, 497, 760)
+FEW_BLOCKS = Configuration(num_blocks=4)
+
+
+@functools.cache
+def expected(frames: int, num_blocks: int) -> dict[str, np.ndarray]:
+    checkpoint = random_checkpoint(1, Configuration(num_blocks=num_blocks))
+    return naive_network.run(checkpoint.parameters, checkpoint.configuration, random_spectrogram(frames))
+
+
+def run(backend: str, checkpoints: list[Checkpoint], spectrogram: np.ndarray) -> NetworkOutput:
+    device = "mlx" if backend == "mlx" else "cpu"
+    model = build_model(checkpoints, backend=backend, device=device)
+    return model(spectrogram, return_embeddings=True).to_numpy()
+
+
+def largest_difference(found: NetworkOutput, reference: dict[str, np.ndarray]) -> float:
+    for name in OUTPUTS:
+        assert getattr(found, name).shape == reference[name].shape, name
+    return float(max(np.abs(getattr(found, name) - reference[name]).max() for name in OUTPUTS))
+
+
+@pytest.mark.parametrize("frames", LENGTHS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lengths(backend: str, frames: int, record_parity: ParityRecorder) -> None:
+    reference = expected(frames, 11)
+    found = run(backend, [random_checkpoint(1)], random_spectrogram(frames))
+    difference = largest_difference(found, reference)
+    record_parity(
+        ParityRecord(
+            "network",
+            f"random weights, {frames} frames",
+            naive_network.ORACLE,
+            backend,
+            "mlx" if backend == "mlx" else "cpu",
+            "exact",
+            "<= 1e-4",
+            difference <= BOUND,
+            {"max_difference": difference},
+        )
+    )
+    assert difference <= BOUND
+    np.testing.assert_allclose(found.embeddings, reference["embeddings"], rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("frames", SEAMS)
+def test_fused_seams(frames: int) -> None:
+    found = run("fused", [random_checkpoint(1, FEW_BLOCKS)], random_spectrogram(frames))
+    assert largest_difference(found, expected(frames, 4)) <= BOUND
+
+
+@pytest.mark.parametrize("instructions", _fused.INSTRUCTION_SETS)
+def test_fused_instruction_sets(instructions: str) -> None:
+    """Every version of the kernels that this machine can run; best first, so those below the first run here."""
+    order = _fused.INSTRUCTION_SETS
+    if order.index(instructions) < order.index(_fused.instruction_set()):
+        pytest.skip(f"this machine's instruction set is {_fused.instruction_set()}")
+    network = FusedNetwork(
+        [random_checkpoint(1, FEW_BLOCKS)],
+        device="cpu",
+        precision="exact",
+        num_threads=1,
+        instruction_set=instructions,
+    )
+    probabilities = network.probabilities(network.logits(random_spectrogram(497)[None], False)[0])[0]
+    reference = expected(497, 4)
+    for row, name in enumerate(OUTPUTS[:3]):
+        np.testing.assert_allclose(probabilities[row], reference[name], rtol=0, atol=BOUND)
+    np.testing.assert_allclose(probabilities[3:], reference["label"], rtol=0, atol=BOUND)
+
+
+def test_fused_threads_give_the_same_bits() -> None:
+    checkpoints = [random_checkpoint(seed, FEW_BLOCKS) for seed in (1, 2)]
+    spectrogram = random_spectrogram(1500)
+    one, many = (
+        build_model(checkpoints, backend="fused", num_threads=threads)(spectrogram, return_embeddings=True)
+        for threads in (1, 5)
+    )
+    for name in (*OUTPUTS, "embeddings"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(many, name), err_msg=name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_long_dilation_inside_the_track(backend: str) -> None:
+    """A track longer than the longest window, so that every block has an inside: against plain torch."""
+    pytest.importorskip("torch")
+    checkpoint, spectrogram = random_checkpoint(3, Configuration(num_blocks=7)), random_spectrogram(760)
+    found, reference = (run(name, [checkpoint], spectrogram) for name in (backend, "torch"))
+    for name in OUTPUTS:
+        np.testing.assert_allclose(getattr(found, name), getattr(reference, name), rtol=0, atol=BOUND)
+
+
+def test_a_changed_weight_is_seen() -> None:
+    """The comparison above can fail: one bias of the relative positions, moved by a tenth, is enough."""
+    checkpoint = random_checkpoint(1)
+    name = "encoder.layers.10.timelayer.attention2.self.rpb"
+    moved = checkpoint.parameters[name].copy()
+    moved[0, 4] += 0.1
+    changed = Checkpoint(
+        "changed", checkpoint.configuration, checkpoint.thresholds, {**checkpoint.parameters, name: moved}
+    )
+    found = run("fused", [changed], random_spectrogram(100))
+    assert largest_difference(found, expected(100, 11)) > BOUND

@@ -1,0 +1,99 @@
+"""Paired timing: what is timed, in which order, and how sure the ratio is."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import numpy as np
+import pytest
+
+from bench.paired import Ratio, bootstrap_ratio, paired_times
+
+
+def test_sides_alternate_and_warm_up_is_not_counted() -> None:
+    calls: list[str] = []
+    collecting: list[bool] = []
+
+    def side(name: str) -> str:
+        calls.append(name)
+        collecting.append(gc.isenabled())
+        return name
+
+    times = paired_times(lambda: side("ours"), lambda: side("oracle"), rounds=4, warmup=1)
+    assert times.candidate.shape == times.reference.shape == (4,)
+    assert calls == ["ours", "oracle", "oracle", "ours", "ours", "oracle", "oracle", "ours", "ours", "oracle"]
+    assert (times.candidate_output, times.reference_output) == ("ours", "oracle")
+    assert not any(collecting)
+    assert gc.isenabled()
+
+
+def test_the_wait_for_the_device_is_part_of_the_time() -> None:
+    waited: list[object] = []
+
+    def wait(output: object) -> None:
+        waited.append(output)
+        time.sleep(0.01)
+
+    times = paired_times(lambda: "lazy", lambda: None, rounds=2, synchronize=wait)
+    assert waited == ["lazy"] * 3
+    assert times.candidate.min() >= 0.01
+    assert times.reference.max() < 0.01
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    gc.disable()
+    try:
+        paired_times(int, int, rounds=1)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+    def fail() -> None:
+        raise RuntimeError("candidate")
+
+    with pytest.raises(RuntimeError, match="candidate"):
+        paired_times(fail, int, rounds=1)
+    assert gc.isenabled()
+
+
+def test_ratios_are_formed_within_rounds() -> None:
+    """A machine that doubles its speed half way through changes no ratio."""
+    reference = np.array([4.0, 4.0, 4.0, 2.0, 2.0, 2.0])
+    assert bootstrap_ratio(reference / 4, reference) == Ratio(4.0, 4.0, 4.0, 6)
+
+
+def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(1)
+    inside = 0
+    for _ in range(200):
+        ratio = bootstrap_ratio(np.ones(9), np.exp(generator.normal(np.log(3), 0.1, 9)))
+        inside += ratio.low <= 3 <= ratio.high
+    # 95 % of 200 is 190; for the median of nine values a percentile bootstrap covers a little less or more.
+    assert 180 <= inside <= 200
+
+
+def test_the_same_times_give_the_same_interval() -> None:
+    times = np.random.default_rng(2).uniform(1, 2, 7)
+    assert bootstrap_ratio(times, np.ones(7)) == bootstrap_ratio(times, np.ones(7))
+
+
+def test_noise_and_too_few_rounds_are_told() -> None:
+    assert not Ratio(3.0, 2.9, 3.1, 7).too_noisy
+    assert Ratio(3.0, 2.0, 4.0, 7).too_noisy
+    assert Ratio(3.0, 3.0, 3.0, 2).too_noisy
+    assert bootstrap_ratio(np.ones(1), np.ones(1)).too_noisy
+    assert str(Ratio(3.14159, 3.0, 3.25, 7)) == "3.14x (3.00-3.25)"
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "words"),
+    [
+        ([1.0], [1.0, 2.0], "expected two equal one-dimensional shapes"),
+        ([], [], "at least one round"),
+        ([1.0, 0.0], [1.0, 1.0], "must be positive"),
+    ],
+)
+def test_times_that_cannot_be_compared(candidate: list[float], reference: list[float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        bootstrap_ratio(np.array(candidate), np.array(reference))

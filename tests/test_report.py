@@ -1,0 +1,287 @@
+"""The reports: what they claim, what they refuse to claim, and that they are written whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import plots, readme, report
+from bench.baseline import Row
+from bench.progress import Durations, Progress, read_durations, words
+from bench.records import BenchRecord, read_records
+from bench.report import Session, write_bench_report
+from parity import report as parity_report
+from parity.records import Outcome, ParityRecord
+from parity.records import read_records as read_parity_records
+from parity.report import write_parity_report
+
+
+def bench_record(ratio: float = 6.0, **fields: Any) -> BenchRecord:
+    seconds = [0.4 * noise for noise in (0.98, 0.99, 1.0, 1.0, 1.0, 1.01, 1.02)]
+    given: dict[str, Any] = {
+        "stage": "spectrogram",
+        "backend": "torch",
+        "device": "cpu",
+        "precision": "exact",
+        "variant": "",
+        "reference": "madmom 0.17",
+        "track": "song",
+        "audio_seconds": 195.5,
+        "threads": 2,
+        "seconds": seconds,
+        "reference_seconds": [0.4 * ratio] * 7,
+        "agreement": "max 3.6e-07",
+        "agrees": True,
+        "peak_memory_bytes": 50 * 2**20,
+    }
+    return BenchRecord(**{**given, **fields})
+
+
+def parity_record(**fields: Any) -> ParityRecord:
+    given: dict[str, Any] = {
+        "stage": "invented",
+        "case": "song/drums",
+        "oracle": "madmom",
+        "backend": "torch",
+        "device": "cpu",
+        "precision": "exact",
+        "bound": "<= 1e-6",
+        "passed": True,
+        "measures": {"max_difference": 3e-7},
+    }
+    return ParityRecord(**{**given, **fields})
+
+
+LENGTHS = [
+    {"audio_seconds": length, "seconds": length / 100, "peak_memory_bytes": 2**20 * length}
+    for length in (15.0, 60.0, 240.0)
+]
+LINES = [
+    {
+        "stage": "nn",
+        "parent": None,
+        "start": 0.0,
+        "end": 1.0,
+        "duration": 1.0,
+        "backend": "fused",
+        "thread": "main",
+    }
+]
+
+
+def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
+    records = [
+        bench_record(6.0, figures={"by_length": LENGTHS}),
+        bench_record(10.0, precision="fast"),
+        bench_record(40.0, stage="decoder", backend="cython", variant="[3, 4]"),
+        bench_record(0.08, stage="decoder", backend="other-project", role="peer"),
+        bench_record(stage="pipeline", reference="", reference_seconds=[], figures={"timings": LINES}),
+    ]
+    path = write_bench_report(records, tmp_path, Session(7, (), {"a": 1.0}))
+    text = path.read_text(encoding="utf-8")
+    for name in ("bench_ratios.png", "bench_lengths.png", "bench_peers.png", "bench_waterfall.png"):
+        assert f"({name})" in text
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    summary = readme.between(text)
+    assert "| spectrogram | **6x** (" in summary
+    assert "madmom 0.17" in summary
+    assert "max 3.6e-07" in summary
+    assert summary.count("\n| ") == 2 + 4  # the head, then two spectrograms, decoder, pipeline
+    assert "50 MiB" in text
+    assert read_records(tmp_path / "bench.json") == records
+    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["session"]["durations"] == {
+        "a": 1.0
+    }
+
+
+def test_no_agreement_no_speed_up(tmp_path: Path) -> None:
+    record = bench_record(50.0, agrees=False, agreement="max 0.3")
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "not counted: does not agree" in text
+    assert "**does not agree:** max 0.3" in text
+    assert "**50" not in text
+    assert report.headline_rows([record]) == []
+
+
+def test_an_interval_too_wide_says_so(tmp_path: Path) -> None:
+    record = bench_record(reference_seconds=[1.0, 3.0, 1.1, 2.9, 1.2, 2.8, 2.0])
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "too noisy to judge" in text
+    assert "**5" not in text
+
+
+def test_a_sure_row_is_the_headline_before_a_noisy_one() -> None:
+    noisy = bench_record(backend="mlx", reference_seconds=[4.0, 12.0, 4.4, 11.6, 4.8, 11.2, 8.0])
+    sure = bench_record(3.0)
+    assert report.headline_rows([noisy, sure]) == [sure]
+
+
+def test_benchmarks_that_failed_are_named(tmp_path: Path) -> None:
+    path = write_bench_report([bench_record()], tmp_path, Session(7, ("bench/bench_x.py::test_y",), {}))
+    assert "- `bench/bench_x.py::test_y`" in path.read_text(encoding="utf-8")
+
+
+def test_few_rounds_are_confessed(tmp_path: Path) -> None:
+    record = bench_record(seconds=[0.4] * 3, reference_seconds=[2.4] * 3)
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "three rounds: 75 %" in text
+
+
+def test_the_baseline_is_drawn_beside_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = bench_record(6.0)
+    row = Row("madmom 0.17", "song", 5.0, 4.9, 5.1, 0.5, None)
+    monkeypatch.setattr(report, "rows_here", lambda: {record.key: row})
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "Against the committed baseline" in text
+    assert (tmp_path / "bench_baseline.png").exists()
+
+
+def test_the_fitted_exponent() -> None:
+    lengths = np.array([15.0, 60.0, 240.0])
+    assert plots.fitted_exponent(lengths, 3 * lengths**1.5) == pytest.approx(1.5)
+
+
+def test_an_empty_session_claims_nothing(tmp_path: Path) -> None:
+    assert "Nothing to compare was measured" in write_bench_report([], tmp_path).read_text(encoding="utf-8")
+    text = write_parity_report([], tmp_path).read_text(encoding="utf-8")
+    assert "Nothing was compared in this run." in text
+
+
+def test_a_report_that_cannot_be_made_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bench_report([bench_record(6.0)], tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: object) -> bool:
+        raise RuntimeError("no plot")
+
+    monkeypatch.setattr(plots, "draw_lengths", fail)
+    with pytest.raises(RuntimeError, match="no plot"):
+        write_bench_report([bench_record(7.0)], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_plots_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "keep.png").touch()
+    write_bench_report([bench_record(figures={"by_length": LENGTHS})], tmp_path)
+    assert (tmp_path / "bench_lengths.png").exists()
+    write_bench_report([bench_record()], tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["bench.json", "bench.md", "bench_ratios.png", "keep.png"]
+
+
+def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
+    records = [
+        parity_record(),
+        parity_record(case="song/bass", measures={"max_difference": 8e-7}),
+        parity_record(backend="mlx", passed=False, measures={"max_difference": 2e-6}),
+    ]
+    path = write_parity_report(
+        records, tmp_path, Outcome(5, ("parity/test_x.py::test_y",), ("no folder", "no folder"))
+    )
+    text = path.read_text(encoding="utf-8")
+    assert "**1 of 3 comparisons are outside their bounds, and 1 tests failed.**" in text
+    assert "| invented | torch | cpu | exact | madmom | <= 1e-6 | 2 | 2 | 8e-07 (song/bass) |" in text
+    assert "| invented | mlx | cpu | exact | madmom | <= 1e-6 | 1 | **0** |" in text
+    assert "5 tests passed, 1 failed, 2 skipped." in text
+    assert "- skipped 2: no folder" in text
+    assert "| song/drums | mlx | madmom | <= 1e-6 | **no** |" in text
+    assert read_parity_records(tmp_path / "parity.json") == records
+
+
+def test_all_well_is_said_only_if_no_test_failed(tmp_path: Path) -> None:
+    fine = write_parity_report([parity_record()], tmp_path, Outcome(3, (), ())).read_text(encoding="utf-8")
+    assert "All 1 comparisons with the oracles are within their bounds." in fine
+    failed = write_parity_report([parity_record()], tmp_path, Outcome(3, ("t",), ())).read_text(
+        encoding="utf-8"
+    )
+    assert "All 1 comparisons" not in failed
+
+
+def test_a_stage_writes_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(records: list[ParityRecord], folder: Path) -> str:
+        (folder / "invented.png").write_bytes(b"plot")
+        return f"{len(records)} records"
+
+    section = types.SimpleNamespace(render=render, worst=lambda _: "nothing at all")
+    monkeypatch.setattr(parity_report, "_section_module", lambda _: section)
+    text = write_parity_report([parity_record()], tmp_path).read_text(encoding="utf-8")
+    assert "## Invented\n\n1 records" in text
+    assert "nothing at all" in text
+    assert (tmp_path / "invented.png").read_bytes() == b"plot"
+
+
+def test_the_readme_shows_the_summary(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n{readme.BEGIN}\nold\n{readme.END}\nrest\n", encoding="utf-8")
+    path = write_bench_report([bench_record()], tmp_path)
+    assert readme.main(["--readme", str(page), "--report", str(path)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Title\n")
+    assert text.endswith("rest\n")
+    assert "| spectrogram | **6x** (" in text
+    assert "old" not in text
+    assert not readme.embed(page, path)
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n", encoding="utf-8")
+    path = write_bench_report([bench_record()], tmp_path)
+    assert readme.main(["--readme", str(page), "--report", str(path)]) == 1
+    assert "expected one line <!-- bench:begin -->" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == "# Title\n"
+
+
+def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text('{"schema": 99, "records": []}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bench\.json: schema 99; expected 1"):
+        read_records(path)
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bench\.json: not JSON"):
+        read_records(path)
+
+
+def test_the_estimate_comes_from_the_last_run(tmp_path: Path) -> None:
+    path = write_bench_report([bench_record()], tmp_path, Session(10, (), {"a": 100.0}))
+    durations = read_durations(tmp_path / "absent.json", path.with_suffix(".json"))
+    assert durations.of("a", 10) == pytest.approx(100)
+    assert 30 < durations.of("a", 1) < 100
+    assert durations.total(["a", "unknown"], 10) == pytest.approx(115)
+    progress = Progress(["a", "unknown"], 10, durations)
+    assert progress.announcement().startswith(
+        "2 benchmarks, about 115 s on a quiet machine (1 never ran before"
+    )
+    assert progress.line("a") == "[1/2] a, about 115 s left"
+    progress.finished("a")
+    assert progress.line("unknown") == "[2/2] unknown, about 15 s left"
+    assert set(progress.seconds) == {"a"}
+
+
+def test_without_an_earlier_run_there_is_a_guess() -> None:
+    assert read_durations(Path("absent")).seconds == {}
+    assert Durations({}, 1).of("a", 7) == 15
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "about 1 s"), (119, "about 119 s"), (204, "about 3 min 20 s")]
+)
+def test_words(seconds: float, text: str) -> None:
+    assert words(seconds) == text
+
+
+def test_keys_tell_rows_apart() -> None:
+    record = bench_record(variant="[3, 4]")
+    assert record.key == "spectrogram/torch/cpu/exact/[3, 4]/2 threads"
+    assert dataclasses.replace(record, threads=1).key.endswith("/1 thread")
+    assert record.ratio is not None
+    assert record.ratio.rounds == 7
+    assert dataclasses.replace(record, reference_seconds=[]).ratio is None

@@ -7,6 +7,7 @@ kilobytes that unpack to terabytes. Here each of them is an error before anythin
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import stat
@@ -14,7 +15,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +92,39 @@ def read_content(path: str | os.PathLike[str], error: type[Allin1Error], *, most
         if size > most:
             raise error(f"{path}: {size} bytes; expected at most {most}. This is another kind of file")
         try:
-            return file.read(most)
+            return file.read(size)  # a number larger than the file would be allocated
         except OSError as cause:
             raise error(f"{path}: cannot be read ({cause.strerror or cause})") from cause
+
+
+def read_json(path: str | os.PathLike[str], error: type[Allin1Error], *, most: int) -> Any:
+    """What a JSON file of at most ``most`` bytes holds.
+
+    Raises
+    ------
+    Allin1Error
+        `error`, as `read_content` does, or if the file holds no JSON.
+    """
+    content = read_content(path, error, most=most)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as cause:
+        raise error(f"{path}: cannot be read as JSON, {len(content)} bytes ({cause})") from cause
+
+
+def read_arrays(
+    path: str | os.PathLike[str], error: type[Allin1Error], *, most: int
+) -> npt.NDArray | dict[str, npt.NDArray]:
+    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file, told by its first bytes.
+
+    Raises
+    ------
+    Allin1Error
+        `error`, as `read_content`, `read_npy` and `read_npz` do.
+    """
+    content = read_content(path, error, most=most)
+    read = read_npy if content.startswith(b"\x93NUMPY") else read_npz
+    return read(content, str(path), error, most=most)
 
 
 def read_npy(content: bytes, source: str, error: type[Allin1Error], *, most: int) -> npt.NDArray:

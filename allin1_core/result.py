@@ -12,7 +12,12 @@ import numpy as np
 
 from allin1_core.errors import ResultError
 from allin1_core.files import make_folder, write_text, written_whole
+from allin1_core.regular_files import read_content, read_json, read_npy, read_npz
 from allin1_core.structure import Segment
+
+# Bytes. Embeddings of the ensemble take 300 kB a second.
+_LARGEST_JSON = 64 << 20
+_LARGEST_ARRAYS = 8 << 30
 
 ACTIVATIONS_SUFFIX = ".activ.npz"
 EMBEDDINGS_SUFFIX = ".embed.npy"
@@ -135,32 +140,46 @@ def load_result(
         If a file is missing, or is not such a result.
     """
     path = Path(path).expanduser()
+    fields = read_json(path, ResultError, most=_LARGEST_JSON)
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        result = AnalysisResult(
-            path=Path(fields["path"]),
-            bpm=fields["bpm"],
-            beats=fields["beats"],
-            downbeats=fields["downbeats"],
-            beat_positions=fields["beat_positions"],
-            segments=[Segment(**segment) for segment in fields["segments"]],
-            provenance=fields.get("provenance", {}),
-        )
-    except OSError as error:
-        raise ResultError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+        result = _from_fields(fields)
     except KeyError as error:
         raise ResultError(f"{path}: no field {error}; expected the JSON of an analysis") from error
     except (ValueError, TypeError) as error:
         raise ResultError(f"{path}: not the JSON of an analysis ({error})") from error
     activations, embeddings = array_paths(path, array_dir)
-    try:
-        if load_activations and activations.is_file():
-            with np.load(activations) as arrays:
-                result.activations = {name: arrays[name] for name in arrays.files}
-        if load_embeddings and embeddings.is_file():
-            result.embeddings = np.load(embeddings)
-    except (OSError, ValueError, EOFError) as error:
-        raise ResultError(
-            f"{path}: the arrays beside it cannot be read ({error}); analyse the track again"
-        ) from error
+    if load_activations and activations.is_file():
+        content = read_content(activations, ResultError, most=_LARGEST_ARRAYS)
+        result.activations = read_npz(content, str(activations), ResultError, most=_LARGEST_ARRAYS)
+    if load_embeddings and embeddings.is_file():
+        content = read_content(embeddings, ResultError, most=_LARGEST_ARRAYS)
+        result.embeddings = read_npy(content, str(embeddings), ResultError, most=_LARGEST_ARRAYS)
     return result
+
+
+def _from_fields(fields: Any) -> AnalysisResult:
+    """The result that JSON stands for; `KeyError`, `TypeError` or `ValueError` if it stands for none."""
+    if not isinstance(fields, dict):
+        raise TypeError(f"found {type(fields).__name__}, expected an object")
+    provenance = fields.get("provenance", {})
+    if not isinstance(provenance, dict):
+        raise TypeError(f"provenance is {type(provenance).__name__}, expected an object")
+    bpm = fields["bpm"]
+    return AnalysisResult(
+        path=Path(fields["path"]),
+        bpm=None if bpm is None else _number(bpm),
+        beats=[_number(time) for time in fields["beats"]],
+        downbeats=[_number(time) for time in fields["downbeats"]],
+        beat_positions=[_number(position) for position in fields["beat_positions"]],
+        segments=[
+            Segment(_number(segment["start"]), _number(segment["end"]), str(segment["label"]))
+            for segment in fields["segments"]
+        ],
+        provenance=provenance,
+    )
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
+        raise TypeError(f"found {str(value)[:40]!r}, expected a number")
+    return value

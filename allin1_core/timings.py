@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import math
 import os
 import platform
 import sys
@@ -25,8 +26,19 @@ from typing import Any
 from allin1_core import __version__
 from allin1_core.backends import Choice
 from allin1_core.errors import OutputError, TimingsError
+from allin1_core.regular_files import read_content
 
 SCHEMA_VERSION = 1
+
+_LARGEST_FILE = 1 << 30
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "dict": (dict,),
+    "None": (type(None),),
+}
 
 # In the order of the pipeline. `postprocess` contains the metrical and functional stages (their `parent`).
 STAGES = (
@@ -44,6 +56,9 @@ STAGES = (
     "functional_local_maxima",
     "functional_boundaries",
     "save",
+    "export",
+    "visualize",
+    "sonify",
 )
 
 
@@ -239,7 +254,7 @@ class Timings:
         )
 
     def _add(self, record: StageTiming) -> None:
-        line = (json.dumps(dataclasses.asdict(record), ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(dataclasses.asdict(record)) + "\n").encode()
         with self._lock:
             self.records.append(record)
             if self.path is None:
@@ -303,8 +318,9 @@ def read_timings(path: str | os.PathLike[str]) -> list[StageTiming]:
     """
     path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # At newlines only: `splitlines` also splits at characters that a track's name may hold.
+        lines = read_content(path, TimingsError, most=_LARGEST_FILE).decode().split("\n")
+    except UnicodeDecodeError as error:
         raise TimingsError(
             f"{path}: cannot be read as timings ({error}); expected a file of JSON lines"
         ) from error
@@ -315,18 +331,35 @@ def _parse(path: Path, number: int, line: str) -> StageTiming:
     where = f"{path}, line {number}"
     try:
         fields = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise TimingsError(f"{where}: not JSON ({error}); expected one timing object a line") from error
     if not isinstance(fields, dict) or fields.get("schema") != SCHEMA_VERSION:
         found = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
         raise TimingsError(
-            f"{where}: schema {found!r}; this version of allin1-core reads schema {SCHEMA_VERSION} (docs/timings.md)"
+            f"{where}: schema {str(found)[:40]!r}; this version of allin1-core reads schema {SCHEMA_VERSION} "
+            "(docs/timings.md)"
         )
-    known = {field.name for field in dataclasses.fields(StageTiming)}
-    missing = sorted(known - fields.keys())
+    known = {field.name: str(field.type) for field in dataclasses.fields(StageTiming)}
+    missing = sorted(known.keys() - fields.keys())
     if missing:
         raise TimingsError(f"{where}: no field {', '.join(missing)}; see docs/timings.md")
+    for name, kinds in known.items():
+        if not _is_of_kind(fields[name], kinds):
+            raise TimingsError(f"{where}: field {name} is {str(fields[name])[:40]!r}; expected {kinds}")
+    absent = sorted(_MACHINE.keys() - fields["machine"].keys())
+    if absent:
+        raise TimingsError(f"{where}: machine without {', '.join(absent)}; see docs/timings.md")
+    if not 0 <= fields["start"] <= fields["end"]:
+        raise TimingsError(
+            f"{where}: start {fields['start']}, end {fields['end']}; expected 0 <= start <= end"
+        )
     return StageTiming(**{name: fields[name] for name in known})
+
+
+def _is_of_kind(value: Any, kinds: str) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return any(type(value) in _KINDS[kind.partition("[")[0]] for kind in kinds.split(" | "))
 
 
 def machine() -> dict[str, Any]:

@@ -13,6 +13,8 @@ from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, Beats, beats_
 if TYPE_CHECKING:
     import numpy as np
 
+# Bytes: a week of activations.
+_LARGEST = 2 << 30
 # What the published ensemble was tuned to.
 _THRESHOLD = 0.24
 
@@ -64,7 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
     from allin1_core.files import make_folder, write_text
 
-    activations = read_activations(Path(arguments.path).expanduser())
+    path = Path(arguments.path).expanduser()
+    activations = read_activations(path)
     try:
         decode = DBNDownBeatTrackingProcessor(
             beats_per_bar=[int(value) for value in arguments.beats_per_bar.split(",")],
@@ -74,11 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
             fps=arguments.fps,
             backend=arguments.backend,
         )
+    except ValueError as error:
+        raise ActivationsError(str(error)) from error
+    try:
         beats = beats_from_decoder(decode(activations))
     except ValueError as error:
-        if isinstance(error, ActivationsError):
-            raise
-        raise ActivationsError(str(error)) from error
+        raise ActivationsError(f"{path}: {error}") from error
     if arguments.json:
         text = json.dumps(
             {
@@ -125,21 +129,19 @@ def read_activations(path: Path) -> np.ndarray:
     """
     import numpy as np
 
+    from allin1_core.regular_files import read_arrays
+
     expected = "expected .npz with 'beat' and 'downbeat' of equal length, or .npy of shape (T, 2)"
-    try:
-        loaded = np.load(path)
-    except OSError as error:
-        raise ActivationsError(f"{path}: cannot be read ({error.strerror or error}); {expected}") from error
-    except (ValueError, EOFError) as error:
-        raise ActivationsError(f"{path}: holds no arrays ({error}); {expected}") from error
+    loaded = read_arrays(path, ActivationsError, most=_LARGEST)
     if isinstance(loaded, np.ndarray):
         if loaded.ndim != 2 or loaded.shape[1] != 2 or loaded.dtype.kind != "f":
             raise ActivationsError(f"{path}: {loaded.dtype} {loaded.shape}; {expected}")
         return loaded
-    with loaded:
-        if not {"beat", "downbeat"} <= set(loaded.files):
-            raise ActivationsError(f"{path}: holds {', '.join(loaded.files)}; {expected}")
-        beat, downbeat = loaded["beat"], loaded["downbeat"]
-    if beat.ndim != 1 or beat.shape != downbeat.shape:
-        raise ActivationsError(f"{path}: beat {beat.shape}, downbeat {downbeat.shape}; {expected}")
+    if not {"beat", "downbeat"} <= loaded.keys():
+        raise ActivationsError(f"{path}: holds {', '.join(loaded)[:200]}; {expected}")
+    beat, downbeat = loaded["beat"], loaded["downbeat"]
+    if beat.ndim != 1 or beat.shape != downbeat.shape or {beat.dtype.kind, downbeat.dtype.kind} != {"f"}:
+        raise ActivationsError(
+            f"{path}: beat {beat.dtype} {beat.shape}, downbeat {downbeat.dtype} {downbeat.shape}; {expected}"
+        )
     return decoder_input(beat, downbeat)

@@ -60,7 +60,10 @@ def _show(arguments: argparse.Namespace) -> int:
     from allin1_core.timings import read_timings
 
     path = Path(arguments.files[0]).expanduser()
-    records = timing_report.select_run(read_timings(path), arguments.run_id)
+    lines = read_timings(path)
+    if not lines:
+        raise TimingsError(f"{path}: holds no lines; analyse something with --timings first")
+    records = timing_report.select_run(lines, arguments.run_id)
     if arguments.json:
         print(json.dumps([dataclasses.asdict(record) for record in records], indent=2))
     else:

@@ -1,0 +1,286 @@
+"""Results, activations and timings that are truncated, altered, far too large, or meant to execute something."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allin1_core.result import AnalysisResult
+from allin1_core.structure import Segment
+from allin1_core.timings import Timings
+from hard_use.reader_process import faults, read_hostile_files
+from hard_use.reporting import record
+from parity.records import ParityRecorder
+
+MEMORY = 128 << 20
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def good_result() -> bytes:
+    result = AnalysisResult(
+        Path("/music/a.wav"),
+        120,
+        [0.5, 1.0],
+        [0.5],
+        [1, 2],
+        [Segment(0.0, 2.0, "intro")],
+        {"model": {"name": "x"}},
+    )
+    return result.to_json().encode()
+
+
+def good_timings(folder: Path) -> bytes:
+    path = folder / "timings.jsonl"
+    timings = Timings(path)
+    with timings.stage("nn", track="a", audio_seconds=2.0):
+        pass
+    with timings.stage("save", track="a"):
+        pass
+    return path.read_bytes()
+
+
+PROBABILITIES = np.random.default_rng(0).random((4, 100), np.float32)
+GOOD: dict[str, Callable[[Path], bytes]] = {
+    "result.json": lambda _: good_result(),
+    "a.activ.npz": lambda _: npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1]),
+    "a.npy": lambda _: npy(PROBABILITIES[:2].T),
+    "timings.jsonl": good_timings,
+}
+READERS = {
+    "result.json": "result",
+    "a.activ.npz": "activations",
+    "a.npy": "activations",
+    "timings.jsonl": "timings",
+}
+
+
+def reader(name: str) -> str:
+    return f"hard_use.readers:{READERS[name]}"
+
+
+@pytest.fixture
+def warmup(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
+    def write(name: str) -> list[Path]:
+        folder = tmp_path_factory.mktemp("good")
+        path = folder / f"good_{name}"
+        path.write_bytes(GOOD[name](folder))
+        return [path]
+
+    return write
+
+
+def write(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[Path]:
+    paths = []
+    for name, content in files:
+        paths.append(folder / name)
+        paths[-1].write_bytes(content)
+    return paths
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_the_files_that_are_damaged_below_are_good(name: str, warmup: Callable) -> None:
+    readings = read_hostile_files(reader(name), warmup(name))
+    assert [reading.ended for reading in readings] == ["read"], readings
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_every_truncation_is_refused(
+    tmp_path: Path, name: str, warmup: Callable, record_parity: ParityRecorder
+) -> None:
+    content = GOOD[name](tmp_path)
+    cuts = ((f"cut{length}_{name}", content[:length]) for length in range(0, len(content) - 1, 7))
+    readings = read_hostile_files(reader(name), write(tmp_path, cuts), warmup=warmup(name), memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    # A file of lines is whole at the end of each line.
+    whole = {f"cut{end + step}_{name}" for end, byte in enumerate(content) if byte == 10 for step in (0, 1)}
+    wrong += [
+        f"{row.path}: read"
+        for row in readings
+        if row.ended == "read" and not (name == "timings.jsonl" and Path(row.path).name in whole)
+    ]
+    record(record_parity, f"{name} truncated", "an error names the file", readings, wrong)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("number", [150, pytest.param(5000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("name", GOOD)
+def test_flipped_bits_do_no_harm(
+    tmp_path: Path, name: str, number: int, warmup: Callable, record_parity: ParityRecorder
+) -> None:
+    content, random = GOOD[name](tmp_path), np.random.default_rng(number)
+
+    def flips() -> Iterator[tuple[str, bytes]]:
+        for index in range(number):
+            damaged = bytearray(content)
+            reach = min(256, len(content)) if index % 2 else len(content)
+            for bit in random.integers(0, 8 * reach, random.integers(1, 5)):
+                damaged[bit // 8] ^= 1 << bit % 8
+            yield f"flip{index}_{name}", bytes(damaged)
+
+    readings = read_hostile_files(reader(name), write(tmp_path, flips()), warmup=warmup(name), memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    record(
+        record_parity, f"{name} with flipped bits", "an error names the file, or a result", readings, wrong
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+class Planted:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
+    """By the kind of file that each pretends to be."""
+    objects = np.array([Planted(planted)], dtype=object)
+    long = "9" * 5000
+    fields = json.loads(good_result())
+    for index, text in enumerate(
+        [
+            "",
+            "null",
+            "[]",
+            "3",
+            "NaN",
+            '"a"',
+            "[" * 100_000,
+            '{"a":' * 100_000,
+            long,
+            "\ufeff{}",
+            "{}\n{}",
+            *(
+                json.dumps({**fields, name: value})
+                for name in fields
+                for value in (None, 3, "x", [], {}, [None], [[]])
+            ),
+            json.dumps({**fields, "beats": [float("nan")]}),
+            json.dumps({**fields, "beats": [1e400]}),
+            json.dumps(fields).replace("120", long),
+            json.dumps({**fields, "path": "a\0b"}),
+            json.dumps({**fields, "segments": [{"start": 0}]}),
+            json.dumps({**fields, "segments": [{"start": 0, "end": 1, "label": {}}]}),
+        ]
+    ):
+        yield f"{index}_result.json", text.encode()
+    for name, content in {
+        "objects.npz": npz(beat=objects, downbeat=objects),
+        "pickle.npz": pickle.dumps(Planted(planted)),
+        "text.npz": npz(beat=np.array(["a"]), downbeat=np.array(["b"])),
+        "void.npz": npz(beat=np.zeros(3, "V0"), downbeat=np.zeros(3, "V0")),
+        "complex.npz": npz(beat=np.zeros(3, complex), downbeat=np.zeros(3, complex)),
+        "one.npz": npz(beat=PROBABILITIES[0]),
+        "lengths.npz": npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1, 1:]),
+    }.items():
+        yield f"{name.removesuffix('.npz')}_a.activ.npz", content
+    for name, content in {
+        "objects": npy(objects),
+        "pickle": pickle.dumps(Planted(planted)),
+        "claims": npy(PROBABILITIES[:2].T).replace(b"(100, 2), }            ", b"(999999999999999, 2), }"),
+        "shape": npy(PROBABILITIES),
+        "text": b"0.1 0.2\n",
+    }.items():
+        yield f"{name}_a.npy", content
+    line = json.loads(good_timings(planted.parent).splitlines()[0])
+    for index, text in enumerate(
+        [
+            "",
+            "[" * 100_000,
+            "null",
+            "{}",
+            json.dumps({"schema": 1}),
+            json.dumps({"schema": 99}),
+            long,
+            "\x00",
+            *(json.dumps({**line, name: value}) for name in line for value in (None, -1, "x", [], {}, True)),
+            json.dumps({**line, "duration": float("nan")}),
+            json.dumps({**line, "start": 5, "end": 1}),
+        ]
+    ):
+        yield f"{index}_timings.jsonl", text.encode()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_hostile_files_are_refused_or_harmless(
+    tmp_path: Path, name: str, warmup: Callable, record_parity: ParityRecorder
+) -> None:
+    planted = tmp_path / "planted"
+    paths = [path for path in write(tmp_path, hostile(planted)) if path.name.endswith(f"_{name}")]
+    (tmp_path / f"zero_{name}").symlink_to("/dev/zero")
+    (tmp_path / f"loop_{name}").symlink_to(f"loop_{name}")
+    (tmp_path / f"folder_{name}").mkdir()
+    os.mkfifo(tmp_path / f"pipe_{name}")
+    with (tmp_path / f"sparse_{name}").open("wb") as file:
+        file.truncate(1 << 40)
+    no_files = [
+        tmp_path / f"{kind}_{name}" for kind in ("zero", "loop", "folder", "pipe", "sparse", "missing")
+    ]
+    readings = read_hostile_files(reader(name), [*paths, *no_files], warmup=warmup(name), memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{row.path}: read" for row in readings if row.ended == "read" and Path(row.path) in no_files]
+    wrong += ["a pickle was executed"] * planted.exists()
+    record(
+        record_parity,
+        f"{name} that is hostile",
+        "an error names the file, nothing is executed",
+        readings,
+        wrong,
+    )
+    assert not wrong, "\n".join(wrong)
+
+
+def test_hostile_arrays_beside_a_result(tmp_path: Path, record_parity: ParityRecorder) -> None:
+    planted = tmp_path / "planted"
+    objects = np.array([Planted(planted)], dtype=object)
+    paths = []
+    for index, (suffix, content) in enumerate(
+        [
+            (".activ.npz", npz(beat=objects)),
+            (".activ.npz", pickle.dumps(Planted(planted))),
+            (".activ.npz", npz(beat=PROBABILITIES)[:-30]),
+            (".embed.npy", npy(objects)),
+            (".embed.npy", pickle.dumps(Planted(planted))),
+            (".embed.npy", npy(PROBABILITIES)[:-1]),
+            (".embed.npy", b""),
+        ]
+    ):
+        (tmp_path / f"{index}.json").write_bytes(good_result())
+        paths.append(tmp_path / f"{index}{suffix}")
+        paths[-1].write_bytes(content)
+    (tmp_path / "good.json").write_bytes(good_result())
+    good = tmp_path / "good.embed.npy"
+    good.write_bytes(npy(PROBABILITIES))
+    readings = read_hostile_files("hard_use.readers:result_with_arrays", paths, warmup=[good], memory=MEMORY)
+    wrong = faults(readings, memory=MEMORY)
+    wrong += [f"{row.path}: read" for row in readings if row.ended == "read"]
+    wrong += ["a pickle was executed"] * planted.exists()
+    record(
+        record_parity,
+        "arrays beside a result",
+        "an error names the file, nothing is executed",
+        readings,
+        wrong,
+    )
+    assert not wrong, "\n".join(wrong)

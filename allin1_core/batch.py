@@ -203,13 +203,17 @@ def _run_track(
         if outputs.out_dir is not None:
             with timings.stage("save", track=track.name, what="result"):
                 outputs.save(track, result)
-    outputs.export(track, result)
+    if outputs.exports:
+        with timings.stage("export", track=track.name):
+            outputs.export(track, result)
     if outputs.figures_dir is not None:
         from allin1_core.figures import visualize
 
-        visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir)
+        with timings.stage("visualize", track=track.name):
+            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir)
     if outputs.sounds_dir is not None:
         from allin1_core.sonification import sonify
 
-        sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
+        with timings.stage("sonify", track=track.name):
+            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
     return result

@@ -58,9 +58,10 @@ def jams_text(result: AnalysisResult) -> str:
 
     beats, positions = annotate("beat"), annotate("beat_position")
     beats_per_bar = max(result.beat_positions, default=4)
-    for index, (time, position) in enumerate(zip(result.beats, result.beat_positions, strict=True)):
+    measure = 0  # of an upbeat
+    for time, position in zip(result.beats, result.beat_positions, strict=True):
         beats.append(time=time, duration=0, value=position)
-        measure = sum(1 for earlier in result.beat_positions[: index + 1] if earlier == 1)
+        measure += position == 1
         positions.append(
             time=time,
             duration=0,

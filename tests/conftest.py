@@ -1,0 +1,107 @@
+"""What the tests of the pipeline run on: a small network, short stems, and a small separation model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import self_test
+from allin1_core.audio import STEM_NAMES
+
+_CONFIGURATION = """\
+model: allin1
+double_attention: true
+instrument_attention: true
+qkv_bias: true
+act_conv: elu
+act_transformer: gelu
+dim_input: 81
+dim_embed: 24
+depth: 3
+num_heads: 2
+kernel_size: 5
+dilation_factor: 2
+dilation_max: 3200
+mlp_ratio: 4
+layer_norm_eps: 1.0e-05
+data: {num_instruments: 4, num_labels: 10}
+best_threshold_beat: 0.0
+best_threshold_downbeat: 0.0
+"""
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Path of a checkpoint with three blocks and made-up values; `analyze` takes it as `model`."""
+    path = tmp_path_factory.mktemp("weights") / "small.npz"
+    np.savez(path, **self_test.parameters())
+    path.with_suffix(".yaml").write_text(_CONFIGURATION, encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def stems() -> np.ndarray:
+    """Five seconds of made-up stems, int16 (4, 220500)."""
+    return self_test.stems()
+
+
+WriteStems = Callable[..., Path]
+
+
+@pytest.fixture
+def write_stems(tmp_path: Path, stems: np.ndarray) -> WriteStems:
+    """Write the stems to a folder of that name below the test's own, and return it."""
+
+    def write(name: str, suffix: str = ".wav", samples: np.ndarray = stems, sample_rate: int = 44100) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for stem, values in zip(STEM_NAMES, samples, strict=True):
+            soundfile.write(folder / f"{stem}{suffix}", values, sample_rate)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def write_mix(tmp_path: Path, stems: np.ndarray) -> Callable[[str], Path]:
+    """Write two seconds of the stems' sum as a stereo file of that name, and return its path."""
+
+    def write(name: str, seconds: float = 2.0) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mono = (stems.astype(np.int32).sum(axis=0) // 4).astype(np.int16)[: int(seconds * 44100)]
+        soundfile.write(path, np.stack([mono, mono // 2], axis=1), 44100)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def separation_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `small.th`: a Hybrid Transformer Demucs of 350,000 random parameters, seeded."""
+    pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
+    import torch
+    from demucs_infer.htdemucs import HTDemucs
+
+    options = {
+        "sources": ["drums", "bass", "other", "vocals"],
+        "channels": 8,
+        "depth": 4,
+        "nfft": 2048,
+        "t_layers": 1,
+        "t_heads": 2,
+        "dconv_depth": 1,
+        "segment": 0.5,
+        "samplerate": 44100,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = HTDemucs(**options)
+    folder = tmp_path_factory.mktemp("separation")
+    package = {"klass": HTDemucs, "args": [], "kwargs": options, "state": model.state_dict()}
+    torch.save(package, folder / "small.th")
+    return folder

@@ -1,0 +1,205 @@
+"""Results: their JSON, their arrays, their other formats, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jams
+import numpy as np
+import pytest
+
+from allin1_core.errors import OutputError, ResultError
+from allin1_core.exports import audacity_text, beats_text, export, jams_text
+from allin1_core.files import write_text, written_whole
+from allin1_core.result import AnalysisResult, load_result
+from allin1_core.structure import Segment
+
+
+@pytest.fixture
+def result() -> AnalysisResult:
+    return AnalysisResult(
+        path=Path("/music/söng.v2.wav"),
+        bpm=120,
+        beats=[0.27, 0.77, 1.27],
+        downbeats=[0.77],
+        beat_positions=[4, 1, 2],
+        segments=[Segment(0.0, 1.0, "intro"), Segment(1.0, 2.04, "verse")],
+        provenance={"model": {"name": "harmonix-all"}},
+        activations={"beat": np.array([0.1, 0.9], np.float32), "label": np.ones((10, 2), np.float32)},
+        embeddings=np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+    )
+
+
+def test_a_result_comes_back_as_it_was_saved(tmp_path: Path, result: AnalysisResult) -> None:
+    path = result.save(tmp_path / "new" / "söng.v2.json")
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "söng.v2.activ.npz",
+        "söng.v2.embed.npy",
+        "söng.v2.json",
+    ]
+    loaded = load_result(path)
+    assert loaded.to_json() == result.to_json()
+    assert loaded.activations is not None
+    assert result.activations is not None
+    for name, values in result.activations.items():
+        np.testing.assert_array_equal(loaded.activations[name], values)
+    np.testing.assert_array_equal(loaded.embeddings, result.embeddings)
+    bare = load_result(path, load_activations=False, load_embeddings=False)
+    assert bare.activations is None
+    assert bare.embeddings is None
+
+
+def test_arrays_go_to_their_own_folder_on_request(tmp_path: Path, result: AnalysisResult) -> None:
+    path = result.save(tmp_path / "a.json", array_dir=tmp_path / "arrays")
+    assert sorted(file.name for file in (tmp_path / "arrays").iterdir()) == ["a.activ.npz", "a.embed.npy"]
+    assert load_result(path).activations is None
+    assert load_result(path, array_dir=tmp_path / "arrays").activations is not None
+
+
+def test_readers_of_all_in_one_find_what_they_look_for(result: AnalysisResult) -> None:
+    """The way `allin1.typings.AnalysisResult.from_json` takes the file apart."""
+    data = json.loads(result.to_json())
+    assert list(data)[:6] == ["path", "bpm", "beats", "downbeats", "beat_positions", "segments"]
+    assert data["path"] == "/music/söng.v2.wav"
+    assert [Segment(**segment) for segment in data["segments"]] == result.segments
+    assert data["beats"] == [0.27, 0.77, 1.27]
+
+
+def test_number_lists_stand_on_one_line(result: AnalysisResult) -> None:
+    assert '\n  "beats": [0.27, 0.77, 1.27],\n' in result.to_json()
+
+
+def test_no_tempo_is_null(result: AnalysisResult) -> None:
+    result.bpm = None
+    assert json.loads(result.to_json())["bpm"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "cannot be read as JSON"),
+        ("[]", "not the JSON of an analysis"),
+        ('{"path": "a"}', "no field 'bpm'"),
+        ("\x00\xff", "cannot be read as JSON"),
+    ],
+)
+def test_files_that_are_no_results(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ResultError, match=f"a.json: {message}"):
+        load_result(path)
+
+
+def test_missing_result(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match=r"a\.json: cannot be opened \(No such file"):
+        load_result(tmp_path / "a.json")
+
+
+def test_damaged_arrays(tmp_path: Path, result: AnalysisResult) -> None:
+    path = result.save(tmp_path / "a.json")
+    (tmp_path / "a.activ.npz").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(ResultError, match=r"a\.activ\.npz: cannot be read as \.npz"):
+        load_result(path)
+
+
+def test_beats_and_audacity_formats(result: AnalysisResult) -> None:
+    assert beats_text(result) == "0.27\t4\n0.77\t1\n1.27\t2\n"
+    assert audacity_text(result).splitlines() == [
+        "0.000000\t1.000000\tintro",
+        "1.000000\t2.040000\tverse",
+        "0.270000\t0.270000\t4",
+        "0.770000\t0.770000\t1",
+        "1.270000\t1.270000\t2",
+    ]
+
+
+def test_jams_is_valid_and_holds_the_same(result: AnalysisResult) -> None:
+    document = jams.load(io.StringIO(jams_text(result)), validate=True, strict=True)
+    assert document.file_metadata.duration == 2.04
+    beats = document.search(namespace="^beat$")[0].data
+    assert [(row.time, row.value) for row in beats] == [(0.27, 4), (0.77, 1), (1.27, 2)]
+    positions = document.search(namespace="beat_position")[0].data
+    assert [(row.value["measure"], row.value["position"]) for row in positions] == [(0, 4), (1, 1), (1, 2)]
+    segments = document.search(namespace="segment_open")[0].data
+    assert [(row.time, row.duration, row.value) for row in segments] == [(0, 1, "intro"), (1, 1.04, "verse")]
+    assert document.search(namespace="tempo")[0].data[0].value == 120
+
+
+def test_formats_without_beats(result: AnalysisResult) -> None:
+    empty = AnalysisResult(result.path, None, [], [], [], [Segment(0.0, 0.01, "start")])
+    assert beats_text(empty) == ""
+    assert jams.load(io.StringIO(jams_text(empty)), validate=True).search(namespace="tempo") == []
+
+
+def test_unknown_format(tmp_path: Path, result: AnalysisResult) -> None:
+    with pytest.raises(ResultError, match="format 'midi': unknown; expected one of beats, audacity, jams"):
+        export(result, tmp_path / "a.mid", "midi")
+
+
+def test_a_file_replaces_another_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with written_whole(path) as file:
+            file.write(b"af")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_half()
+    assert path.read_text() == "before"
+    write_text(path, "after")
+    assert path.read_text() == "after"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_files_get_ordinary_permissions(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    written = write_text(tmp_path / "written", "x")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_unwritable_folder(tmp_path: Path, result: AnalysisResult) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be used as an output folder"):
+        result.save(tmp_path / "file" / "a.json")
+
+
+def test_full_disk(tmp_path: Path, result: AnalysisResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(
+        OutputError, match=r"cannot be written \(No space left on device\); nothing was left behind"
+    ):
+        result.save(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_writing_that_the_system_stops_halfway(tmp_path: Path) -> None:
+    """No mock: the process may write files of at most 1,000 bytes."""
+    pytest.importorskip("resource")
+    script = f"""
+import resource, signal
+from allin1_core.errors import OutputError
+from allin1_core.files import write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_text({str(tmp_path / "small")!r}, "x" * 900)
+try:
+    write_text({str(tmp_path / "large")!r}, "x" * 100_000)
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "large: cannot be written (File too large); nothing was left behind" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["small"]

@@ -1,0 +1,240 @@
+"""Stems from folders and from the real separation code."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import stages
+from allin1_core.audio import STEM_NAMES, Audio, read_audio, remix_to_mono
+from allin1_core.errors import AudioError, StemsError, WeightsError
+from allin1_core.separation import find_stem_files, read_stems_folder, stems_from_separated
+from allin1_core.separation.protocol import fold_into_four, mix_for
+from allin1_core.session import Session
+
+
+def test_stems_of_a_folder_come_in_the_order_of_their_names(
+    write_stems: Callable[..., Path], stems: np.ndarray
+) -> None:
+    read = read_stems_folder(write_stems("song", ".flac"))
+    assert read.sample_rate == 44100
+    assert read.samples.dtype == np.int16
+    np.testing.assert_array_equal(read.samples, stems)
+
+
+def _touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).touch()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("bass.wav", "drums.wav", "other.wav", "vocals.wav"),
+        ("Song - Bass.flac", "Song - Drums.flac", "Song - Other.flac", "Song - Vocals.flac"),
+        ("01_bass_(mix).mp3", "02_drums_(mix).mp3", "03_other_(mix).mp3", "04_vocals_(mix).mp3"),
+        (
+            "Drums of War bass.wav",
+            "Drums of War drums.wav",
+            "Drums of War other.wav",
+            "Drums of War vocals.wav",
+        ),
+    ],
+)
+def test_stem_files_are_told_by_a_word_of_their_name(tmp_path: Path, names: tuple[str, ...]) -> None:
+    _touch(tmp_path, *names, "notes.txt", "mixture.wav", "bassoon.wav")
+    assert find_stem_files(tmp_path) == dict(
+        zip(STEM_NAMES, (tmp_path / name for name in names), strict=True)
+    )
+
+
+def test_a_file_named_by_the_stem_alone_goes_first(tmp_path: Path) -> None:
+    _touch(tmp_path, "bass.wav", "drums.wav", "other.wav", "vocals.wav", "song without vocals.wav")
+    assert find_stem_files(tmp_path)["vocals"] == tmp_path / "vocals.wav"
+
+
+def test_missing_stem(tmp_path: Path) -> None:
+    _touch(tmp_path, "bass.wav", "drums.wav", "other.wav")
+    with pytest.raises(
+        StemsError, match=r"no file for the stem vocals; found bass.wav, drums.wav, other.wav"
+    ):
+        find_stem_files(tmp_path)
+
+
+def test_stem_that_two_files_claim(tmp_path: Path) -> None:
+    _touch(tmp_path, "bass.wav", "drums.wav", "other.wav", "vocals.wav", "vocals.flac")
+    with pytest.raises(StemsError, match=r"vocals.flac, vocals.wav all name the stem 'vocals'"):
+        find_stem_files(tmp_path)
+
+
+def test_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StemsError, match=r"nothing: cannot be read \(No such file"):
+        find_stem_files(tmp_path / "nothing")
+
+
+def test_guitar_and_piano_are_added_to_other(write_stems: Callable[..., Path], stems: np.ndarray) -> None:
+    folder = write_stems("song")
+    soundfile.write(folder / "guitar.wav", stems[0], 44100)
+    soundfile.write(folder / "piano.wav", stems[1], 44100)
+    read = read_stems_folder(folder)
+    total = np.clip(stems[2].astype(int) + stems[0] + stems[1], -32768, 32767)
+    np.testing.assert_array_equal(read.samples[2], total)
+    np.testing.assert_array_equal(read.samples[[0, 1, 3]], stems[[0, 1, 3]])
+
+
+def test_folding_clips_integers_instead_of_wrapping() -> None:
+    loud = {name: np.full(3, 30000, np.int16) for name in (*STEM_NAMES, "guitar", "piano")}
+    np.testing.assert_array_equal(fold_into_four(loud, "x")["other"], 32767)
+
+
+def test_short_stems_are_filled_with_silence(write_stems: Callable[..., Path], stems: np.ndarray) -> None:
+    folder = write_stems("song")
+    soundfile.write(folder / "bass.wav", stems[0, :-1000], 44100)
+    read = read_stems_folder(folder)
+    np.testing.assert_array_equal(read.samples[0, :-1000], stems[0, :-1000])
+    assert not read.samples[0, -1000:].any()
+    np.testing.assert_array_equal(read.samples[1:], stems[1:])
+
+
+def test_stems_of_different_recordings_are_refused(
+    write_stems: Callable[..., Path], stems: np.ndarray
+) -> None:
+    folder = write_stems("song")
+    soundfile.write(folder / "bass.wav", stems[0, : 2 * 44100], 44100)
+    with pytest.raises(StemsError, match=r"bass.wav: 2.00 s long, where the longest stem has 5.00 s"):
+        read_stems_folder(folder)
+
+
+def test_mixed_rates_are_resampled_to_one(write_stems: Callable[..., Path], stems: np.ndarray) -> None:
+    folder = write_stems("song")
+    time = np.arange(5 * 48000) / 48000
+    tone = np.rint(8000 * np.sin(2 * np.pi * 440 * time)).astype(np.int16)
+    soundfile.write(folder / "bass.wav", tone, 48000)
+    read = read_stems_folder(folder)
+    assert read.sample_rate == 44100
+    assert read.samples.shape == stems.shape
+    expected = 8000 * np.sin(2 * np.pi * 440 * np.arange(5 * 44100) / 44100)
+    assert np.abs(read.samples[0, 500:-500] - expected[500:-500]).max() <= 2
+    np.testing.assert_array_equal(read.samples[1:], stems[1:])
+
+
+def test_one_float_stem_makes_all_float(write_stems: Callable[..., Path], stems: np.ndarray) -> None:
+    folder = write_stems("song")
+    soundfile.write(folder / "bass.wav", stems[0] / 32768, 44100, subtype="FLOAT")
+    read = read_stems_folder(folder)
+    assert read.samples.dtype == np.float32
+    np.testing.assert_array_equal(read.samples, stems.astype(np.float32) / 32768)
+
+
+def test_a_broken_stem_is_named(write_stems: Callable[..., Path]) -> None:
+    folder = write_stems("song")
+    (folder / "drums.wav").write_text("no audio")
+    with pytest.raises(AudioError, match=r"drums\.wav: not audio"):
+        read_stems_folder(folder)
+
+
+def _session(repository: Path, **options: object) -> Session:
+    return Session(demix_model="small", demix_repository=repository, device="cpu", **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def mix(stems: np.ndarray) -> Audio:
+    loud = np.clip(stems.astype(int).sum(axis=0), -32768, 32767).astype(np.int16)[:22050]
+    return Audio(np.stack([loud, loud // 3], axis=1), 44100)
+
+
+def test_real_separation_gives_four_stems_and_says_what_made_them(
+    separation_repository: Path, mix: Audio
+) -> None:
+    separated, sample_rate, provenance = stages.separate(_session(separation_repository), mix)
+    assert sample_rate == 44100
+    assert set(separated) == set(STEM_NAMES)
+    for samples in separated.values():
+        assert samples.shape == mix.samples.shape
+        assert samples.dtype == np.int16
+        assert np.abs(samples.astype(int)).max() > 0
+    assert provenance["backend"] == "demucs-infer"
+    assert provenance["model"] == "small"
+    assert len(str(provenance["weights_sha256"])) == 64
+
+
+def test_separation_repeats_with_its_seed_and_leaves_the_callers_generator_alone(
+    separation_repository: Path, mix: Audio
+) -> None:
+    random.seed(5)
+    expected_next = random.random()
+    random.seed(5)
+    first = stages.separate(_session(separation_repository, demix_seed=3), mix)[0]
+    assert random.random() == expected_next
+    random.seed(99)
+    again = stages.separate(_session(separation_repository, demix_seed=3), mix)[0]
+    other = stages.separate(_session(separation_repository, demix_seed=4), mix)[0]
+    for stem in STEM_NAMES:
+        np.testing.assert_array_equal(first[stem], again[stem])
+    assert any((first[stem] != other[stem]).any() for stem in STEM_NAMES)
+
+
+def test_stems_in_memory_are_those_that_demucs_own_files_give(
+    separation_repository: Path, mix: Audio, tmp_path: Path
+) -> None:
+    """Write with Demucs' own `save_audio`, read back, mix to mono: bit for bit what never left memory."""
+    import torch
+    from demucs_infer.audio import save_audio
+
+    session = _session(separation_repository)
+    separator = session.separator()
+    raw = separator(mix_for(separator, mix), seed=session.demix_seed)
+    # One stem that would clip, one that just does not, one at exactly full scale.
+    raw["bass"] *= 3 / np.abs(raw["bass"]).max()
+    raw["drums"] *= np.float32(0.985) / np.abs(raw["drums"]).max()
+    raw["other"] *= 1 / np.abs(raw["other"]).max()
+    for stem, samples in raw.items():
+        save_audio(torch.from_numpy(samples.copy()), tmp_path / f"{stem}.wav", separator.sample_rate)
+
+    from allin1_core.audio import quantise
+
+    in_memory = stems_from_separated({stem: quantise(samples.T) for stem, samples in raw.items()}, 44100)
+    on_disk = read_stems_folder(tmp_path)
+    assert on_disk.samples.dtype == in_memory.samples.dtype == np.int16
+    np.testing.assert_array_equal(in_memory.samples, on_disk.samples)
+    for index, stem in enumerate(STEM_NAMES):
+        mono = remix_to_mono(read_audio(tmp_path / f"{stem}.wav").samples)
+        np.testing.assert_array_equal(in_memory.samples[index], mono)
+
+
+def test_float_stems_are_kept_on_request(separation_repository: Path, mix: Audio) -> None:
+    separated, _, _ = stages.separate(_session(separation_repository, stems_as_int16=False), mix)
+    assert all(samples.dtype == np.float32 for samples in separated.values())
+
+
+def test_mono_is_repeated_and_other_rates_are_resampled(separation_repository: Path, mix: Audio) -> None:
+    separator = _session(separation_repository).separator()
+    mono = mix_for(separator, Audio(mix.samples[:, :1], 22050))
+    assert mono.dtype == np.float32
+    assert mono.shape == (2, 2 * len(mix.samples))
+    np.testing.assert_array_equal(mono[0], mono[1])
+
+
+def test_unknown_separation_model(separation_repository: Path) -> None:
+    session = Session(demix_model="nothing", demix_repository=separation_repository, device="cpu")
+    with pytest.raises(WeightsError, match="separation model 'nothing': cannot be loaded"):
+        session.separator()
+
+
+def test_repository_that_is_not_there(tmp_path: Path, separation_repository: Path) -> None:
+    session = Session(demix_repository=tmp_path / "nothing", device="cpu")
+    with pytest.raises(WeightsError, match=r"nothing: no such folder"):
+        session.separator()
+
+
+def test_damaged_separation_weights(tmp_path: Path, separation_repository: Path) -> None:
+    whole = (separation_repository / "small.th").read_bytes()
+    (tmp_path / "small.th").write_bytes(whole[: len(whole) // 2])
+    session = Session(demix_model="small", demix_repository=tmp_path, device="cpu")
+    with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
+        session.separator()

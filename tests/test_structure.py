@@ -1,0 +1,104 @@
+"""Local maxima in every library, boundaries, labels."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allin1_core import backends
+from allin1_core.stages import to_host
+from allin1_core.structure import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
+
+
+def _native(backend: str, values: np.ndarray) -> Any:
+    if backend == "torch":
+        return importlib.import_module("torch").from_numpy(values)
+    if backend == "mlx":
+        return importlib.import_module("mlx.core").array(values)
+    return values
+
+
+def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
+    half = window // 2
+    kept = np.zeros_like(values)
+    for index, value in enumerate(values):
+        if value == values[max(index - half, 0) : index + half + 1].max():
+            kept[index] = value
+    return kept
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
+@settings(max_examples=40, deadline=None)
+@given(
+    # Few distinct values, so that plateaus and ties come up.
+    values=st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    window=st.sampled_from([1, 3, 5, 7, 17, LOCAL_MAXIMA_WINDOW]),
+)
+def test_local_maxima_are_what_the_definition_says(backend: str, values: list[int], window: int) -> None:
+    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
+    probability = (np.array(values) / 5).astype(np.float32)
+    found = backends.get("structure", backend).load()(_native(backend, probability), window)
+    np.testing.assert_array_equal(to_host(found), _local_maxima_by_definition(probability, window))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
+def test_local_maxima_stay_in_their_library(backend: str) -> None:
+    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
+    native = _native(backend, np.linspace(0, 1, 300, dtype=np.float32))
+    found = backends.get("structure", backend).load()(native, LOCAL_MAXIMA_WINDOW)
+    assert type(found) is type(native)
+    assert to_host(found).dtype == np.float32
+
+
+def _boundaries_by_definition(maxima: np.ndarray) -> np.ndarray:
+    """Sliding windows of 12 s on either side over the array padded with zeros."""
+    padded = np.pad(maxima.astype(np.float64), 1200)
+    found = []
+    for frame, value in enumerate(maxima.astype(np.float64)):
+        past, future = padded[frame : frame + 1200], padded[frame + 1201 : frame + 2401]
+        is_highest = value > 0 and value >= max(past.max(), future.max())
+        if (
+            is_highest
+            and value > (past.mean() + future.mean()) / 2
+            and (frame == 0 or maxima[frame - 1] != value)
+        ):
+            found.append(frame)
+    return np.array(found, dtype=np.int64)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), length=st.sampled_from([1, 50, 1199, 1201, 2402, 5000]))
+def test_boundaries_are_what_the_definition_says(seed: int, length: int) -> None:
+    random = np.random.default_rng(seed)
+    maxima = np.where(random.random(length) < 0.02, random.integers(0, 6, length) / 5, 0).astype(np.float32)
+    np.testing.assert_array_equal(pick_boundaries(maxima), _boundaries_by_definition(maxima))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_a_constant_probability_gives_at_most_the_start(value: float) -> None:
+    """What silence gives: every frame is a local maximum, none is a boundary inside."""
+    maxima = np.full(60_000, value, np.float32)
+    assert pick_boundaries(maxima).tolist() == ([0] if value else [])
+
+
+def test_sections_cover_the_track_and_take_the_label_that_is_most_probable_in_them() -> None:
+    label = np.zeros((10, 300), np.float32)
+    label[LABELS.index("intro"), :100] = 1
+    label[LABELS.index("verse"), 100:] = 1
+    assert sections(np.array([100]), label) == [Segment(0.0, 1.0, "intro"), Segment(1.0, 3.0, "verse")]
+
+
+def test_a_boundary_at_the_first_frame_adds_no_section() -> None:
+    label = np.ones((10, 5), np.float32)
+    assert sections(np.array([0]), label) == [Segment(0.0, 0.05, "start")]
+
+
+def test_no_boundary_gives_one_section() -> None:
+    assert sections(np.array([], dtype=np.int64), np.ones((10, 1), np.float32)) == [
+        Segment(0.0, 0.01, "start")
+    ]

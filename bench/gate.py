@@ -132,8 +132,8 @@ def why_not_here(row: Row) -> str | None:
         return f"{row.backend} is not installed"
     if row.stage in ("spectrogram", "decoder") and not madmom_is_installed():
         return "the oracle madmom is not installed"
-    if row.stage == "network" and shared_folder() is None:
-        return "the weights are not here (ALLIN1_SHARED)"
+    if row.stage == "network" and not installed("network", "torch"):
+        return "the reference, plain torch, is not installed"
     if row.threads is not None and row.threads > usable_cores():
         return f"{row.threads} threads, {usable_cores()} core"
     return None
@@ -217,7 +217,7 @@ def memory_call(row: Row) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[An
         return compute_spectrogram, (track.stems, *options), (track.lasting(1).stems, *options)
     if row.stage == "decoder":
         return decode_beats, (activations(track.seconds), row.backend), (activations(5), row.backend)
-    return run_network, (track.stems, row.backend), (track.lasting(2).stems, row.backend)
+    return run_network, (track.seconds, row.backend), (2.0, row.backend)
 
 
 def judge_instructions(bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:

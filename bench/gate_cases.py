@@ -162,18 +162,20 @@ def madmom_decoder() -> Any:
     return DBNDownBeatTrackingProcessor(list(METERS), fps=FRAMES_PER_SECOND, threshold=THRESHOLD)
 
 
-def network_case(backend: str, *, threads: int, seconds: float, name: str = "harmonix-fold0") -> Case:
-    """One fold against the same network in plain torch."""
-    from allin1_core.network import load_model
+def network_case(backend: str, *, threads: int, seconds: float) -> Case:
+    """One fold against the same network in plain torch, with the published weights or, without them, seeded ones."""
+    from allin1_core.network import build_model, load_checkpoints
     from allin1_core.spectrogram import log_spectrogram
+    from parity.random_networks import random_checkpoint
 
     folder = shared_folder()
-    if folder is None:
-        raise FileNotFoundError("the weights are not here; set ALLIN1_SHARED")
+    if folder is not None:
+        checkpoints = load_checkpoints("harmonix-fold0", weights_dir=folder / "weights")
+    else:
+        checkpoints = [random_checkpoint(0)]
     spectrogram = log_spectrogram(default_track().lasting(seconds).stems, backend="numpy")
-    weights = folder / "weights"
-    ours = load_model(name, backend=backend, device="cpu", weights_dir=weights, num_threads=threads)
-    plain = load_model(name, backend="torch", device="cpu", weights_dir=weights, num_threads=threads)
+    ours = build_model(checkpoints, backend=backend, device=_own_device(backend), num_threads=threads)
+    plain = build_model(checkpoints, backend="torch", device="cpu", num_threads=threads)
     return Case(
         "network",
         backend,
@@ -184,6 +186,10 @@ def network_case(backend: str, *, threads: int, seconds: float, name: str = "har
         largest_difference,
         "plain torch",
     )
+
+
+def _own_device(backend: str) -> str:
+    return "mlx" if backend == "mlx" else "cpu"
 
 
 def _probabilities(output: Any) -> np.ndarray:

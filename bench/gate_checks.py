@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core import backends
-from bench.gate_cases import Case, activations, largest_difference, madmom_decoder, our_decoder
+from bench.gate_cases import Case, activations, largest_difference, madmom_decoder, network_case, our_decoder
 from bench.machine import OtherLoad, pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
 from bench.paired import Ratio, paired_times
@@ -226,17 +226,10 @@ def decode_beats(inputs: np.ndarray, backend: str) -> np.ndarray:
     return np.asarray(our_decoder(backend)(inputs))
 
 
-def run_network(stems: np.ndarray, backend: str) -> np.ndarray:
-    """What `check_memory` runs in another process for the network: one fold, from stems."""
-    from allin1_core.network import load_model
-    from allin1_core.spectrogram import log_spectrogram
-    from parity.shared import shared_folder
-
-    folder = shared_folder()
-    assert folder is not None
-    spectrogram = log_spectrogram(stems, SAMPLE_RATE, backend="numpy")
-    model = load_model("harmonix-fold0", backend=backend, device="cpu", weights_dir=folder / "weights")
-    return np.asarray(model(spectrogram).to_numpy().beat)
+def run_network(seconds: float, backend: str) -> float:
+    """What `check_memory` runs in another process for the network: one fold on so many seconds of the track."""
+    case = network_case(backend, threads=usable_cores(), seconds=seconds)
+    return float(case.candidate().sum())
 
 
 def check_import(at_most: float, forbidden: Sequence[str]) -> list[Verdict]:

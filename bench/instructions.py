@@ -27,8 +27,18 @@ def _viterbi() -> None:
     our_decoder("cython")(activations(10))
 
 
+def _fused() -> None:
+    from allin1_core.network import build_model
+    from parity.random_networks import random_checkpoint, random_spectrogram
+
+    build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)(random_spectrogram(200))
+
+
 # The kernel's extension module, and a call that exercises it.
-KERNELS: dict[str, tuple[str, Callable[[], None]]] = {"allin1_core.dbn._viterbi": ("_viterbi", _viterbi)}
+KERNELS: dict[str, tuple[str, Callable[[], None]]] = {
+    "allin1_core.dbn._viterbi": ("_viterbi", _viterbi),
+    "allin1_core.network._fused": ("_fused", _fused),
+}
 
 
 def valgrind_is_installed() -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.byproducts import Byproducts
+from allin1_core.claims import give_back_name, take_name
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
 from allin1_core.exports import FORMATS, export
 from allin1_core.files import check_writable
@@ -76,6 +77,23 @@ class Outputs:
             return load_result(path, load_activations=False, load_embeddings=False).path
         except ResultError:
             return None  # `existing` says what is wrong with it, or it is overwritten
+
+    def take_name(self, name: str, path: Path) -> bool:
+        """Whether a track may have that name here; if so, no track of another process gets it meanwhile."""
+        if self.out_dir is None:
+            return True
+        if not take_name(self.out_dir, name, path):
+            return False
+        if self.owner(name) in (None, path):
+            return True
+        give_back_name(self.out_dir, name)
+        return False
+
+    def give_back_names(self, tracks: Sequence[Track]) -> None:
+        """To be called when their results are there, or when there will be none."""
+        if self.out_dir is not None:
+            for track in tracks:
+                give_back_name(self.out_dir, track.name)
 
     def existing(self, track: Track, model: str) -> AnalysisResult | None:
         """The result of an earlier run, if it is whole and was not to be made again.
@@ -159,9 +177,9 @@ def run_batch(
     BackendError, WeightsError
         At once: they would fail every track.
     """
-    tracks = name_tracks(paths, outputs.owner)
-    bars = Progress(len(tracks), progress)
+    bars = Progress(len(paths), progress)
     timings = Timings(timings_path, on_start=bars.start_stage)
+    tracks = name_tracks(paths, outputs.take_name)
     results: list[AnalysisResult | None] = []
     failures: list[tuple[Path, Exception]] = []
     try:
@@ -176,6 +194,7 @@ def run_batch(
                     failures.append((track.path, error))
     finally:
         bars.close()
+        outputs.give_back_names(tracks)
     if len(tracks) == 1 and failures:
         raise failures[0][1]
     if failures:

@@ -17,7 +17,7 @@ import numpy as np
 
 from allin1_core.audio import Stems
 from allin1_core.errors import AudioError
-from allin1_core.files import make_folder, write_text, written_whole
+from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
 from allin1_core.tracks import Track
 
 _RECORD = "made_from.json"
@@ -97,6 +97,7 @@ class Byproducts:
 
         folder = make_folder(self.stems_folder(track, model))
         (folder / _RECORD).unlink(missing_ok=True)
+        remove_abandoned(folder)
         for stem, samples in separated.items():
             subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
             with written_whole(folder / f"{stem}.wav") as file:

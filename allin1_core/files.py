@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from allin1_core.errors import OutputError
+
+_TEMPORARY = ".part"
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
@@ -39,7 +44,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
         If it cannot be created or written to.
     """
     folder = make_folder(folder)
-    probe = folder / f".{uuid.uuid4().hex}.part"
+    probe = folder / temporary_name()
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -47,7 +52,39 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"{folder}: cannot be written to ({error.strerror or error}); choose another folder"
         ) from error
+    remove_abandoned(folder)
     return folder
+
+
+def temporary_name() -> str:
+    """A name for a temporary file that tells which process made it, so that it can be removed if that was killed."""
+    return f".{_host()}-{os.getpid()}-{uuid.uuid4().hex}{_TEMPORARY}"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files that processes of this machine left in a folder when they were killed."""
+    if os.name != "posix":
+        return  # asking whether a process lives would end it
+    for path in folder.glob(f".{_host()}-*{_TEMPORARY}"):
+        process = path.name.split("-")[1]
+        if process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):  # another process was faster, or may and we may not
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it is another user's
+    return True
+
+
+@functools.cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
@@ -66,7 +103,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     temporary: Path | None = None
     try:
         try:
-            name = path.with_name(f".{uuid.uuid4().hex}.part")
+            name = path.with_name(temporary_name())
             with name.open("xb") as file:
                 temporary = name
                 yield file

@@ -56,26 +56,26 @@ def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return list(expanded)
 
 
-def name_tracks(paths: Iterable[Path], owner: Callable[[str], Path | None]) -> list[Track]:
+def name_tracks(paths: Iterable[Path], take_name: Callable[[str, Path], bool]) -> list[Track]:
     """Give each path a name of its own for its files.
 
     That is the file's name without suffix (a folder's name), unless another track has it: one earlier in this call,
-    or one whose result is already in the output folder. Then a short hash of the whole path is added, which is the
-    same in every run.
+    one whose result is already in the output folder, or one that another process is at work on. Then a short hash of
+    the whole path is added, which is the same in every run.
 
     Parameters
     ----------
     paths : iterable of Path
         Absolute, without duplicates.
-    owner : callable
-        Whose result of that name is already there: a path, or None.
+    take_name : callable
+        Asked whether a path may have a name.
     """
     tracks = []
     taken: set[str] = set()
     for path in paths:
         name = path.name if path.is_dir() else path.stem
         # Some file systems do not tell upper from lower case.
-        if name.casefold() in taken or owner(name) not in (None, path):
+        if name.casefold() in taken or not take_name(name, path):
             name = f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         taken.add(name.casefold())
         tracks.append(Track(path, name))

@@ -1,0 +1,155 @@
+"""Runs that are killed, or share their folders: every file is whole, and the one an undisturbed run leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allin1_core.timings import read_timings
+from hard_use.libraries import command, contents, differing, environment, leftovers, write_library
+from hard_use.reporting import record_trials
+from parity.records import ParityRecorder
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+
+NUMBER = 6
+
+
+@dataclasses.dataclass
+class Undisturbed:
+    """A library, and what a run over it leaves when nothing happens to it."""
+
+    paths: list[Path]
+    model: str
+    files: dict[str, bytes]
+    seconds: float
+
+    def start(self, folder: Path, paths: list[Path] | None = None) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command(paths or self.paths, self.model, folder),
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_model: str, stems: np.ndarray) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run = Undisturbed(write_library(folder / "library", stems, NUMBER), small_model, {}, 0.0)
+    start = time.monotonic()
+    child = run.start(folder / "out")
+    assert child.wait() == 0, child.stderr.read() if child.stderr else ""
+    run.seconds = time.monotonic() - start
+    run.files = contents(folder / "out")
+    # JSON, activations, embeddings, two exports; a spectrogram and what it was made from.
+    assert len(run.files) == NUMBER * 7, sorted(run.files)
+    return run
+
+
+@pytest.mark.parametrize("number", [5, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
+def test_killed_at_random_moments_and_resumed(
+    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+) -> None:
+    random = np.random.default_rng(number)
+    wrong: list[str] = []
+    done, killed, remaining = [], 0, 0
+    for trial in range(number):
+        folder = tmp_path / f"{trial}"
+        child = undisturbed.start(folder)
+        try:
+            child.wait(random.uniform(0, undisturbed.seconds))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            killed += child.wait() == -signal.SIGKILL
+        found = contents(folder)
+        done.append(sum(name.endswith(".json") and name.startswith("struct") for name in found))
+        wrong += [f"trial {trial}, killed: {name}" for name in differing(found, undisturbed.files)]
+        child = undisturbed.start(folder)
+        _, errors = child.communicate()
+        found = contents(folder)
+        wrong += [f"trial {trial}, resumed: status {child.returncode}, {errors}"] * (child.returncode != 0)
+        wrong += [f"trial {trial}, resumed: {name}" for name in differing(found, undisturbed.files)]
+        wrong += [
+            f"trial {trial}, resumed: {name} is missing" for name in undisturbed.files.keys() - found.keys()
+        ]
+        remaining += len(leftovers(folder))
+        read_timings(folder / "timings.jsonl")
+    record_trials(
+        record_parity,
+        "kill -9 at a random moment, then resume",
+        "files identical to an undisturbed run's",
+        tried=number,
+        wrong=wrong,
+        backend="fused",
+        killed=killed,
+        tracks_done_when_killed=f"{min(done)} to {max(done)}",
+        temporary_files_left=remaining,
+    )
+    assert not wrong, "\n".join(wrong)
+    assert killed > number / 2, "hardly any run lived long enough to be killed"
+    assert remaining == 0
+
+
+@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.full)])
+def test_several_processes_share_every_folder(
+    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+) -> None:
+    children = [
+        undisturbed.start(tmp_path, undisturbed.paths[index:] + undisturbed.paths[:index])
+        for index in range(number)
+    ]
+    wrong = []
+    for index, child in enumerate(children):
+        _, errors = child.communicate()
+        wrong += [f"process {index}: status {child.returncode}, {errors}"] * (child.returncode != 0)
+    found = contents(tmp_path)
+    wrong += differing(found, undisturbed.files)
+    wrong += [f"{name} is missing" for name in undisturbed.files.keys() - found.keys()]
+    wrong += [f"{path} was left" for path in leftovers(tmp_path)]
+    runs = {line.run_id for line in read_timings(tmp_path / "timings.jsonl")}
+    record_trials(
+        record_parity,
+        "processes that share cache, results and timings",
+        "files identical to an undisturbed run's",
+        tried=number,
+        wrong=wrong,
+        backend="fused",
+    )
+    assert not wrong, "\n".join(wrong)
+    assert len(runs) == number
+
+
+def test_processes_with_different_tracks_of_one_name(
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    small_model: str,
+    stems: np.ndarray,
+    record_parity: ParityRecorder,
+) -> None:
+    """Each of several processes has a track called the same; none may lose its result to another's."""
+    paths = [
+        write_library(tmp_path / f"library{index}", np.roll(stems, index, axis=0), 1)[0] for index in range(4)
+    ]
+    children = [undisturbed.start(tmp_path / "out", [path]) for path in paths]
+    wrong = [child.communicate()[1] for child in children if child.wait() != 0]
+    results = [json.loads(path.read_text())["path"] for path in (tmp_path / "out" / "struct").glob("*.json")]
+    wrong += [f"{path}: no result" for path in map(str, paths) if path not in results]
+    record_trials(
+        record_parity,
+        "processes with different tracks of one name",
+        "a result for each",
+        tried=len(paths),
+        wrong=wrong,
+        backend="fused",
+    )
+    assert not wrong, "\n".join(wrong)

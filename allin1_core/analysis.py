@@ -241,6 +241,8 @@ class Analyzer:
     ) -> AnalysisResult:
         """All stages of one track; see `analyze` for the parameters and errors."""
         session = self.session
+        if stems_dir is None and not track.path.is_dir():
+            session.check_separation()  # before a thread is started that would have to be waited for
         session.load_in_background(timings)
 
         stems, origin = stages.stems_stage(session, track, timings, stems_dir, kept)

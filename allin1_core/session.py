@@ -108,6 +108,10 @@ class Session:
         device = self._device_for("separation", self._demix_backend)
         return self._beside_network(backends.choose("separation", self._demix_backend, device=device)[1])
 
+    def check_separation(self) -> None:
+        """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
+        _ = self.separation_choice
+
     def separator(self) -> Separator:
         """The separation model, loaded when first asked for.
 

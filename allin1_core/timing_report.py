@@ -32,11 +32,11 @@ def select_run(records: Sequence[StageTiming], run_id: str | None = None) -> lis
         If there is no such run, or several begin so.
     """
     runs = list(dict.fromkeys(record.run_id for record in records))
+    if not runs:
+        raise TimingsError("timings: the file holds no lines; analyse something with --timings first")
     found = [run for run in runs if run.startswith(run_id)] if run_id else runs[-1:]
     if len(found) != 1:
-        raise TimingsError(
-            f"run {run_id!r}: {len(found)} runs begin so; the file has {', '.join(runs) or 'none'}"
-        )
+        raise TimingsError(f"run {run_id!r}: {len(found)} runs begin so; the file has {', '.join(runs)}")
     return [record for record in records if record.run_id == found[0]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +80,22 @@ def write_mix(tmp_path: Path, stems: np.ndarray) -> Callable[[str], Path]:
     return write
 
 
+@pytest.fixture
+def separation_repository(_separation_folder: Path) -> Iterator[Path]:
+    """Folder with `small.th`, a separation model; on one thread while the test runs.
+
+    The model is so small that torch's threads would spend their time waiting for each other.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield _separation_folder
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
-def separation_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _separation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `small.th`: a Hybrid Transformer Demucs of 350,000 random parameters, seeded."""
     pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
     import torch

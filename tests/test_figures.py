@@ -1,0 +1,129 @@
+"""Figures and click tracks: what is drawn and heard, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import sonify, visualize
+from allin1_core.audio import Audio
+from allin1_core.errors import AudioError, OutputError, ResultError
+from allin1_core.figures import activations, loudness, overview
+from allin1_core.result import AnalysisResult
+from allin1_core.sonification import click_track
+from allin1_core.structure import Segment
+
+
+@pytest.fixture
+def result(write_mix: Callable[..., Path]) -> AnalysisResult:
+    random = np.random.default_rng(0)
+    return AnalysisResult(
+        path=write_mix("so$ng_x.wav", 4.0),
+        bpm=120,
+        beats=[0.5, 1.0, 1.5, 2.0],
+        downbeats=[1.0],
+        beat_positions=[4, 1, 2, 3],
+        segments=[Segment(0.0, 0.02, "start"), Segment(0.02, 3.0, "verse"), Segment(3.0, 4.0, "chorus")],
+        activations={
+            "beat": random.random(400, dtype=np.float32),
+            "downbeat": random.random(400, dtype=np.float32),
+            "segment": random.random(400, dtype=np.float32),
+            "label": random.dirichlet(np.ones(10), 400).T.astype(np.float32),
+        },
+    )
+
+
+def test_loudness_of_a_sine_is_3_db_below_its_peak() -> None:
+    tone = np.sin(2 * np.pi * 441 * np.arange(44100) / 44100).astype(np.float32)
+    times, level = loudness(Audio(np.stack([tone, tone], axis=1), 44100))
+    np.testing.assert_allclose(level, -3.01, atol=0.1)
+    assert times[0] == pytest.approx(2048 / 44100)
+    assert (np.diff(times) > 0).all()
+
+
+def test_loudness_of_silence_and_of_one_sample() -> None:
+    assert (loudness(Audio(np.zeros((9000, 1), np.float32), 44100))[1] == -60).all()
+    times, level = loudness(Audio(np.ones((1, 1), np.float32), 44100))
+    assert level.tolist() == [0.0]
+    assert len(times) == 1
+
+
+def test_overview_draws_sections_and_beats_at_their_times(result: AnalysisResult) -> None:
+    samples = np.full((4 * 44100, 1), 0.5, np.float32)
+    level_axes, beat_axes, section_axes = overview(result, Audio(samples, 44100)).axes
+    assert [(p.get_x(), p.get_x() + p.get_width()) for p in section_axes.patches] == [
+        (segment.start, segment.end) for segment in result.segments
+    ]
+    assert [text.get_text() for text in section_axes.texts] == ["verse", "chorus"]
+    assert [text.get_text() for text in section_axes.get_legend().get_texts()] == ["start"]
+    ordinary, downbeats = (c.get_segments() for c in beat_axes.collections)
+    assert [line[0][0] for line in ordinary] == [0.5, 1.5, 2.0]
+    assert [line[0][0] for line in downbeats] == [1.0]
+    assert "120 BPM" in level_axes.get_title()
+
+
+def test_activations_page_shows_the_curves(result: AnalysisResult) -> None:
+    assert result.activations is not None
+    curves = activations(result).axes[0]
+    np.testing.assert_array_equal(curves.lines[0].get_ydata(), result.activations["beat"])
+    np.testing.assert_array_equal(curves.lines[1].get_ydata(), result.activations["downbeat"])
+
+
+def test_activations_page_needs_activations(result: AnalysisResult) -> None:
+    result.activations = None
+    with pytest.raises(ResultError, match="carries no activations; analyse with include_activations=True"):
+        activations(result)
+
+
+def test_figures_are_written_whole_and_the_same_every_time(result: AnalysisResult, tmp_path: Path) -> None:
+    figures = visualize([result], tmp_path / "viz")
+    assert len(figures) == 1
+    names = sorted(path.name for path in (tmp_path / "viz").iterdir())
+    assert names == ["so$ng_x.activations.pdf", "so$ng_x.pdf"]
+    first = (tmp_path / "viz" / names[1]).read_bytes()
+    assert first.startswith(b"%PDF")
+    visualize(result, tmp_path / "viz")
+    assert (tmp_path / "viz" / names[1]).read_bytes() == first
+
+
+def test_a_track_that_is_gone_cannot_be_drawn(result: AnalysisResult) -> None:
+    result.path.unlink()
+    with pytest.raises(AudioError, match="cannot be opened"):
+        visualize(result)
+
+
+def test_unwritable_figure(result: AnalysisResult, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        visualize(result, tmp_path / "file")
+
+
+def test_clicks_lie_on_the_beats_and_are_higher_on_downbeats(result: AnalysisResult) -> None:
+    result.segments = [Segment(0.0, 3.0, "verse"), Segment(3.0, 4.0, "chorus")]
+    clicks = click_track(result, 4 * 44100, 44100)
+    assert clicks.dtype == np.float32
+    assert np.flatnonzero(clicks)[0] / 44100 == pytest.approx(0.5, abs=1e-3)
+    for time, frequency in [(0.5, 1500), (1.0, 3000), (1.5, 1500)]:
+        start = int(time * 44100)
+        spectrum = np.abs(np.fft.rfft(clicks[start : start + 4410]))
+        assert abs(np.argmax(spectrum) * 10 - frequency) <= 20
+    assert not clicks[int(2.2 * 44100) : int(2.99 * 44100)].any()
+    assert np.abs(clicks[int(3.0 * 44100) : int(3.5 * 44100)]).max() > 0.1
+
+
+def test_sonification_keeps_channels_and_is_written(result: AnalysisResult, tmp_path: Path) -> None:
+    mixed, sample_rate = sonify(result, tmp_path / "sonif")
+    assert mixed.shape == (4 * 44100, 2)
+    assert sample_rate == 44100
+    assert np.abs(mixed).max() <= 1
+    written, _ = soundfile.read(tmp_path / "sonif" / "so$ng_x.sonif.wav", dtype="float32")
+    np.testing.assert_allclose(written, mixed, atol=1e-4)
+
+
+def test_beats_near_the_end_do_not_overrun(result: AnalysisResult) -> None:
+    result.beats, result.beat_positions = [3.999, 5.0], [1, 2]
+    assert len(click_track(result, 4 * 44100, 44100)) == 4 * 44100

@@ -1,0 +1,229 @@
+"""Timings: what a line says, that it is whole, and how a file of them is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allin1_core import backends, figures
+from allin1_core.errors import OutputError, TimingsError
+from allin1_core.timing_report import select_run, stage_table, wall_seconds, waterfall
+from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, read_timings
+
+
+def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
+    timings = Timings(tmp_path / "new" / "t.jsonl")
+    choice = backends.choose("spectrogram", "numpy", precision="fast")[1]
+    with timings.stage("spectrogram", track="a", choice=choice, audio_seconds=5.0, what="x") as stage:
+        time.sleep(0.02)
+        stage.details["frames"] = 500
+    [line] = read_timings(tmp_path / "new" / "t.jsonl")
+    assert line == timings.records[0]
+    assert line.schema == SCHEMA_VERSION
+    assert (line.stage, line.parent, line.track, line.audio_seconds) == ("spectrogram", None, "a", 5.0)
+    assert 0.02 <= line.duration < 1
+    assert line.end == pytest.approx(line.start + line.duration)
+    assert {
+        name: getattr(line, name) for name in ("backend", "device", "precision", "library", "reason")
+    } == {name: getattr(choice, name) for name in ("backend", "device", "precision", "library", "reason")}
+    assert line.details == {"what": "x", "frames": 500}
+    assert line.synchronized
+    assert not line.cached
+    assert line.error is None
+    assert line.thread == "main"
+    assert set(line.machine) == {"cpu", "cores", "platform"}
+    assert line.versions["allin1-core"]
+
+
+def test_the_documentation_names_every_field_and_stage() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
+    for name in [field.name for field in dataclasses.fields(StageTiming)] + list(STAGES):
+        assert f"`{name}`" in text, name
+    assert f"now **{SCHEMA_VERSION}**" in text
+
+
+def test_stages_inside_others_name_their_parent() -> None:
+    timings = Timings()
+    with timings.stage("postprocess"), timings.stage("metrical_dbn"):
+        pass
+    inner, outer = timings.records
+    assert (inner.stage, inner.parent) == ("metrical_dbn", "postprocess")
+    assert outer.parent is None
+    assert outer.start <= inner.start <= inner.end <= outer.end
+
+
+def test_a_stage_in_a_thread_has_no_parent_in_another() -> None:
+    timings = Timings()
+
+    def load() -> None:
+        with timings.stage("model_load"):
+            pass
+
+    with timings.stage("demix"):
+        thread = threading.Thread(target=load, name="loader")
+        thread.start()
+        thread.join()
+    load_line = timings.records[0]
+    assert (load_line.stage, load_line.parent, load_line.thread) == ("model_load", None, "loader")
+
+
+def test_a_stage_that_fails_leaves_a_line(tmp_path: Path) -> None:
+    timings = Timings(tmp_path / "t.jsonl")
+
+    def fail() -> None:
+        with timings.stage("nn"):
+            raise ZeroDivisionError("by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    [line] = read_timings(tmp_path / "t.jsonl")
+    assert line.error == "ZeroDivisionError: by zero"
+    assert not line.synchronized
+
+
+def test_lazy_work_is_charged_to_the_stage_that_asked_for_it() -> None:
+    """The defect of the reports: 27 ms for a graph, and the network's second in the next stage."""
+    mx = pytest.importorskip("mlx.core")
+    choice = backends.choose("network", "mlx")[1]
+    matrix = mx.random.normal((1500, 1500))
+    mx.eval(matrix)
+    timings = Timings()
+    with timings.stage("nn", choice=choice) as stage:
+        product = matrix
+        for _ in range(3):
+            product = product @ matrix
+        stage.output = {"beat": product}
+    with timings.stage("metrical_prep", choice=choice) as stage:
+        stage.output = [product + 1]
+    network, preparation = timings.records
+    assert network.duration > 5 * preparation.duration
+
+
+def test_lines_of_earlier_runs_stay(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Timings(tmp_path / "t.jsonl").stage("save"):
+            pass
+    lines = read_timings(tmp_path / "t.jsonl")
+    assert len({line.run_id for line in lines}) == len(lines) == 2
+
+
+def test_unwritable_timings(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="timings cannot be written"):
+        Timings(tmp_path / "file" / "t.jsonl")
+
+
+def test_a_line_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """No mock: the process may write files of at most 3,000 bytes, which is a line or two."""
+    pytest.importorskip("resource")
+    path = tmp_path / "t.jsonl"
+    script = f"""
+import resource, signal
+from allin1_core.errors import OutputError
+from allin1_core.timings import Timings
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+timings = Timings({str(path)!r})
+try:
+    for _ in range(100):
+        with timings.stage("save"):
+            pass
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "timings cannot be written" in done.stdout
+    assert 1 <= len(read_timings(path)) < 100
+    assert path.stat().st_size <= 3000
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"no json\n", "line 1: not JSON"),
+        (b"[]\n", "line 1: schema 'list'; this version of allin1-core reads schema 1"),
+        (b'{"schema": 2}\n', "line 1: schema '2'; this version"),
+        (b'{"schema": 1}\n', "line 1: no field audio_seconds, backend"),
+        (b"\xff\xfe\n", "cannot be read as timings"),
+    ],
+)
+def test_files_that_are_no_timings(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(TimingsError, match=message):
+        read_timings(path)
+
+
+@pytest.fixture
+def run() -> list[StageTiming]:
+    timings = Timings()
+    choice = backends.choose("spectrogram", "numpy")[1]
+    for track in ("a", "b"):
+        with timings.stage("spectrogram", track=track, choice=choice, audio_seconds=10.0):
+            pass
+        with (
+            timings.stage("postprocess", track=track, audio_seconds=10.0),
+            timings.stage("metrical_dbn", track=track),
+        ):
+            pass
+    start = 0.0
+    # Times by hand: 2 s for each spectrogram, half a second of decoding in one second of postprocessing.
+    placed = []
+    for line in timings.records:
+        duration = {"spectrogram": 2.0, "postprocess": 1.0, "metrical_dbn": 0.5}[line.stage]
+        if line.stage == "metrical_dbn":
+            placed.append(dataclasses.replace(line, start=start, end=start + duration, duration=duration))
+            continue
+        placed.append(dataclasses.replace(line, start=start, end=start + duration, duration=duration))
+        start += duration
+    return placed
+
+
+def test_the_table_sums_over_tracks_and_indents_what_is_inside(run: list[StageTiming]) -> None:
+    assert wall_seconds(run) == 6.0
+    table = stage_table(run).splitlines()
+    assert table[1] == "2 tracks, 20.0 s of audio, 6.00 s on the clock (3.3 times real time)"
+    rows = {line.split()[0]: line for line in table[7:]}
+    assert rows["spectrogram"].split()[1:5] == ["4,000.0", "66.7%", "2", "numpy"]
+    assert rows["postprocess"].split()[1:4] == ["2,000.0", "33.3%", "2"]
+    assert rows["metrical_dbn"].startswith("  metrical_dbn")
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(run: list[StageTiming]) -> None:
+    other = [dataclasses.replace(run[0], run_id="ffff0000")]
+    assert select_run([*run, *other]) == other
+    assert select_run([*run, *other], run[0].run_id[:12]) == run
+    with pytest.raises(TimingsError, match="run 'zzz': 0 runs begin so"):
+        select_run(run, "zzz")
+    with pytest.raises(TimingsError, match="holds no lines"):
+        select_run([])
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_the_waterfall_draws_every_line_at_its_time(
+    run: list[StageTiming], copies: int, tmp_path: Path
+) -> None:
+    lines = [dataclasses.replace(line, track=f"{line.track}{copy}") for copy in range(copies) for line in run]
+    figure = waterfall(lines)
+    bars = figure.axes[0].patches
+    assert len(bars) == len(lines)
+    drawn = sorted((bar.get_x(), bar.get_width()) for bar in bars)
+    np.testing.assert_allclose(drawn, sorted((line.start, line.duration) for line in lines))
+    figures.save(figure, tmp_path / "w.png")
+    assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lines_are_json_objects_of_one_line_each(tmp_path: Path) -> None:
+    timings = Timings(tmp_path / "t.jsonl")
+    with timings.stage("save", track="line\nbreak"):
+        pass
+    [text] = (tmp_path / "t.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(text)["track"] == "line\nbreak"

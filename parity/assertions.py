@@ -38,10 +38,15 @@ class Agreement:
         return "bit-identical" if self.bit_identical else f"max {self.max_difference:.2g}"
 
 
-def differences(output: npt.NDArray, expected: npt.NDArray) -> npt.NDArray[np.float64]:
-    """Absolute differences in ``float64``; infinite where one of the two is not finite."""
-    difference = np.abs(output.astype(np.float64) - expected.astype(np.float64))
-    return np.where(np.isfinite(difference), difference, np.inf)
+def differences(output: npt.NDArray, expected: npt.NDArray) -> npt.NDArray[np.float32]:
+    """Absolute differences, infinite where one of the two is not finite.
+
+    In ``float32``, where the difference of two values within a factor of two of one another is exact.
+    """
+    difference = output - expected
+    np.abs(difference, out=difference)
+    difference[~np.isfinite(difference)] = np.inf
+    return difference
 
 
 def measure_agreement(output: npt.NDArray, expected: npt.NDArray) -> Agreement:

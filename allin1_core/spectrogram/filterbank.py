@@ -144,5 +144,5 @@ def band_groups(sample_rate: int, bands_per_group: int) -> tuple[BandGroup, ...]
 
 
 def num_bands(sample_rate: int) -> int:
-    """Number of bands at a sample rate: 81 at 44,100 Hz, fewer below, where high semitones have no bin."""
+    """Number of bands at a sample rate, which decides how many semitones share a bin: 81 at 44,100 Hz."""
     return int(filterbank(sample_rate).shape[1])

@@ -19,7 +19,8 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
         If the type is neither ``int16`` nor ``float32``, there are not one or two axes, or a sample is not finite.
     """
     array = np.asarray(stems)
-    if array.dtype not in (np.int16, np.float32):
+    dtype = array.dtype.newbyteorder("=")
+    if dtype not in (np.int16, np.float32):
         raise AudioError(
             f"stems: found dtype {array.dtype}; expected int16, or float32 with full scale at 1.0; "
             "convert with .astype"
@@ -29,10 +30,10 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
             f"stems: found shape {array.shape}; expected (num_stems, num_samples) or (num_samples,); "
             "mix channels to mono first"
         )
-    if array.dtype == np.float32:
+    if dtype == np.float32:
         _validate_finite(array)
-    # Byte order and strides are the only things left that a kernel could stumble over.
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    # A copy only where byte order or strides are not those of plain memory.
+    return np.ascontiguousarray(array, dtype=dtype)
 
 
 def _validate_finite(array: npt.NDArray) -> None:

@@ -1,0 +1,214 @@
+"""The decoder against madmom: the same states, the same log probabilities, the same beats, bit for bit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allin1_core.dbn import (
+    BarStateSpace,
+    BarTransitionModel,
+    DBNBeatTrackingProcessor,
+    HiddenMarkovModel,
+    RNNDownBeatTrackingObservationModel,
+    load_decoder,
+)
+from parity import cases_decoder, foreign
+from parity.cases_decoder import Case, implementations, runs
+from parity.decoder_agreement import Agreement, Paths, compare, decode_all
+from parity.oracles import madmom_dbn
+from parity.records import ParityRecord, ParityRecorder
+from parity.shared import read_stems, tracks
+
+_CASES = [
+    *cases_decoder.synthetic_cases(),
+    *cases_decoder.parameter_cases(),
+    *cases_decoder.golden_cases(),
+    *cases_decoder.song_cases(),
+]
+# madmom's network takes longer than the music lasts.
+_SHORT_TRACKS = ("falcon69", "jaxius")
+_OURS = [] if foreign.any_requested() else implementations()
+
+
+def _check(record_parity: ParityRecorder, case: str, kind: str, backend: str, agreement: Agreement) -> None:
+    record_parity(
+        ParityRecord(
+            "decoder",
+            case,
+            madmom_dbn.oracle_name(),
+            backend,
+            "cpu",
+            "exact",
+            "bit-identical",
+            agreement.identical,
+            {"kind": kind, **agreement.measures()},
+        )
+    )
+    assert agreement.identical, f"{backend}, {case}: {agreement}"
+
+
+def _agreement(
+    backend: str, parameters: dict[str, Any], activations: np.ndarray, oracle: tuple[np.ndarray, Paths]
+) -> Agreement:
+    decoder = load_decoder(backend)[0](**parameters)
+    beats, paths = decode_all(decoder, activations)
+    oracle_beats, oracle_paths = oracle
+    beats_only = backend == foreign.requested("decoder") and not hasattr(decoder, "hmms")
+    return compare(paths, beats, [] if beats_only else oracle_paths, oracle_beats)
+
+
+@functools.lru_cache(maxsize=256)
+def _oracle(case: Case) -> tuple[np.ndarray, Paths]:
+    return decode_all(madmom_dbn.make_decoder(**case.parameters), case.activations())
+
+
+@pytest.mark.parametrize(("backend", "case"), runs(_CASES), ids=str)
+def test_decoder(backend: str, case: Case, record_parity: ParityRecorder) -> None:
+    agreement = _agreement(backend, case.parameters, case.activations(), _oracle(case))
+    _check(record_parity, case.name, case.kind, backend, agreement)
+
+
+@functools.cache
+def _network_activations(track: str) -> np.ndarray:
+    mixed = read_stems(track).astype(np.int32).sum(axis=0)
+    return madmom_dbn.downbeat_activations(np.clip(mixed, -32768, 32767).astype(np.int16))
+
+
+@pytest.mark.parametrize("backend", [name for name in implementations() if name != "numpy"])
+@pytest.mark.parametrize(
+    "track",
+    [pytest.param(track, marks=[] if track in _SHORT_TRACKS else pytest.mark.full) for track in tracks()],
+)
+def test_madmom_network(track: str, backend: str, record_parity: ParityRecorder) -> None:
+    """Activations of madmom's own RNNDownBeatProcessor on the mixed audio."""
+    activations = _network_activations(track)
+    parameters = {"beats_per_bar": [3, 4], "fps": 100}
+    oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
+    agreement = _agreement(backend, parameters, activations, oracle)
+    _check(record_parity, f"madmom's network on {track}", "network", backend, agreement)
+
+
+@pytest.mark.parametrize("backend", _OURS)
+@pytest.mark.parametrize(
+    ("num_beats", "transition_lambda"),
+    [(3, [100, None, None]), (4, [100, None, None, None]), (4, [10, 50, None, 1000]), (2, [None, None])],
+    ids=str,
+)
+def test_transition_lambda_by_beat(
+    num_beats: int,
+    transition_lambda: list[float | None],
+    backend: str,
+    record_parity: ParityRecorder,
+) -> None:
+    space = BarStateSpace(num_beats, 28.3, 109.1, 40)
+    model = HiddenMarkovModel(
+        BarTransitionModel(space, transition_lambda), RNNDownBeatTrackingObservationModel(space, 16)
+    )
+    oracle = madmom_dbn.bar_model(num_beats, 28.3, 109.1, 40, transition_lambda, 16)
+    activations = np.random.default_rng(num_beats).random((1500, 2)) ** 4 * 0.5
+    none = np.empty((0, 2))
+    paths = [model.viterbi(activations, backend=backend)]
+    agreement = compare(paths, none, [oracle.viterbi(activations)], none)
+    _check(record_parity, f"transition lambda {transition_lambda}", "parameters", backend, agreement)
+
+
+_BEAT_PARAMETERS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "60 tempi": {"num_tempi": 60},
+    "50 frames a second": {"fps": 50},
+    "threshold": {"threshold": 0.3},
+    "not corrected": {"correct": False},
+    "not corrected, threshold": {"correct": False, "threshold": 0.3},
+    "lambda 10": {"transition_lambda": 10},
+}
+
+
+def _beat_signals() -> dict[str, Callable[[], np.ndarray]]:
+    pulse = np.where(np.arange(900) % 47 == 11, 0.9, 0.02)
+    return {
+        "pulse": lambda: pulse,
+        "random": lambda: np.random.default_rng(8).random(900).astype(np.float32),
+        "exact zeros": lambda: np.where(pulse > 0.5, 1.0, 0.0),
+        "silent": lambda: np.zeros(200),
+        "one frame": lambda: np.full(1, 0.5),
+        "four frames": lambda: np.full(4, 0.5),
+    }
+
+
+@pytest.mark.parametrize("backend", _OURS)
+@pytest.mark.parametrize("parameters", _BEAT_PARAMETERS)
+@pytest.mark.parametrize("signal", _beat_signals())
+def test_beat_decoder(parameters: str, signal: str, backend: str, record_parity: ParityRecorder) -> None:
+    """DBNBeatTrackingProcessor: one beat a bar."""
+    keywords = {"fps": 100, **_BEAT_PARAMETERS[parameters]}
+    activations = _beat_signals()[signal]()
+    beats, paths = decode_all(DBNBeatTrackingProcessor(**keywords, backend=backend), activations)
+    oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
+    agreement = compare(paths, beats, oracle_paths, oracle_beats)
+    _check(record_parity, f"beats only: {signal}, {parameters}", "beats only", backend, agreement)
+
+
+def test_more_candidates_than_a_byte_counts(record_parity: ParityRecorder) -> None:
+    """812 tempi, of which more than 256 lead to another."""
+    keywords: dict[str, Any] = {"fps": 1000, "num_tempi": None, "transition_lambda": 20}
+    activations = np.random.default_rng(9).random(600)
+    decoder = DBNBeatTrackingProcessor(**keywords)
+    assert decoder.hmm.chains.max_candidates > 256
+    beats, paths = decode_all(decoder, activations)
+    oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
+    agreement = compare(paths, beats, oracle_paths, oracle_beats)
+    backend = decoder.choice.backend
+    _check(record_parity, "beats only: 1000 frames a second", "beats only", backend, agreement)
+
+
+_PROBABILITIES = st.one_of(
+    st.floats(0, 1),
+    st.sampled_from([0.0, 1.0, 0.5, 0.05, 0.25, float(np.float32(0.05)), 5e-324, 1 - 2**-53]),
+)
+
+
+@pytest.mark.parametrize("backend", _OURS)
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    values=st.lists(st.tuples(_PROBABILITIES, _PROBABILITIES), min_size=1, max_size=120),
+    single=st.booleans(),
+    parameters=st.fixed_dictionaries(
+        {
+            "beats_per_bar": st.lists(st.integers(1, 7), min_size=1, max_size=3),
+            "min_bpm": st.floats(40, 110),
+            "max_bpm": st.floats(120, 300),
+            "num_tempi": st.one_of(st.none(), st.integers(1, 70)),
+            "transition_lambda": st.one_of(st.none(), st.floats(0, 500)),
+            "observation_lambda": st.integers(2, 32),
+            "threshold": st.one_of(st.none(), st.floats(0, 0.5)),
+            "correct": st.booleans(),
+            "fps": st.sampled_from([20, 50, 86.1328125, 100]),
+        }
+    ),
+)
+def test_no_counterexample(
+    backend: str, values: list[tuple[float, float]], single: bool, parameters: dict[str, Any]
+) -> None:
+    activations = np.array(values, dtype=np.float32 if single else np.float64)
+    oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
+    agreement = _agreement(backend, parameters, activations, oracle)
+    assert agreement.identical, agreement
+
+
+def test_goldens_beats(shared: Path) -> None:
+    """From the goldens' probabilities to the goldens' beats and positions."""
+    import json
+
+    for case in cases_decoder.golden_cases():
+        golden = json.loads((shared / "golden" / f"{case.name.split()[-1]}.json").read_text())
+        beats = load_decoder()[0](**case.parameters)(case.activations())
+        assert [round(float(time), 6) for time in beats[:, 0]] == golden["beats"], case.name
+        assert beats[:, 1].astype(int).tolist() == golden["beat_positions"], case.name

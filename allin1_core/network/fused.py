@@ -150,10 +150,8 @@ class _Buffers:
         if stride % 1024 < 64:
             stride += 64
         rows = configuration.num_instruments * configuration.num_channels
-        self.hidden = np.zeros((2, rows, stride), dtype=np.float32)
-        self.keys_values = np.zeros(
-            (2, configuration.num_instruments * _KEY_VALUE_ROWS, stride), dtype=np.float32
-        )
+        self.hidden = _zeros((2, rows, stride))
+        self.keys_values = _zeros((2, configuration.num_instruments * _KEY_VALUE_ROWS, stride))
 
     def _length(self, block: int) -> int:
         dilation = self._configuration.dilations[block]
@@ -191,6 +189,13 @@ class _Threads:
             kernel(counter, self._scratch[0])
             for other in others:
                 other.result()
+
+
+def _zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """float32 zeros in huge pages where the system has them, which numpy asks for in `empty` but not in `zeros`."""
+    array = np.empty(shape, dtype=np.float32)
+    array.fill(0)
+    return array
 
 
 def _aligned(size: int) -> np.ndarray:

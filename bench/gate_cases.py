@@ -37,6 +37,8 @@ class Case:
         Of the two outputs: the largest absolute difference, infinite where the shapes differ.
     oracle : str
         Name of the reference.
+    calls : int
+        Calls of the candidate that make up a round: enough for some tens of milliseconds.
     """
 
     stage: str
@@ -47,6 +49,7 @@ class Case:
     reference: Callable[[], Any]
     difference: Callable[[Any, Any], float]
     oracle: str
+    calls: int = 1
 
     @property
     def key(self) -> str:
@@ -140,6 +143,7 @@ def decoder_case(
         lambda: madmom(inputs),
         largest_difference,
         madmom_name(),
+        calls=max(1, round(200 / seconds)),
     )
 
 

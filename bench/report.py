@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import busy_core, plots
 from bench.baseline import changes, rows_here
 from bench.machine import describe_machine, source_digest, versions
 from bench.readme import BEGIN, END
@@ -145,6 +145,9 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         f"- measured {now()}",
         "",
     ]
+    steady = busy_core.sentence()
+    if steady is not None:
+        lines += [steady, ""]
     if rounds and rounds[0] < 6:
         lines += [
             "With fewer than six rounds the interval is their range, which is less sure than 95 % "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,8 @@ import pytest
 
 from allin1_core import backends
 from bench import baseline, gate
-from bench.gate_cases import Case, decoder_case, madmom_is_installed, our_decoder, spectrogram_case
+from bench.busy_core import busy_core, short_cases
+from bench.gate_cases import Case, madmom_is_installed, our_decoder
 from bench.gate_checks import (
     Timing,
     Verdict,
@@ -57,27 +56,14 @@ def slowed(call: Callable[[], Any], factor: float) -> Callable[[], Any]:
     return slow
 
 
-def short_cases() -> list[Case]:
-    """The gate's speed rows, shortened: one thread, a few seconds of audio."""
-    return [
-        spectrogram_case("numpy", "exact", threads=1, seconds=5),
-        spectrogram_case("torch", "exact", threads=1, seconds=5),
-        decoder_case("cython", threads=1, seconds=15),
-    ]
-
-
 @pytest.fixture
-def busy_core() -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
+def beside_a_busy_core() -> Iterator[None]:
+    with busy_core():
         yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 @needs_oracle
-@pytest.mark.parametrize("index", range(3))
+@pytest.mark.parametrize("index", range(4))
 def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
     case = short_cases()[index]
     bar = time_case(case, ROUNDS).ratio.median / gate.read_bars().max_slowdown
@@ -90,7 +76,7 @@ def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
 
 
 @needs_oracle
-@pytest.mark.usefixtures("busy_core")
+@pytest.mark.usefixtures("beside_a_busy_core")
 @pytest.mark.parametrize("repetition", range(3))
 def test_an_unchanged_tree_passes_beside_a_busy_core(repetition: int) -> None:
     slowdown = gate.read_bars().max_slowdown

@@ -41,6 +41,22 @@ def test_the_wait_for_the_device_is_part_of_the_time() -> None:
     assert times.reference.max() < 0.01
 
 
+def test_a_short_candidate_is_called_more_often_and_its_mean_counts() -> None:
+    calls: list[int] = []
+    times = paired_times(
+        lambda: calls.append(1), lambda: time.sleep(0.002), rounds=2, warmup=0, candidate_calls=50
+    )
+    assert len(calls) == 100
+    assert times.candidate.max() < 0.001
+    assert times.reference.min() >= 0.002
+
+
+def test_another_clock() -> None:
+    ticks = iter(range(100))
+    times = paired_times(int, int, rounds=3, clock=lambda: float(next(ticks)))
+    assert times.ratio == Ratio(1.0, 1.0, 1.0, 3)
+
+
 def test_the_garbage_collector_is_left_as_it_was() -> None:
     gc.disable()
     try:

@@ -1,0 +1,109 @@
+"""Runs the gate's speed rows again and again on an unchanged tree while another process keeps one core busy.
+
+    python -m bench.busy_core [--repetitions 20]
+
+Whether the gate cries wolf is itself measured: the result goes into bench/busy_core.json, and from there into
+reports/bench.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bench.gate import read_bars
+from bench.gate_cases import Case, decoder_case, network_case, spectrogram_case
+from bench.gate_checks import check_ratio, time_case
+from bench.machine import machine_key
+from parity.publish import dump_json, now
+
+RESULT = Path(__file__).with_name("busy_core.json")
+
+
+def short_cases() -> list[Case]:
+    """The gate's speed rows, shortened: one thread, a few seconds of audio."""
+    return [
+        spectrogram_case("numpy", "exact", threads=1, seconds=5),
+        spectrogram_case("torch", "exact", threads=1, seconds=5),
+        decoder_case("cython", threads=1, seconds=15),
+        network_case("fused", threads=1, seconds=3),
+    ]
+
+
+@contextlib.contextmanager
+def busy_core() -> Iterator[None]:
+    """Another process that does nothing but keep a core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def repeat(repetitions: int) -> dict[str, Any]:
+    """Judge every row that often against what it measured on the quiet machine before.
+
+    Returns
+    -------
+    dict
+        ``passed``, ``failed`` and ``unclear`` repetitions (one counts as failed if any of its rows does), and the
+        verdicts that were not a pass.
+    """
+    bars = read_bars()
+    cases = short_cases()
+    quiet = {case.key: time_case(case, 2 * bars.rounds).ratio.median for case in cases}
+    counts = {"passed": 0, "failed": 0, "unclear": 0}
+    others = []
+    with busy_core():
+        for _ in tqdm(range(repetitions), desc="repetitions", unit="run"):
+            verdicts = [
+                check_ratio(case, quiet[case.key] / bars.max_slowdown, rounds=bars.rounds, check="ratio")
+                for case in cases
+            ]
+            others += [str(verdict) for verdict in verdicts if verdict.passed is not True]
+            results = {verdict.passed for verdict in verdicts}
+            counts["failed" if False in results else "unclear" if None in results else "passed"] += 1
+    return {
+        "date": now(),
+        "machine": machine_key(),
+        "repetitions": repetitions,
+        "rows": [case.key for case in cases],
+        **counts,
+        "not_passed": others,
+    }
+
+
+def sentence(path: Path = RESULT) -> str | None:
+    """The result in words, for the report; None if it was never measured."""
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return (
+        f"The gate's {len(result['rows'])} speed rows, repeated {result['repetitions']} times on an unchanged tree "
+        f"while another process kept one core busy: {result['passed']} passed, {result['failed']} failed, "
+        f"{result['unclear']} too noisy to judge ({result['machine']}, {result['date']})."
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.busy_core", description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=20)
+    options = parser.parse_args(arguments)
+    result = repeat(options.repetitions)
+    RESULT.write_text(dump_json(result), encoding="utf-8")
+    print(sentence())
+    return 0 if result["passed"] == options.repetitions else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

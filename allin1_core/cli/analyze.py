@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from allin1_core.errors import BatchError
+from allin1_core.errors import BatchError, printable
 from allin1_core.exports import FORMATS
 from allin1_core.result import AnalysisResult
 
@@ -182,13 +182,13 @@ def _print(
     if failures:
         print(f"{len(failures)} of {len(results)} tracks failed:", file=sys.stderr)
         for path, error in failures:
-            print(f"  {path}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"  {printable(str(path))}: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 def _summary(result: AnalysisResult) -> str:
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
     labels = ", ".join(segment.label for segment in result.segments)
     return (
-        f"{result.path}: {tempo}, {len(result.beats)} beats, {len(result.downbeats)} downbeats, "
+        f"{printable(str(result.path))}: {tempo}, {len(result.beats)} beats, {len(result.downbeats)} downbeats, "
         f"{len(result.segments)} sections ({labels})"
     )

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from allin1_core.errors import printable
+
 _EPILOG = """\
 examples:
   allin1-core spectrogram stems/song -o song.npy
@@ -67,5 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(report, indent=2))
     elif not arguments.quiet:
         choice = log_spectrogram.choice
-        print(f"{out}: {spectrogram.dtype} {spectrogram.shape}, {choice.backend} on {choice.device}")
+        print(
+            f"{printable(str(out))}: {spectrogram.dtype} {spectrogram.shape}, {choice.backend} on {choice.device}"
+        )
     return 0

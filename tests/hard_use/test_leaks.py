@@ -1,0 +1,131 @@
+"""What two hundred runs leave behind: nothing."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from allin1_core import Analyzer
+from allin1_core.dbn import DBNDownBeatTrackingProcessor
+from allin1_core.spectrogram import log_spectrogram
+from hard_use.networks import network, spectrogram
+from hard_use.reporting import record_trials
+from parity.records import ParityRecorder
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux shows it")
+
+RUNS = 200
+# Resident memory moves by what an allocator keeps; 200 leaks of a single page of 4 kB would be 0.8 MB, of an array
+# of any stage 17 megabytes and more.
+RESIDENT = 16 << 20
+# Python objects and numpy arrays are counted to the byte: less than 400 bytes a run, which no array fits into.
+TRACED = 80_000
+
+
+def resident() -> int:
+    """Resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) << 12
+
+
+def growth(run: Callable[[int], object]) -> tuple[int, int]:
+    """Growth of resident and of traced memory over `RUNS` runs, after a fifth as many as warm-up."""
+    for index in range(RUNS // 5):
+        run(index)
+    gc.collect()
+    before = resident()
+    for index in range(RUNS // 2):
+        run(index)
+    gc.collect()
+    grown = resident() - before
+    tracemalloc.start()
+    try:
+        run(0)
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for index in range(RUNS // 2):
+            run(index)
+        gc.collect()
+        return grown, tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+def decode(index: int) -> None:
+    activations = np.random.default_rng(index % 5).random((300 + index % 5, 2), np.float32) / 2
+    DBNDownBeatTrackingProcessor([3, 4], fps=100)(activations)
+
+
+def compute(backend: str) -> Callable[[int], object]:
+    # Arrays of numpy are traced to the byte; those of the others must be large enough to show in resident memory.
+    num_samples = 10_000 if backend == "numpy" else 60_000
+    stems = np.random.default_rng(0).integers(-9000, 9000, (4, num_samples), np.int16)
+    return lambda index: log_spectrogram(stems[:, index % 7 :], backend=backend)
+
+
+def infer(backend: str) -> Callable[[int], object]:
+    model = network(backend)
+    return lambda index: model(spectrogram(40 + index % 7))
+
+
+STAGES = {
+    "decoder": lambda: decode,
+    "spectrogram, numpy": lambda: compute("numpy"),
+    "network, fused": lambda: infer("fused"),
+}
+STAGES_OF_LIBRARIES = {
+    f"{stage}, {library}": functools.partial(make, library)
+    for stage, make in (("spectrogram", compute), ("network", infer))
+    for library in ("torch", "mlx")
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_do_not_leak(stage: str, record_parity: ParityRecorder) -> None:
+    check(stage, STAGES[stage](), record_parity)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("stage", STAGES_OF_LIBRARIES)
+def test_stages_of_libraries_do_not_leak(stage: str, record_parity: ParityRecorder) -> None:
+    pytest.importorskip(stage.partition(", ")[2])
+    check(stage, STAGES_OF_LIBRARIES[stage](), record_parity)
+
+
+@pytest.mark.full
+def test_the_pipeline_does_not_leak(
+    small_model: str, write_stems: Callable, record_parity: ParityRecorder
+) -> None:
+    folder = write_stems("a")
+    analyzer = Analyzer(model=small_model, device="cpu", spec_backend="numpy", nn_backend="fused")
+    check("stems to result", lambda _: analyzer(folder), record_parity)
+
+
+def check(what: str, run: Callable[[int], object], record_parity: ParityRecorder) -> None:
+    grown, traced = growth(run)
+    wrong = [f"resident memory grew by {grown} bytes"] * (grown > RESIDENT)
+    wrong += [f"traced memory grew by {traced} bytes"] * (traced > TRACED)
+    record_trials(
+        record_parity,
+        f"leaks: {what}",
+        f"<= {RESIDENT >> 20} MB resident, <= {TRACED // 1000} kB traced",
+        tried=RUNS,
+        wrong=wrong,
+        grown_bytes=grown,
+        traced_bytes=traced,
+    )
+    assert not wrong
+
+
+@pytest.mark.parametrize("size", [1 << 10, 1 << 18])
+def test_a_leak_is_noticed(size: int) -> None:
+    held = []
+    grown, traced = growth(lambda _: held.append(np.ones(size // 8)))
+    assert traced > TRACED
+    assert grown > RESIDENT or size < 1 << 18

@@ -100,7 +100,7 @@ def peer_output(fold: str, track: str) -> dict[str, np.ndarray]:
     folder = shared_folder()
     assert folder is not None
     (checkpoint,) = load_checkpoints(fold, weights_dir=folder / "weights")
-    return allin1_infer.Peer(checkpoint)(spectrogram(track))
+    return allin1_infer.Peer([checkpoint])(spectrogram(track))
 
 
 @pytest.mark.skipif(allin1_infer.missing() is not None, reason=str(allin1_infer.missing()))
@@ -112,9 +112,7 @@ def test_peer(backend: str, fold: str, shared: Path, record_parity: ParityRecord
     """Logits and embeddings as well as probabilities."""
     expected = peer_output(fold, "falcon69")
     found = output(fold, backend, "falcon69")
-    probabilities = {name: 1 / (1 + np.exp(-expected[name])) for name in OUTPUTS[:3]}
-    exponentials = np.exp(expected["label"] - expected["label"].max(axis=0))
-    measures = differences(found, {**probabilities, "label": exponentials / exponentials.sum(axis=0)})
+    measures = differences(found, allin1_infer.probabilities(expected))
     check(record_parity, f"falcon69, {fold}", allin1_infer.ORACLE, backend, measures)
     # Of order 10 and 3: 1e-4 of the largest, as float32 through 11 blocks allows.
     assert found.logits is not None

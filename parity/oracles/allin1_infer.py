@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ def missing() -> str | None:
 
 
 @functools.cache
-def _modules() -> tuple[Any, Any]:
-    """The peer's model and configuration modules."""
+def _modules() -> tuple[Any, Any, Any]:
+    """The peer's modules of the model, the configuration and the ensemble."""
     if "allin1_infer" not in sys.modules:
         spec = importlib.machinery.PathFinder.find_spec("allin1_infer")
         if spec is None or spec.submodule_search_locations is None:
@@ -49,32 +50,55 @@ def _modules() -> tuple[Any, Any]:
     return (
         importlib.import_module("allin1_infer.models.allinone"),
         importlib.import_module("allin1_infer.config"),
+        importlib.import_module("allin1_infer.models.ensemble"),
     )
 
 
 class Peer:
-    """One fold in the peer's model."""
+    """The folds of a model in the peer's own classes, on a torch device."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoints: Sequence[Checkpoint], device: str = "cpu") -> None:
         import torch
 
-        models, config = _modules()
-        settings = config.Config(data=config.HarmonixConfig())
-        self._model = models.AllInOne(settings).eval()
-        state = {name: torch.from_numpy(value) for name, value in checkpoint.parameters.items()}
-        self._model.load_state_dict(state, strict=True)
+        models, config, ensemble = _modules()
+        folds = []
+        for checkpoint in checkpoints:
+            fold = models.AllInOne(config.Config(data=config.HarmonixConfig())).eval()
+            state = {name: torch.from_numpy(value) for name, value in checkpoint.parameters.items()}
+            fold.load_state_dict(state, strict=True)
+            folds.append(fold.to(device))
+        self._model = folds[0] if len(folds) == 1 else ensemble.Ensemble(folds)
+        self._device = device
 
-    def __call__(self, spectrogram: np.ndarray) -> dict[str, np.ndarray]:
-        """Logits ``beat``, ``downbeat``, ``segment`` (T,), ``label`` (10, T), and ``embeddings`` (4, T, 24)."""
+    def run(self, spectrogram: np.ndarray) -> Any:
+        """The peer's output for a spectrogram (4, T, 81), where it was computed."""
         import torch
 
         with torch.no_grad():
-            output = self._model(torch.from_numpy(spectrogram)[None])
-        found = {
-            "beat": output.logits_beat,
-            "downbeat": output.logits_downbeat,
-            "segment": output.logits_section,
-            "label": output.logits_function,
-            "embeddings": output.embeddings,
-        }
-        return {name: value[0].numpy() for name, value in found.items()}
+            output = self._model(torch.from_numpy(spectrogram)[None].to(self._device))
+            if self._device.startswith("cuda"):
+                torch.cuda.synchronize(self._device)
+        return output
+
+    def __call__(self, spectrogram: np.ndarray) -> dict[str, np.ndarray]:
+        """Logits ``beat``, ``downbeat``, ``segment`` (T,), ``label`` (10, T), and ``embeddings`` (4, T, 24)."""
+        return to_numpy(self.run(spectrogram))
+
+
+def to_numpy(output: Any) -> dict[str, np.ndarray]:
+    """The peer's logits and embeddings by our names."""
+    found = {
+        "beat": output.logits_beat,
+        "downbeat": output.logits_downbeat,
+        "segment": output.logits_section,
+        "label": output.logits_function,
+        "embeddings": output.embeddings,
+    }
+    return {name: value[0].cpu().numpy() for name, value in found.items()}
+
+
+def probabilities(logits: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Sigmoid of ``beat``, ``downbeat`` and ``segment``, softmax of ``label``."""
+    found = {name: 1 / (1 + np.exp(-logits[name])) for name in ("beat", "downbeat", "segment")}
+    exponentials = np.exp(logits["label"] - logits["label"].max(axis=0))
+    return {**found, "label": exponentials / exponentials.sum(axis=0)}

@@ -61,9 +61,9 @@ def implementations() -> list[Implementation]:
     return found
 
 
-IMPLEMENTATIONS = [
-    pytest.param(implementation, id=str(implementation)) for implementation in implementations()
-]
+IMPLEMENTATIONS = implementations()
+# Eight folds of these take minutes beside the peer.
+_SLOW = (Implementation("torch", "cpu"), Implementation("mlx", "mlx"))
 
 
 def arithmetic(configuration: Configuration, frames: int) -> float:

@@ -1,0 +1,52 @@
+"""The pipeline's part of the parity report: beats and sections against goldens and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.records import ParityRecord
+
+
+def worst(records: Sequence[ParityRecord]) -> str:
+    """For the summary: what differs, in the worst of these records."""
+    different = [record.case for record in records if not record.passed]
+    if different:
+        return f"differs on {', '.join(different)}"
+    boundary = max(record.measures["boundary_difference_frames"] for record in records)
+    return f"identical beats; boundaries within {boundary:g} frames"
+
+
+def render(records: Sequence[ParityRecord], folder: Path) -> str:
+    """Markdown of this stage; it has no plots."""
+    lines = [
+        "## Pipeline",
+        "",
+        "From the stems to the result with `harmonix-all`. F-measures are mir_eval's, within 70 ms, against the",
+        "tempo map of the score; tracks without a score have none.",
+        "",
+        "| track | spectrogram + network | beats | same beats | same positions | sections | same labels "
+        "| boundaries off by | BPM | F beats | F downbeats |",
+        "| --- | --- | ---: | --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for record in sorted(records, key=lambda record: (record.case, record.backend)):
+        measures = record.measures
+        cells = [
+            record.case,
+            f"{record.backend} ({record.device})",
+            str(measures["beats"]),
+            _yes(measures["same_beats"]),
+            _yes(measures["same_positions"]),
+            str(measures["segments"]),
+            _yes(measures["same_labels"]),
+            f"{measures['boundary_difference_frames']:g} frames",
+            str(measures["bpm"]),
+            f"{measures['f_beats']:.3f}" if "f_beats" in measures else "-",
+            f"{measures['f_downbeats']:.3f}" if "f_downbeats" in measures else "-",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "**no**"

@@ -1,0 +1,79 @@
+"""Audio as madmom reads and mixes it: the same samples, bit for bit. And the doctor's stored values, from madmom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import self_test
+from allin1_core.audio import read_audio, remix_to_mono
+from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, decoder_input
+from parity.oracles.madmom_dbn import make_decoder
+from parity.oracles.madmom_import import import_madmom, madmom_version
+from parity.oracles.madmom_spectrogram import madmom_spectrogram
+from parity.records import ParityRecord, ParityRecorder
+
+
+def _record(case: str, found: np.ndarray, expected: np.ndarray, stage: str = "audio") -> ParityRecord:
+    return ParityRecord(
+        stage=stage,
+        case=case,
+        oracle=f"madmom {madmom_version()}",
+        backend="numpy",
+        device="cpu",
+        precision="exact",
+        bound="bit-identical",
+        passed=found.dtype == expected.dtype and np.array_equal(found, expected),
+        measures={"values": int(expected.size), "values that differ": int((found != expected).sum())},
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_mixing_to_mono(channels: int, dtype: type, record_parity: ParityRecorder) -> None:
+    import_madmom()
+    from madmom.audio.signal import remix
+
+    random = np.random.default_rng(channels)
+    if dtype is np.int16:
+        samples = random.integers(-32768, 32768, (20_000, channels)).astype(np.int16)
+    else:
+        samples = random.uniform(-1, 1, (20_000, channels)).astype(np.float32)
+    expected = np.asarray(remix(samples, 1))
+    found = remix_to_mono(samples)
+    record_parity(_record(f"{channels} channels, {np.dtype(dtype)}", found, expected))
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("sample_rate", [8000, 44100, 96000])
+def test_reading_a_16_bit_file(
+    channels: int, sample_rate: int, tmp_path: Path, record_parity: ParityRecorder
+) -> None:
+    import_madmom()
+    from madmom.audio.signal import Signal
+
+    samples = np.random.default_rng(0).integers(-32768, 32768, (30_000, channels)).astype(np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, sample_rate)
+    signal = Signal(str(tmp_path / "a.wav"), num_channels=1)
+    audio = read_audio(tmp_path / "a.wav")
+    found, expected = remix_to_mono(audio.samples), np.asarray(signal)
+    record_parity(_record(f"16-bit WAV, {channels} channels, {sample_rate} Hz", found, expected))
+    assert audio.sample_rate == signal.sample_rate
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_the_doctors_stored_values_are_madmoms(record_parity: ParityRecorder) -> None:
+    stored = self_test.stored_values()
+    spectrogram = np.stack([madmom_spectrogram(stem, 44100) for stem in self_test.stems()])[:, ::25]
+    decode = make_decoder(beats_per_bar=list(BEATS_PER_BAR), fps=FRAMES_PER_SECOND)
+    beats = np.asarray(decode(decoder_input(*self_test.probabilities())))
+    record_parity(_record("self-test, spectrogram", stored["spectrogram"], spectrogram, "self-test"))
+    record_parity(_record("self-test, beats", stored["decoder"], beats, "self-test"))
+    np.testing.assert_array_equal(stored["spectrogram"], spectrogram)
+    np.testing.assert_array_equal(stored["decoder"], beats)

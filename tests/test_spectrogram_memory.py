@@ -1,0 +1,38 @@
+"""Memory of the log spectrogram is bounded: an hour of four stems needs at most 1 GB beyond input and output."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from allin1_core.spectrogram import log_spectrogram, num_frames
+from bench.memory import peak_memory_bytes
+
+GIGABYTE = 10**9
+
+
+def hour_of_noise(minutes: int, backend: str, precision: str) -> int:
+    """Log spectrogram of four stems made here, so that nothing is sent between processes."""
+    noise = np.random.default_rng(0).integers(-20000, 20000, 60 * 44100, dtype=np.int16)
+    stems = np.tile(noise, (4, minutes))
+    return log_spectrogram(stems, backend=backend, precision=precision).size
+
+
+def _beyond_input_and_output(minutes: int, backend: str, precision: str) -> int:
+    peak = peak_memory_bytes(hour_of_noise, minutes, backend, precision, warmup=(1, backend, precision))
+    num_samples = minutes * 60 * 44100
+    return peak - 4 * num_samples * 2 - 4 * num_frames(num_samples) * 81 * 4
+
+
+@pytest.mark.parametrize("precision", backends.PRECISIONS)
+@pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
+@pytest.mark.full
+def test_an_hour_needs_less_than_a_gigabyte(backend: str, precision: str) -> None:
+    if not backends.get("spectrogram", backend).installed:
+        pytest.skip(f"{backend} is not installed")
+    assert _beyond_input_and_output(60, backend, precision) < GIGABYTE
+
+
+def test_ten_minutes_need_their_magnitudes_and_little_more() -> None:
+    assert _beyond_input_and_output(10, "numpy", "exact") < 0.35 * GIGABYTE

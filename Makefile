@@ -50,7 +50,8 @@ endif
 
 parity-full: lint
 	$(BIN)/python -m pytest tests parity --full --parity-report reports
-	@echo "parity report: reports/parity.md"
+	$(BIN)/python -m parity.full_decoder --reports reports
+	@echo "parity report: reports/parity.md, reports/accuracy.md"
 
 bench: $(VENV)/.installed
 	mkdir -p reports

@@ -73,11 +73,12 @@ def _totals(rows: Rows) -> list[str]:
     worst = max(rows, key=lambda row: row["agreement"]["frames_different"])
     difference = max(row["agreement"]["log_probability_difference"] for row in rows)
     frames = worst["agreement"]["frames_different"]
+    named = f"{worst['song']}, {frames} frames" if frames else "none: no frame differs in any"
     return [
         f"| songs, hours of music | {len(rows)}, {sum(row['duration'] for row in rows) / 3600:.1f} |",
         f"| identical paths | {total('identical_path')} of {len(rows)} |",
         f"| frames that differ (of both bar lengths) | {total('frames_different')} of {total('num_frames'):,} |",
-        f"| worst song | {f'{worst["song"]}, {frames} frames' if frames else 'none: no frame differs in any'} |",
+        f"| worst song | {named} |",
         f"| largest difference of log probability | {difference:g} |",
         f"| beats matched | {total('beats_matched'):,} of {total('num_beats'):,} |",
         f"| lowest F-measure against the oracle | {min(r['agreement']['f_measure'] for r in rows):.3f} |",

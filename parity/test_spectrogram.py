@@ -34,7 +34,7 @@ def case(request: pytest.FixtureRequest) -> Expected:
     return request.param, samples, madmom(samples, request.param.sample_rate)
 
 
-@pytest.fixture(scope="module", params=("int16", "float32"))
+@pytest.fixture(scope="module", params=("int16", pytest.param("float32", marks=pytest.mark.full)))
 def long_case(request: pytest.FixtureRequest) -> Expected:
     long = ten_minutes(request.param)
     samples = long.samples()

@@ -8,11 +8,11 @@ oracle's; a row that differs in a single frame does not agree.
 from __future__ import annotations
 
 import functools
-import importlib
 import importlib.metadata
 import importlib.util
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -147,21 +147,33 @@ def test_construction(record_bench: BenchRecorder, rounds: int) -> None:
     assert statistics.median(cached) < statistics.median(times.candidate)
 
 
-_PEERS = {
-    "madmom-infer": "madmom_infer.features.downbeats:DBNDownBeatTrackingProcessor",
-    "metricon": "metricon:DBNDownBeatTrackingProcessor",
-}
-_INSTALLED = [
-    name for name in _PEERS if importlib.util.find_spec(_PEERS[name].partition(".")[0].partition(":")[0])
-]
+def _madmom_infer() -> Callable[[np.ndarray], np.ndarray]:
+    from madmom_infer.features.downbeats import DBNDownBeatTrackingProcessor as Decoder
+
+    decoder: Callable[[np.ndarray], np.ndarray] = Decoder(beats_per_bar=[3, 4], fps=FPS)
+    return decoder
+
+
+def _metricon() -> Callable[[np.ndarray], np.ndarray]:
+    from metricon import Activations, track_downbeats
+
+    def decode(array: np.ndarray) -> np.ndarray:
+        seen = Activations.from_activations(array.sum(axis=1), array[:, 1], fps=FPS)
+        found = track_downbeats(seen, beats_per_bar=(3, 4), fps=FPS, num_tempi=60, threshold=0.05)
+        return np.asarray(found.as_array())
+
+    return decode
+
+
+_PEERS = {"madmom-infer": _madmom_infer, "metricon": _metricon}
+_INSTALLED = [name for name in _PEERS if importlib.util.find_spec(name.replace("-", "_"))]
 
 
 @pytest.mark.parametrize("peer", _INSTALLED)
 def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> None:
     """How long others take for 60 s, and how far their beats are from madmom's."""
     array = activations(60)
-    module, _, attribute = _PEERS[peer].partition(":")
-    theirs = getattr(importlib.import_module(module), attribute)(beats_per_bar=[3, 4], fps=FPS)
+    theirs = _PEERS[peer]()
     oracle = madmom_dbn.make_decoder(beats_per_bar=[3, 4], fps=FPS)
     times = paired_times(lambda: theirs(array), lambda: oracle(array), rounds=min(rounds, 3), warmup=0)
     beats, expected = np.asarray(times.candidate_output), times.reference_output

@@ -13,7 +13,6 @@ import functools
 import hashlib
 import multiprocessing
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ def _decoders() -> tuple[Any, Any]:
     return DBNDownBeatTrackingProcessor(**parameters), madmom_dbn.make_decoder(**parameters)
 
 
-def _oracle(activations: np.ndarray, kept: Path) -> tuple[np.ndarray, Paths, float]:
-    """Beats, paths and seconds of madmom; from the file if it was made from these activations."""
+def _oracle(activations: np.ndarray, kept: Path) -> tuple[np.ndarray, Paths]:
+    """Beats and paths of madmom; from the file if it was made from these activations."""
     key = hashlib.sha256(activations.tobytes() + madmom_dbn.oracle_name().encode()).hexdigest()
     if kept.exists():
         with np.load(kept, allow_pickle=False) as stored:
@@ -50,29 +49,25 @@ def _oracle(activations: np.ndarray, kept: Path) -> tuple[np.ndarray, Paths, flo
                     (np.cumsum(stored[f"path_{index}"]).astype(np.uint32), float(log))
                     for index, log in enumerate(logs)
                 ]
-                return stored["beats"], paths, float(stored["seconds"])
-    start = time.perf_counter()
+                return stored["beats"], paths
     beats, paths = decode_all(_decoders()[1], activations)
-    seconds = time.perf_counter() - start
     arrays: dict[str, Any] = {
         f"path_{index}": np.diff(path.astype(np.int64), prepend=0) for index, (path, _) in enumerate(paths)
     }
     unfinished = kept.with_suffix(f".{os.getpid()}.tmp")
     with unfinished.open("wb") as file:
         logs = np.array([log for _, log in paths])
-        np.savez_compressed(file, key=key, beats=beats, seconds=seconds, log_probabilities=logs, **arrays)
+        np.savez_compressed(file, key=key, beats=beats, log_probabilities=logs, **arrays)
     os.replace(unfinished, kept)
-    return beats, paths, seconds
+    return beats, paths
 
 
 def compare_song(shared: Path, name: str, folder: Path) -> dict[str, Any]:
     """One song's row of the report."""
     song = read_annotations(shared)[name]
     activations = from_song(song)
-    oracle_beats, oracle_paths, oracle_seconds = _oracle(activations, folder / f"{name}.npz")
-    start = time.perf_counter()
+    oracle_beats, oracle_paths = _oracle(activations, folder / f"{name}.npz")
     beats, paths = decode_all(_decoders()[0], activations)
-    seconds = time.perf_counter() - start
     return {
         "song": name,
         "duration": song.duration,
@@ -82,8 +77,6 @@ def compare_song(shared: Path, name: str, folder: Path) -> dict[str, Any]:
         "agreement": compare(paths, beats, oracle_paths, oracle_beats).measures(),
         "ours": against_annotations(song.times, song.downbeats, beats),
         "oracle": against_annotations(song.times, song.downbeats, oracle_beats),
-        "seconds": seconds,
-        "oracle_seconds": oracle_seconds,
     }
 
 

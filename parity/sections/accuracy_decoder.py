@@ -122,28 +122,22 @@ def _outliers(rows: Rows) -> list[str]:
 
 
 def _plot(rows: Rows, path: Path) -> None:
-    """Distributions of the scores by kind of tempo, and the time that each song took."""
+    """Distributions of the scores by kind of tempo."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2)
-    for panel, score in zip(axes.flat, ("f_measure", "cmlt", "amlt"), strict=False):
+    for panel, (score, name) in zip(axes.flat, _SCORES.items(), strict=True):
         groups = [
             [row["ours"][score] for row in rows if row["tempo"] == kind] for kind in ("steady", "changing")
         ]
         labels = [f"steady tempo ({len(groups[0])} songs)", f"changing tempo ({len(groups[1])} songs)"]
         panel.hist(groups, bins=np.linspace(0, 1, 41), stacked=True, label=labels, color=["C0", "C1"])
         panel.set_yscale("symlog", linthresh=1)
-        panel.set_xlabel(f"{_SCORES[score]} against the annotations")
+        panel.yaxis.set_major_formatter(ScalarFormatter())
+        panel.set_xlabel(f"{name} against the annotations")
         panel.set_ylabel("songs")
     axes[0, 0].legend(loc="upper left", fontsize=8)
-    panel = axes[1, 1]
-    length = [row["duration"] for row in rows]
-    panel.scatter(length, [row["oracle_seconds"] for row in rows], s=8, color="0.6", label="oracle")
-    panel.scatter(length, [row["seconds"] for row in rows], s=8, color="C0", label="ours")
-    panel.set_yscale("log")
-    panel.set_xlabel("length of the song in seconds")
-    panel.set_ylabel("decoding time in seconds\n(several songs at once)")
-    panel.legend(fontsize=8)
-    figure.suptitle("Decoded beats against annotations, and time per song")
+    figure.suptitle("How well the decoded beats fit the annotations, song by song")
     figure.savefig(path, dpi=110)

@@ -64,6 +64,7 @@ class Row:
     backend: str
     precision: str = "exact"
     threads: int | None = None
+    variant: str = ""
     min_ratio: float | None = None
     max_difference: float | None = None
     max_memory_mib: float | None = None
@@ -174,6 +175,8 @@ def proof(row: Row, records: Sequence[BenchRecord], threads: int) -> BenchRecord
         if (record.stage, record.backend, record.precision, record.threads)
         == (row.stage, row.backend, row.precision, threads)
         and record.role == "candidate"
+        and record.audio_seconds > 0
+        and row.variant in record.variant
         and (ratio := record.ratio) is not None
     ]
     low, slowest = min(found, key=lambda pair: pair[0], default=(0.0, None))

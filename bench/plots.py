@@ -18,6 +18,17 @@ _ROW_INCHES = 0.34
 _WIDTH_INCHES = 9.0
 
 
+_PEERS = ("all-in-one-infer", "madmom-infer", "metricon")
+
+
+def _is_peer(name: str) -> bool:
+    return name.startswith(_PEERS)
+
+
+def _has_peer(record: BenchRecord) -> bool:
+    return record.role == "peer" or _is_peer(record.reference)
+
+
 def label(record: BenchRecord, *, stage: bool = True) -> str:
     """Name of a row in a plot: ``spectrogram · torch, exact, 2 threads``."""
     details = [
@@ -26,7 +37,7 @@ def label(record: BenchRecord, *, stage: bool = True) -> str:
         record.precision,
         record.variant,
     ]
-    details.append(f"{record.threads} thread{'s' if record.threads != 1 else ''}")
+    details.append(record.thread_words)
     text = ", ".join(detail for detail in details if detail)
     return f"{record.stage} · {text}" if stage else text
 
@@ -68,23 +79,26 @@ def draw_ratios(records: Sequence[BenchRecord], path: Path) -> bool:
 
 
 def draw_peers(records: Sequence[BenchRecord], path: Path) -> bool:
-    """Seconds of ours, of other projects and of the reference, for stages where another project was timed."""
-    stages = [record.stage for record in records if record.role == "peer"]
+    """Time for a minute of audio: ours, other projects' and the reference's, where another project was timed."""
     bars: list[tuple[str, float, str, str]] = []
-    for stage in dict.fromkeys(stages):
-        rows = [record for record in records if record.stage == stage]
+    worked = [record for record in records if record.audio_seconds > 0]
+    for stage in dict.fromkeys(record.stage for record in worked if _has_peer(record)):
+        rows = [record for record in worked if record.stage == stage]
         references: dict[str, list[float]] = {}
         for record in rows:
-            if record.reference_seconds:
-                references.setdefault(record.reference, []).extend(record.reference_seconds)
-        bars += [
-            (f"{stage} · {name}", float(np.median(seconds)), "0.6", "")
-            for name, seconds in references.items()
-        ]
+            name = f"{stage} · {record.reference}" + (
+                f", {record.variant}" if _is_peer(record.reference) else ""
+            )
+            minutes = record.audio_seconds / 60
+            references.setdefault(name, []).extend(time / minutes for time in record.reference_seconds)
+        for name, times in references.items():
+            color = "C1" if any(peer in name for peer in _PEERS) else "0.6"
+            if times:
+                bars.append((name, float(np.median(times)), color, ""))
         for record in rows:
             color = "C0" if record.role == "candidate" else "C1"
             remark = "" if record.agrees else "other results"
-            bars.append((label(record), record.median, color, remark))
+            bars.append((label(record), record.median / record.audio_seconds * 60, color, remark))
     if not bars:
         return False
     figure, axes = _rows_figure(len(bars))
@@ -97,7 +111,7 @@ def draw_peers(records: Sequence[BenchRecord], path: Path) -> bool:
     axes.set_xlim(left=min(seconds for _, seconds, _, _ in bars) / 2)
     _label_rows(axes, [name for name, *_ in bars])
     _plain_log_ticks(axes, "x")
-    axes.set_xlabel("median time in seconds (shorter is better)")
+    axes.set_xlabel("seconds for a minute of audio (shorter is better)")
     axes.set_title("Beside other projects, in the same process")
     handles = [
         _patch("C0", "ours"),

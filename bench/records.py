@@ -28,6 +28,7 @@ class BenchRecord:
         Who it was timed against ("madmom 0.17.post1"); empty for a time on its own.
     track : str
     audio_seconds : float
+        0 where no audio is worked on (making a decoder).
     threads : int
         What the candidate was allowed to use.
     seconds, reference_seconds : list of float
@@ -72,9 +73,15 @@ class BenchRecord:
     @property
     def key(self) -> str:
         """What names the row, in the baseline and in messages: ``spectrogram/torch/cpu/exact/2 threads``."""
-        threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
-        parts = (self.stage, self.backend, self.device, self.precision, self.variant, threads)
+        parts = (self.stage, self.backend, self.device, self.precision, self.variant, self.thread_words)
         return "/".join(part for part in parts if part)
+
+    @property
+    def thread_words(self) -> str:
+        """``2 threads``; empty where the variant says it already."""
+        if "thread" in self.variant:
+            return ""
+        return f"{self.threads} thread{'s' if self.threads != 1 else ''}"
 
     @property
     def median(self) -> float:

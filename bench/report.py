@@ -110,6 +110,7 @@ def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
     rows = []
     for stage in stages(records):
         ours = [record for record in records if record.stage == stage and record.role == "candidate"]
+        ours = [record for record in ours if record.audio_seconds > 0]
         for precision in (
             dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
         ):
@@ -128,7 +129,9 @@ def _rank(record: BenchRecord) -> tuple[float, float]:
 
 def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
     machine = describe_machine()
-    tracks = dict.fromkeys(f"{record.track} ({record.audio_seconds:.1f} s)" for record in records)
+    tracks = dict.fromkeys(
+        f"{record.track} ({record.audio_seconds:.1f} s)" for record in records if record.audio_seconds
+    )
     rounds = sorted({len(record.seconds) for record in records})
     counted = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else (str(rounds[0]) if rounds else "no")
     lines = [
@@ -183,7 +186,7 @@ def _table(records: Sequence[BenchRecord]) -> list[str]:
             _seconds(record.spread),
             _speed(record),
             record.reference or "-",
-            f"{record.audio_seconds / record.median:,.0f}",
+            f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
             "-" if memory is None else f"{memory / 2**20:,.0f} MiB",
             *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
             _agreement(record),

@@ -203,3 +203,28 @@ build_model([random_checkpoint(0, Configuration(num_blocks=1))], device="cpu")(r
 assert not {"torch", "mlx"} & {name.partition(".")[0] for name in sys.modules}
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+_HOUR = """
+import resource
+import sys
+import numpy as np
+from allin1_core.network import build_model
+from parity.random_networks import random_checkpoint
+spectrogram = np.random.default_rng(0).random((4, 360_000, 81), dtype=np.float32)
+folds = [random_checkpoint(seed) for seed in range(int(sys.argv[2]))]
+output = build_model(folds, backend=sys.argv[1], device="cpu")(spectrogram)
+assert np.isfinite(np.asarray(output.label)).all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+# Plain torch runs its folds one after another on a CPU: two show that the memory of one is given back.
+@pytest.mark.full
+@pytest.mark.parametrize(("backend", "num_folds"), [("fused", 8), ("torch", 2)])
+def test_an_hour_fits_into_4_gb(backend: str, num_folds: int) -> None:
+    if backend not in BACKENDS:
+        pytest.skip(f"{backend} is not installed")
+    command = [sys.executable, "-c", _HOUR, backend, str(num_folds)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert int(printed) < 4e9

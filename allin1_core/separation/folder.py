@@ -131,7 +131,8 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
                 f"{files[stem]}: {len(samples) / SAMPLE_RATE:.2f} s long, where the longest stem has "
                 f"{longest / SAMPLE_RATE:.2f} s; expected stems of one recording. If it is, export all to one length"
             )
-        stems[stem] = np.pad(samples, (0, longest - len(samples)))
+        if len(samples) < longest:
+            stems[stem] = np.pad(samples, (0, longest - len(samples)))
     return Stems(np.stack(list(fold_into_four(stems, str(folder)).values())))
 
 

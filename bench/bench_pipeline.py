@@ -1,0 +1,252 @@
+"""The whole pipeline from stems on disk to a result: as a session, as a command, and what is left beside the network.
+
+With the shared reference material it runs the published ensemble of eight folds, and its results are compared with
+the goldens. Without, one fold of made-up weights takes its place; times are then those of one fold, and agreement
+is that of a second run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import Analyzer, backends
+from allin1_core.audio import STEM_NAMES
+from allin1_core.result import AnalysisResult
+from allin1_core.stages import to_host
+from allin1_core.structure import LOCAL_MAXIMA_WINDOW
+from allin1_core.timings import StageTiming, Timings
+from bench.machine import usable_cores
+from bench.paired import paired_times
+from bench.records import BenchRecord, BenchRecorder
+from bench.tracks import SAMPLE_RATE, default_track
+from parity.random_networks import random_checkpoint
+from parity.shared import shared_folder
+
+# Everything but the network and loading it, for 195 s on two cores.
+REST_SECONDS = 1.2
+LOCAL_MAXIMA_SECONDS = 0.001
+_LOADING = ("model_load", "nn")
+
+_CONFIGURATION = {
+    "model": "allin1",
+    "double_attention": True,
+    "instrument_attention": True,
+    "qkv_bias": True,
+    "act_conv": "elu",
+    "act_transformer": "gelu",
+    "dim_input": 81,
+    "dim_embed": 24,
+    "depth": 11,
+    "num_heads": 2,
+    "kernel_size": 5,
+    "dilation_factor": 2,
+    "dilation_max": 3200,
+    "mlp_ratio": 4,
+    "layer_norm_eps": 1e-5,
+    "data": {"num_instruments": 4, "num_labels": 10},
+    "best_threshold_beat": 0.2,
+    "best_threshold_downbeat": 0.2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is analysed with what: a folder of stems, a model, and the golden if there is one."""
+
+    folder: Path
+    track: str
+    seconds: float
+    model: str
+    weights_dir: Path | None
+    golden: dict[str, Any] | None
+
+    @property
+    def variant(self) -> str:
+        return "8 folds" if self.golden else "1 fold of made-up weights"
+
+    def agreement(self, result: AnalysisResult, again: AnalysisResult) -> tuple[str, bool]:
+        """Of a result with the golden, or without one with a second run."""
+        if self.golden is None:
+            return ("the same twice", True) if result.to_json() == again.to_json() else ("differs", False)
+        same = result.beats == self.golden["beats"] and result.beat_positions == self.golden["beat_positions"]
+        segments = [[segment.start, segment.end, segment.label] for segment in result.segments]
+        same = same and segments == self.golden["segments"]
+        return ("golden's beats, positions and sections" if same else "differs from the golden"), same
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """The default track as FLAC files, as an analysis finds it."""
+    track = default_track()
+    shared = shared_folder()
+    if shared is not None:
+        golden = json.loads((shared / "golden" / f"{track.name}.json").read_text(encoding="utf-8"))
+        folder = shared / "audio" / track.name
+        return Setting(folder, track.name, track.seconds, "harmonix-all", shared / "weights", golden)
+    folder = tmp_path_factory.mktemp("stems") / track.name
+    folder.mkdir()
+    for stem, samples in zip(STEM_NAMES, track.stems, strict=True):
+        soundfile.write(folder / f"{stem}.flac", samples, SAMPLE_RATE)
+    checkpoint = tmp_path_factory.mktemp("weights") / "made_up.npz"
+    np.savez(checkpoint, allow_pickle=False, **random_checkpoint(0).parameters)
+    # JSON is YAML.
+    checkpoint.with_suffix(".yaml").write_text(json.dumps(_CONFIGURATION), encoding="utf-8")
+    return Setting(folder, track.name, track.seconds, str(checkpoint), None, None)
+
+
+def _beside_the_network(lines: list[StageTiming], total: float) -> float:
+    return total - sum(line.duration for line in lines if line.stage in _LOADING and line.thread == "main")
+
+
+def test_stems_to_result(setting: Setting, record_bench: BenchRecorder, rounds: int) -> None:
+    """One session, many analyses: what a track costs once the weights are loaded."""
+    analyzer = Analyzer(model=setting.model, weights_dir=setting.weights_dir)
+    first = Timings()
+    result = analyzer(setting.folder, timings=first)
+    totals, rests = [], []
+    for _ in range(rounds):
+        timings = Timings()
+        start = time.perf_counter()
+        again = analyzer(setting.folder, timings=timings)
+        totals.append(time.perf_counter() - start)
+        rests.append(_beside_the_network(timings.records, totals[-1]))
+    agreement, agrees = setting.agreement(again, result)
+    choice = analyzer.session.network_choice
+    row = BenchRecord(
+        stage="pipeline",
+        backend=f"{analyzer.session.log_spectrogram.choice.backend} + {choice.backend}",
+        device=choice.device,
+        precision=choice.precision,
+        variant=f"stems to result, {setting.variant}",
+        reference="",
+        track=setting.track,
+        audio_seconds=setting.seconds,
+        threads=usable_cores(),
+        seconds=totals,
+        reference_seconds=[],
+        agreement=agreement,
+        agrees=agrees,
+        figures={
+            # Of the first analysis: it shows the model loading beside the reading of the stems.
+            "timings": [dataclasses.asdict(line) for line in first.records],
+            "note": f"of which everything but the network {np.median(rests):.2f} s",
+        },
+    )
+    record_bench(row)
+    record_bench(
+        dataclasses.replace(
+            row,
+            variant=f"all but the network, {setting.variant}",
+            seconds=rests,
+            figures={"note": f"held to {REST_SECONDS} s"},
+        )
+    )
+    assert agrees, agreement
+    # The least: another process can make a round longer, none can make it shorter.
+    assert min(rests) < REST_SECONDS, rests
+
+
+def test_the_command(setting: Setting, record_bench: BenchRecorder, rounds: int, tmp_path: Path) -> None:
+    """A process of its own: interpreter, imports, weights, analysis, JSON."""
+    seconds = []
+    for index in range(min(rounds, 3)):
+        command = [sys.executable, "-m", "allin1_core.cli", "analyze", str(setting.folder), "--quiet"]
+        command += ["--model", setting.model, "--out-dir", str(tmp_path / str(index))]
+        if setting.weights_dir is not None:
+            command += ["--weights-dir", str(setting.weights_dir)]
+        start = time.perf_counter()
+        subprocess.run(command, check=True)
+        seconds.append(time.perf_counter() - start)
+    written = [
+        (tmp_path / str(index) / f"{setting.track}.json").read_bytes() for index in range(len(seconds))
+    ]
+    same = all(text == written[0] for text in written)
+    record_bench(
+        BenchRecord(
+            stage="pipeline",
+            backend="auto",
+            device="cpu" if backends.default_device()[0] == "cpu" else backends.default_device()[0],
+            precision="exact",
+            variant=f"the command, {setting.variant}",
+            reference="",
+            track=setting.track,
+            audio_seconds=setting.seconds,
+            threads=usable_cores(),
+            seconds=seconds,
+            reference_seconds=[],
+            agreement="the same JSON every time" if same else "JSON differs",
+            agrees=same,
+        )
+    )
+    assert same
+
+
+def _sliding_maximum(probability: np.ndarray, window: int) -> np.ndarray:
+    """Local maxima as their definition has them: a window over every frame."""
+    padded = np.pad(probability, window // 2, constant_values=-np.inf)
+    highest = np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1)
+    return np.where(probability == highest, probability, np.float32(0))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "mlx", "torch"])
+def test_local_maxima(backend: str, record_bench: BenchRecorder, rounds: int) -> None:
+    """The one part of the sections that touches every frame."""
+    row = backends.get("structure", backend)
+    if not row.installed:
+        pytest.skip(f"{row.distribution} is not installed")
+    frames = 19_551
+    probability = np.random.default_rng(0).random(frames, dtype=np.float32)
+    native: Any = probability
+    synchronize = None
+    # On a CPU torch runs as well, though `auto` leaves these to numpy there.
+    device = "mlx" if backend == "mlx" else "cpu"
+    if backend == "mlx":
+        import mlx.core as mx
+
+        native, synchronize = mx.array(probability), mx.eval
+    elif backend == "torch":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        native = torch.from_numpy(probability).to(device)
+        synchronize = (lambda _: torch.cuda.synchronize()) if device == "cuda" else None
+    local_maxima = row.load()
+    times = paired_times(
+        lambda: local_maxima(native, LOCAL_MAXIMA_WINDOW),
+        lambda: _sliding_maximum(probability, LOCAL_MAXIMA_WINDOW),
+        rounds=max(rounds, 7),
+        warmup=3,
+        synchronize=synchronize,
+    )
+    same = np.array_equal(to_host(times.candidate_output), times.reference_output)
+    record_bench(
+        BenchRecord(
+            stage="structure",
+            backend=backend,
+            device=device,
+            precision="exact",
+            variant="local maxima",
+            reference="sliding window (numpy)",
+            track="made up",
+            audio_seconds=frames / 100,
+            threads=usable_cores(),
+            seconds=times.candidate.tolist(),
+            reference_seconds=times.reference.tolist(),
+            agreement="bit-identical" if same else "differs",
+            agrees=same,
+            figures={"note": f"held to {LOCAL_MAXIMA_SECONDS * 1000:g} ms where `auto` runs it"},
+        )
+    )
+    assert same
+    if device in row.devices:
+        assert times.candidate.min() <= LOCAL_MAXIMA_SECONDS

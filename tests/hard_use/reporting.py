@@ -9,8 +9,6 @@ from typing import Any
 from hard_use.reader_process import Reading
 from parity.records import ParityRecord, ParityRecorder
 
-STAGE = "hard use"
-
 
 def record(
     recorder: ParityRecorder, case: str, bound: str, readings: Sequence[Reading], wrong: Sequence[str]
@@ -19,6 +17,7 @@ def record(
     ended = Counter(reading.ended for reading in readings)
     record_trials(
         recorder,
+        "hostile files",
         case,
         bound,
         tried=len(readings),
@@ -32,28 +31,49 @@ def record(
 
 def record_trials(
     recorder: ParityRecorder,
+    area: str,
     case: str,
     bound: str,
     *,
     tried: int,
     wrong: Sequence[str] = (),
-    backend: str = "-",
-    device: str = "cpu",
-    precision: str = "exact",
+    backend: str = "",
+    precision: str = "",
     **measures: Any,
 ) -> None:
-    """Record any check of hard use: so many inputs were tried, and these went wrong."""
+    """Record any check of hard use.
+
+    Parameters
+    ----------
+    recorder : ParityRecorder
+    area : str
+        Heading of the report's section: one of those in `parity.sections.hard_use`.
+    case, bound : str
+        What was tried, and what it was held to.
+    tried : int
+        Number of inputs.
+    wrong : sequence of str
+        What failed, an item for each.
+    backend, precision : str
+        What was tried, where that is one of several.
+    **measures
+        Other figures, JSON-ready, named with their units.
+    """
     recorder(
         ParityRecord(
-            stage=STAGE,
+            # One row of the report's summary stands for all of these; their section has the details.
+            stage="hard use",
             case=case,
             oracle="specification",
-            backend=backend,
-            device=device,
-            precision=precision,
-            bound=bound,
+            backend="all",
+            device="cpu",
+            precision="-",
+            bound="nothing fails",
             passed=not wrong,
             measures={
+                "area": area,
+                "held_to": bound,
+                "ran": " ".join(filter(None, (backend, precision))),
                 "tried": tried,
                 "failed": len(wrong),
                 "first_failure": wrong[0] if wrong else "",

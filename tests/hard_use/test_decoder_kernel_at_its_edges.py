@@ -91,6 +91,7 @@ def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
     check()
     record_trials(
         record_parity,
+        "instruments",
         "compiled decoder on sizes at the edges",
         "path and log probability of numpy",
         tried=tried,

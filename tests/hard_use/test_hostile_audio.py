@@ -174,6 +174,7 @@ def test_odd_names_are_read_as_any_other(
     np.testing.assert_array_equal(read_audio(deep / f"a.{suffix}").samples, expected)
     record_trials(
         record_parity,
+        "hostile files",
         f"odd names and a path of {len(str(deep))} letters, {suffix}",
         "read as any other",
         tried=len(ODD_NAMES) + 1,

@@ -86,6 +86,7 @@ def test_killed_at_random_moments_and_resumed(
         read_timings(folder / "timings.jsonl")
     record_trials(
         record_parity,
+        "long and many",
         "kill -9 at a random moment, then resume",
         "files identical to an undisturbed run's",
         tried=number,
@@ -119,6 +120,7 @@ def test_several_processes_share_every_folder(
     runs = {line.run_id for line in read_timings(tmp_path / "timings.jsonl")}
     record_trials(
         record_parity,
+        "long and many",
         "processes that share cache, results and timings",
         "files identical to an undisturbed run's",
         tried=number,
@@ -146,6 +148,7 @@ def test_processes_with_different_tracks_of_one_name(
     wrong += [f"{path}: no result" for path in map(str, paths) if path not in results]
     record_trials(
         record_parity,
+        "long and many",
         "processes with different tracks of one name",
         "a result for each",
         tried=len(paths),

@@ -113,6 +113,7 @@ def check(what: str, run: Callable[[int], object], record_parity: ParityRecorder
     wrong += [f"traced memory grew by {traced} bytes"] * (traced > TRACED)
     record_trials(
         record_parity,
+        "instruments",
         f"leaks: {what}",
         f"<= {RESIDENT >> 20} MB resident, <= {TRACED // 1000} kB traced",
         tried=RUNS,

@@ -58,6 +58,7 @@ def test_many_tracks_in_flat_memory(
     wrong = [f"grew by {(late - early) / 1e6:.1f} MB"] * (late - early > growth)
     record_trials(
         record_parity,
+        "long and many",
         "short tracks in one run",
         f"second half <= {growth >> 20} MB above the first",
         tried=number,
@@ -98,6 +99,7 @@ def test_tracks_with_odd_names(
     ]
     record_trials(
         record_parity,
+        "long and many",
         "tracks with odd names",
         "a result under its own name",
         tried=len(ODD_NAMES),
@@ -138,6 +140,7 @@ def test_an_hour_under_four_gigabytes(tmp_path: Path, shared: Path, record_parit
     wrong = [f"{peak / 1e9:.2f} GB"] * (peak >= 4 * GIGABYTE)
     record_trials(
         record_parity,
+        "long and many",
         "60 minutes, four stems, eight folds",
         f"< 4 GB on {len(cores)} cores",
         tried=1,

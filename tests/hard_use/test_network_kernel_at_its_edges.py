@@ -50,6 +50,7 @@ def test_lengths_around_tiles_and_windows(record_parity: ParityRecorder) -> None
             np.testing.assert_allclose(other, found[0], rtol=0, atol=BOUND, err_msg=f"{num_frames} frames")
     record_trials(
         record_parity,
+        "instruments",
         f"compiled network, {', '.join(_fused.INSTRUCTION_SETS)}",
         f"<= {BOUND:g} of one another",
         tried=len(EDGES) * len(_fused.INSTRUCTION_SETS),
@@ -105,6 +106,7 @@ def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
         tried += len(found)
     record_trials(
         record_parity,
+        "instruments",
         "compiled attention of odd shapes",
         "<= 2e-05 of one another",
         tried=tried,

@@ -30,6 +30,7 @@ def test_probabilities(backend: str, record_parity: ParityRecorder) -> None:
         np.testing.assert_allclose(rows[3:].sum(axis=0), 1, rtol=0, atol=1e-6)
     record_trials(
         record_parity,
+        "properties",
         "network: probabilities",
         "in [0, 1], labels sum to one",
         tried=len(lengths),
@@ -46,6 +47,7 @@ def test_a_batch_is_its_tracks(backend: str, record_parity: ParityRecorder) -> N
     largest = float(np.abs(together - alone).max())
     record_trials(
         record_parity,
+        "properties",
         "network: a batch is its tracks",
         f"<= {ROUNDING:g}",
         tried=3,
@@ -102,6 +104,7 @@ def test_eight_threads_share_a_model(backend: str, record_parity: ParityRecorder
     ]
     record_trials(
         record_parity,
+        "properties",
         "network: 8 threads at once",
         "bit-identical",
         tried=len(tracks),
@@ -132,6 +135,7 @@ def test_far_from_the_ends_a_delay_is_a_delay(backend: str, record_parity: Parit
     )
     record_trials(
         record_parity,
+        "properties",
         "network: delay, away from the ends",
         f"<= {ROUNDING:g}",
         tried=len(shifts),
@@ -174,6 +178,7 @@ def test_stem_order_matters_only_through_the_bias_and_the_heads(
     )
     record_trials(
         record_parity,
+        "properties",
         "network: stem order without and with the bias",
         f"<= {ROUNDING:g} without, > 1e-3 with",
         tried=2,

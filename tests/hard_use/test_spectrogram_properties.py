@@ -7,6 +7,7 @@ which moves a sum of up to 150 products by a few times 2^-24, and log10(1 + m) t
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,7 @@ def trial(compute: Compute, number: int, record_parity: ParityRecorder) -> Calla
         finally:
             record_trials(
                 record_parity,
+                "properties",
                 f"spectrogram: {law}",
                 bound,
                 tried=tried,
@@ -226,6 +228,53 @@ def test_in_sections_against_whole(compute: Compute, trial: Callable) -> None:
     )
 
 
+# Constants of each backend that say how many frames are computed at a time, and other values for them.
+CHUNK_SIZES = {
+    "numpy": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}, {"PRODUCT_FRAMES": 7}],
+    "torch": [{"CPU_FRAMES": 1}, {"CPU_FRAMES": 13}, {"CPU_FRAMES": 10**6}],
+    "mlx": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}],
+}
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision", "sizes"),
+    [(name, precision, sizes) for name, precision in CASES for sizes in CHUNK_SIZES[name]],
+)
+def test_chunk_size_does_not_matter(
+    backend: str,
+    precision: str,
+    sizes: dict[str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    record_parity: ParityRecorder,
+) -> None:
+    recipes = [
+        Signal("noise", 1, 441 * frames + 5, dtype)
+        for frames in (1, 13, 30)
+        for dtype in ("int16", "float32")
+    ]
+    expected = [log_spectrogram(recipe.stems(), backend=backend, precision=precision) for recipe in recipes]
+    module = importlib.import_module(f"allin1_core.spectrogram.{backend}_backend")
+    for name, value in sizes.items():
+        monkeypatch.setattr(module, name, value)
+    bound = LAST_BITS if precision == "exact" else 1e-5
+    differences = [
+        float(np.abs(log_spectrogram(recipe.stems(), backend=backend, precision=precision) - one).max())
+        for recipe, one in zip(recipes, expected, strict=True)
+    ]
+    record_trials(
+        record_parity,
+        "properties",
+        "spectrogram: chunk size",
+        "<= 1e-6 (fast 1e-5)",
+        tried=len(recipes),
+        wrong=[f"{sizes}: {max(differences):g}"] * (max(differences) > bound),
+        backend=backend,
+        precision=precision,
+        max_difference=max(differences),
+    )
+    assert max(differences) <= bound
+
+
 @pytest.mark.parametrize("gain", [0.5, 0.125, 2.0])
 def test_gain(compute: Compute, trial: Callable, gain: float) -> None:
     """log10(1 + g m), where m = 10^S - 1. A power of two is exact, so all that is lost is the rounding of S itself."""
@@ -287,6 +336,7 @@ def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) 
     ]
     record_trials(
         record_parity,
+        "properties",
         "spectrogram: 8 threads at once",
         "bit-identical",
         tried=len(inputs),
@@ -314,6 +364,7 @@ def test_backends_agree(backend: str, number: int, record_parity: ParityRecorder
     check()
     record_trials(
         record_parity,
+        "properties",
         "spectrogram: backend against numpy",
         "<= 1e-6",
         tried=tried,

@@ -52,6 +52,7 @@ def test_threads_share_a_decoder(num_threads: int, record_parity: ParityRecorder
     wrong = [str(index) for index in range(32) if not np.array_equal(expected[index], found[index])]
     record_trials(
         record_parity,
+        "instruments",
         f"decoder from {THREADS} threads, num_threads={num_threads}",
         "bit-identical",
         tried=32,
@@ -85,6 +86,7 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
         wrong += [f"trial {trial}: {i}" for i in range(24) if not np.array_equal(expected[i], found[i])]
     record_trials(
         record_parity,
+        "instruments",
         f"decoder's caches filled by {THREADS} threads",
         "bit-identical",
         tried=5 * 24,
@@ -114,6 +116,7 @@ def test_threads_fill_the_caches_of_the_spectrogram_together(record_parity: Pari
         wrong += [f"trial {trial}: {i}" for i in range(16) if not np.array_equal(expected[i % 4], found[i])]
     record_trials(
         record_parity,
+        "instruments",
         f"spectrogram's caches filled by {THREADS} threads",
         "bit-identical",
         tried=48,
@@ -139,6 +142,7 @@ def test_threads_share_an_analyzer(
     wrong = [str(index) for index in range(16) if found[index] != expected[index % 8]]
     record_trials(
         record_parity,
+        "instruments",
         f"an analyzer shared by {THREADS} threads",
         "identical JSON",
         tried=16,

@@ -1,0 +1,74 @@
+"""The part of the parity report on hard use: how many inputs were tried, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.records import ParityRecord
+
+_AREAS = {
+    "properties": "Laws that hold whatever the input; inputs are drawn by Hypothesis or from seeds.",
+    "hostile files": "Files are read in a process of its own, where a crash, a hang, memory beyond the bound and "
+    "executed code are seen. Each must end in an error that names the file, or in a checked result.",
+    "long and many": "Long inputs, many inputs, killed runs, shared folders, and what they take.",
+    "instruments": "Kernels at the edges of their buffers (also under both sanitizers, by `make sanitize`), threads, "
+    "leaks.",
+}
+_HIDDEN = ("area", "held_to", "ran", "tried", "failed", "first_failure")
+
+
+def worst(records: Sequence[ParityRecord]) -> str:
+    """For the summary: how many inputs these records stand for, and how many of them failed."""
+    tried = sum(record.measures["tried"] for record in records)
+    failed = sum(record.measures["failed"] for record in records)
+    return f"{failed or 'none'} of {tried:,} inputs failed"
+
+
+def render(records: Sequence[ParityRecord], folder: Path) -> str:
+    """Markdown of this stage; a table for each area."""
+    lines = ["## Hard use", "", f"Over all: {worst(records)}."]
+    for area, explanation in _AREAS.items():
+        group = [record for record in records if record.measures["area"] == area]
+        if group:
+            lines += ["", f"### {area.capitalize()}", "", explanation, ""]
+            lines += [
+                "| what | ran | held to | inputs | failed | measured |",
+                "| --- | --- | --- | ---: | ---: | --- |",
+            ]
+            cases = dict.fromkeys((record.case, record.measures["held_to"]) for record in group)
+            for case, bound in cases:
+                same = [r for r in group if (r.case, r.measures["held_to"]) == (case, bound)]
+                lines.append(_row(case, bound, same))
+    failures = [record for record in records if not record.passed]
+    if failures:
+        lines += ["", "Failed:", ""]
+        lines += [f"- {record.case}: {record.measures['first_failure']}" for record in failures]
+    return "\n".join(lines)
+
+
+def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
+    """One case, summed over the implementations it was tried on."""
+    ran = dict.fromkeys(record.measures["ran"] for record in records if record.measures["ran"])
+    tried = sum(record.measures["tried"] for record in records)
+    failed = sum(record.measures["failed"] for record in records)
+    names = dict.fromkeys(name for record in records for name in record.measures if name not in _HIDDEN)
+    measured = []
+    for name in names:
+        values = [record.measures[name] for record in records if name in record.measures]
+        # Counts add up; of sizes and times, the largest says what was needed.
+        counts = name in ("refused", "read", "paths")
+        value = (sum(values) if counts else max(values)) if all(_is_number(v) for v in values) else values[-1]
+        measured.append(f"{name.replace('_', ' ')} {_shown(value)}")
+    cells = [case, ", ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
+    return "| " + " | ".join([*cells, "; ".join(measured)]) + " |"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.progress import DURATIONS, Progress, read_durations
+from bench.baseline import BASELINE
+from bench.progress import Progress, read_durations
 from bench.records import BenchRecorder
 from parity import foreign
 from parity.records import Outcome, ParityRecorder
@@ -57,7 +58,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     names = [item.nodeid for item in session.items]
     rounds = session.config.getoption("--rounds")
-    progress = Progress(names, rounds, read_durations(folder / "bench.json", DURATIONS))
+    progress = Progress(names, rounds, read_durations(folder / "bench.json", BASELINE))
     session.config.stash[_PROGRESS] = progress
     _say(session.config, f"\n{progress.announcement()}")
 

@@ -65,7 +65,11 @@ def section_here(name: str, path: Path = BASELINE) -> dict[str, Any]:
 
 
 def update(
-    records: Sequence[BenchRecord], reason: str, path: Path = BASELINE, **sections: Mapping[str, Any]
+    records: Sequence[BenchRecord],
+    reason: str,
+    path: Path = BASELINE,
+    session: Mapping[str, Any] | None = None,
+    **sections: Mapping[str, Any],
 ) -> None:
     """Replace this machine's rows by those of `records`, and keep the reason.
 
@@ -75,6 +79,8 @@ def update(
     reason : str
         Why the figures may change; goes into the history.
     path : Path
+    session : mapping, optional
+        Rounds and durations of the benchmark session, which the next one's estimate comes from.
     **sections : mapping
         Other parts, kept beside the rows.
 
@@ -99,6 +105,8 @@ def update(
         "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
         **sections,
     }
+    if session is not None:
+        content["session"] = dict(session)
     temporary = path.with_suffix(".part")
     temporary.write_text(dump_json(content), encoding="utf-8")
     temporary.replace(path)
@@ -139,14 +147,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         records = read_records(options.source)
-        measured = json.loads(options.source.read_text(encoding="utf-8")).get("source")
-        if measured != source_digest():
+        content = json.loads(options.source.read_text(encoding="utf-8"))
+        if content.get("source") != source_digest():
             raise ValueError(
                 f"{options.source}: measured on another state of allin1_core; run `make bench` again"
             )
         bars = gate.read_bars()
         print("baseline: measuring what the gate compares with, about two minutes", flush=True)
-        update(records, options.reason, gate=gate.measure_baseline(bars.rows, bars.rounds))
+        measured = gate.measure_baseline(bars.rows, bars.rounds)
+        update(records, options.reason, session=content.get("session"), gate=measured)
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1

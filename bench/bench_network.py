@@ -36,6 +36,8 @@ FAST_BOUND = 2e-2
 _MOST_ROUNDS = {("torch", "cpu"): 3, ("mlx", "mlx"): 2}
 _GROWTH_SECONDS = (15, 60, 195, 600)
 _AN_HOUR = 3600
+# With fewer rounds it is a short run, which leaves out what takes minutes.
+_THOROUGH = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,6 +197,7 @@ def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
     key = (implementation.backend, implementation.device)
+    thorough = rounds >= _THOROUGH
     rounds = min(rounds, _MOST_ROUNDS.get(key, rounds))
     row = paired_row(
         implementation,
@@ -204,7 +207,7 @@ def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, r
         note=f"{rounds} rounds of one fold",
     )
     row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 1))
-    if key != ("mlx", "mlx"):
+    if key != ("mlx", "mlx") and (thorough or implementation not in _SLOW):
         row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
@@ -226,11 +229,11 @@ def growth_point(implementation: Implementation, seconds: float) -> dict[str, An
 
 @pytest.mark.parametrize("implementation", [row for row in IMPLEMENTATIONS if row not in _SLOW], ids=str)
 def test_eight_folds(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
-    if rounds < 5:
+    if rounds < _THOROUGH:
         pytest.skip(
-            f"{rounds} rounds: the eight folds of the peer take 105 s; they are paired from 5 rounds on"
+            f"{rounds} rounds: the eight folds of the peer take 105 s; they are paired from {_THOROUGH} rounds on"
         )
-    pairs = rounds // 5
+    pairs = rounds // _THOROUGH
     row = paired_row(
         implementation,
         8,
@@ -243,8 +246,10 @@ def test_eight_folds(implementation: Implementation, record_bench: BenchRecorder
     assert row.agrees, f"{implementation}: {row.agreement}"
 
 
-def test_an_hour(record_bench: BenchRecorder) -> None:
+def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
     """The ensemble on 60 minutes, in under 4 GB."""
+    if rounds < _THOROUGH:
+        pytest.skip(f"{rounds} rounds: an hour takes minutes; it is analysed from {_THOROUGH} rounds on")
     frames = random_spectrogram(_AN_HOUR * 100)
     implementation = Implementation("fused", "cpu")
     with pinned_threads(usable_cores()) as threads:

@@ -1,7 +1,7 @@
 """Says before a benchmark session how long it will take, and during it what is running and how long is left.
 
 The estimate adds up what each benchmark took in the last session here (reports/bench.json), else in the one that the
-committed estimates come from (bench/durations.json). A benchmark takes a fixed time (imports, reading audio, memory in
+baseline was taken from (bench/baseline.json). A benchmark takes a fixed time (imports, reading audio, memory in
 a fresh process) and a time for each round; the recorded number of rounds scales the second part.
 """
 
@@ -12,7 +12,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-DURATIONS = Path(__file__).with_name("durations.json")
 _UNKNOWN_SECONDS = 15.0
 _SHARE_OF_ROUNDS = 0.7  # measured over the suite: the part of a benchmark's time that grows with the rounds
 

@@ -108,23 +108,24 @@ def summary(records: Sequence[BenchRecord]) -> list[str]:
 def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
     """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
     rows = []
-    for stage in stages(records):
+    # What touches a few numbers only (structure) comes last, and falls off the five lines first.
+    for stage in sorted(stages(records), key=lambda stage: stage == "structure"):
         ours = [record for record in records if record.stage == stage and record.role == "candidate"]
         ours = [record for record in ours if record.audio_seconds > 0]
         for precision in (
             dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
         ):
             group = [record for record in ours if precision in (None, record.precision) and record.agrees]
-            group = [record for record in group if record.ratio and not record.ratio.too_noisy] or group
+            sure = [record for record in group if record.ratio and not record.ratio.too_noisy]
             if group:
-                rows.append(max(group, key=_rank))
+                # Without any ratio it is the first row: the stage as a whole, before its parts.
+                rows.append(max(sure or group, key=_rank))
     return rows[:5]
 
 
-def _rank(record: BenchRecord) -> tuple[float, float]:
-    """By the lower end of the ratio; rows without a reference by audio seconds per second, after those with one."""
-    ratio = record.ratio
-    return (ratio.low if ratio else 0.0, record.audio_seconds / record.median)
+def _rank(record: BenchRecord) -> float:
+    """The lower end of the ratio; 0 for rows without a reference."""
+    return record.ratio.low if record.ratio else 0.0
 
 
 def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:

@@ -32,6 +32,7 @@ from bench.gate_checks import (
 )
 from bench.instructions import KERNELS, count_instructions, valgrind_is_installed
 from bench.paired import Ratio
+from bench.progress import read_durations
 from bench.records import BenchRecord
 from bench.tracks import SAMPLE_RATE, default_track
 
@@ -275,7 +276,9 @@ def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
 def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     baseline.update([record(3.0)], "first", path, gate={"ratios": {"a": 2.0}})
-    baseline.update([record(4.0, memory=2**20)], "  faster now ", path, gate={"ratios": {"a": 3.0}})
+    session = {"rounds": 7, "durations": {"bench_x": 12.0}}
+    baseline.update([record(4.0, memory=2**20)], "  faster now ", path, session, gate={"ratios": {"a": 3.0}})
+    assert read_durations(tmp_path / "absent.json", path).of("bench_x", 7) == pytest.approx(12)
     content = baseline.read_baseline(path)
     assert [entry["reason"] for entry in content["history"]] == ["first", "faster now"]
     assert baseline.section_here("gate", path) == {"ratios": {"a": 3.0}}

@@ -178,7 +178,7 @@ def run_batch(
         At once: they would fail every track.
     """
     bars = Progress(len(paths), progress)
-    timings = Timings(timings_path, on_start=bars.start_stage)
+    timings = Timings(timings_path, on_start=bars.start_stage, on_progress=bars.show_part)
     tracks = name_tracks(paths, outputs.take_name)
     results: list[AnalysisResult | None] = []
     failures: list[tuple[Path, Exception]] = []

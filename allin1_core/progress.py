@@ -27,6 +27,7 @@ class Progress:
             total=num_tracks, desc="Tracks", unit="track", disable=True if num_tracks < 2 else self._disable
         )
         self._stages: tqdm | None = None
+        self._stage = ""
 
     @contextlib.contextmanager
     def track(self, name: str) -> Iterator[None]:
@@ -44,8 +45,14 @@ class Progress:
     def start_stage(self, name: str) -> None:
         """Say which stage runs."""
         if self._stages is not None:
+            self._stage = name
             self._stages.set_postfix_str(name)
             self._stages.update()
+
+    def show_part(self, part: float) -> None:
+        """Say how much of the present stage is done, from 0 to 1."""
+        if self._stages is not None:
+            self._stages.set_postfix_str(f"{self._stage} {part:.0%}")
 
     def close(self) -> None:
         """Take the bars away."""

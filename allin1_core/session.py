@@ -190,6 +190,15 @@ class Session:
             )
         return self._decoder
 
+    @property
+    def decoder_choice(self) -> backends.Choice:
+        """What decodes, in terms of what the caller asked for: the decoder has the host only to run on."""
+        choice = self.decoder.choice
+        reason = choice.reason.replace(
+            f"device {choice.device!r} was asked for", "the decoder runs on the host"
+        )
+        return dataclasses.replace(choice, requested_device=self._device or "auto", reason=reason)
+
     def provenance(self, stems: dict[str, Any]) -> dict[str, Any]:
         """What a result says about how it was made.
 
@@ -206,7 +215,7 @@ class Session:
                 "demix": stems,
                 "spectrogram": self.log_spectrogram.choice.as_dict(),
                 "nn": self.model.choice.as_dict(),
-                "metrical_dbn": self.decoder.choice.as_dict(),
+                "metrical_dbn": self.decoder_choice.as_dict(),
                 "functional_local_maxima": self.structure_choice.as_dict(),
             },
         }

@@ -7,6 +7,7 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def stems_stage(
         stage.audio_seconds = audio.seconds
     with timings.stage("demix", track=track.name, choice=choice, audio_seconds=audio.seconds) as stage:
         stage.details.update(model=session.demix_model, seed=session.demix_seed)
-        separated, sample_rate, origin = separate(session, audio)
+        separated, sample_rate, origin = separate(session, audio, timings.report_progress)
         stems = stems_from_separated(separated, sample_rate)
     if kept is not None:
         with timings.stage("save", track=track.name, audio_seconds=audio.seconds, what="stems"):
@@ -68,7 +69,9 @@ def stems_stage(
     return stems, origin
 
 
-def separate(session: Session, audio: Audio) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
+def separate(
+    session: Session, audio: Audio, progress: Callable[[float], None] | None = None
+) -> tuple[dict[str, np.ndarray], int, dict[str, Any]]:
     """Stems of a mix as files would hold them, their sample rate, and how they were made.
 
     Returns
@@ -76,7 +79,7 @@ def separate(session: Session, audio: Audio) -> tuple[dict[str, np.ndarray], int
     dict of int16 or float32 (num_samples, num_channels), int, dict
     """
     separator = session.separator()
-    separated = separator(mix_for(separator, audio), seed=session.demix_seed)
+    separated = separator(mix_for(separator, audio), seed=session.demix_seed, progress=progress)
     stems = {stem: np.ascontiguousarray(samples.T) for stem, samples in separated.items()}
     if session.stems_as_int16:
         stems = {stem: quantise(samples) for stem, samples in stems.items()}
@@ -107,7 +110,8 @@ def spectrogram_stage(
     if kept is not None:
         with timings.stage("save", track=track.name, audio_seconds=stems.seconds, what="spectrogram"):
             kept.save_spectrogram(track, to_host(native), made_from)
-    if (choice.backend, choice.device) == (network.backend, network.device):
+    is_neighbour = (choice.backend, choice.device) == (network.backend, network.device)
+    if is_neighbour or isinstance(native, np.ndarray):
         return native
     with timings.stage(
         "transfer", track=track.name, audio_seconds=stems.seconds, what="spectrogram"
@@ -142,7 +146,7 @@ def metrical_stage(
         activations = decoder_input(to_host(output.beat), to_host(output.downbeat))
         decoder = session.decoder
     with timings.stage(
-        "metrical_dbn", track=track.name, choice=decoder.choice, audio_seconds=audio_seconds
+        "metrical_dbn", track=track.name, choice=session.decoder_choice, audio_seconds=audio_seconds
     ) as stage:
         stage.details.update(beats_per_bar=list(BEATS_PER_BAR), threshold=decoder.threshold)
         return beats_from_decoder(decoder(activations))

@@ -147,6 +147,8 @@ class Timings:
         File of JSON lines; lines of earlier runs are kept.
     on_start : callable, optional
         Called with the name of each stage that starts in the main thread, for a progress display.
+    on_progress : callable, optional
+        Called by stages that take long with the part that is done, from 0 to 1.
 
     Raises
     ------
@@ -155,9 +157,13 @@ class Timings:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, on_start: Callable[[str], None] | None = None
+        self,
+        path: str | os.PathLike[str] | None = None,
+        on_start: Callable[[str], None] | None = None,
+        on_progress: Callable[[float], None] | None = None,
     ) -> None:
         self._on_start = on_start
+        self.report_progress = on_progress
         self.path = Path(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex

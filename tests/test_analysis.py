@@ -15,11 +15,11 @@ import pytest
 import soundfile
 
 import allin1_core
-from allin1_core import Analyzer, analyze, load_result
+from allin1_core import Analyzer, analyze, load_result, stages
 from allin1_core.errors import BatchError, OutputError
 from allin1_core.result import AnalysisResult
 from allin1_core.structure import LABELS
-from allin1_core.timings import read_timings
+from allin1_core.timings import Timings, read_timings
 
 # The small network and the fastest spectrogram that needs no library; which backends agree is for the parity suite.
 OPTIONS: dict[str, Any] = {"device": "cpu", "spec_backend": "numpy"}
@@ -326,7 +326,6 @@ def test_every_stage_of_every_track_is_timed(
         assert [line.stage for line in of_track] == [
             "audio_read",
             "spectrogram",
-            "transfer",
             "nn",
             "metrical_prep",
             "metrical_dbn",
@@ -345,6 +344,36 @@ def test_every_stage_of_every_track_is_timed(
             assert line.end - line.start == pytest.approx(line.duration, abs=1e-9)
         assert {line.audio_seconds for line in of_track if line.stage not in ("save",)} == {5.0}
     assert len({line.run_id for line in lines}) == 1
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_neighbours_hand_each_other_their_own_arrays(
+    write_stems: Callable[..., Path], small_model: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From spectrogram to network nothing goes through numpy; to the host come only the probabilities."""
+    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
+    to_host, moved = stages.to_host, []
+
+    def watched(array: Any) -> np.ndarray:
+        moved.append(tuple(array.shape))
+        return to_host(array)
+
+    monkeypatch.setattr(stages, "to_host", watched)
+    timings = Timings()
+    analyzer = Analyzer(model=small_model, nn_backend=backend, spec_backend=backend)
+    analyzer(write_stems("a"), timings=timings)
+    assert set(moved) == {(500,), (10, 500)}
+    assert "transfer" not in {line.stage for line in timings.records}
+    used = {line.stage: line.backend for line in timings.records if line.backend}
+    assert used["spectrogram"] == used["nn"] == backend
+
+
+def test_a_move_between_libraries_is_a_stage(write_stems: Callable[..., Path], small_model: str) -> None:
+    pytest.importorskip("mlx.core")
+    timings = Timings()
+    Analyzer(model=small_model, nn_backend="fused", spec_backend="mlx")(write_stems("a"), timings=timings)
+    [move] = [line for line in timings.records if line.stage == "transfer"]
+    assert move.details == {"what": "spectrogram", "from": "mlx on mlx", "to": "fused on cpu"}
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from allin1_core.network import neighbourhood
 from allin1_core.network.mlx_attention import Array, attend, windows_on
 from allin1_core.network.weights import Checkpoint
 
-# Rows (folds x tracks x instruments x frames) of one piece of time; its widest array is then about 300 MB.
-_ROWS = 1 << 19
+# Rows (folds x tracks x instruments x frames) of one piece of time; its widest array is then about 100 MB.
+_ROWS = 1 << 17
 # Rows up to which all folds run in one graph.
 _ROWS_TOGETHER = 1 << 20
 

@@ -166,7 +166,11 @@ class _Group:
         """Three convolutions over time and frequency, for each instrument by itself."""
         batch, instruments, frames, bands = spectrogram.shape
         padded = functional.pad(spectrogram.reshape(batch * instruments, 1, frames, bands), (0, 0, 1, 1))
-        folds = []
+        sequences, channels = batch * instruments, self._configuration.num_channels
+        inner_bands = ((bands - 2) // 3 - 11) // 3
+        # What convolution 1 gives, with a frame of zeros at either end for convolution 2.
+        inner = spectrogram.new_zeros(sequences, channels, frames + 2, inner_bands)
+        hidden = spectrogram.new_empty(self._num_folds, sequences, frames, channels)
         for fold in range(self._num_folds):
             (w0, b0), (w1, b1), (w2, b2) = (
                 (
@@ -175,18 +179,13 @@ class _Group:
                 )
                 for index in range(3)
             )
-            # Convolutions 0 and 1 see one frame of context in all; what they give is padded anew for number 2.
-            inner = []
-            for start, stop in self._pieces(batch * instruments, frames):
+            for start, stop in self._pieces(sequences, frames):
                 x = _pooled_elu(functional.conv2d(padded[:, :, start : stop + 2], w0, b0))
-                inner.append(_pooled_elu(functional.conv2d(x, w1, b1)))
-            joined = functional.pad(torch.cat(inner, dim=2), (0, 0, 1, 1))
-            outer = []
-            for start, stop in self._pieces(batch * instruments, frames):
-                x = _pooled_elu(functional.conv2d(joined[:, :, start : stop + 2], w2, b2))
-                outer.append(x.squeeze(3).transpose(1, 2))
-            folds.append(torch.cat(outer, dim=1))
-        hidden = torch.stack(folds).unflatten(1, (batch, instruments))
+                inner[:, :, start + 1 : stop + 1] = _pooled_elu(functional.conv2d(x, w1, b1))
+            for start, stop in self._pieces(sequences, frames):
+                x = _pooled_elu(functional.conv2d(inner[:, :, start : stop + 2], w2, b2))
+                hidden[fold, :, start:stop] = x.squeeze(3).transpose(1, 2)
+        hidden = hidden.unflatten(1, (batch, instruments))
         return self._layer_norm(hidden, "embeddings.norm", epsilon=1e-5)
 
     def _time_layer(self, hidden: Tensor, name: str, dilation: int) -> Tensor:

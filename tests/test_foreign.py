@@ -31,7 +31,15 @@ def wrong(*arguments, **keywords):
 def run_cases(backend: str, report: Path, path: Path) -> subprocess.CompletedProcess[str]:
     """`make parity BACKEND=...`, on one short case."""
     (path / "theirs.py").write_text(MODULE, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "parity/test_spectrogram.py", "-q", "-k", "test_case and samples"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "parity/test_spectrogram.py",
+        "-q",
+        "-k",
+        "test_case and samples",
+    ]
     command += ["--backend", backend, "--parity-report", str(report), "-p", "no:cacheprovider"]
     environment = {**os.environ, "PYTHONPATH": str(path)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -122,6 +122,18 @@ def test_a_sure_row_is_the_headline_before_a_noisy_one() -> None:
     assert report.headline_rows([noisy, sure]) == [sure]
 
 
+def test_the_headline_is_what_an_analysis_runs() -> None:
+    easier = bench_record(90.0, stage="decoder", variant="[4], 1 thread")
+    usual = bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread")
+    making = bench_record(99.0, stage="decoder", variant="construction", audio_seconds=0.0)
+    part = bench_record(
+        stage="pipeline", variant="a part", reference="", reference_seconds=[], seconds=[0.1] * 3
+    )
+    whole = dataclasses.replace(part, variant="stems to result", seconds=[9.0] * 3)
+    trifle = bench_record(50.0, stage="structure")
+    assert report.headline_rows([easier, usual, making, whole, part, trifle]) == [usual, whole]
+
+
 def test_benchmarks_that_failed_are_named(tmp_path: Path) -> None:
     path = write_bench_report([bench_record()], tmp_path, Session(7, ("bench/bench_x.py::test_y",), {}))
     assert "- `bench/bench_x.py::test_y`" in path.read_text(encoding="utf-8")

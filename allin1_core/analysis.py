@@ -170,7 +170,7 @@ def _folder(path: PathLike | None) -> Path | None:
 
 
 class Analyzer:
-    """A session object: loads once, analyses many.
+    """A session object: loads once, analyses many. Use it from one thread: MLX arrays belong to theirs.
 
     Parameters
     ----------

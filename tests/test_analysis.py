@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -213,6 +215,52 @@ def test_ten_minutes_of_silence(write_stems: Callable[..., Path], options: dict[
     result = analyze(write_stems("a", ".flac", samples=np.zeros((4, 600 * 44100), np.int16)), **options)
     assert_valid(result, 600.0)
     assert len(result.segments) <= 60
+
+
+def test_a_track_without_beats(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """A threshold that nothing reaches leaves the decoder nothing to decode."""
+    model = Path(options["model"])
+    deaf = tmp_path / "deaf.npz"
+    deaf.write_bytes(model.read_bytes())
+    text = (
+        model.with_suffix(".yaml").read_text().replace("threshold_downbeat: 0.0", "threshold_downbeat: 1.0")
+    )
+    deaf.with_suffix(".yaml").write_text(text)
+    result = analyze(write_stems("a"), out_dir=tmp_path / "out", **{**options, "model": str(deaf)})
+    assert_valid(result, 5.0)
+    assert result.beats == result.downbeats == result.beat_positions == []
+    assert result.bpm is None
+    assert load_result(tmp_path / "out" / "a.json").bpm is None
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    folders, out = [write_stems(name) for name in ("a", "b", "c")], tmp_path / "out"
+    (tmp_path / "deadly.py").write_text(
+        "import os, signal\n"
+        "from allin1_core.spectrogram.numpy_backend import log_spectrogram\n"
+        "calls = 0\n"
+        "def second_call_kills(stems, sample_rate, **options):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls == 2:\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return log_spectrogram(stems, sample_rate, **options)\n"
+    )
+    command = [sys.executable, "-m", "allin1_core.cli", "analyze", *map(str, folders), "-o", str(out), "-q"]
+    command += ["-m", options["model"], "-d", "cpu", "--spec-backend", "deadly:second_call_kills"]
+    killed = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert killed.returncode == -signal.SIGKILL
+    # Hidden files that mark names as taken may be left; results are whole or not there.
+    assert [path.name for path in out.iterdir() if not path.name.startswith(".")] == ["a.json"]
+    stamp = (out / "a.json").stat().st_mtime_ns
+    results = analyze(folders, out_dir=out, **options)
+    assert [result.path for result in results] == folders
+    assert (out / "a.json").stat().st_mtime_ns == stamp
+    assert sorted(path.name for path in out.iterdir()) == ["a.json", "b.json", "c.json"]
 
 
 def test_one_sample(write_stems: Callable[..., Path], options: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from allin1_core.errors import OutputError, ResultError
 from allin1_core.exports import audacity_text, beats_text, export, jams_text
+from allin1_core.figures import new_figure
 from allin1_core.files import write_text, written_whole
 from allin1_core.result import AnalysisResult, load_result
 from allin1_core.structure import Segment
@@ -138,6 +139,19 @@ def test_formats_without_beats(result: AnalysisResult) -> None:
     assert jams.load(io.StringIO(jams_text(empty)), validate=True).search(namespace="tempo") == []
 
 
+def test_formats_and_figures_whose_package_is_missing(
+    result: AnalysisResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("jams", "matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ResultError, match=r"needs the package 'jams'; pip install 'allin1-core\[jams\]'"):
+        jams_text(result)
+    with pytest.raises(
+        ResultError, match=r"need the package 'matplotlib'; pip install 'allin1-core\[figures\]'"
+    ):
+        new_figure(1, 1)
+
+
 def test_unknown_format(tmp_path: Path, result: AnalysisResult) -> None:
     with pytest.raises(ResultError, match="format 'midi': unknown; expected one of beats, audacity, jams"):
         export(result, tmp_path / "a.mid", "midi")
@@ -191,6 +205,7 @@ def test_writing_that_the_system_stops_halfway(tmp_path: Path) -> None:
     script = f"""
 import resource, signal
 from allin1_core.errors import OutputError
+from allin1_core.figures import new_figure
 from allin1_core.files import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

@@ -1,7 +1,8 @@
 """The network in MLX: one lazy graph for a track and its folds, evaluated once.
 
 The structure is that of `torch_model`: every array has a leading axis of folds, and time is walked in pieces so that
-what is gathered for attention stays bounded. Only a track too long for that runs its folds one after another.
+what is gathered for attention stays bounded. Only a track too long for that (five minutes for eight folds, 43 for
+one) runs its folds one after another, and each piece is evaluated before the next one is built.
 
 Shapes are written with F folds, B tracks, K instruments, T frames, C channels, H heads, D channels of a head.
 """
@@ -54,7 +55,7 @@ class MLXNetwork:
         together = rows <= _ROWS_TOGETHER
         sums, embeddings = [], []
         for group in [self._all_folds] if together else self._single_folds:
-            hidden = group.hidden_states(spectrogram)
+            hidden = group.hidden_states(spectrogram, stepwise=not together)
             sums.append(group.heads(hidden).sum(axis=0))
             if return_embeddings:
                 embeddings.append(hidden)
@@ -77,6 +78,7 @@ class _Group:
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         self._configuration = checkpoints[0].configuration
         self._num_folds = len(checkpoints)
+        self._stepwise = False
         stacked = {
             name: np.stack([checkpoint.parameters[name] for checkpoint in checkpoints])
             for name in checkpoints[0].parameters
@@ -110,8 +112,9 @@ class _Group:
             for block in range(self._configuration.num_blocks)
         ]
 
-    def hidden_states(self, spectrogram: Array) -> Array:
+    def hidden_states(self, spectrogram: Array, *, stepwise: bool) -> Array:
         """From (B, K, T, bands) to the normalised hidden states (F, B, K, T, C)."""
+        self._stepwise = stepwise
         hidden = self._stem(spectrogram)
         for block, dilation in enumerate(self._configuration.dilations):
             hidden = self._time_layer(hidden, f"encoder.layers.{block}.timelayer", dilation)
@@ -133,12 +136,12 @@ class _Group:
         folds = []
         for fold in range(self._num_folds):
             inner = [
-                self._convolve(self._convolve(padded[:, start : stop + 2], 0, fold), 1, fold)
+                self._settled(self._convolve(self._convolve(padded[:, start : stop + 2], 0, fold), 1, fold))
                 for start, stop in self._pieces(batch * instruments, frames)
             ]
             joined = mx.pad(mx.concatenate(inner, axis=1), [(0, 0), (1, 1), (0, 0), (0, 0)])
             outer = [
-                self._convolve(joined[:, start : stop + 2], 2, fold)[:, :, 0]
+                self._settled(self._convolve(joined[:, start : stop + 2], 2, fold)[:, :, 0])
                 for start, stop in self._pieces(batch * instruments, frames)
             ]
             folds.append(mx.concatenate(outer, axis=1))
@@ -174,8 +177,8 @@ class _Group:
                 shortcut + attention(start, stop).reshape(shortcut.shape) for attention in attentions
             )
             change = self._feed_forward(mx.concatenate([first, second], axis=-1), name)
-            pieces.append((first + second) / 2 + change)
-        return mx.concatenate(pieces, axis=3)
+            pieces.append(self._settled((first + second) / 2 + change))
+        return self._settled(mx.concatenate(pieces, axis=3))
 
     def _instrument_layer(self, hidden: Array, block: int) -> Array:
         """One attention over all instruments and neighbouring frames, then a feed-forward layer."""
@@ -194,8 +197,15 @@ class _Group:
         pieces = []
         for start, stop in self._pieces(batch * instruments, frames):
             attended = hidden[:, :, :, start:stop] + attention(start, stop, instruments).swapaxes(2, 3)
-            pieces.append(attended + self._feed_forward(attended, name))
-        return mx.concatenate(pieces, axis=3)
+            pieces.append(self._settled(attended + self._feed_forward(attended, name)))
+        return self._settled(mx.concatenate(pieces, axis=3))
+
+    def _settled(self, x: Array) -> Array:
+        """The same; of a long track it is evaluated, and the memory that this took is given back."""
+        if self._stepwise:
+            mx.eval(x)
+            mx.clear_cache()
+        return x
 
     def _feed_forward(self, x: Array, name: str) -> Array:
         x = self._layer_norm(x, f"{name}.layernorm_after")

@@ -147,6 +147,8 @@ class Session:
             backends.get("network", self.network_choice.backend).load()
             checkpoints = list(load_checkpoints(self.model_name, weights_dir=self._weights_dir))
             stage.details.update(folds=len(checkpoints), what="weights")
+        # Its models are made once for each set of parameters: here, so that the first track need not wait for them.
+        self._make_decoder(checkpoints[0].thresholds.downbeat)
         return checkpoints
 
     def load_model(self, timings: Timings) -> Model:
@@ -179,16 +181,20 @@ class Session:
     @property
     def decoder(self) -> DBNDownBeatTrackingProcessor:
         """The downbeat decoder with the network's threshold, built when first asked for."""
+        if self._decoder is None:
+            self._decoder = self._make_decoder(self.model.thresholds.downbeat)
+        return self._decoder
+
+    @staticmethod
+    def _make_decoder(threshold: float) -> DBNDownBeatTrackingProcessor:
         from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
-        if self._decoder is None:
-            self._decoder = DBNDownBeatTrackingProcessor(
-                beats_per_bar=list(BEATS_PER_BAR),
-                threshold=self.model.thresholds.downbeat,
-                fps=FRAMES_PER_SECOND,
-                num_threads=len(BEATS_PER_BAR),
-            )
-        return self._decoder
+        return DBNDownBeatTrackingProcessor(
+            beats_per_bar=list(BEATS_PER_BAR),
+            threshold=threshold,
+            fps=FRAMES_PER_SECOND,
+            num_threads=len(BEATS_PER_BAR),
+        )
 
     @property
     def decoder_choice(self) -> backends.Choice:

@@ -152,7 +152,8 @@ def test_an_hour_under_four_gigabytes(tmp_path: Path, shared: Path, record_parit
         segments=len(result.segments),
     )
     assert not wrong
-    assert result.bpm == 104
+    # Intervals are whole hundredths of a second, so 104 beats a minute are 0.57 s (105) or 0.58 s (103).
+    assert result.bpm in (103, 105)
     assert result.segments[-1].end == seconds
     # 104 beats a minute, but for where the song begins anew.
     assert 0.95 * 104 * 60 < len(result.beats) < 1.05 * 104 * 60

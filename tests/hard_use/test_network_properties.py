@@ -93,7 +93,7 @@ def test_number_of_threads(backend: str) -> None:
 @BACKEND
 def test_eight_threads_share_a_model(backend: str, record_parity: ParityRecorder) -> None:
     model = network(backend)
-    tracks = [spectrogram(100 + 17 * seed, seed) for seed in range(16)]
+    tracks = [spectrogram(60 + 17 * seed, seed) for seed in range(12)]
     expected = [as_array(model, track) for track in tracks]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda track: as_array(model, track), tracks))

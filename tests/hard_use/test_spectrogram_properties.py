@@ -26,7 +26,7 @@ from parity.records import ParityRecorder
 LAST_BITS = 1e-6
 HOP = 441
 HALF_FRAME = 1024
-NUMBER, NUMBER_IN_FULL = 5, 150
+NUMBER, NUMBER_IN_FULL = 3, 50
 
 BACKENDS = [name for name, row in backends.backends("spectrogram").items() if row.automatic and row.installed]
 CASES = list(itertools.product(BACKENDS, backends.PRECISIONS))
@@ -248,9 +248,7 @@ def test_chunk_size_does_not_matter(
     record_parity: ParityRecorder,
 ) -> None:
     recipes = [
-        Signal("noise", 1, 441 * frames + 5, dtype)
-        for frames in (1, 13, 30)
-        for dtype in ("int16", "float32")
+        Signal("noise", 1, 441 * frames + 5, dtype) for frames in (13, 30) for dtype in ("int16", "float32")
     ]
     expected = [log_spectrogram(recipe.stems(), backend=backend, precision=precision) for recipe in recipes]
     module = importlib.import_module(f"allin1_core.spectrogram.{backend}_backend")
@@ -321,11 +319,11 @@ def test_repetitions_and_what_ran_before(compute: Compute, trial: Callable) -> N
 
 def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) -> None:
     recipes = [
-        Signal(kind, 3, 30_000 + 1000 * index, dtype)
+        Signal(kind, 3, 9_000 + 1000 * index, dtype)
         for index, kind in enumerate(("noise", "tones", "square", "impulses"))
         for dtype in ("int16", "float32")
     ]
-    inputs = [recipe.stems() for recipe in recipes] * 3
+    inputs = [recipe.stems() for recipe in recipes] * 2
     expected = [compute(stems) for stems in inputs]
     with ThreadPoolExecutor(8) as pool:
         outputs = list(pool.map(compute, inputs))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-# Of an ordinary track; stages that do not come up are no matter, the bar is closed when the track is done.
-_STAGES_OF_A_TRACK = 10
+# The most that come up; of a track with fewer the bar is closed before its end.
+_STAGES_OF_A_TRACK = 17
 
 
 class Progress:

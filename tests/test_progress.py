@@ -1,0 +1,47 @@
+"""Progress bars: on standard error, one for the tracks and one for the stages of the present one."""
+
+from __future__ import annotations
+
+import pytest
+
+from allin1_core.progress import Progress
+
+
+def test_bars_name_track_stage_and_part(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = Progress(2, shown=True)
+    for name in ("one", "two"):
+        with bars.track(name):
+            bars.start_stage("demix")
+            bars.show_part(0.5)
+            bars.start_stage("nn")
+    bars.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for words in ("Tracks: 100%", "2/2", "one:", "two:", "demix 50%", "nn"):
+        assert words in captured.err, words
+
+
+@pytest.mark.parametrize("shown", [False, None])
+def test_bars_are_not_shown_on_request_nor_off_a_terminal(
+    shown: bool | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = Progress(2, shown=shown)
+    with bars.track("one"):
+        bars.start_stage("demix")
+    bars.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_one_track_has_no_bar_of_tracks(capsys: pytest.CaptureFixture[str]) -> None:
+    bars = Progress(1, shown=True)
+    with bars.track("one"):
+        bars.start_stage("demix")
+    bars.close()
+    assert "Tracks" not in capsys.readouterr().err
+
+
+def test_stages_outside_a_track_are_no_error() -> None:
+    bars = Progress(1, shown=True)
+    bars.start_stage("model_load")
+    bars.show_part(0.5)
+    bars.close()

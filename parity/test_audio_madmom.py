@@ -27,7 +27,7 @@ def _record(case: str, found: np.ndarray, expected: np.ndarray, stage: str = "au
         precision="exact",
         bound="bit-identical",
         passed=found.dtype == expected.dtype and np.array_equal(found, expected),
-        measures={"values": int(expected.size), "values that differ": int((found != expected).sum())},
+        measures={"values": int(expected.size), "differences": int((found != expected).sum())},
     )
 
 

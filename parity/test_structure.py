@@ -47,7 +47,7 @@ def test_sections_are_the_recorded_ones(
             passed=found == expected,
             measures={
                 "sections": len(found),
-                "sections that differ": 0 if found == expected else len(expected),
+                "differences": 0 if found == expected else len(expected),
             },
         )
     )

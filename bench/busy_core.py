@@ -33,8 +33,8 @@ def short_cases() -> list[Case]:
     return [
         spectrogram_case("numpy", "exact", threads=1, seconds=5),
         spectrogram_case("torch", "exact", threads=1, seconds=5),
-        decoder_case("cython", threads=1, seconds=15),
-        network_case("fused", threads=1, seconds=3),
+        decoder_case("cython", threads=1, seconds=10),
+        network_case("fused", threads=1, seconds=2),
     ]
 
 

@@ -36,7 +36,7 @@ from bench.progress import read_durations
 from bench.records import BenchRecord
 from bench.tracks import SAMPLE_RATE, default_track
 
-ROUNDS = 9
+ROUNDS = 7
 
 needs_oracle = pytest.mark.skipif(
     not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"

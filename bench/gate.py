@@ -52,6 +52,7 @@ from parity.shared import shared_folder
 
 BARS = Path(__file__).with_name("gate.toml")
 _WORDS = {True: "ok", False: "FAILED", None: "too noisy to judge"}
+_MEMORY_NOISE_MIB = 2.0
 _SHORT = {"spectrogram": 10.0, "decoder": 60.0, "network": 10.0}
 _LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
 
@@ -208,7 +209,7 @@ def _against_baseline(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iter
         at_most = row.max_memory_mib
         before = baseline.get("memory_mib", {}).get(row.name)
         if before is not None:
-            at_most = min(at_most, max(before, 16) * bars.max_memory_growth)
+            at_most = min(at_most, before * bars.max_memory_growth + _MEMORY_NOISE_MIB)
         yield check_memory(row.name, *memory_call(row), at_most)
 
 

@@ -18,20 +18,23 @@ import numpy as np
 from allin1_core.audio import Stems
 from allin1_core.errors import AudioError
 from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
+from allin1_core.regular_files import open_regular, read_content, read_npy
 from allin1_core.tracks import Track
 
 _RECORD = "made_from.json"
+# Bytes: ten hours.
+_LARGEST_SPECTROGRAM = 5 << 30
 
 
 def file_digest(path: Path) -> str:
     """SHA-256 of an audio file; `AudioError` if it cannot be read."""
     digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
+    with open_regular(path, AudioError) as file:
+        try:
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
+        except OSError as error:
+            raise AudioError(f"{path}: cannot be read ({error.strerror}); copy the file again") from error
     return digest.hexdigest()
 
 
@@ -114,6 +117,17 @@ class Byproducts:
         if "spec" in self.remake or not path.is_file():
             return False
         return _read_record(path.with_name(f"{track.name}.{_RECORD}"), key) is not None
+
+    def load_spectrogram(self, track: Track) -> np.ndarray:
+        """The kept log spectrogram, ``float32 (4, T, 81)``; `AudioError` if the file was damaged since."""
+        path = self.spectrogram_path(track)
+        content = read_content(path, AudioError, most=_LARGEST_SPECTROGRAM)
+        spectrogram = read_npy(content, str(path), AudioError, most=_LARGEST_SPECTROGRAM)
+        if spectrogram.ndim != 3 or spectrogram.dtype != np.float32:
+            raise AudioError(
+                f"{path}: {spectrogram.dtype} {spectrogram.shape}; expected float32 (4, T, 81). Delete the file"
+            )
+        return spectrogram
 
     def save_spectrogram(self, track: Track, spectrogram: np.ndarray, key: Mapping[str, Any]) -> None:
         """Write a log spectrogram ``float32 (4, T, 81)``; `OutputError` if it cannot be written."""

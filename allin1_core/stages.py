@@ -102,7 +102,7 @@ def spectrogram_stage(
         made_from = {"stems_sha256": stems_digest(stems), "spectrogram": choice.as_dict()}
         if kept.has_spectrogram(track, made_from):
             with timings.stage("spec_load", track=track.name, audio_seconds=stems.seconds, cached=True):
-                return np.load(kept.spectrogram_path(track))
+                return kept.load_spectrogram(track)
     with timings.stage("spectrogram", track=track.name, choice=choice, audio_seconds=stems.seconds) as stage:
         native = log_spectrogram(stems.samples, stems.sample_rate, return_native=True)
         stage.output = native

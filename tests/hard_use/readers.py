@@ -7,9 +7,11 @@ import contextlib
 import io
 from pathlib import Path
 
+from allin1_core.byproducts import Byproducts
 from allin1_core.cli import decode
 from allin1_core.cli import timings as timings_command
 from allin1_core.result import AnalysisResult, load_result
+from allin1_core.tracks import Track
 
 
 def result(path: Path) -> AnalysisResult:
@@ -28,6 +30,12 @@ def result_with_arrays(path: Path) -> None:
 def activations(path: Path) -> None:
     """Activations for ``allin1-core decode``."""
     decode.read_activations(path)
+
+
+def kept_spectrogram(path: Path) -> None:
+    """A spectrogram kept by an earlier run."""
+    track = Track(path, path.stem)
+    Byproducts(path.parent, path.parent).load_spectrogram(track)
 
 
 def timings(path: Path) -> None:

@@ -62,12 +62,14 @@ GOOD: dict[str, Callable[[Path], bytes]] = {
     "result.json": lambda _: good_result(),
     "a.activ.npz": lambda _: npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1]),
     "a.npy": lambda _: npy(PROBABILITIES[:2].T),
+    "spectrogram.npy": lambda _: npy(np.resize(PROBABILITIES, (4, 3, 81))),
     "timings.jsonl": good_timings,
 }
 READERS = {
     "result.json": "result",
     "a.activ.npz": "activations",
     "a.npy": "activations",
+    "spectrogram.npy": "kept_spectrogram",
     "timings.jsonl": "timings",
 }
 
@@ -203,6 +205,7 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
         "text": b"0.1 0.2\n",
     }.items():
         yield f"{name}_a.npy", content
+        yield f"{name}_spectrogram.npy", content
     line = json.loads(good_timings(planted.parent).splitlines()[0])
     for index, text in enumerate(
         [

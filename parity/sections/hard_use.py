@@ -57,7 +57,7 @@ def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
     for name in names:
         values = [record.measures[name] for record in records if name in record.measures]
         # Counts add up; of sizes and times, the largest says what was needed.
-        counts = name in ("refused", "read", "paths")
+        counts = name in ("refused", "read", "paths", "killed")
         value = (sum(values) if counts else max(values)) if all(_is_number(v) for v in values) else values[-1]
         measured.append(f"{name.replace('_', ' ')} {_shown(value)}")
     cells = [case, ", ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]

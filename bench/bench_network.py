@@ -197,17 +197,18 @@ def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
     key = (implementation.backend, implementation.device)
-    thorough = rounds >= _THOROUGH
-    rounds = min(rounds, _MOST_ROUNDS.get(key, rounds))
+    brief = rounds < _THOROUGH and implementation in _SLOW
+    rounds = 1 if brief else min(rounds, _MOST_ROUNDS.get(key, rounds))
     row = paired_row(
         implementation,
         1,
         rounds,
-        warmup=0 if key == ("mlx", "mlx") else 1,
-        note=f"{rounds} rounds of one fold",
+        warmup=0 if brief or key == ("mlx", "mlx") else 1,
+        note=f"{rounds} round{'s' if rounds > 1 else ''} of one fold",
     )
-    row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 1))
-    if key != ("mlx", "mlx") and (thorough or implementation not in _SLOW):
+    if not brief:
+        row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 1))
+    if not brief and key != ("mlx", "mlx"):
         row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
@@ -293,5 +294,8 @@ def test_time(implementation: Implementation, benchmark: Any, rounds: int) -> No
             model.synchronize(output)
             return output
 
-        output = benchmark.pedantic(run, rounds=min(rounds, 3), warmup_rounds=1)
+        brief = rounds < _THOROUGH and implementation in _SLOW
+        output = benchmark.pedantic(
+            run, rounds=1 if brief else min(rounds, 3), warmup_rounds=0 if brief else 1
+        )
     assert output.label.shape[0] == 10

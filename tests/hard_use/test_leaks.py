@@ -76,10 +76,9 @@ def infer(backend: str) -> Callable[[int], object]:
 
 STAGES = {
     "decoder": lambda: decode,
-    "spectrogram, numpy": lambda: compute("numpy"),
     "network, fused": lambda: infer("fused"),
 }
-STAGES_OF_LIBRARIES = {
+STAGES_OF_LIBRARIES = {"spectrogram, numpy": functools.partial(compute, "numpy")} | {
     f"{stage}, {library}": functools.partial(make, library)
     for stage, make in (("spectrogram", compute), ("network", infer))
     for library in ("torch", "mlx")

@@ -94,7 +94,7 @@ def check_ratio(
             break
     passed: bool | None = seen[-1].ratio.low >= at_least
     measured = ", then ".join(str(timing.ratio) for timing in seen)
-    if not passed and all(_starved(case, timing) for timing in seen):
+    if not passed and all(_starved(case, timing) or _undecided(timing, at_least) for timing in seen):
         busy = max(timing.busy_elsewhere for timing in seen)
         measured += f"; other processes kept {busy:.1f} cores busy"
         passed = None
@@ -104,6 +104,11 @@ def check_ratio(
 def _starved(case: Case, timing: Timing) -> bool:
     """Whether fewer cores were free than the case needs, leaving out what the system itself takes."""
     return usable_cores() - timing.busy_elsewhere < case.threads - _SYSTEM_LOAD
+
+
+def _undecided(timing: Timing, at_least: float) -> bool:
+    """Whether the interval is too wide to judge by and holds the bar: no loss was shown, only noise."""
+    return timing.ratio.too_noisy and timing.ratio.high >= at_least
 
 
 def check_difference(row: str, difference: float, at_most: float) -> Verdict:

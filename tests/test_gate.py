@@ -102,6 +102,20 @@ def test_a_loss_counts_only_if_there_were_cores_to_run_on(monkeypatch: pytest.Mo
     assert check_ratio(case, 1.8, rounds=3, check="ratio").passed is True
 
 
+def test_an_interval_too_wide_to_judge_by_is_no_loss_unless_all_of_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = Case("stage", "backend", "exact", 1, int, int, lambda *_: 0.0, "oracle")
+    for ratio, passed in (
+        (Ratio(1.6, 1.1, 2.0, 9), None),
+        (Ratio(0.8, 0.5, 1.1, 9), False),
+        (Ratio(1.25, 1.1, 1.4, 9), False),
+        (Ratio(1.6, 1.3, 2.5, 9), True),
+    ):
+        monkeypatch.setattr("bench.gate_checks.time_case", lambda *_, ratio=ratio: Timing(ratio, 0.0))
+        assert check_ratio(case, 1.2, rounds=9, check="ratio").passed is passed, ratio
+
+
 @needs_oracle
 def test_a_backend_wrong_by_2e_6_in_one_value_fails() -> None:
     def wrong(stems: np.ndarray) -> np.ndarray:

@@ -59,11 +59,16 @@ class Peer:
 
     def __init__(self, checkpoints: Sequence[Checkpoint], device: str = "cpu") -> None:
         import torch
+        from omegaconf import OmegaConf
 
         models, config, ensemble = _modules()
         folds = []
         for checkpoint in checkpoints:
-            fold = models.AllInOne(config.Config(data=config.HarmonixConfig())).eval()
+            options = OmegaConf.structured(config.Config(data=config.HarmonixConfig()))
+            # The peer's ensemble averages what its loader has put there.
+            options.best_threshold_beat = checkpoint.thresholds.beat
+            options.best_threshold_downbeat = checkpoint.thresholds.downbeat
+            fold = models.AllInOne(options).eval()
             state = {name: torch.from_numpy(value) for name, value in checkpoint.parameters.items()}
             fold.load_state_dict(state, strict=True)
             folds.append(fold.to(device))

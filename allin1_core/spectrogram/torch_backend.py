@@ -23,7 +23,7 @@ from allin1_core.spectrogram.specification import SPECIFICATION
 
 GROUP_BANDS = 20
 # Frames of all stems together in one pass: on the CPU what the cache holds, on a GPU what fills it.
-CPU_FRAMES = 1024
+CPU_FRAMES = 256
 GPU_FRAMES = 16384
 
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from allin1_core import __version__
 from allin1_core.backends import Choice
+from allin1_core.cores import usable_cores
 from allin1_core.errors import OutputError, TimingsError
 from allin1_core.regular_files import read_content
 
@@ -383,13 +384,7 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-_MACHINE = {"cpu": _cpu_name(), "cores": _cores(), "platform": platform.platform()}
+_MACHINE = {"cpu": _cpu_name(), "cores": usable_cores(), "platform": platform.platform()}
 
 
 def versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from allin1_core.cores import usable_cores
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from parity import accuracy
 from parity.activations import FPS, from_song
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--processes",
         type=int,
-        default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        default=usable_cores(),
     )
     parser.add_argument("--songs", type=int, help="only the first so many, and no report")
     options = parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from allin1_core import backends
+from allin1_core.cores import usable_cores
 from allin1_core.errors import BackendError
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.weights import Checkpoint, load_checkpoints
@@ -226,16 +227,9 @@ def build_model(
         raise BackendError(f"num_threads: {num_threads}; expected at least 1, or None for all cores")
     chosen, choice = backends.choose("network", backend, device=device, precision=precision)
     network = chosen.load()(
-        checkpoints, device=choice.device, precision=precision, num_threads=num_threads or available_cores()
+        checkpoints, device=choice.device, precision=precision, num_threads=num_threads or usable_cores()
     )
     return Model(network, checkpoints, choice)
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def load_model(

@@ -18,10 +18,11 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from allin1_core.cores import usable_cores
 from allin1_core.spectrogram import framing
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
-from allin1_core.spectrogram.numpy_backend import exact_magnitudes, num_threads, run_all
+from allin1_core.spectrogram.numpy_backend import exact_magnitudes, run_all
 from allin1_core.spectrogram.specification import SPECIFICATION
 
 GROUP_BANDS = 3
@@ -80,7 +81,7 @@ def _exact(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
     bands_of = _Bands(sample_rate)
     taper = window(stems.dtype.name, "exact")
     pieces: list[mx.array] = []
-    with ThreadPoolExecutor(num_threads(), thread_name_prefix="log_spectrogram") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="log_spectrogram") as pool:
         for first, last in _passes(len(stems), total):
             magnitudes = np.empty((len(stems), last - first, SPECIFICATION.num_bins), np.float32)
 

@@ -16,7 +16,6 @@ last bit may differ, which is 2.4e-7 at most.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
+from allin1_core.cores import usable_cores
 from allin1_core.spectrogram import framing
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
@@ -48,15 +48,10 @@ def log_spectrogram(
     output = np.empty((len(stems), total, num_bands(sample_rate)), np.float32)
     if output.size == 0:
         return output
-    with ThreadPoolExecutor(num_threads(), thread_name_prefix="log_spectrogram") as pool:
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="log_spectrogram") as pool:
         compute = _exact if precision == "exact" else _fast
         compute(stems, sample_rate, output, pool)
     return output
-
-
-def num_threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(pool: ThreadPoolExecutor, run: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 ROUNDS ?= 7
-SOURCES := $(wildcard allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
+SOURCES := $(wildcard allin1_core/*.h allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
 # BACKEND=module:function runs the parity cases against that implementation alone; STAGE says what it implements.
 BACKEND ?=

@@ -202,6 +202,7 @@ def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdi
 
 # Where each implementation has its home: a table row that points elsewhere runs something else under its name.
 _OWN_MODULES = {
+    ("spectrogram", "fused"): "allin1_core.spectrogram.fused_backend",
     ("spectrogram", "numpy"): "allin1_core.spectrogram.numpy_backend",
     ("spectrogram", "torch"): "allin1_core.spectrogram.torch_backend",
     ("spectrogram", "mlx"): "allin1_core.spectrogram.mlx_backend",

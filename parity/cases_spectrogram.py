@@ -93,6 +93,7 @@ def spectrogram_backends() -> list[Implementation]:
         Implementation(backend, precision, device)
         for backend, device in [
             ("numpy", None),
+            ("fused", None),
             *(("torch", device) for device in _torch_devices()),
             *([("mlx", None)] if backends.get("spectrogram", "mlx").installed else []),
         ]

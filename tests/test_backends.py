@@ -25,11 +25,11 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
 def test_auto_takes_the_first_backend_for_the_device_and_says_so() -> None:
     chosen, choice = backends.choose("spectrogram", device="cpu")
-    assert choice.backend == chosen.name == "numpy"
+    assert choice.backend == chosen.name == "fused"
     assert choice.device == "cpu"
     assert choice.requested_backend == "auto"
     assert "device 'cpu' was asked for" in choice.reason
-    assert "numpy is the first choice for cpu" in choice.reason
+    assert "fused is the first choice for cpu" in choice.reason
 
 
 def test_auto_names_what_it_passed_over(only: set[str]) -> None:

@@ -115,54 +115,13 @@ typedef struct {
     void (*attention)(const attention_t *);
 } kernels_t;
 
-#define PASTE_(a, b) a##_##b
-#define PASTE(a, b) PASTE_(a, b)
-
-#if defined(__x86_64__) && !defined(ALLIN1_NO_MULTIVERSION) && (defined(__GNUC__) || defined(__clang__))
-#define ALLIN1_FUSED_X86 1
-
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("arch=x86-64-v4"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v4")
-#endif
-#define ISA avx512
-#define LANES 16
-#define VECTORS 4
-#include "kernels.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("arch=x86-64-v3"))), apply_to = function)
-#else
-#pragma GCC pop_options
-#pragma GCC push_options
-#pragma GCC target("arch=x86-64-v3")
-#endif
-#define ISA avx2
-#define LANES 8
-#define VECTORS 2
-#include "kernels.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
-#endif
-
-/* The baseline: 4 lanes are NEON on Arm (32 registers) and SSE2 on x86 (16 registers). */
-#define ISA baseline
-#define LANES 4
-#if defined(__aarch64__)
-#define VECTORS 4
-#else
-#define VECTORS 2
-#endif
-#include "kernels.h"
+#define KERNELS "network/kernels.h"
+#include "../instruction_sets.h"
+#undef KERNELS
 
 /* The kernels of an instruction set by name (that of `allin1_instruction_set`), or NULL if there are none. */
 static inline kernels_t kernels_for(const char *name) {
-#ifdef ALLIN1_FUSED_X86
+#ifdef ALLIN1_SEVERAL_SETS
     if (strcmp(name, "AVX-512") == 0)
         return (kernels_t){name, stem_avx512, block_avx512, attention_avx512};
     if (strcmp(name, "AVX2") == 0)

@@ -1,7 +1,15 @@
-/* The kernels of fused.h for one instruction set: ISA names it, LANES is its vector length in floats, VECTORS the
- * vectors that a linear layer accumulates side by side for each of OUTPUTS outputs. Included several times. */
+/* The kernels of fused.h for one instruction set (ISA, VECTOR_BYTES). Included several times.
+ *
+ * LANES is the vector length in floats, VECTORS the vectors that a linear layer accumulates side by side for each of
+ * OUTPUTS outputs: as many as the set's 16 or 32 registers hold. */
 
 #define NAME(name) PASTE(name, ISA)
+#define LANES (VECTOR_BYTES / 4)
+#if VECTOR_BYTES == 64 || defined(__aarch64__)
+#define VECTORS 4
+#else
+#define VECTORS 2
+#endif
 #define vec NAME(vec)
 #define unaligned_vec NAME(unaligned_vec)
 #define int_vec NAME(int_vec)
@@ -604,6 +612,5 @@ static void NAME(attention)(const attention_t *call) {
 #undef time_layer
 #undef instrument_layer
 #undef finish
-#undef ISA
 #undef LANES
 #undef VECTORS

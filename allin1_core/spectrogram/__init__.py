@@ -1,4 +1,5 @@
-"""Log-magnitude spectrograms of stems: one specification, and a backend each for numpy, torch and MLX.
+"""Log-magnitude spectrograms of stems: one specification, and a backend each for the compiled kernels, numpy,
+torch and MLX.
 
 ``log_spectrogram`` is the whole interface. ``select`` decides on a backend beforehand and says why, for callers who
 record what ran.
@@ -69,7 +70,8 @@ def select(backend: str = "auto", *, device: str | None = None, precision: str =
     Parameters
     ----------
     backend : str
-        ``auto``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or ``module:function``.
+        ``auto``, ``fused``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or
+        ``module:function``.
     device : str, optional
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the backend's best device here.
     precision : str

@@ -34,6 +34,8 @@ class Bound:
 DECLARED: dict[tuple[str, str], Bound] = {
     ("numpy", "exact"): Bound(0.0, 0.0),
     ("numpy", "fast"): Bound(1.5e-6, 1e-5),
+    ("fused", "exact"): Bound(5e-7, 5e-7),
+    ("fused", "fast"): Bound(1.5e-6, 1e-5),
     ("torch", "exact"): Bound(5e-7, 5e-7),
     ("torch", "fast"): Bound(1.5e-6, 1e-5),
     ("mlx", "exact"): Bound(1e-6, 1e-6),

@@ -1,9 +1,9 @@
 """The log spectrogram in MLX, on its default device.
 
 MLX transforms in ``float32`` only, which cannot meet the oracle within 1e-6. ``exact`` therefore takes windowed
-frames to magnitudes on the CPU in ``float64``, with the numpy backend's threads, and sums bands and takes logarithms
-in MLX; while MLX works on one stretch of frames, the CPU transforms the next. ``fast`` stays on the device from
-samples to bands.
+frames to magnitudes on the CPU in ``float64``, in the compiled kernels of `transform`, and sums bands and takes
+logarithms in MLX; while MLX works on one stretch of frames, the CPU transforms the next. ``fast`` on Metal stays on
+the device from samples to bands; on the CPU it takes the kernels too, in ``float32``.
 
 Bands are summed in small dense blocks along the filterbank's diagonal: MLX's dense product is slow on Linux, and
 98 % of the filterbank is zero.
@@ -11,24 +11,21 @@ Bands are summed in small dense blocks along the filterbank's diagonal: MLX's de
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.cores import usable_cores
-from allin1_core.spectrogram import framing
+from allin1_core.spectrogram import framing, transform
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
-from allin1_core.spectrogram.numpy_backend import exact_magnitudes, run_all
 from allin1_core.spectrogram.specification import SPECIFICATION
 
 GROUP_BANDS = 3
 # Frames of all stems together in one pass: on the CPU what the cache holds, on a GPU what fills it.
-PASS_FRAMES = {mx.DeviceType.cpu: 512, mx.DeviceType.gpu: 8192}
-CHUNK_FRAMES = 64
+CPU_FRAMES = 1024
+GPU_FRAMES = 8192
 
 
 def log_spectrogram(
@@ -43,10 +40,10 @@ def log_spectrogram(
     total = framing.num_frames(stems.shape[-1], sample_rate)
     if total == 0 or len(stems) == 0:
         output = mx.zeros((len(stems), total, num_bands(sample_rate)), mx.float32)
-    elif precision == "exact":
-        output = _exact(stems, sample_rate, total)
+    elif precision == "exact" or mx.default_device().type == mx.DeviceType.cpu:
+        output = _with_kernels(stems, sample_rate, total, precision)
     else:
-        output = _fast(stems, sample_rate, total)
+        output = _on_device(stems, sample_rate, total)
     return output if return_native else np.array(output)
 
 
@@ -73,42 +70,52 @@ class _Bands:
 
 
 def _passes(num_stems: int, total: int) -> list[tuple[int, int]]:
-    frames = PASS_FRAMES[mx.default_device().type]
+    frames = CPU_FRAMES if mx.default_device().type == mx.DeviceType.cpu else GPU_FRAMES
     return list(framing.chunks(total, max(1, frames // num_stems)))
 
 
-def _exact(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
+def _with_kernels(stems: npt.NDArray, sample_rate: int, total: int, precision: str) -> mx.array:
     bands_of = _Bands(sample_rate)
-    taper = window(stems.dtype.name, "exact")
     pieces: list[mx.array] = []
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="log_spectrogram") as pool:
-        for first, last in _passes(len(stems), total):
-            magnitudes = np.empty((len(stems), last - first, SPECIFICATION.num_bins), np.float32)
+    for first, last in _passes(len(stems), total):
+        magnitudes = np.empty(
+            (len(stems), last - first, bands_of.bins.stop - bands_of.bins.start), np.float32
+        )
 
-            tasks = [
-                (magnitudes[stem, start:stop], stems[stem], first + start, first + stop, sample_rate, taper)
-                for stem in range(len(stems))
-                for start, stop in framing.chunks(last - first, CHUNK_FRAMES)
-            ]
-            run_all(pool, exact_magnitudes, tasks)
-            if pieces:
-                mx.eval(pieces[-1])  # bounds memory: at most one pass is in flight
-            pieces.append(bands_of(mx.array(magnitudes)[..., bands_of.bins]))
-            mx.async_eval(pieces[-1])
+        def run(stem: int, start: int, stop: int, first: int = first, out: npt.NDArray = magnitudes) -> None:
+            transform.magnitudes(
+                out[stem, start:stop],
+                stems[stem],
+                first + start,
+                first + stop,
+                sample_rate,
+                precision,
+                bands_of.bins,
+            )
+
+        transform.for_each_chunk(run, len(stems), last - first)
+        _append(pieces, bands_of(mx.array(magnitudes)))
     return mx.concatenate(pieces, axis=1)
 
 
-def _fast(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
+def _on_device(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
     bands_of = _Bands(sample_rate)
     taper = mx.array(window(stems.dtype.name, "fast"))
     pieces: list[mx.array] = []
     for first, last in _passes(len(stems), total):
-        magnitudes = _magnitudes(_frames(stems, first, last, sample_rate) * taper)[..., bands_of.bins]
-        if pieces:
-            mx.eval(pieces[-1])
-        pieces.append(bands_of(magnitudes))
-        mx.async_eval(pieces[-1])
+        _append(
+            pieces,
+            bands_of(_magnitudes(_frames(stems, first, last, sample_rate) * taper)[..., bands_of.bins]),
+        )
     return mx.concatenate(pieces, axis=1)
+
+
+def _append(pieces: list[mx.array], piece: mx.array) -> None:
+    """Start on a piece; to bound memory, only when the one before is done."""
+    if pieces:
+        mx.eval(pieces[-1])
+    pieces.append(piece)
+    mx.async_eval(piece)
 
 
 def _magnitudes(windowed: mx.array) -> mx.array:

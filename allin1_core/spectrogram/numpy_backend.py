@@ -54,13 +54,13 @@ def log_spectrogram(
     return output
 
 
-def run_all(pool: ThreadPoolExecutor, run: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
+def _run_all(pool: ThreadPoolExecutor, run: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
     """Call ``run(*task)`` for every task on the pool's threads and wait; the first error is raised."""
     for _ in pool.map(lambda task: run(*task), tasks):
         pass
 
 
-def exact_magnitudes(
+def _exact_magnitudes(
     out: npt.NDArray[np.float32],
     signal: npt.NDArray,
     first: int,
@@ -83,7 +83,7 @@ def _fast_magnitudes(
     sample_rate: int,
     taper: npt.NDArray[np.floating],
 ) -> None:
-    """As `exact_magnitudes` in ``float32``, by the step derived in `decimation`."""
+    """As `_exact_magnitudes` in ``float32``, by the step derived in `decimation`."""
     windowed = framing.frames(signal, first, last, sample_rate).astype(np.float32)
     windowed *= taper
     first_half, second_half = windowed[:, :HALF], windowed[:, HALF:]
@@ -122,7 +122,7 @@ def _exact(
                 (magnitudes[first:last], signal, start + first, start + last, sample_rate, taper)
                 for first, last in framing.chunks(stop - start, CHUNK_FRAMES)
             ]
-            run_all(pool, exact_magnitudes, tasks)
+            _run_all(pool, _exact_magnitudes, tasks)
             np.dot(magnitudes, weights, out=bands[start:stop])
         _logarithm_in_place(bands)
 
@@ -142,4 +142,4 @@ def _fast(
         _logarithm_in_place(bands)
 
     chunks = list(framing.chunks(output.shape[1], CHUNK_FRAMES))
-    run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
+    _run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])

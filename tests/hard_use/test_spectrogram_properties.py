@@ -231,8 +231,9 @@ def test_in_sections_against_whole(compute: Compute, trial: Callable) -> None:
 # Constants of each backend that say how many frames are computed at a time, and other values for them.
 CHUNK_SIZES = {
     "numpy": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}, {"PRODUCT_FRAMES": 7}],
-    "torch": [{"CPU_FRAMES": 1}, {"CPU_FRAMES": 13}, {"CPU_FRAMES": 10**6}],
-    "mlx": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}],
+    "fused": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}],
+    "torch": [{"PASS_FRAMES": 1}, {"PASS_FRAMES": 13}, {"PASS_FRAMES": 10**6}],
+    "mlx": [{"CPU_FRAMES": 1}, {"CPU_FRAMES": 13}, {"CPU_FRAMES": 10**6}],
 }
 
 

@@ -1,0 +1,25 @@
+import numpy as np
+from numpy.typing import NDArray
+
+SCRATCH_SIZE: int
+NUM_TWIDDLES: int
+
+def instruction_set() -> str: ...
+def run(
+    instructions: bytes,
+    samples: NDArray[np.int16] | NDArray[np.float32],
+    starts: NDArray[np.int64],
+    taper: NDArray[np.floating],
+    twiddles: NDArray[np.floating],
+    turns: NDArray[np.floating],
+    positions: NDArray[np.int32],
+    first_bin: int,
+    num_bins: int,
+    band_starts: NDArray[np.int32],
+    band_sizes: NDArray[np.int32],
+    weights: NDArray[np.floating],
+    multiplier: float,
+    offset: float,
+    output: NDArray[np.float32],
+    scratch: NDArray[np.uint8],
+) -> None: ...

@@ -1,0 +1,93 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+"""Entry points of the kernels in frame_kernels.h. All checks are in transform.py, which is the only caller."""
+
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int16_t, int32_t, int64_t, uintptr_t
+
+ctypedef fused sample:
+    int16_t
+    float
+
+ctypedef fused real:
+    float
+    double
+
+
+cdef extern from "transform.h" nogil:
+    const char *allin1_instruction_set()
+    enum:
+        ALIGNMENT
+        SCRATCH_BYTES
+        TWIDDLES "TWIDDLES"
+
+    ctypedef struct frames_t:
+        ptrdiff_t num_frames, is_float
+        const void *samples
+        const int64_t *starts
+        const void *taper
+        const void *twiddles
+        const void *turns
+        const int32_t *positions
+        ptrdiff_t first_bin, num_bins, num_bands
+        const int32_t *band_starts
+        const int32_t *band_sizes
+        const void *weights
+        float multiplier, offset
+        float *output
+        ptrdiff_t output_stride
+
+    ctypedef void (*frames_kernel)(const frames_t *, void *) noexcept nogil
+    frames_kernel frames_kernel_for(const char *name, int is_double)
+
+
+SCRATCH_SIZE = SCRATCH_BYTES
+NUM_TWIDDLES = TWIDDLES
+
+
+def instruction_set():
+    """Name of the instruction set whose kernels run here unless another is asked for."""
+    return allin1_instruction_set().decode()
+
+
+def run(
+    bytes instructions not None,
+    const sample[::1] samples,
+    const int64_t[::1] starts,
+    const real[::1] taper,
+    const real[::1] twiddles,
+    const real[::1] turns,
+    const int32_t[::1] positions,
+    ptrdiff_t first_bin,
+    ptrdiff_t num_bins,
+    const int32_t[::1] band_starts,
+    const int32_t[::1] band_sizes,
+    const real[::1] weights,
+    double multiplier,
+    double offset,
+    float[:, ::1] output,
+    unsigned char[::1] scratch,
+):
+    """Bands of the frames that begin at `starts`; without bands, magnitudes of bins `first_bin` to `num_bins`."""
+    cdef frames_t call
+    cdef uintptr_t aligned = (<uintptr_t>&scratch[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    cdef frames_kernel kernel = frames_kernel_for(instructions, real is double)
+    call.num_frames = starts.shape[0]
+    call.is_float = sample is float
+    call.samples = &samples[0]
+    call.starts = &starts[0]
+    call.taper = &taper[0]
+    call.twiddles = &twiddles[0]
+    call.turns = &turns[0]
+    call.positions = &positions[0]
+    call.first_bin = first_bin
+    call.num_bins = num_bins
+    call.num_bands = band_starts.shape[0]
+    call.band_starts = &band_starts[0] if band_starts.shape[0] else NULL
+    call.band_sizes = &band_sizes[0] if band_sizes.shape[0] else NULL
+    call.weights = &weights[0] if weights.shape[0] else NULL
+    call.multiplier = multiplier
+    call.offset = offset
+    call.output = &output[0, 0]
+    call.output_stride = output.shape[1]
+    with nogil:
+        kernel(&call, <void *>aligned)

@@ -1,0 +1,81 @@
+/* The log spectrogram of frames on a CPU, from samples to bands without leaving the cache.
+ *
+ * A real frame y of L = 2048 samples is transformed as L/2 complex numbers z[n] = y[2n] + i y[2n + 1]. With Z the
+ * transform of z, w = exp(-2 pi i / L) and * the conjugate,
+ *
+ *     X[k]       = (Z[k] + Z*[L/2 - k]) / 2 - i w^k (Z[k] - Z*[L/2 - k]) / 2
+ *     X*[L/2 - k] = (Z[k] + Z*[L/2 - k]) / 2 + i w^k (Z[k] - Z*[L/2 - k]) / 2
+ *
+ * for k <= L/4: the first term is the transform of the even samples, the second that of the odd ones, turned. The
+ * division by 2 lies in the window. L/2 = 4^5, so the complex transform is five steps in radix 4; it leaves
+ * frequencies in the order of reversed base-4 digits, which the formula above reads through a table.
+ *
+ * A triangle of the filterbank is a sum over consecutive bins, and bins above the last triangle are not computed. */
+#ifndef ALLIN1_TRANSFORM_H
+#define ALLIN1_TRANSFORM_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../dispatch.h"
+
+enum { FRAME_SIZE = 2048, HALF = FRAME_SIZE / 2, ALIGNMENT = 64 };
+/* Bytes of scratch of a thread: the transform and the magnitudes of a register of frames, and room to align. */
+enum { SCRATCH_BYTES = (2 * HALF + HALF) * ALIGNMENT + ALIGNMENT };
+/* Complex factors of all steps but the last, three a butterfly. */
+enum { TWIDDLES = 3 * (HALF / 4 + HALF / 16 + HALF / 64 + HALF / 256) };
+
+/* REAL is double or float throughout a call. */
+typedef struct {
+    ptrdiff_t num_frames;
+    ptrdiff_t is_float;         /* samples are float, else int16_t */
+    const void *samples;
+    const int64_t *starts;      /* (num_frames): a frame's first sample; all of its samples exist */
+    const void *taper;          /* REAL (FRAME_SIZE): half of the window */
+    const void *twiddles;       /* REAL (TWIDDLES, 2) */
+    const void *turns;          /* REAL (HALF / 2 + 1, 2): w^k */
+    const int32_t *positions;   /* (HALF): where frequency k lies */
+    ptrdiff_t first_bin;        /* magnitudes are written from here .. */
+    ptrdiff_t num_bins;         /* .. and computed up to here */
+    ptrdiff_t num_bands;        /* 0: write magnitudes */
+    const int32_t *band_starts; /* (num_bands) */
+    const int32_t *band_sizes;  /* (num_bands) */
+    const void *weights;        /* REAL, band after band */
+    float multiplier, offset;
+    float *output;
+    ptrdiff_t output_stride;
+} frames_t;
+
+#define KERNELS "spectrogram/frame_kernels.h"
+#define REAL double
+#define REAL_BYTES 8
+#define INDEX int64_t
+#include "../instruction_sets.h"
+#undef REAL
+#undef REAL_BYTES
+#undef INDEX
+#define REAL float
+#define REAL_BYTES 4
+#define INDEX int32_t
+#include "../instruction_sets.h"
+#undef REAL
+#undef REAL_BYTES
+#undef INDEX
+#undef KERNELS
+
+typedef void (*frames_kernel)(const frames_t *, void *scratch);
+
+/* The kernel of an instruction set by name (that of `allin1_instruction_set`); any other name is the baseline. */
+static inline frames_kernel frames_kernel_for(const char *name, int is_double) {
+#ifdef ALLIN1_SEVERAL_SETS
+    if (strcmp(name, "AVX-512") == 0)
+        return is_double ? frames_double_avx512 : frames_float_avx512;
+    if (strcmp(name, "AVX2") == 0)
+        return is_double ? frames_double_avx2 : frames_float_avx2;
+#endif
+    return is_double ? frames_double_baseline : frames_float_baseline;
+}
+
+#endif

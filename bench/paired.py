@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.allocator import freed_memory_kept
+
 _BOOTSTRAP_SAMPLES = 10_000
 # Beyond this, a backend that got 30 % slower could hide inside the interval of one that did not.
 _WIDEST = 1.6
@@ -129,15 +131,16 @@ def paired_times(
 
     was_collecting = gc.isenabled()
     try:
-        for index in range(-warmup, rounds):
-            gc.collect()
-            gc.disable()
-            order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
-            for side in order:
-                elapsed = run(side)
-                if index >= 0:
-                    times[side].append(elapsed)
-            gc.enable()
+        with freed_memory_kept():
+            for index in range(-warmup, rounds):
+                gc.collect()
+                gc.disable()
+                order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
+                for side in order:
+                    elapsed = run(side)
+                    if index >= 0:
+                        times[side].append(elapsed)
+                gc.enable()
     finally:
         if was_collecting:
             gc.enable()

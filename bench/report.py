@@ -143,7 +143,8 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
     counted = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else (str(rounds[0]) if rounds else "no")
     lines = [
         "How to read it. A row is an implementation and its reference timed alternately in one process: warm-up "
-        f"discarded, {counted} rounds counted, garbage collection off, devices synchronised, threads as the row "
+        f"discarded, {counted} rounds counted, garbage collection off, freed memory kept by the process (so "
+        "that neither side waits for new pages; this favours the oracles), devices synchronised, threads as the row "
         "says. *Faster* is the median over rounds of the reference's time divided by ours, with a 95 % bootstrap "
         "interval; the outputs of the same run are compared, and a row whose outputs differ is not a speed-up. "
         "*Peak memory* is what a fresh process needs above its libraries and inputs.",
@@ -203,7 +204,11 @@ def _table(records: Sequence[BenchRecord]) -> list[str]:
 
 
 def _notes(records: Sequence[BenchRecord]) -> list[str]:
-    notes = [f"- {plots.label(record, stage=False)}: {note}" for record in records if (note := _note(record))]
+    labels: dict[str, list[str]] = {}
+    for record in records:
+        if note := _note(record):
+            labels.setdefault(note, []).append(plots.label(record, stage=False))
+    notes = [f"- {'; '.join(labelled)}: {note}" for note, labelled in labels.items()]
     return [*notes, ""] if notes else []
 
 

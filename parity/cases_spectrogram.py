@@ -101,6 +101,24 @@ def spectrogram_backends() -> list[Implementation]:
     ]
 
 
+# What torch and MLX compute on a GPU; on a CPU, where their backends take the fused kernels, by this name alone.
+GPU_ARITHMETIC = {
+    "torch": "allin1_core.spectrogram.torch_backend:in_torch",
+    "mlx": "allin1_core.spectrogram.mlx_backend:in_mlx",
+}
+
+
+def gpu_arithmetic() -> list[Implementation]:
+    """What runs on a GPU, run on the CPU; MLX has no ``float64``, hence no ``exact``."""
+    if foreign.requested("spectrogram") is not None:
+        return []
+    return [
+        Implementation(GPU_ARITHMETIC[library], precision)
+        for library, precision in (("torch", "exact"), ("torch", "fast"), ("mlx", "fast"))
+        if backends.get("spectrogram", library).installed
+    ]
+
+
 def _torch_devices() -> list[str]:
     if not backends.get("spectrogram", "torch").installed:
         return []

@@ -14,6 +14,7 @@ from parity.cases_spectrogram import (
     SAMPLE_RATES,
     Case,
     Implementation,
+    gpu_arithmetic,
     spectrogram_backends,
     spectrogram_cases,
     ten_minutes,
@@ -22,7 +23,7 @@ from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 from parity.records import ParityRecord, ParityRecorder
 
-IMPLEMENTATIONS = spectrogram_backends()
+IMPLEMENTATIONS = spectrogram_backends() + gpu_arithmetic()
 
 Expected = tuple[Case, npt.NDArray, npt.NDArray]
 

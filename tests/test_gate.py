@@ -67,9 +67,16 @@ def beside_a_busy_core() -> Iterator[None]:
 @pytest.mark.parametrize("index", range(4))
 def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
     case = short_cases()[index]
-    bar = time_case(case, ROUNDS).ratio.median / gate.read_bars().max_slowdown
     slow = dataclasses.replace(case, candidate=slowed(case.candidate, 1.3))
-    verdict = check_ratio(slow, bar, rounds=ROUNDS, check="ratio")
+    before = time_case(case, ROUNDS).ratio.median
+    # The bar and what is held to it belong to one machine: where it changed its pace in between, once more.
+    for _ in range(5):
+        bar = before / gate.read_bars().max_slowdown
+        verdict = check_ratio(slow, bar, rounds=ROUNDS, check="ratio")
+        after = time_case(case, ROUNDS).ratio.median
+        if abs(after / before - 1) < 0.08:
+            break
+        before = after
     assert verdict.passed is not True, verdict
     assert ", then " in verdict.measured  # it was given a second chance
     assert verdict.row == case.key

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import gc
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from bench.allocator import freed_memory_kept
 from bench.paired import Ratio, bootstrap_ratio, paired_times
 
 
@@ -113,3 +116,19 @@ def test_noise_and_too_few_rounds_are_told() -> None:
 def test_times_that_cannot_be_compared(candidate: list[float], reference: list[float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         bootstrap_ratio(np.array(candidate), np.array(reference))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux shows it")
+def test_freed_memory_is_kept_inside_the_block_and_returned_after_it() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) << 12
+
+    size = 200 << 20
+    before = resident()
+    with freed_memory_kept():
+        for _ in range(2):
+            np.ones(size // 8)
+        assert resident() - before > 0.9 * size
+    assert resident() - before < 0.1 * size
+    np.ones(size // 8)
+    assert resident() - before < 0.1 * size

@@ -2,7 +2,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 SCRATCH_SIZE: int
-NUM_TWIDDLES: int
 
 def instruction_set() -> str: ...
 def run(
@@ -13,7 +12,6 @@ def run(
     twiddles: NDArray[np.floating],
     turns: NDArray[np.floating],
     positions: NDArray[np.int32],
-    first_bin: int,
     num_bins: int,
     band_starts: NDArray[np.int32],
     band_sizes: NDArray[np.int32],

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Entry points of the kernels in frame_kernels.h. All checks are in transform.py, which is the only caller."""
+"""Entry points of the kernels in frame_kernels.h. All checks are in fused_backend.py, which is the only caller."""
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int16_t, int32_t, int64_t, uintptr_t
@@ -18,7 +18,6 @@ cdef extern from "transform.h" nogil:
     enum:
         ALIGNMENT
         SCRATCH_BYTES
-        TWIDDLES "TWIDDLES"
 
     ctypedef struct frames_t:
         ptrdiff_t num_frames, is_float
@@ -28,7 +27,7 @@ cdef extern from "transform.h" nogil:
         const void *twiddles
         const void *turns
         const int32_t *positions
-        ptrdiff_t first_bin, num_bins, num_bands
+        ptrdiff_t num_bins, num_bands
         const int32_t *band_starts
         const int32_t *band_sizes
         const void *weights
@@ -41,7 +40,6 @@ cdef extern from "transform.h" nogil:
 
 
 SCRATCH_SIZE = SCRATCH_BYTES
-NUM_TWIDDLES = TWIDDLES
 
 
 def instruction_set():
@@ -57,7 +55,6 @@ def run(
     const real[::1] twiddles,
     const real[::1] turns,
     const int32_t[::1] positions,
-    ptrdiff_t first_bin,
     ptrdiff_t num_bins,
     const int32_t[::1] band_starts,
     const int32_t[::1] band_sizes,
@@ -67,7 +64,7 @@ def run(
     float[:, ::1] output,
     unsigned char[::1] scratch,
 ):
-    """Bands of the frames that begin at `starts`; without bands, magnitudes of bins `first_bin` to `num_bins`."""
+    """Log bands of the frames that begin at `starts`, into `output` (frames, bands)."""
     cdef frames_t call
     cdef uintptr_t aligned = (<uintptr_t>&scratch[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     cdef frames_kernel kernel = frames_kernel_for(instructions, real is double)
@@ -79,12 +76,11 @@ def run(
     call.twiddles = &twiddles[0]
     call.turns = &turns[0]
     call.positions = &positions[0]
-    call.first_bin = first_bin
     call.num_bins = num_bins
     call.num_bands = band_starts.shape[0]
-    call.band_starts = &band_starts[0] if band_starts.shape[0] else NULL
-    call.band_sizes = &band_sizes[0] if band_sizes.shape[0] else NULL
-    call.weights = &weights[0] if weights.shape[0] else NULL
+    call.band_starts = &band_starts[0]
+    call.band_sizes = &band_sizes[0]
+    call.weights = &weights[0]
     call.multiplier = multiplier
     call.offset = offset
     call.output = &output[0, 0]

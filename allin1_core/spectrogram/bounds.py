@@ -38,6 +38,7 @@ DECLARED: dict[tuple[str, str], Bound] = {
     ("fused", "fast"): Bound(1.5e-6, 1e-5),
     ("torch", "exact"): Bound(5e-7, 5e-7),
     ("torch", "fast"): Bound(1.5e-6, 1e-5),
+    ("allin1_core.spectrogram.torch_backend:in_torch", "exact"): Bound(5e-7, 5e-7),
     ("mlx", "exact"): Bound(1e-6, 1e-6),
     ("mlx", "fast"): Bound(1.5e-6, 1e-5),
 }

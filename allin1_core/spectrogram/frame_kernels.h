@@ -152,14 +152,12 @@ ALLIN1_INLINE vec root(vec x) {
     return x;
 }
 
-/* Magnitudes of bins 0 to `last` (excluded): those of the real transform from the complex one, see transform.h. */
+/* Magnitudes of the first `num_bins` bins: those of the real transform from the complex one, see transform.h. */
 #define magnitudes NAME(magnitudes)
 ALLIN1_INLINE void magnitudes(const frames_t *call, const vec *z, vec *out) {
     const REAL *turn = (const REAL *)call->turns;
-    for (int k = 0; k <= HALF / 2; k++) {
+    for (int k = 0; k <= HALF / 2 && k < call->num_bins; k++) {
         const int mirror = HALF - k;
-        if (k >= call->num_bins)
-            break;
         const vec *a = z + 2 * call->positions[k], *b = z + 2 * call->positions[mirror % HALF];
         vec even_re = a[0] + b[0], even_im = a[1] - b[1];
         vec p = a[1] + b[1], q = b[0] - a[0];
@@ -216,39 +214,14 @@ ALLIN1_INLINE void bands(const frames_t *call, const vec *magnitude, ptrdiff_t f
     }
 }
 
-/* Magnitudes of LANES frames from `first_bin`, a row for each frame; the rows' remainder goes bin by bin. */
-#define write_magnitudes NAME(write_magnitudes)
-ALLIN1_INLINE void write_magnitudes(const frames_t *call, const vec *magnitude, ptrdiff_t first) {
-    const ptrdiff_t left = call->num_frames - first, bins = call->num_bins - call->first_bin;
-    const int count = left < LANES ? (int)left : LANES;
-    const vec *from = magnitude + call->first_bin;
-    float *to = call->output + first * call->output_stride;
-    ptrdiff_t bin = 0;
-    for (; bin + LANES <= bins; bin += LANES) {
-        vec rows[LANES];
-        for (int row = 0; row < LANES; row++)
-            rows[row] = from[bin + row];
-        transpose(rows);
-        for (int lane = 0; lane < count; lane++)
-            *(unaligned_float_vec *)(to + lane * call->output_stride + bin) =
-                __builtin_convertvector(rows[lane], float_vec);
-    }
-    for (; bin < bins; bin++)
-        for (int lane = 0; lane < count; lane++)
-            to[lane * call->output_stride + bin] = (float)from[bin][lane];
-}
-
-/* Frames to bands, or to magnitudes where there are no bands. `scratch` is aligned to ALIGNMENT. */
+/* Frames to bands. `scratch` is aligned to ALIGNMENT. */
 static void NAME(frames)(const frames_t *call, void *scratch) {
     vec *z = (vec *)scratch, *magnitude = z + 2 * HALF;
     for (ptrdiff_t first = 0; first < call->num_frames; first += LANES) {
         pack(call, first, z);
         transform(z, (const REAL *)call->twiddles);
         magnitudes(call, z, magnitude);
-        if (call->num_bands)
-            bands(call, magnitude, first);
-        else
-            write_magnitudes(call, magnitude, first);
+        bands(call, magnitude, first);
     }
 }
 
@@ -272,4 +245,3 @@ static void NAME(frames)(const frames_t *call, void *scratch) {
 #undef magnitudes
 #undef logarithm
 #undef bands
-#undef write_magnitudes

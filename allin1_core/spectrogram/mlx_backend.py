@@ -1,12 +1,10 @@
-"""The log spectrogram in MLX, on its default device.
+"""The log spectrogram as MLX arrays, on its default device.
 
-MLX transforms in ``float32`` only, which cannot meet the oracle within 1e-6. ``exact`` therefore takes windowed
-frames to magnitudes on the CPU in ``float64``, in the compiled kernels of `transform`, and sums bands and takes
-logarithms in MLX; while MLX works on one stretch of frames, the CPU transforms the next. ``fast`` on Metal stays on
-the device from samples to bands; on the CPU it takes the kernels too, in ``float32``.
+MLX transforms in ``float32`` only, which cannot meet the oracle within 1e-6. ``exact`` is therefore computed on the
+CPU, by the kernels of `fused_backend`, and so is ``fast`` where MLX's device is the CPU. On Metal ``fast`` is MLX from
+samples to bands (`in_mlx`).
 
-Bands are summed in small dense blocks along the filterbank's diagonal: MLX's dense product is slow on Linux, and
-98 % of the filterbank is zero.
+There, bands are summed in small dense blocks along the filterbank's diagonal, since 98 % of the filterbank is zero.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.spectrogram import framing, transform
+from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
 
 GROUP_BANDS = 3
-# Frames of all stems together in one pass: on the CPU what the cache holds, on a GPU what fills it.
-CPU_FRAMES = 1024
-GPU_FRAMES = 8192
+# Frames of all stems together in one pass: what fills a GPU.
+PASS_FRAMES = 8192
 
 
 def log_spectrogram(
@@ -37,13 +34,26 @@ def log_spectrogram(
     return_native: bool = False,
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``mlx.core.array``."""
+    if precision == "fast" and mx.default_device().type == mx.DeviceType.gpu:
+        return in_mlx(stems, sample_rate, precision=precision, return_native=return_native)
+    output = fused_backend.log_spectrogram(stems, sample_rate, precision=precision)
+    return mx.array(output) if return_native else output
+
+
+def in_mlx(
+    stems: npt.NDArray,
+    sample_rate: int,
+    *,
+    precision: str,
+    device: str = "mlx",
+    return_native: bool = False,
+) -> Any:
+    """As `log_spectrogram`, in MLX's own operations on any of its devices; always ``float32``."""
     total = framing.num_frames(stems.shape[-1], sample_rate)
     if total == 0 or len(stems) == 0:
         output = mx.zeros((len(stems), total, num_bands(sample_rate)), mx.float32)
-    elif precision == "exact" or mx.default_device().type == mx.DeviceType.cpu:
-        output = _with_kernels(stems, sample_rate, total, precision)
     else:
-        output = _on_device(stems, sample_rate, total)
+        output = _compute(stems, sample_rate, total)
     return output if return_native else np.array(output)
 
 
@@ -69,53 +79,17 @@ class _Bands:
         return mx.log10(bands + SPECIFICATION.offset)
 
 
-def _passes(num_stems: int, total: int) -> list[tuple[int, int]]:
-    frames = CPU_FRAMES if mx.default_device().type == mx.DeviceType.cpu else GPU_FRAMES
-    return list(framing.chunks(total, max(1, frames // num_stems)))
-
-
-def _with_kernels(stems: npt.NDArray, sample_rate: int, total: int, precision: str) -> mx.array:
-    bands_of = _Bands(sample_rate)
-    pieces: list[mx.array] = []
-    for first, last in _passes(len(stems), total):
-        magnitudes = np.empty(
-            (len(stems), last - first, bands_of.bins.stop - bands_of.bins.start), np.float32
-        )
-
-        def run(stem: int, start: int, stop: int, first: int = first, out: npt.NDArray = magnitudes) -> None:
-            transform.magnitudes(
-                out[stem, start:stop],
-                stems[stem],
-                first + start,
-                first + stop,
-                sample_rate,
-                precision,
-                bands_of.bins,
-            )
-
-        transform.for_each_chunk(run, len(stems), last - first)
-        _append(pieces, bands_of(mx.array(magnitudes)))
-    return mx.concatenate(pieces, axis=1)
-
-
-def _on_device(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
+def _compute(stems: npt.NDArray, sample_rate: int, total: int) -> mx.array:
     bands_of = _Bands(sample_rate)
     taper = mx.array(window(stems.dtype.name, "fast"))
     pieces: list[mx.array] = []
-    for first, last in _passes(len(stems), total):
-        _append(
-            pieces,
-            bands_of(_magnitudes(_frames(stems, first, last, sample_rate) * taper)[..., bands_of.bins]),
-        )
+    for first, last in framing.chunks(total, max(1, PASS_FRAMES // len(stems))):
+        magnitudes = _magnitudes(_frames(stems, first, last, sample_rate) * taper)[..., bands_of.bins]
+        if pieces:
+            mx.eval(pieces[-1])  # bounds memory: at most one pass is in flight
+        pieces.append(bands_of(magnitudes))
+        mx.async_eval(pieces[-1])
     return mx.concatenate(pieces, axis=1)
-
-
-def _append(pieces: list[mx.array], piece: mx.array) -> None:
-    """Start on a piece; to bound memory, only when the one before is done."""
-    if pieces:
-        mx.eval(pieces[-1])
-    pieces.append(piece)
-    mx.async_eval(piece)
 
 
 def _magnitudes(windowed: mx.array) -> mx.array:

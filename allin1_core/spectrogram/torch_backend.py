@@ -1,15 +1,15 @@
-"""The log spectrogram in torch, on CPU, CUDA and Metal (mps): all stems of a stretch of frames at a time.
+"""The log spectrogram as torch tensors, on CPU, CUDA and Metal (mps).
 
-``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds to ``float32`` before the bands are
-summed. It differs from the oracle, which rounds the spectrum instead and sums in another order, by the last bits of
-a ``float32``. Metal has no ``float64``: there, ``exact`` runs on the CPU and moves the result. ``fast`` is
-``float32`` throughout.
+On the CPU the tensor holds what the kernels of `fused_backend` compute: torch's own operations pass over their arrays
+seven times for what the kernels do in the cache. On a GPU everything is torch (`in_torch`), all stems of a stretch of
+frames at a time.
 
-On a GPU everything is torch. There the absolute value of a complex tensor guards against overflow and costs more
-than the transform; magnitudes of audio need no such guard, so they are the root of the sum of squares. On the CPU
-frames become magnitudes in the compiled kernels of `transform`, which write into torch's memory: torch would pass
-over its arrays seven times for what they do in the cache. Bands and logarithms are torch everywhere; bands are
-summed as a few dense blocks, since 98 % of the filterbank is zero.
+There, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds to ``float32`` before the bands
+are summed. It differs from the oracle, which rounds the spectrum instead and sums in another order, by the last bits of
+a ``float32``. Metal has no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is
+``float32`` throughout. The absolute value of a complex tensor guards against overflow and costs more than the
+transform; magnitudes of audio need no such guard, so they are the root of the sum of squares. Bands are summed as a few
+dense blocks, since 98 % of the filterbank is zero.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-from allin1_core.spectrogram import framing, transform
+from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.filterbank import band_groups, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
 
 GROUP_BANDS = 20
-# Frames of all stems together in one pass, 52 MB of magnitudes: fills a GPU, and on the CPU changes seldom between
-# the kernels' threads and torch's, which go on spinning for a while.
-PASS_FRAMES = 16384
+# Frames of all stems together in one pass: on the CPU what the cache holds, on a GPU what fills it.
+CPU_FRAMES = 256
+GPU_FRAMES = 16384
 
 
 def log_spectrogram(
@@ -39,9 +39,23 @@ def log_spectrogram(
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``torch.Tensor``."""
     target = torch.device(device)
-    runs_on = torch.device("cpu") if target.type == "mps" and precision == "exact" else target
+    if target.type != "cpu" and not (target.type == "mps" and precision == "exact"):
+        return in_torch(stems, sample_rate, precision=precision, device=device, return_native=return_native)
+    output = fused_backend.log_spectrogram(stems, sample_rate, precision=precision)
+    return torch.from_numpy(output).to(target) if return_native else output
+
+
+def in_torch(
+    stems: npt.NDArray,
+    sample_rate: int,
+    *,
+    precision: str,
+    device: str = "cpu",
+    return_native: bool = False,
+) -> Any:
+    """As `log_spectrogram`, in torch's own operations on any device that has the precision's type."""
     with torch.inference_mode():
-        output = _compute(stems, sample_rate, precision, runs_on).to(target)
+        output = _compute(stems, sample_rate, precision, torch.device(device))
     return output if return_native else output.cpu().numpy()
 
 
@@ -56,16 +70,16 @@ def _compute(stems: npt.NDArray, sample_rate: int, precision: str, device: torch
     output = torch.empty((len(stems), total, num_bands(sample_rate)), dtype=torch.float32, device=device)
     if output.numel() == 0:
         return output
+    taper = _tensor(window(stems.dtype.name, precision), device)
     groups = [(group.bins, _tensor(group.weights, device)) for group in band_groups(sample_rate, GROUP_BANDS)]
     used = slice(groups[0][0].start, groups[-1][0].stop)
-    magnitudes_of = _magnitudes_in_kernels if device.type == "cpu" else _magnitudes
-    size = min(total, max(1, PASS_FRAMES // len(stems)))
-    # One piece of memory for all passes: what the system hands out anew costs more than what is computed in it.
-    buffer = torch.empty((len(stems), size, used.stop - used.start), device=device)
+    size = max(1, (CPU_FRAMES if device.type == "cpu" else GPU_FRAMES) // len(stems))
     for first in range(0, total, size):
         last = min(first + size, total)
-        magnitudes = buffer[:, : last - first]
-        magnitudes_of(magnitudes, stems, first, last, sample_rate, precision, used)
+        windowed = _frames(stems, first, last, sample_rate, device) * taper
+        spectrum = torch.view_as_real(torch.fft.rfft(windowed))[..., used, :]
+        squares = spectrum * spectrum
+        magnitudes = torch.add(squares[..., 0], squares[..., 1]).sqrt_().to(torch.float32)
         bands = torch.cat(
             [magnitudes[..., bins.start - used.start : bins.stop - used.start] @ w for bins, w in groups],
             dim=-1,
@@ -75,43 +89,6 @@ def _compute(stems: npt.NDArray, sample_rate: int, precision: str, device: torch
         # The oracle adds in float32; in float64 our logarithm then adds no error of its own to the oracle's.
         output[:, first:last] = bands.add_(SPECIFICATION.offset).to(real).log10_()
     return output
-
-
-def _magnitudes_in_kernels(
-    out: torch.Tensor,
-    stems: npt.NDArray,
-    first: int,
-    last: int,
-    sample_rate: int,
-    precision: str,
-    bins: slice,
-) -> None:
-    """As `_magnitudes`, by the compiled kernels."""
-    rows = out.numpy()
-
-    def run(stem: int, start: int, stop: int) -> None:
-        transform.magnitudes(
-            rows[stem, start:stop], stems[stem], first + start, first + stop, sample_rate, precision, bins
-        )
-
-    transform.for_each_chunk(run, len(stems), last - first)
-
-
-def _magnitudes(
-    out: torch.Tensor,
-    stems: npt.NDArray,
-    first: int,
-    last: int,
-    sample_rate: int,
-    precision: str,
-    bins: slice,
-) -> None:
-    """Magnitudes of frames ``first`` to ``last`` (excluded) in ``bins``: ``out`` is ``(num_stems, frames, bins)``."""
-    taper = _tensor(window(stems.dtype.name, precision), out.device)
-    windowed = _frames(stems, first, last, sample_rate, out.device) * taper
-    spectrum = torch.view_as_real(torch.fft.rfft(windowed))[..., bins, :]
-    squares = spectrum * spectrum
-    out.copy_(torch.add(squares[..., 0], squares[..., 1]).sqrt_())
 
 
 def _frames(

@@ -24,8 +24,6 @@
 enum { FRAME_SIZE = 2048, HALF = FRAME_SIZE / 2, ALIGNMENT = 64 };
 /* Bytes of scratch of a thread: the transform and the magnitudes of a register of frames, and room to align. */
 enum { SCRATCH_BYTES = (2 * HALF + HALF) * ALIGNMENT + ALIGNMENT };
-/* Complex factors of all steps but the last, three a butterfly. */
-enum { TWIDDLES = 3 * (HALF / 4 + HALF / 16 + HALF / 64 + HALF / 256) };
 
 /* REAL is double or float throughout a call. */
 typedef struct {
@@ -34,12 +32,11 @@ typedef struct {
     const void *samples;
     const int64_t *starts;      /* (num_frames): a frame's first sample; all of its samples exist */
     const void *taper;          /* REAL (FRAME_SIZE): half of the window */
-    const void *twiddles;       /* REAL (TWIDDLES, 2) */
+    const void *twiddles;       /* REAL: of all steps but the last, three complex factors a butterfly */
     const void *turns;          /* REAL (HALF / 2 + 1, 2): w^k */
     const int32_t *positions;   /* (HALF): where frequency k lies */
-    ptrdiff_t first_bin;        /* magnitudes are written from here .. */
-    ptrdiff_t num_bins;         /* .. and computed up to here */
-    ptrdiff_t num_bands;        /* 0: write magnitudes */
+    ptrdiff_t num_bins;         /* as many as the bands reach */
+    ptrdiff_t num_bands;
     const int32_t *band_starts; /* (num_bands) */
     const int32_t *band_sizes;  /* (num_bands) */
     const void *weights;        /* REAL, band after band */

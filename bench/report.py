@@ -2,11 +2,15 @@
 
 A ratio is only ever shown where the outputs of the same run agreed with the reference, and only where its interval
 is narrow enough to mean something; otherwise the row says what is the matter instead.
+
+``python -m bench.report reports`` makes the page again from bench.json, beside the baseline as it now is.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from bench import busy_core, plots
 from bench.baseline import changes, rows_here
 from bench.machine import describe_machine, source_digest, versions
 from bench.readme import BEGIN, END
-from bench.records import SCHEMA_VERSION, BenchRecord
+from bench.records import SCHEMA_VERSION, BenchRecord, read_records
 from parity.publish import now, publish, scratch_folder
 
 # In the order of the pipeline; stages not named here follow in alphabetical order.
@@ -24,6 +28,8 @@ _ORDER = ("separation", "spectrogram", "network", "decoder", "structure", "pipel
 
 # Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
 _AS_ANALYZED = ("[3, 4]", "8 folds")
+# Of a session, what stands at the top of bench.json.
+_OF_THE_WHOLE = ("created", "source", "machine", "versions")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,11 +44,19 @@ class Session:
         Benchmarks that failed: their rows are missing or not to be trusted.
     durations : mapping
         Seconds that each benchmark took, by its pytest name; the next run's estimate comes from them.
+    created, source : str
+        When it ended, and the digest of the source that ran.
+    machine, versions : mapping
+        Where it ran, and with which versions of what.
     """
 
     rounds: int = 0
     failed: tuple[str, ...] = ()
     durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    created: str = dataclasses.field(default_factory=now)
+    source: str = dataclasses.field(default_factory=source_digest)
+    machine: Mapping[str, Any] = dataclasses.field(default_factory=describe_machine)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
 
 
 def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
@@ -65,19 +79,29 @@ def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Se
         text = _markdown(records, scratch, session)
         content: dict[str, Any] = {
             "schema": SCHEMA_VERSION,
-            "created": now(),
-            "source": source_digest(),
-            "machine": describe_machine(),
-            "versions": versions(),
-            "session": dataclasses.asdict(session),
+            **{name: getattr(session, name) for name in _OF_THE_WHOLE},
+            "session": {
+                name: value
+                for name, value in dataclasses.asdict(session).items()
+                if name not in _OF_THE_WHOLE
+            },
             "records": [dataclasses.asdict(record) for record in records],
         }
         return publish(scratch, folder, "bench", text, content)
 
 
+def render(folder: Path) -> Path:
+    """Make the report again from the bench.json in a folder."""
+    records = read_records(folder / "bench.json")
+    content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    whole = {name: content[name] for name in _OF_THE_WHOLE}
+    session = Session(**{**content["session"], "failed": tuple(content["session"]["failed"])}, **whole)
+    return write_bench_report(records, folder, session)
+
+
 def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
     lines = ["# Benchmark: is it faster?", ""]
-    lines += [BEGIN, *summary(records), END, ""]
+    lines += [BEGIN, *summary(records, session), END, ""]
     if session.failed:
         lines += ["**Benchmarks that failed; what they should have measured is missing below:**", ""]
         lines += [f"- `{name}`" for name in session.failed] + [""]
@@ -90,11 +114,10 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
     return "\n".join([*lines, *_further_plots(records, scratch)]).rstrip() + "\n"
 
 
-def summary(records: Sequence[BenchRecord]) -> list[str]:
+def summary(records: Sequence[BenchRecord], session: Session) -> list[str]:
     """How much faster, how exact, on what: a table of at most five rows, one line on the machine."""
     rows = [row for row in headline_rows(records) if row is not None]
-    machine = describe_machine()
-    where = f"{machine['cpu']}, {machine['cores']} cores, {now()}"
+    where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
     if not rows:
         return ["", f"Nothing to compare was measured in this run ({where}).", ""]
     lines = ["", "| stage | how much faster (95 % interval) | than | how exact | what ran | time |"]
@@ -135,7 +158,7 @@ def _rank(record: BenchRecord) -> float:
 
 
 def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
-    machine = describe_machine()
+    machine = session.machine
     tracks = dict.fromkeys(
         f"{record.track} ({record.audio_seconds:.1f} s)" for record in records if record.audio_seconds
     )
@@ -151,9 +174,9 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "",
         f"- machine: {machine['cpu']} ({machine['model']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"{machine['platform']}; Python {machine['python']}",
-        "- versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in session.versions.items()),
         f"- input: {', '.join(tracks) or 'none'}",
-        f"- measured {now()}",
+        f"- measured {session.created}",
         "",
     ]
     steady = busy_core.sentence()
@@ -252,3 +275,7 @@ def _further_plots(records: Sequence[BenchRecord], scratch: Path) -> list[str]:
     if plots.draw_baseline(compared, scratch / "bench_baseline.png"):
         lines += ["## Against the committed baseline", "", "![Baseline and now](bench_baseline.png)", ""]
     return lines
+
+
+if __name__ == "__main__":
+    print(render(Path(sys.argv[1] if len(sys.argv) > 1 else "reports")))

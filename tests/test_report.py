@@ -15,7 +15,7 @@ from bench import plots, readme, report
 from bench.baseline import Row
 from bench.progress import Durations, Progress, read_durations, words
 from bench.records import BenchRecord, read_records
-from bench.report import Session, write_bench_report
+from bench.report import Session, render, write_bench_report
 from parity import report as parity_report
 from parity.records import Outcome, ParityRecord
 from parity.records import read_records as read_parity_records
@@ -260,6 +260,17 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"bench\.json: not JSON"):
         read_records(path)
+
+
+def test_a_report_is_made_again_as_it_was(tmp_path: Path) -> None:
+    session = Session(
+        7, ("bench/bench_x.py::test_y",), {"a": 1.0}, created="2020-01-01 00:00 UTC", source="digest"
+    )
+    path = write_bench_report([bench_record()], tmp_path, session)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert render(tmp_path) == path
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert "measured 2020-01-01 00:00 UTC" in path.read_text(encoding="utf-8")
 
 
 def test_the_estimate_comes_from_the_last_run(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ SOURCES := $(wildcard allin1_core/*.h allin1_core/*/*.pyx allin1_core/*/*.pxd al
 # BACKEND=module:function runs the parity cases against that implementation alone; STAGE says what it implements.
 BACKEND ?=
 STAGE ?= spectrogram
+# TRACKS=folder adds the track folders below it to `make parity-full`.
+TRACKS ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
 
@@ -22,7 +24,7 @@ help:
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
 	@echo "make readme       copies the summary of the last bench run into README.md"
 	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
-	@echo "make parity-full  the long checks too"
+	@echo "make parity-full [TRACKS=folder]  the long checks too, and the tracks of a folder of yours"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(SOURCES)
@@ -51,6 +53,10 @@ endif
 parity-full: lint
 	$(BIN)/python -m pytest tests parity --full --parity-report reports
 	$(BIN)/python -m parity.full_decoder --reports reports
+	$(BIN)/python -m parity.full_tracks --reports reports
+ifneq ($(TRACKS),)
+	$(BIN)/python -m parity.full_tracks $(TRACKS) --reports reports
+endif
 	@echo "parity report: reports/parity.md, reports/accuracy.md"
 
 bench: $(VENV)/.installed

@@ -26,7 +26,7 @@ _GROWTH_ROUNDS = 3
 
 # In the report, what a backend computes on a GPU has a row of its own.
 _NAMES = {target: f"{library}, its own operations" for library, target in GPU_ARITHMETIC.items()}
-_NOTE = "on a CPU this backend's arrays hold what the fused kernels compute; its own operations have rows of their own"
+_NOTE = "here this backend's arrays hold what the fused kernels compute; its own operations have rows of their own"
 
 IMPLEMENTATIONS = [
     pytest.param(implementation, id=str(implementation)) for implementation in spectrogram_backends()
@@ -49,17 +49,17 @@ def compute_once(stems: npt.NDArray, **keywords: Any) -> npt.NDArray:
 def test_against_madmom(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
     track = default_track()
     compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
-    own_operations = implementation.backend in _NAMES
     with pinned_threads(usable_cores()) as threads:
         times = paired_times(
             lambda: compute(track.stems), lambda: madmom(track.stems, SAMPLE_RATE), rounds=rounds
         )
         agreement = measure_agreement(times.candidate_output, times.reference_output)
         agrees = agreement.within(implementation.bound.music)
-        by_length = [] if own_operations else [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
-    figures: dict[str, Any] = {"by_length": by_length} if by_length else {}
-    if implementation.backend in GPU_ARITHMETIC:
-        figures["note"] = _NOTE
+    figures: dict[str, Any] = {}
+    if _hands_on(implementation, compute.choice.device):
+        figures |= {"computed_by": "fused", "note": _NOTE}
+    elif implementation.backend not in _NAMES:
+        figures["by_length"] = [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(
         BenchRecord(
             stage="spectrogram",
@@ -75,13 +75,24 @@ def test_against_madmom(implementation: Implementation, record_bench: BenchRecor
             reference_seconds=times.reference.tolist(),
             agreement=str(agreement),
             agrees=agrees,
-            peak_memory_bytes=next(
-                (point["peak_memory_bytes"] for point in by_length if point["audio_seconds"] == 195), None
-            ),
+            peak_memory_bytes=_peak_memory(implementation, track.stems),
             figures=figures,
         )
     )
     assert agrees, f"{implementation} on {track.name}: {agreement}, declared {implementation.bound.music:.2g}"
+
+
+def _hands_on(implementation: Implementation, device: str) -> bool:
+    """Whether the backend's arrays hold what the fused kernels computed: see `torch_backend` and `mlx_backend`."""
+    if implementation.backend == "torch":
+        return device == "cpu" or (device == "mps" and implementation.precision == "exact")
+    if implementation.backend == "mlx":
+        import mlx.core
+
+        return (
+            implementation.precision == "exact" or mlx.core.default_device().type == mlx.core.DeviceType.cpu
+        )
+    return False
 
 
 def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:
@@ -95,15 +106,19 @@ def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:
         times.append(time.perf_counter() - start)
     point: dict[str, Any] = {"audio_seconds": seconds, "seconds": statistics.median(times)}
     if seconds in _MEMORY_SECONDS:
-        point["peak_memory_bytes"] = peak_memory_bytes(
-            compute_once,
-            stems,
-            warmup=(stems[:, :SAMPLE_RATE].copy(),),
-            backend=implementation.backend,
-            precision=implementation.precision,
-            device=implementation.device,
-        )
+        point["peak_memory_bytes"] = _peak_memory(implementation, stems)
     return point
+
+
+def _peak_memory(implementation: Implementation, stems: npt.NDArray) -> int:
+    return peak_memory_bytes(
+        compute_once,
+        stems,
+        warmup=(stems[:, :SAMPLE_RATE].copy(),),
+        backend=implementation.backend,
+        precision=implementation.precision,
+        device=implementation.device,
+    )
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

@@ -33,7 +33,7 @@ def label(record: BenchRecord, *, stage: bool = True) -> str:
     """Name of a row in a plot: ``spectrogram · torch, exact, 2 threads``."""
     details = [
         record.backend,
-        record.device if record.device != "cpu" else "",
+        record.device if record.device not in ("cpu", record.backend) else "",
         record.precision,
         record.variant,
     ]

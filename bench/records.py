@@ -48,6 +48,7 @@ class BenchRecord:
         growing lengths, drawn log-log with the fitted exponent;
         ``timings`` (list of dict) : lines of one run (docs/timings.md), drawn as a waterfall;
         ``gflops`` (float) : arithmetic done, in 10^9 operations, shown as GFLOP/s;
+        ``computed_by`` (str) : the backend whose result this one hands on, which then speaks for both;
         ``note`` (str) : what a reader of the row must know.
     role : str
         ``candidate`` for ours, ``peer`` for another project timed beside ours.

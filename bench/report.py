@@ -139,7 +139,7 @@ def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
         if stage == "structure":
             continue  # a millisecond of the whole
         ours = [record for record in records if record.stage == stage and record.role == "candidate"]
-        ours = [record for record in ours if record.audio_seconds > 0]
+        ours = [record for record in ours if record.audio_seconds > 0 and "computed_by" not in record.figures]
         for precision in (
             dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
         ):

@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.folder is None and shared is None:
         print("the shared reference material is not here; name a folder of tracks to compare on")
         return 0
-    folder = options.folder or shared / "audio"
+    folder: Path = options.folder or Path(shared or "") / "audio"
     weights = options.weights_dir or (shared / "weights" if shared else None)
     tracks = track_folders(folder)
     plain, fused = (

@@ -1,0 +1,100 @@
+"""What README.md shows runs as it stands: Python, command line and make targets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core import self_test
+from allin1_core.cli import main
+from allin1_core.metrical import decoder_input
+from allin1_core.session import Session
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands(first_word: str) -> list[list[str]]:
+    lines = (shlex.split(line, comments=True) for block in blocks("sh") for line in block.splitlines())
+    return [words for words in lines if words and words[0] == first_word]
+
+
+@pytest.fixture
+def music(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_model: str,
+    separation_repository: Path,
+    write_mix: Callable[[str], Path],
+    write_stems: Callable[..., Path],
+) -> Path:
+    """A folder with the files that the examples name; models are small ones where an example names none."""
+    for name in ("song.wav", "a.wav", "b.wav"):
+        write_mix(name)
+    write_stems("stems/song")
+    original = Session.__init__
+
+    def with_small_models(self: Session, **options: Any) -> None:
+        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
+        original(self, **{**options, **small, "device": "cpu"})
+
+    monkeypatch.setattr(Session, "__init__", with_small_models)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_examples(music: Path, stems: np.ndarray) -> None:
+    names: dict[str, Any] = {"stems": stems, "activations": decoder_input(*self_test.probabilities())}
+    examples = blocks("python")
+    assert len(examples) == 3
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), names)
+    assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
+    assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
+    assert names["spectrogram"].shape == (4, 500, 81)
+    assert names["beats"].shape[1] == 2
+    assert len(names["beats"]) > 5
+
+
+def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["analyze", "song.wav", "--out-dir", "first", "--quiet", "--timings", "timings.jsonl"]) == 0
+    for name in ("before.jsonl", "after.jsonl"):
+        shutil.copy("timings.jsonl", name)
+    examples = commands("allin1-core")
+    assert [words[1] for words in examples] == ["analyze", "timings", "timings", "doctor"]
+    for words in examples:
+        assert main(words[1:]) == 0, " ".join(words)
+    assert (music / "results" / "song.json").exists()
+    assert "spectrogram" in capsys.readouterr().out
+
+
+def test_make_targets_exist() -> None:
+    targets = set(
+        re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    named = set(re.findall(r"`make ([a-z-]+)", README)) | {words[1] for words in commands("make")}
+    assert {"parity", "bench"} <= named <= targets
+
+
+def test_extras_exist() -> None:
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = {extra for words in commands("pip") for extra in re.findall(r"\[(.*?)\]", words[-1])}
+    assert extras
+    for extra in extras:
+        assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
+
+
+def test_links_lead_to_files() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target

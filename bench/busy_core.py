@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from bench.gate import read_bars
 from bench.gate_cases import Case, decoder_case, network_case, spectrogram_case
-from bench.gate_checks import check_ratio, time_case
+from bench.gate_checks import check_slowdown, time_case
 from bench.machine import machine_key
 from parity.publish import dump_json, now
 
@@ -60,14 +60,13 @@ def repeat(repetitions: int) -> dict[str, Any]:
     """
     bars = read_bars()
     cases = short_cases()
-    quiet = {case.key: time_case(case, 2 * bars.rounds).ratio.median for case in cases}
+    quiet = {case.key: time_case(case, 2 * bars.rounds).best for case in cases}
     counts = {"passed": 0, "failed": 0, "unclear": 0}
     others = []
     with busy_core():
         for _ in tqdm(range(repetitions), desc="repetitions", unit="run"):
             verdicts = [
-                check_ratio(case, quiet[case.key] / bars.max_slowdown, rounds=bars.rounds, check="ratio")
-                for case in cases
+                check_slowdown(case, quiet[case.key], bars.max_slowdown, rounds=bars.rounds) for case in cases
             ]
             others += [str(verdict) for verdict in verdicts if verdict.passed is not True]
             results = {verdict.passed for verdict in verdicts}

@@ -36,6 +36,7 @@ from bench.gate_checks import (
     check_import,
     check_memory,
     check_ratio,
+    check_slowdown,
     check_spectrogram_difference,
     check_what_runs,
     compute_spectrogram,
@@ -199,12 +200,7 @@ def _against_baseline(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iter
     case = build_case(row, threads=1, seconds=_SHORT)
     before = baseline.get("ratios", {}).get(case.key)
     if before is not None:
-        yield check_ratio(
-            case,
-            before / bars.max_slowdown,
-            rounds=bars.rounds,
-            check=f"ratio, {before:.3g}x in the baseline",
-        )
+        yield check_slowdown(case, before, bars.max_slowdown, rounds=bars.rounds)
     if row.max_memory_mib is not None:
         at_most = row.max_memory_mib
         before = baseline.get("memory_mib", {}).get(row.name)
@@ -240,7 +236,7 @@ def measure_baseline(rows: Sequence[Row], rounds: int) -> dict[str, dict[str, An
     for row in rows:
         if why_not_here(row) is None and row.threads in (None, 1):
             case = build_case(row, threads=1, seconds=_SHORT)
-            ratios[case.key] = round(time_case(case, 2 * rounds).ratio.median, 4)
+            ratios[case.key] = round(time_case(case, 2 * rounds).best, 4)
             if row.max_memory_mib is not None:
                 memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
     counts: dict[str, Any] = {}

@@ -34,9 +34,17 @@ def _fused() -> None:
     build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)(random_spectrogram(200))
 
 
+def _transform() -> None:
+    from allin1_core.self_test import stems
+    from allin1_core.spectrogram import log_spectrogram
+
+    log_spectrogram(stems()[:, :44100], backend="fused")
+
+
 # The kernel's extension module, and a call that exercises it.
 KERNELS: dict[str, tuple[str, Callable[[], None]]] = {
     "allin1_core.dbn._viterbi": ("_viterbi", _viterbi),
+    "allin1_core.spectrogram._transform": ("_transform", _transform),
     "allin1_core.network._fused": ("_fused", _fused),
 }
 

@@ -75,7 +75,7 @@ def test_silence_before_delays_and_silence_after_changes_nothing(trial: Callable
         frames, positions = decode(values, backend)
         padded = np.pad(values, ((before, after), (0, 0)))
         later, positions_later = decode(padded, backend)
-        assert len(frames) > 2
+        assert len(frames) > 0
         np.testing.assert_array_equal(later, frames + before)
         np.testing.assert_array_equal(positions_later, positions)
 

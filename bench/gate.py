@@ -52,6 +52,7 @@ from bench.tracks import default_track
 from parity.shared import shared_folder
 
 BARS = Path(__file__).with_name("gate.toml")
+_PROMISE = "ratio to"
 _WORDS = {True: "ok", False: "FAILED", None: "too noisy to judge"}
 _MEMORY_NOISE_MIB = 2.0
 _SHORT = {"spectrogram": 10.0, "decoder": 60.0, "network": 10.0}
@@ -154,15 +155,23 @@ def judge_row(
         proven = proof(row, records, threads)
         if proven is not None:
             asked = f"at least {row.min_ratio:.3g}x at the lower end"
-            yield Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
+            yield Verdict(proven.key, f"{_PROMISE} {proven.reference}", str(proven.ratio), asked, True)
         else:
-            first = time_case(case, bars.rounds)
-            check = f"ratio to {case.oracle}"
-            yield check_ratio(case, row.min_ratio, rounds=bars.rounds, check=check, first=first)
+            verdict, first = _promise(row, bars)
+            yield verdict
     if row.max_difference is not None:
         yield from _differences(row, case, first, row.max_difference)
     if row.threads in (None, 1):
-        yield from _against_baseline(row, bars, baseline)
+        yield from _memory(row, bars, baseline)
+
+
+def _promise(row: Row, bars: Bars) -> tuple[Verdict, Timing]:
+    """Whether a row reaches its `min_ratio`, and the first measurement that was made of it."""
+    assert row.min_ratio is not None
+    case = build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
+    first = time_case(case, bars.rounds)
+    check = f"{_PROMISE} {case.oracle}"
+    return check_ratio(case, row.min_ratio, rounds=bars.rounds, check=check, first=first), first
 
 
 def proof(row: Row, records: Sequence[BenchRecord], threads: int) -> BenchRecord | None:
@@ -196,11 +205,19 @@ def _differences(row: Row, case: Case, timing: Timing | None, at_most: float) ->
         yield check_difference(row.name, case.difference(case.candidate(), case.reference()), at_most)
 
 
-def _against_baseline(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
-    case = build_case(row, threads=1, seconds=_SHORT)
-    before = baseline.get("ratios", {}).get(case.key)
-    if before is not None:
-        yield check_slowdown(case, before, bars.max_slowdown, rounds=bars.rounds)
+def judge_slowdowns(
+    rows: Sequence[Row], bars: Bars, baseline: Mapping[str, Any]
+) -> Iterator[tuple[Row, Verdict]]:
+    """The rows that were timed for the baseline, on one thread."""
+    for row in rows:
+        if why_not_here(row) is None and row.threads in (None, 1):
+            case = build_case(row, threads=1, seconds=_SHORT)
+            before = baseline.get("ratios", {}).get(case.key)
+            if before is not None:
+                yield row, check_slowdown(case, before, bars.max_slowdown, rounds=bars.rounds)
+
+
+def _memory(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
     if row.max_memory_mib is not None:
         at_most = row.max_memory_mib
         before = baseline.get("memory_mib", {}).get(row.name)
@@ -236,7 +253,7 @@ def measure_baseline(rows: Sequence[Row], rounds: int) -> dict[str, dict[str, An
     for row in rows:
         if why_not_here(row) is None and row.threads in (None, 1):
             case = build_case(row, threads=1, seconds=_SHORT)
-            ratios[case.key] = round(time_case(case, 2 * rounds).best, 4)
+            ratios[case.key] = round(time_case(case, 2 * rounds).cautious, 4)
             if row.max_memory_mib is not None:
                 memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
     counts: dict[str, Any] = {}
@@ -252,13 +269,21 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
     if not baseline:
         say(f"no baseline for this machine ({machine_key()}): only the bars of gate.toml are judged")
     verdicts = check_import(bars.max_import_seconds, bars.forbidden_imports)
+    say("timing against the baseline")
+    slowdowns = list(judge_slowdowns(bars.rows, bars, baseline))
+    verdicts += [verdict for _, verdict in slowdowns if verdict.passed is not False]
+    broken_promises: list[Row] = []
     for row in bars.rows:
         reason = why_not_here(row)
         if reason is not None:
             say(f"{row.name}: not judged, {reason}")
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
-        verdicts += judge_row(row, bars, records, baseline)
+        for verdict in judge_row(row, bars, records, baseline):
+            if verdict.passed is False and verdict.check.startswith(_PROMISE):
+                broken_promises.append(row)
+            else:
+                verdicts.append(verdict)
     if instructions.valgrind_is_installed():
         say("counting instructions")
         verdicts += judge_instructions(bars, baseline)
@@ -269,7 +294,12 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
     else:
         say("analysing the tracks that have scores")
         verdicts += check_f_measures(measure_f_measures(list(bars.f_measures)), bars.f_measures)
-    return verdicts
+    # A neighbour that kept the machine busy then may be gone now; a loss stays.
+    suspects = [row for row, verdict in slowdowns if verdict.passed is False]
+    if suspects or broken_promises:
+        say(f"timing again: {', '.join(row.name for row in [*suspects, *broken_promises])}")
+    verdicts += [verdict for _, verdict in judge_slowdowns(suspects, bars, baseline)]
+    return verdicts + [_promise(row, bars)[0] for row in broken_promises]
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

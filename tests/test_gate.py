@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from bench.progress import read_durations
 from bench.records import BenchRecord
 from bench.tracks import SAMPLE_RATE, default_track
 
-ROUNDS = 7
+ROUNDS = 5
 
 needs_oracle = pytest.mark.skipif(
     not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
@@ -64,23 +65,62 @@ def beside_a_busy_core() -> Iterator[None]:
         yield
 
 
+class NoisyMachine:
+    """A clock, and work that takes longer than it should: by some per cent always, by a quarter in some seconds."""
+
+    def __init__(self, seed: int) -> None:
+        self.now = 0.0
+        self._generator = np.random.default_rng(seed)
+        self._spells = self._generator.random(1000) < 0.25
+
+    def work(self, seconds: float) -> Callable[[], float]:
+        def run() -> float:
+            spell = 1.25 if self._spells[int(self.now / 2) % 1000] else 1.0
+            self.now += seconds * spell * (1 + abs(self._generator.normal(0, 0.02)))
+            return 0.0
+
+        return run
+
+    def case(self, seconds: float) -> Case:
+        return Case(
+            "stage",
+            "backend",
+            "exact",
+            1,
+            self.work(seconds),
+            self.work(0.5),
+            lambda *_: 0.0,
+            "oracle",
+        )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_backend_slowed_by_30_percent_fails_on_a_noisy_machine(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, bars = NoisyMachine(seed), gate.read_bars()
+    rounds, at_most = bars.rounds, bars.max_slowdown
+    clock = types.SimpleNamespace(process_time=lambda: machine.now, perf_counter=lambda: machine.now)
+    monkeypatch.setattr("bench.gate_checks.time", clock)
+    before = time_case(machine.case(0.05), 2 * rounds).cautious
+    slow = check_slowdown(machine.case(0.05 * 1.3), before, at_most, rounds=rounds)
+    assert slow.passed is False, slow
+    assert slow.measured.endswith(f"in {3 * rounds} rounds")  # it was given further chances
+    assert slow.asked == f"at least {before / at_most:.3g}x"
+    unchanged = check_slowdown(machine.case(0.05), before, at_most, rounds=rounds)
+    assert unchanged.passed is True, unchanged
+
+
 @needs_oracle
+@pytest.mark.full
 @pytest.mark.parametrize("index", range(4))
-def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
+def test_a_real_backend_slowed_by_30_percent_fails(index: int) -> None:
     case, at_most = short_cases()[index], gate.read_bars().max_slowdown
+    before = time_case(case, 2 * ROUNDS).cautious
     slow = dataclasses.replace(case, candidate=slowed(case.candidate, 1.3))
-    before = time_case(case, ROUNDS).best
-    # The bar and what is held to it belong to one machine: where it changed its pace in between, once more.
-    for _ in range(5):
-        verdict = check_slowdown(slow, before, at_most, rounds=ROUNDS)
-        after = time_case(case, ROUNDS).best
-        if abs(after / before - 1) < 0.08:
-            break
-        before = after
-    assert verdict.passed is not True, verdict
-    assert f"of {3 * ROUNDS} rounds" in verdict.measured  # it was given further chances
+    verdict = check_slowdown(slow, before, at_most, rounds=ROUNDS)
+    assert verdict.passed is False, verdict
     assert verdict.row == case.key
-    assert f"at least {before / at_most:.3g}x" == verdict.asked
 
 
 @needs_oracle
@@ -89,25 +129,29 @@ def test_a_backend_slowed_by_30_percent_fails(index: int) -> None:
 def test_an_unchanged_tree_passes_beside_a_busy_core(repetition: int) -> None:
     at_most = gate.read_bars().max_slowdown
     for case in short_cases():
-        verdict = check_slowdown(case, time_case(case, ROUNDS).best, at_most, rounds=ROUNDS)
+        before = min(time_case(case, ROUNDS).cautious for _ in range(2))
+        verdict = check_slowdown(case, before, at_most, rounds=ROUNDS)
         assert verdict.passed is not False, verdict
 
 
-def test_the_shortest_rounds_of_all_attempts_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_counts_where_the_shortest_rounds_and_the_median_show_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     case = Case("stage", "backend", "exact", 1, int, int, lambda *_: 0.0, "oracle")
     ratio = Ratio(2.0, 1.9, 2.1, 9)
     attempts = [Timing(ratio, 0.0, 0.0, *shortest) for shortest in ((2.0, 8.0), (1.5, 9.0), (1.6, 8.5))]
-    for before, passed, rounds in ((4.5, True, 9), (6.0, True, 18), (7.0, False, 27)):
+    attempts[2] = dataclasses.replace(attempts[2], ratio=Ratio(6.0, 5.0, 7.0, 9))
+    for before, passed, rounds in ((4.5, True, 9), (6.0, True, 18), (7.0, True, 27), (7.3, False, 27)):
         left = iter(attempts)
         monkeypatch.setattr("bench.gate_checks.time_case", lambda *_, left=left: next(left))
         verdict = check_slowdown(case, before, 1.2, rounds=9)
         assert verdict.passed is passed, verdict
-        assert f"of {rounds} rounds" in verdict.measured
+        assert f"in {rounds} rounds" in verdict.measured
     busy = [dataclasses.replace(attempt, busy_elsewhere=2.0) for attempt in attempts]
     monkeypatch.setattr("bench.gate_checks.usable_cores", lambda: 2)
     left = iter(busy)
     monkeypatch.setattr("bench.gate_checks.time_case", lambda *_, left=left: next(left))
-    assert check_slowdown(case, 7.0, 1.2, rounds=9).passed is None
+    assert check_slowdown(case, 7.3, 1.2, rounds=9).passed is None
 
 
 def test_a_loss_counts_only_if_there_were_cores_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from allin1_core import Analyzer, backends
 from allin1_core.audio import STEM_NAMES
@@ -100,7 +101,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     checkpoint = tmp_path_factory.mktemp("weights") / "made_up.npz"
     np.savez(checkpoint, allow_pickle=False, **random_checkpoint(0).parameters)
     # JSON is YAML.
-    checkpoint.with_suffix(".yaml").write_text(json.dumps(_CONFIGURATION), encoding="utf-8")
+    checkpoint.with_suffix(".yaml").write_text(yaml.safe_dump(_CONFIGURATION), encoding="utf-8")
     return Setting(folder, track.name, track.seconds, str(checkpoint), None, None)
 
 

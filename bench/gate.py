@@ -150,14 +150,14 @@ def judge_row(
     yield check_what_runs(row.stage, row.backend, row.precision)
     threads = row.threads or usable_cores()
     first: Timing | None = None
-    case = build_case(row, threads=threads, seconds=_LONG)
+    case = _long_case(row)
     if row.min_ratio is not None:
         proven = proof(row, records, threads)
         if proven is not None:
             asked = f"at least {row.min_ratio:.3g}x at the lower end"
             yield Verdict(proven.key, f"{_PROMISE} {proven.reference}", str(proven.ratio), asked, True)
         else:
-            verdict, first = _promise(row, bars)
+            verdict, first = _promise(row, case, bars)
             yield verdict
     if row.max_difference is not None:
         yield from _differences(row, case, first, row.max_difference)
@@ -165,10 +165,13 @@ def judge_row(
         yield from _memory(row, bars, baseline)
 
 
-def _promise(row: Row, bars: Bars) -> tuple[Verdict, Timing]:
+def _long_case(row: Row) -> Case:
+    return build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
+
+
+def _promise(row: Row, case: Case, bars: Bars) -> tuple[Verdict, Timing]:
     """Whether a row reaches its `min_ratio`, and the first measurement that was made of it."""
     assert row.min_ratio is not None
-    case = build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
     first = time_case(case, bars.rounds)
     check = f"{_PROMISE} {case.oracle}"
     return check_ratio(case, row.min_ratio, rounds=bars.rounds, check=check, first=first), first
@@ -299,7 +302,7 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
     if suspects or broken_promises:
         say(f"timing again: {', '.join(row.name for row in [*suspects, *broken_promises])}")
     verdicts += [verdict for _, verdict in judge_slowdowns(suspects, bars, baseline)]
-    return verdicts + [_promise(row, bars)[0] for row in broken_promises]
+    return verdicts + [_promise(row, _long_case(row), bars)[0] for row in broken_promises]
 
 
 def table(verdicts: Sequence[Verdict]) -> str:

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.cores import usable_cores
 from allin1_core.spectrogram import _transform, framing
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
+from allin1_core.spectrogram.threads import run_all, thread_pool
 
 CHUNK_FRAMES = 256
 _POINTS = SPECIFICATION.frame_size // 2
@@ -75,7 +73,7 @@ def _tables(precision: str) -> _Tables:
 @functools.cache
 def _taper(dtype: str, precision: str) -> npt.NDArray[np.floating]:
     """Half of the window: the kernel's formula for real frames halves its terms."""
-    return (window(dtype, "exact") / 2).astype(_real(precision))
+    return window(dtype, precision) / 2
 
 
 @functools.cache
@@ -104,14 +102,12 @@ def log_spectrogram(
     total = framing.num_frames(stems.shape[-1], sample_rate)
     output = np.empty((len(stems), total, num_bands(sample_rate)), np.float32)
 
-    def run(task: tuple[int, tuple[int, int]]) -> None:
-        stem, (first, last) = task
+    def run(stem: int, first: int, last: int) -> None:
         log_bands(output[stem, first:last], stems[stem], first, last, sample_rate, precision)
 
-    tasks = itertools.product(range(len(stems)), framing.chunks(total, CHUNK_FRAMES))
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="log_spectrogram") as pool:
-        for _ in pool.map(run, tasks):
-            pass
+    chunks = list(framing.chunks(total, CHUNK_FRAMES))
+    with thread_pool() as pool:
+        run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
     return output
 
 

@@ -16,19 +16,17 @@ last bit may differ, which is 2.4e-7 at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from allin1_core.cores import usable_cores
 from allin1_core.spectrogram import framing
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
+from allin1_core.spectrogram.threads import run_all, thread_pool
 
 CHUNK_FRAMES = 64
 PRODUCT_FRAMES = 200_000
@@ -48,16 +46,10 @@ def log_spectrogram(
     output = np.empty((len(stems), total, num_bands(sample_rate)), np.float32)
     if output.size == 0:
         return output
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="log_spectrogram") as pool:
+    with thread_pool() as pool:
         compute = _exact if precision == "exact" else _fast
         compute(stems, sample_rate, output, pool)
     return output
-
-
-def _run_all(pool: ThreadPoolExecutor, run: Callable[..., Any], tasks: Iterable[tuple[Any, ...]]) -> None:
-    """Call ``run(*task)`` for every task on the pool's threads and wait; the first error is raised."""
-    for _ in pool.map(lambda task: run(*task), tasks):
-        pass
 
 
 def _exact_magnitudes(
@@ -122,7 +114,7 @@ def _exact(
                 (magnitudes[first:last], signal, start + first, start + last, sample_rate, taper)
                 for first, last in framing.chunks(stop - start, CHUNK_FRAMES)
             ]
-            _run_all(pool, _exact_magnitudes, tasks)
+            run_all(pool, _exact_magnitudes, tasks)
             np.dot(magnitudes, weights, out=bands[start:stop])
         _logarithm_in_place(bands)
 
@@ -142,4 +134,4 @@ def _fast(
         _logarithm_in_place(bands)
 
     chunks = list(framing.chunks(output.shape[1], CHUNK_FRAMES))
-    _run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
+    run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core import timings
+from allin1_core.cores import limited_cores
 
 _DISTRIBUTIONS = (
     "allin1-core",
@@ -86,9 +87,9 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def pinned_threads(threads: int) -> Iterator[int]:
-    """Let BLAS, OpenMP and torch use exactly that many threads inside the block.
+    """Let our thread pools, BLAS, OpenMP and torch use exactly that many threads inside the block.
 
-    Libraries that are loaded later are not caught: import what is measured first.
+    Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def pinned_threads(threads: int) -> Iterator[int]:
         raise ValueError(f"threads: {threads}; expected at least 1")
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
-    with threadpool_limits(limits=threads):
+    with limited_cores(threads), threadpool_limits(limits=threads):
         if torch:
             torch.set_num_threads(threads)
         try:

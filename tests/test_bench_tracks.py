@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from allin1_core.cores import usable_cores
 from bench import machine, tracks
 from bench.memory import peak_memory_bytes
 
@@ -82,10 +83,13 @@ def test_threads_are_pinned_and_released() -> None:
     import torch
 
     before = torch.get_num_threads()
+    cores = usable_cores()
     with machine.pinned_threads(1) as threads:
         assert threads == 1
         assert torch.get_num_threads() == 1
+        assert usable_cores() == 1
     assert torch.get_num_threads() == before
+    assert usable_cores() == cores
     with pytest.raises(ValueError, match="threads: 0; expected at least 1"), machine.pinned_threads(0):
         pass
 

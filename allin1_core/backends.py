@@ -5,8 +5,11 @@ below: a name, the module that implements the stage's protocol, the library it n
 use. This is the only file that asks which library is installed. `choose` turns a request into a `Choice`, which
 travels with the result into the provenance, the timings and the reports.
 
-An explicit name is obeyed or refused with a :class:`~allin1_core.errors.BackendError`, never replaced. ``auto``
-goes down the stage's order of preference for the device and says in `Choice.reason` why it stopped there.
+An explicit name is obeyed or refused with a :class:`~allin1_core.errors.BackendError`, never replaced: the module of
+that name runs and hands out arrays of its library, or nothing does. Whose code does the arithmetic is another question.
+The spectrogram's ``torch`` and ``mlx`` leave it to the compiled kernels on a CPU; `allin1_core.computation` decides so,
+and the choice records it as `computed_by`, `computed_on` and `instruction_set`, and says why in `reason`. ``auto`` goes
+down the stage's order of preference for the device and says in `Choice.reason` why it stopped there.
 Other distributions add backends through the entry point group ``allin1_core.<stage>`` or, for one call, by the
 form ``module:function``; ``auto`` never picks those.
 """
@@ -22,6 +25,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from allin1_core.computation import computation
 from allin1_core.errors import BackendError
 
 PRECISIONS = ("exact", "fast")
@@ -70,6 +74,21 @@ class Backend:
         except importlib.metadata.PackageNotFoundError:
             return "unknown"
 
+    @property
+    def instruction_set(self) -> str | None:
+        """What the compiled kernels of this distribution run on here (``AVX-512``, ``NEON``); None for other code.
+
+        Raises
+        ------
+        BackendError
+            If the kernels are not compiled.
+        """
+        if not (self.automatic and self.distribution == "allin1-core"):
+            return None
+        if not self.installed:
+            raise BackendError(_how_to_install(self))
+        return str(importlib.import_module(self.module).instruction_set())
+
     def load(self) -> Any:
         """Import the implementation and return it.
 
@@ -93,7 +112,24 @@ class Backend:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """What ran and why. Every field goes into provenance, timings and reports as it stands."""
+    """What ran and why. Every field goes into provenance, timings and reports as it stands.
+
+    Attributes
+    ----------
+    stage, backend, device, precision : str
+        The module that ran, and the device that its arrays are on.
+    library, library_version : str
+        The distribution that the backend needs.
+    requested_backend, requested_device : str
+        What the caller asked for; ``auto`` where nothing.
+    reason : str
+        Why this backend, in words.
+    computed_by, computed_on : str
+        The backend whose code did the arithmetic, and the device that it ran on: those above, or another's
+        (`allin1_core.computation`).
+    instruction_set : str or None
+        The version of the compiled kernels that ran (``AVX-512``); None where what computed is not compiled here.
+    """
 
     stage: str
     backend: str
@@ -104,10 +140,22 @@ class Choice:
     requested_backend: str
     requested_device: str
     reason: str
+    computed_by: str
+    computed_on: str
+    instruction_set: str | None
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, str | None]:
         """The fields as a JSON-ready mapping."""
         return dataclasses.asdict(self)
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the backend's arrays hold what another backend computed."""
+        return self.computed_by != self.backend
+
+    def __str__(self) -> str:
+        computed = f" (computed by {self.computed_by} on {self.computed_on})" if self.hands_on else ""
+        return f"{self.backend} on {self.device}{computed}"
 
 
 def _table(*rows: Backend) -> dict[str, dict[str, Backend]]:
@@ -258,6 +306,17 @@ def stages() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
+def names(stage: str) -> tuple[str, ...]:
+    """Names of a stage's backends in the table above, in order of preference, installed or not.
+
+    Raises
+    ------
+    BackendError
+        If there is no such stage.
+    """
+    return tuple(_built_in(stage))
+
+
 def _built_in(stage: str) -> Mapping[str, Backend]:
     if stage not in _BACKENDS:
         raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(_BACKENDS)}")
@@ -398,6 +457,7 @@ def choose(
         chosen, device, reason = _choose_automatically(stage, device)
     else:
         chosen, device, reason = _choose_by_name(stage, backend, device)
+    computed = computation(stage, chosen.name, device, precision)
     return chosen, Choice(
         stage=stage,
         backend=chosen.name,
@@ -407,7 +467,10 @@ def choose(
         library_version=chosen.version,
         requested_backend=backend,
         requested_device=requested_device,
-        reason=reason,
+        reason=f"{reason}; {computed.why}" if computed.why else reason,
+        computed_by=computed.by,
+        computed_on=computed.on,
+        instruction_set=(chosen if computed.by == chosen.name else get(stage, computed.by)).instruction_set,
     )
 
 
@@ -447,5 +510,5 @@ def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str,
             if wanted != kind:
                 return candidate, "cpu", f"{reason}; {stage} has no backend for {kind}"
             return candidate, device, reason
-    names = ", ".join(f"{row.name} ({_how_to_install(row)})" for row in _built_in(stage).values())
-    raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {names}")
+    known = ", ".join(f"{row.name} ({_how_to_install(row)})" for row in _built_in(stage).values())
+    raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {known}")

@@ -42,6 +42,8 @@ class Check:
     seconds : float
     error : str or None
         Why nothing came out.
+    computed_by : str or None
+        The backend whose code did the arithmetic, as in `Choice`; None if the backend could not be chosen.
     """
 
     stage: str
@@ -51,6 +53,7 @@ class Check:
     bound: float
     seconds: float
     error: str | None = None
+    computed_by: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -149,15 +152,17 @@ def run_self_test() -> Iterator[Check]:
             if not backend.installed or not backend.automatic:
                 continue
             start = time.perf_counter()
-            difference, error, device = None, None, backend.devices[0]
+            difference, error, device, computed_by = None, None, backend.devices[0], None
             try:
-                device = backends.choose(stage, name)[1].device
+                choice = backends.choose(stage, name)[1]
+                device, computed_by = choice.device, choice.computed_by
                 found = compute(name, device)
                 difference = _difference(found, expected[stage])
             # A broken installation may raise anything; the doctor's task is to say what.
             except Exception as failure:
                 error = f"{type(failure).__name__}: {failure}"
-            yield Check(stage, name, device, difference, bound, time.perf_counter() - start, error)
+            seconds = time.perf_counter() - start
+            yield Check(stage, name, device, difference, bound, seconds, error, computed_by)
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:

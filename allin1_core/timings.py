@@ -99,6 +99,8 @@ class StageTiming:
         JSON-ready extras of the stage (``beats_per_bar``, ``folds``, ``from`` and ``to`` of a transfer ...).
     machine, versions : dict
         ``cpu``, ``cores``, ``platform``; versions of Python, allin1-core and the libraries loaded by then.
+    computed_by, computed_on, instruction_set : str or None
+        As in `Choice`; None for a stage without backends, and in lines written before there were these fields.
     """
 
     schema: int
@@ -126,6 +128,9 @@ class StageTiming:
     details: dict[str, Any]
     machine: dict[str, Any]
     versions: dict[str, str]
+    computed_by: str | None = None
+    computed_on: str | None = None
+    instruction_set: str | None = None
 
 
 @dataclasses.dataclass
@@ -258,6 +263,9 @@ class Timings:
             details=stage.details,
             machine=machine(),
             versions=versions(),
+            computed_by=choice.computed_by if choice else None,
+            computed_on=choice.computed_on if choice else None,
+            instruction_set=choice.instruction_set if choice else None,
         )
 
     def _add(self, record: StageTiming) -> None:
@@ -346,7 +354,12 @@ def _parse(path: Path, number: int, line: str) -> StageTiming:
             f"{where}: schema {str(found)[:40]!r}; this version of allin1-core reads schema {SCHEMA_VERSION} "
             "(docs/timings.md)"
         )
-    known = {field.name: str(field.type) for field in dataclasses.fields(StageTiming)}
+    # A field with a default was added later: a line written before does not have it.
+    known = {
+        field.name: str(field.type)
+        for field in dataclasses.fields(StageTiming)
+        if field.default is dataclasses.MISSING or field.name in fields
+    }
     missing = sorted(known.keys() - fields.keys())
     if missing:
         raise TimingsError(f"{where}: no field {', '.join(missing)}; see docs/timings.md")

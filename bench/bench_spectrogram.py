@@ -56,8 +56,8 @@ def test_against_madmom(implementation: Implementation, record_bench: BenchRecor
         agreement = measure_agreement(times.candidate_output, times.reference_output)
         agrees = agreement.within(implementation.bound.music)
     figures: dict[str, Any] = {}
-    if _hands_on(implementation, compute.choice.device):
-        figures |= {"computed_by": "fused", "note": _NOTE}
+    if compute.choice.hands_on:
+        figures |= {"computed_by": compute.choice.computed_by, "note": _NOTE}
     elif implementation.backend not in _NAMES:
         figures["by_length"] = [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(
@@ -80,19 +80,6 @@ def test_against_madmom(implementation: Implementation, record_bench: BenchRecor
         )
     )
     assert agrees, f"{implementation} on {track.name}: {agreement}, declared {implementation.bound.music:.2g}"
-
-
-def _hands_on(implementation: Implementation, device: str) -> bool:
-    """Whether the backend's arrays hold what the fused kernels computed: see `torch_backend` and `mlx_backend`."""
-    if implementation.backend == "torch":
-        return device == "cpu" or (device == "mps" and implementation.precision == "exact")
-    if implementation.backend == "mlx":
-        import mlx.core
-
-        return (
-            implementation.precision == "exact" or mlx.core.default_device().type == mlx.core.DeviceType.cpu
-        )
-    return False
 
 
 def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:

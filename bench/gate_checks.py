@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core import backends
+from allin1_core.computation import computation
 from bench.gate_cases import Case, activations, largest_difference, madmom_decoder, network_case, our_decoder
 from bench.machine import OtherLoad, pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
@@ -219,26 +220,26 @@ def check_decoder(backend: str, decode: Callable[[np.ndarray], np.ndarray] | Non
 
 
 def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdict:
-    """Whether a backend that is asked for by name is the one that runs.
+    """Whether a backend that is asked for by name is the one that runs, and whether who computes is what is declared.
 
     What the choice says is not enough: the implementation must come from the module that the table names, and a
-    spectrogram must be an array of the library that it stands for.
+    spectrogram must be an array of the library that it stands for. Who computed it shows in its last bits, which tell
+    the kernels from numpy; they must be those of the backend that `allin1_core.computation` declares.
     """
     _, choice = backends.choose(stage, backend, precision=precision)
-    found = [choice.backend]
-    expected = _OWN_MODULES.get((stage, backend))
+    declared = computation(stage, backend, choice.device, precision).by
+    found, wanted = (
+        [choice.backend, f"computed by {choice.computed_by}"],
+        [backend, f"computed by {declared}"],
+    )
     if stage == "spectrogram":
-        from allin1_core.spectrogram import select
-
-        run = select(backend, precision=precision)
-        native = run(np.zeros((1, 4410), np.int16), SAMPLE_RATE, return_native=True)
-        found += [run.choice.backend, type(native).__module__.partition(".")[0]]
-        wanted = [backend, backend, _LIBRARIES.get(backend, backend)]
+        chosen, library, computed_by = _spectrogram_that_runs(backend, precision)
+        found += [chosen, f"arrays of {library}", f"computed by {computed_by}"]
+        wanted += [backend, f"arrays of {_LIBRARIES.get(backend, backend)}", f"computed by {declared}"]
     elif stage == "decoder":
         found.append(our_decoder(backend).choice.backend)
-        wanted = [backend, backend]
-    else:
-        wanted = [backend]
+        wanted.append(backend)
+    expected = _OWN_MODULES.get((stage, backend))
     if expected is not None:
         found.append(backends.get(stage, backend).target.partition(":")[0])
         wanted.append(expected)
@@ -247,6 +248,21 @@ def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdi
     return Verdict(
         f"{stage}/{backend}/{precision}", "what runs when asked for by name", measured, asked, found == wanted
     )
+
+
+def _spectrogram_that_runs(backend: str, precision: str) -> tuple[str, str, str]:
+    """The backend that was selected, the library of its arrays, and whose last bits they have, if not its own."""
+    from allin1_core.spectrogram import fused_backend, numpy_backend, select
+
+    run = select(backend, precision=precision)
+    noise = np.random.default_rng(0).integers(-20000, 20000, (1, SAMPLE_RATE), dtype=np.int16)
+    native = run(noise, SAMPLE_RATE, return_native=True)
+    host = np.asarray(native.cpu() if hasattr(native, "cpu") else native)
+    computed_by = run.choice.backend
+    for name, module in (("fused", fused_backend), ("numpy", numpy_backend)):
+        if np.array_equal(host, module.log_spectrogram(noise, SAMPLE_RATE, precision=precision)):
+            computed_by = name
+    return run.choice.backend, type(native).__module__.partition(".")[0], computed_by
 
 
 # The library whose arrays a spectrogram backend returns, where that is not its name.

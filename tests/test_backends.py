@@ -132,3 +132,15 @@ def test_madmom_is_not_offered_where_the_oracle_is_not(only: set[str]) -> None:
     only.add("numpy")
     assert "madmom" not in backends.backends("spectrogram")
     assert backends.choose("spectrogram")[1].backend == "numpy"
+
+
+def test_names_are_those_of_the_table_in_order_of_preference() -> None:
+    assert backends.names("spectrogram") == ("fused", "numpy", "torch", "mlx")
+    with pytest.raises(BackendError, match="stage 'spectogram': unknown"):
+        backends.names("spectogram")
+
+
+def test_a_backend_whose_computing_kernels_are_not_compiled_is_refused(only: set[str]) -> None:
+    only.add("torch")
+    with pytest.raises(BackendError, match=r"'fused' needs 'allin1-core', which is not installed"):
+        backends.choose("spectrogram", "torch", device="cpu")

@@ -234,7 +234,50 @@ def test_a_fallback_inside_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch_backend, "log_spectrogram", fall_back)
     verdict = check_what_runs("spectrogram", "torch")
     assert verdict.passed is False
-    assert verdict.measured == "torch, numpy, allin1_core.spectrogram.torch_backend"
+    assert "arrays of numpy, computed by numpy" in verdict.measured
+
+
+def test_a_fallback_in_the_arrays_of_the_right_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name, module and type are right, and yet the last bits are numpy's."""
+    torch = pytest.importorskip("torch")
+    from allin1_core.spectrogram import numpy_backend, torch_backend
+
+    def fall_back(*arguments: Any, **keywords: Any) -> Any:
+        return torch.from_numpy(numpy_backend.log_spectrogram(*arguments, **keywords))
+
+    monkeypatch.setattr(torch_backend, "log_spectrogram", fall_back)
+    verdict = check_what_runs("spectrogram", "torch")
+    assert verdict.passed is False
+    assert "arrays of torch, computed by numpy" in verdict.measured
+
+
+def test_a_choice_that_says_another_computed_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = backends.choose
+
+    def boastful(*arguments: Any, **options: Any) -> Any:
+        chosen, choice = choose(*arguments, **options)
+        return chosen, dataclasses.replace(choice, computed_by=choice.backend)
+
+    assert check_what_runs("spectrogram", "mlx").passed is True
+    monkeypatch.setattr(backends, "choose", boastful)
+    verdict = check_what_runs("spectrogram", "mlx")
+    assert verdict.passed is False
+    assert verdict.measured.startswith("mlx, computed by mlx, arrays of mlx, computed by fused")
+    assert verdict.asked.startswith("mlx, computed by fused, arrays of mlx")
+
+
+def test_a_declaration_that_is_not_what_computes_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choice and declaration agree, and both are wrong."""
+    from allin1_core.computation import Computation
+
+    def boast(stage: str, backend: str, device: str, precision: str) -> Computation:
+        return Computation(backend, device)
+
+    monkeypatch.setattr(backends, "computation", boast)
+    monkeypatch.setattr("bench.gate_checks.computation", boast)
+    verdict = check_what_runs("spectrogram", "torch")
+    assert verdict.passed is False
+    assert "arrays of torch, computed by fused" in verdict.measured
 
 
 def test_a_choice_that_was_replaced_fails(monkeypatch: pytest.MonkeyPatch) -> None:

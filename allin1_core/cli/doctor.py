@@ -68,6 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
             checks.append(check)
             if not arguments.json:
                 found = check.error or f"difference {check.difference:.2g}, bound {check.bound:g}"
+                if check.computed_by not in (None, check.backend):
+                    found += f", computed by {check.computed_by}"
                 verdict = "ok  " if check.passed else "FAIL"
                 print(f"  {verdict}  {check.stage:<12}{check.backend:<8}{check.device:<6}{found}", flush=True)
     if arguments.json:
@@ -124,6 +126,10 @@ def _weights(weights_dir: str | None) -> dict[str, str | None]:
     return found
 
 
+def _instructions(choice: dict[str, Any]) -> str:
+    return f", compiled for {choice['instruction_set']}" if choice["instruction_set"] else ""
+
+
 def _print_findings(report: dict[str, Any]) -> None:
     print(f"allin1-core {report['allin1_core']}, Python {report['python']}, {report['platform']}")
     print("  " + ", ".join(f"{name} {version or '-'}" for name, version in report["libraries"].items()))
@@ -138,7 +144,7 @@ def _print_findings(report: dict[str, Any]) -> None:
             print(f"  {name:<14}{', '.join(backend['devices']):<16}{state}")
         choice = found.get("choice")
         print(
-            f"  -> {choice['backend']} on {choice['device']}: {choice['reason']}"
+            f"  -> {choice['backend']} on {choice['device']}{_instructions(choice)}: {choice['reason']}"
             if choice
             else f"  -> {found['error']}"
         )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from allin1_core import backends
 from allin1_core.errors import printable
 
 _EPILOG = """\
@@ -30,7 +31,11 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("path", metavar="PATH", help="folder of stems, or an audio file")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where the .npy goes")
-    parser.add_argument("--backend", default="auto", help="auto, numpy, torch, mlx or module:function")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help=f"auto, {', '.join(backends.names('spectrogram'))} or module:function (default: %(default)s)",
+    )
     parser.add_argument("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
     parser.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
     display = parser.add_mutually_exclusive_group()
@@ -68,8 +73,5 @@ def run(arguments: argparse.Namespace) -> int:
         }
         print(json.dumps(report, indent=2))
     elif not arguments.quiet:
-        choice = log_spectrogram.choice
-        print(
-            f"{printable(str(out))}: {spectrogram.dtype} {spectrogram.shape}, {choice.backend} on {choice.device}"
-        )
+        print(f"{printable(str(out))}: {spectrogram.dtype} {spectrogram.shape}, {log_spectrogram.choice}")
     return 0

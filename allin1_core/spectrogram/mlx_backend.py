@@ -2,9 +2,9 @@
 
 MLX transforms in ``float32`` only, which cannot meet the oracle within 1e-6. ``exact`` is therefore computed on the
 CPU, by the kernels of `fused_backend`, and so is ``fast`` where MLX's device is the CPU. On Metal ``fast`` is MLX from
-samples to bands (`in_mlx`).
+samples to bands (`in_mlx`). `allin1_core.computation` decides which of the two it is.
 
-There, bands are summed in small dense blocks along the filterbank's diagonal, since 98 % of the filterbank is zero.
+In `in_mlx`, bands are summed in small dense blocks along the filterbank's diagonal, since 98 % of it is zero.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from allin1_core.computation import computation
 from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
@@ -34,7 +35,7 @@ def log_spectrogram(
     return_native: bool = False,
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``mlx.core.array``."""
-    if precision == "fast" and mx.default_device().type == mx.DeviceType.gpu:
+    if computation("spectrogram", "mlx", device, precision).by == "mlx":
         return in_mlx(stems, sample_rate, precision=precision, return_native=return_native)
     output = fused_backend.log_spectrogram(stems, sample_rate, precision=precision)
     return mx.array(output) if return_native else output

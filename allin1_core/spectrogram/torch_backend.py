@@ -2,11 +2,11 @@
 
 On the CPU the tensor holds what the kernels of `fused_backend` compute: torch's own operations pass over their arrays
 seven times for what the kernels do in the cache. On a GPU everything is torch (`in_torch`), all stems of a stretch of
-frames at a time.
+frames at a time. `allin1_core.computation` decides which of the two it is.
 
-There, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds to ``float32`` before the bands
-are summed. It differs from the oracle, which rounds the spectrum instead and sums in another order, by the last bits of
-a ``float32``. Metal has no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is
+In `in_torch`, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds to ``float32`` before the
+bands are summed. It differs from the oracle, which rounds the spectrum instead and sums in another order, by the last
+bits of a ``float32``. Metal has no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is
 ``float32`` throughout. The absolute value of a complex tensor guards against overflow and costs more than the
 transform; magnitudes of audio need no such guard, so they are the root of the sum of squares. Bands are summed as a few
 dense blocks, since 98 % of the filterbank is zero.
@@ -19,6 +19,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from allin1_core.computation import computation
 from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.filterbank import band_groups, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
@@ -38,11 +39,10 @@ def log_spectrogram(
     return_native: bool = False,
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``torch.Tensor``."""
-    target = torch.device(device)
-    if target.type != "cpu" and not (target.type == "mps" and precision == "exact"):
+    if computation("spectrogram", "torch", device, precision).by == "torch":
         return in_torch(stems, sample_rate, precision=precision, device=device, return_native=return_native)
     output = fused_backend.log_spectrogram(stems, sample_rate, precision=precision)
-    return torch.from_numpy(output).to(target) if return_native else output
+    return torch.from_numpy(output).to(torch.device(device)) if return_native else output
 
 
 def in_torch(

@@ -1,13 +1,15 @@
 """Stems and spectrograms kept on disk, so that a later run need not make them again.
 
-Beside each byproduct lies a JSON file that says what it was made from and how. It is written last; a byproduct is
-used only if that file is there and says what the present run would say. So neither a half-written byproduct nor
-one of another song with the same name is ever taken for this one.
+Beside each byproduct lies a JSON record that says what it was made from and how, and the SHA-256 of what was made. A
+byproduct is used only if its record says what the present run would say, and if what is read has that SHA-256. So
+neither a half-written byproduct nor one of another song with the same name is ever taken for this one, whatever the
+order in which processes that share the folders write their files: a record vouches for its own values alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,15 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.audio import Stems
-from allin1_core.errors import AudioError
+from allin1_core.audio import STEM_NAMES, Stems
+from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
-from allin1_core.regular_files import open_regular, read_content, read_npy
+from allin1_core.regular_files import open_regular, read_content, read_json, read_npy
+from allin1_core.separation import read_stems_folder
 from allin1_core.tracks import Track
 
 _RECORD = "made_from.json"
+# Bytes.
+_LARGEST_RECORD = 1 << 20
 # Bytes: ten hours.
 _LARGEST_SPECTROGRAM = 5 << 30
+_NUM_BANDS = 81
 
 
 def file_digest(path: Path) -> str:
@@ -65,10 +71,31 @@ class Byproducts:
         """Where the separated stems of a track are."""
         return self.demix_dir / model / track.name
 
-    def find_stems(self, track: Track, model: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The provenance of a track's stems if they are there and were made from `key`, else None."""
-        if "demix" in self.remake:
+    def has_stems(self, track: Track, model: str, key: Mapping[str, Any]) -> bool:
+        """Whether a track's stems seem to be there and made from `key`; `load_stems` finds out."""
+        return "demix" not in self.remake and self._stems_record(track, model, key) is not None
+
+    def load_stems(
+        self, track: Track, model: str, key: Mapping[str, Any]
+    ) -> tuple[Stems, dict[str, Any]] | None:
+        """A track's kept stems, and what a result says about them.
+
+        Returns
+        -------
+        Stems, dict
+            None if they are not there, not those that the record was written for, or cannot be read: they are to
+            be made again.
+        """
+        record = self._stems_record(track, model, key)
+        if record is None:
             return None
+        try:
+            stems = read_stems_folder(self.stems_folder(track, model))
+        except (AudioError, StemsError):
+            return None  # damaged, or another process is replacing them
+        return (stems, record["provenance"]) if stems_digest(stems) == record["sha256"] else None
+
+    def _stems_record(self, track: Track, model: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         return _read_record(self.stems_folder(track, model) / _RECORD, key)
 
     def save_stems(
@@ -77,6 +104,7 @@ class Byproducts:
         model: str,
         separated: Mapping[str, np.ndarray],
         sample_rate: int,
+        stems: Stems,
         key: Mapping[str, Any],
         provenance: Mapping[str, Any],
     ) -> None:
@@ -88,6 +116,8 @@ class Byproducts:
         separated : dict of int16 or float32 (num_samples, num_channels)
             By stem name.
         sample_rate : int
+        stems : Stems
+            What reading those files gives, by `stems_from_separated`.
         key, provenance : JSON-ready dict
             What they were made from, and what a result says about it.
 
@@ -99,56 +129,88 @@ class Byproducts:
         import soundfile
 
         folder = make_folder(self.stems_folder(track, model))
-        (folder / _RECORD).unlink(missing_ok=True)
         remove_abandoned(folder)
         for stem, samples in separated.items():
             subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
             with written_whole(folder / f"{stem}.wav") as file:
                 soundfile.write(file, samples, sample_rate, subtype=subtype, format="WAV")
-        _save_record(folder / _RECORD, key, provenance)
+        _save_record(folder / _RECORD, key, stems_digest(stems), provenance)
 
     def spectrogram_path(self, track: Track) -> Path:
         """Where the log spectrogram of a track is."""
         return self.spec_dir / f"{track.name}.npy"
 
     def has_spectrogram(self, track: Track, key: Mapping[str, Any]) -> bool:
-        """Whether a track's log spectrogram is there and was made from `key`."""
-        path = self.spectrogram_path(track)
-        if "spec" in self.remake or not path.is_file():
-            return False
-        return _read_record(path.with_name(f"{track.name}.{_RECORD}"), key) is not None
+        """Whether a track's log spectrogram seems to be there and made from `key`; `load_spectrogram` finds out."""
+        return "spec" not in self.remake and _read_record(self._spectrogram_record(track), key) is not None
 
-    def load_spectrogram(self, track: Track) -> np.ndarray:
-        """The kept log spectrogram, ``float32 (4, T, 81)``; `AudioError` if the file was damaged since."""
-        path = self.spectrogram_path(track)
-        content = read_content(path, AudioError, most=_LARGEST_SPECTROGRAM)
+    def load_spectrogram(self, track: Track, key: Mapping[str, Any], num_frames: int) -> np.ndarray | None:
+        """A track's kept log spectrogram.
+
+        Parameters
+        ----------
+        track : Track
+        key : JSON-ready dict
+            What it must have been made from.
+        num_frames : int
+            T, the frames that the track has.
+
+        Returns
+        -------
+        float32 (4, T, 81)
+            None if it is not there, not the one that the record was written for, or cannot be read: it is to be
+            made again.
+
+        Raises
+        ------
+        AudioError
+            If the record vouches for a file that is no log spectrogram of this track.
+        """
+        path, record = self.spectrogram_path(track), _read_record(self._spectrogram_record(track), key)
+        if record is None:
+            return None
+        try:
+            content = read_content(path, AudioError, most=_LARGEST_SPECTROGRAM)
+        except AudioError:
+            return None
+        if hashlib.sha256(content).hexdigest() != record["sha256"]:
+            return None
         spectrogram = read_npy(content, str(path), AudioError, most=_LARGEST_SPECTROGRAM)
-        if spectrogram.ndim != 3 or spectrogram.dtype != np.float32:
+        expected = (len(STEM_NAMES), num_frames, _NUM_BANDS)
+        if spectrogram.dtype != np.float32 or spectrogram.shape != expected:
             raise AudioError(
-                f"{path}: {spectrogram.dtype} {spectrogram.shape}; expected float32 (4, T, 81). Delete the file"
+                f"{path}: {spectrogram.dtype} {spectrogram.shape}; expected float32 {expected}. Delete the file"
             )
+        if not np.isfinite(spectrogram).all():
+            raise AudioError(f"{path}: holds NaN or infinity; expected finite numbers. Delete the file")
         return spectrogram
 
     def save_spectrogram(self, track: Track, spectrogram: np.ndarray, key: Mapping[str, Any]) -> None:
         """Write a log spectrogram ``float32 (4, T, 81)``; `OutputError` if it cannot be written."""
         path = self.spectrogram_path(track)
         make_folder(path.parent)
-        record = path.with_name(f"{track.name}.{_RECORD}")
-        record.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.save(content, spectrogram)
         with written_whole(path) as file:
-            np.save(file, spectrogram)
-        _save_record(record, key, {})
+            file.write(content.getbuffer())
+        _save_record(
+            self._spectrogram_record(track), key, hashlib.sha256(content.getbuffer()).hexdigest(), {}
+        )
+
+    def _spectrogram_record(self, track: Track) -> Path:
+        return self.spec_dir / f"{track.name}.{_RECORD}"
 
 
-def _save_record(path: Path, key: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps({"made_from": key, "provenance": provenance}, indent=2) + "\n")
+def _save_record(path: Path, key: Mapping[str, Any], sha256: str, provenance: Mapping[str, Any]) -> None:
+    record = {"made_from": key, "sha256": sha256, "provenance": provenance}
+    write_text(path, json.dumps(record, indent=2) + "\n")
 
 
 def _read_record(path: Path, key: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_json(path, OutputError, most=_LARGEST_RECORD)
+    except OutputError:
         return None  # none, or not ours: the byproduct is made anew
     if not isinstance(record, dict) or record.get("made_from") != key:
         return None
-    return record.get("provenance")
+    return record if isinstance(record.get("provenance"), dict) and "sha256" in record else None

@@ -18,6 +18,7 @@ from allin1_core.metrical import BEATS_PER_BAR, Beats, beats_from_decoder, decod
 from allin1_core.separation import read_stems_folder, stems_folder, stems_from_separated
 from allin1_core.separation.protocol import mix_for
 from allin1_core.session import Session
+from allin1_core.spectrogram import num_frames
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from allin1_core.timings import Timings
 from allin1_core.tracks import Track
@@ -49,12 +50,13 @@ def stems_stage(
             "stems_as_int16": session.stems_as_int16,
             "separation": choice.as_dict(),
         }
-        found = kept.find_stems(track, session.demix_model, made_from)
-        if found is not None:
-            with timings.stage("demix", track=track.name, choice=choice, cached=True) as stage:
-                stems = read_stems_folder(kept.stems_folder(track, session.demix_model))
-                stage.audio_seconds = stems.seconds
-            return stems, found
+        if kept.has_stems(track, session.demix_model, made_from):
+            with timings.stage("demix", track=track.name, choice=choice) as stage:
+                found = kept.load_stems(track, session.demix_model, made_from)
+                stage.cached = found is not None
+                stage.audio_seconds = found[0].seconds if found else None
+            if found is not None:
+                return found
 
     with timings.stage("audio_read", track=track.name) as stage:
         audio = read_audio(track.path)
@@ -65,7 +67,7 @@ def stems_stage(
         stems = stems_from_separated(separated, sample_rate)
     if kept is not None:
         with timings.stage("save", track=track.name, audio_seconds=audio.seconds, what="stems"):
-            kept.save_stems(track, session.demix_model, separated, sample_rate, made_from, origin)
+            kept.save_stems(track, session.demix_model, separated, sample_rate, stems, made_from, origin)
     return stems, origin
 
 
@@ -101,8 +103,12 @@ def spectrogram_stage(
     if kept is not None:
         made_from = {"stems_sha256": stems_digest(stems), "spectrogram": choice.as_dict()}
         if kept.has_spectrogram(track, made_from):
-            with timings.stage("spec_load", track=track.name, audio_seconds=stems.seconds, cached=True):
-                return kept.load_spectrogram(track)
+            frames = num_frames(stems.samples.shape[1], stems.sample_rate)
+            with timings.stage("spec_load", track=track.name, audio_seconds=stems.seconds) as stage:
+                spectrogram = kept.load_spectrogram(track, made_from, frames)
+                stage.cached = spectrogram is not None
+            if spectrogram is not None:
+                return spectrogram
     with timings.stage("spectrogram", track=track.name, choice=choice, audio_seconds=stems.seconds) as stage:
         native = log_spectrogram(stems.samples, stems.sample_rate, return_native=True)
         stage.output = native

@@ -16,6 +16,7 @@ from allin1_core.result import AnalysisResult
 from allin1_core.structure import Segment
 from allin1_core.timings import Timings
 from hard_use.reader_process import faults, read_hostile_files
+from hard_use.readers import GOOD_RECORD, GOOD_SPECTROGRAM
 from hard_use.reporting import record
 from parity.records import ParityRecorder
 
@@ -62,7 +63,8 @@ GOOD: dict[str, Callable[[Path], bytes]] = {
     "result.json": lambda _: good_result(),
     "a.activ.npz": lambda _: npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1]),
     "a.npy": lambda _: npy(PROBABILITIES[:2].T),
-    "spectrogram.npy": lambda _: npy(np.resize(PROBABILITIES, (4, 3, 81))),
+    "spectrogram.npy": lambda _: GOOD_SPECTROGRAM,
+    "a.made_from.json": lambda _: GOOD_RECORD,
     "timings.jsonl": good_timings,
 }
 READERS = {
@@ -70,6 +72,7 @@ READERS = {
     "a.activ.npz": "activations",
     "a.npy": "activations",
     "spectrogram.npy": "kept_spectrogram",
+    "a.made_from.json": "kept_record",
     "timings.jsonl": "timings",
 }
 
@@ -159,6 +162,15 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
     """By the kind of file that each pretends to be."""
     objects = np.array([Planted(planted)], dtype=object)
     long = "9" * 5000
+    kept = json.loads(GOOD_RECORD)
+    for index, text in enumerate(
+        [
+            *("", "null", "[]", "3", "NaN", '"a"', "[" * 100_000, '{"a":' * 100_000, long, "{}\n{}"),
+            *(json.dumps({**kept, name: value}) for name in kept for value in (None, 3, "x", [], {}, [[]])),
+            json.dumps({**kept, "made_from": {**kept["made_from"], "more": 1}}),
+        ]
+    ):
+        yield f"{index}_a.made_from.json", text.encode()
     fields = json.loads(good_result())
     for index, text in enumerate(
         [
@@ -206,6 +218,16 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
     }.items():
         yield f"{name}_a.npy", content
         yield f"{name}_spectrogram.npy", content
+    good = np.load(io.BytesIO(GOOD_SPECTROGRAM))
+    for name, array in {
+        "bands": good[..., :80],
+        "stems": good[:3],
+        "frames": np.concatenate([good, good], axis=1),
+        "double": good.astype(np.float64),
+        "nan": np.where(good < 0.01, np.float32(np.nan), good),
+        "inf": np.where(good < 0.01, np.float32(np.inf), good),
+    }.items():
+        yield f"{name}_spectrogram.npy", npy(array)
     line = json.loads(good_timings(planted.parent).splitlines()[0])
     for index, text in enumerate(
         [

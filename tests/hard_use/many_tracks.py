@@ -31,7 +31,7 @@ def main(model: str, folder: str, *paths: str) -> None:
         return written
 
     AnalysisResult.save = save_and_measure  # type: ignore[method-assign]
-    analyze(paths, out_dir=folder, model=model, device="cpu", spec_backend="numpy", progress=False)
+    analyze(paths, out_dir=folder, model=model, device="cpu", progress=False)
     print(json.dumps(peaks))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import zipfile
 from pathlib import Path
 
 from allin1_core.errors import AudioError
@@ -51,3 +52,10 @@ def stumble(path: Path) -> None:
     """Fail by accident."""
     if "bad" in path.name:
         raise IndexError("list index out of range")
+
+
+def unpack(path: Path) -> None:
+    """Hold whatever an archive says it holds."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            archive.read(name)

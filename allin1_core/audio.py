@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from allin1_core.completeness import check_decoded, check_header
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.regular_files import open_regular
 
@@ -35,11 +35,6 @@ MOST_VALUES = 1 << 30
 _INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
-
-# libsndfile shortens the data to what the file holds and says so in its log only: "data : 176400 (should be 88178)".
-_CORRECTED_LENGTH = re.compile(r"(data|SSND|Data Size|riff|Riff size)\s*:\s*(\d+) \(should be (\d+)\)")
-# Writers that cannot seek back (a pipe) leave such a length; the file is whole.
-_PLACEHOLDER_LENGTH = 0x7FFFF000
 
 # AAC and its containers state durations to within a few codec frames of 1,024 samples.
 _DURATION_TOLERANCE = 0.25
@@ -106,6 +101,11 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         Any file that libsndfile reads (WAV, FLAC, AIFF, Ogg, Opus, MP3, CAF ...), or the first audio stream of an
         MPEG-4, Matroska or ASF container (m4a, mp4, mka, wma ...).
 
+        A file that was cut off is refused where the format tells its length: by a header, an index, or a mark at the
+        end. It cannot be told, and the file is read as far as it goes, of MP3 without a Xing or Info header (encoders
+        write one), of WAV and FLAC written to a pipe, which state no length, and of IRCAM, PAF, PVF and XI; in
+        Matroska, where less than 0.25 s is lost.
+
     Returns
     -------
     Audio
@@ -147,6 +147,7 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
 def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
     import soundfile
 
+    check_header(path, file)
     # libsndfile begins where the descriptor stands, which is not where the buffered file does.
     os.lseek(file.fileno(), 0, os.SEEK_SET)
     try:
@@ -166,7 +167,7 @@ def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
                 f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
             ) from error
         found = sum(len(block) for block in blocks)
-        _check_whole(path, sound, found)
+        check_decoded(path, file, sound, found)
         samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
         return Audio(samples, sound.samplerate)
 
@@ -187,21 +188,6 @@ def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
     frames = max(1, _BLOCK_VALUES // sound.channels)
     while len(block := sound.read(frames, dtype=dtype, always_2d=True)):
         yield block
-
-
-def _check_whole(path: Path, sound: Any, found: int) -> None:
-    if found < sound.frames:
-        raise AudioError(
-            f"{path}: truncated; the header promises {sound.frames} samples, {found} are there. Copy the file again"
-        )
-    for chunk, promised, present in _CORRECTED_LENGTH.findall(sound.extra_info):
-        # Sizes of a whole file are off by a header in some writers.
-        slack = 64 if chunk.lower().startswith("riff") else 0
-        if int(present) + slack < int(promised) < _PLACEHOLDER_LENGTH:
-            raise AudioError(
-                f"{path}: truncated; the header promises {promised} bytes of audio, {present} are there. "
-                "Copy the file again"
-            )
 
 
 def _read_container(path: Path, file: BinaryIO) -> Audio:

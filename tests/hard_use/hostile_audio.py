@@ -25,6 +25,12 @@ CONTAINERS = {
     "w64": ("W64", "PCM_24"),
     "au": ("AU", "PCM_16"),
     "rf64": ("RF64", "PCM_16"),
+    "voc": ("VOC", "PCM_16"),
+    "nist": ("NIST", "PCM_16"),
+    "svx": ("SVX", "PCM_16"),
+    "avr": ("AVR", "PCM_16"),
+    "mat4": ("MAT4", "PCM_16"),
+    "mat5": ("MAT5", "PCM_16"),
 }
 
 

@@ -1,20 +1,11 @@
 /* One binary, the best instructions of the machine it runs on.
  *
- * A kernel marked ALLIN1_MULTIVERSION is compiled once per instruction set, and the loader picks the version when
- * the extension is loaded (GNU indirect functions). Where the compiler or the platform has no such thing the mark
- * is empty: on 64-bit Arm the baseline already includes NEON. What a kernel calls must be marked ALLIN1_INLINE, so
- * that it is compiled for the same instruction set as its caller. ALLIN1_NO_MULTIVERSION leaves only the baseline:
- * sanitizers cannot start before the loader has resolved an indirect function. */
+ * Kernels are compiled once for each instruction set (instruction_sets.h, viterbi_kernel.h), and called by the name of
+ * one. What a kernel calls must be marked ALLIN1_INLINE, so that it is compiled for the same instruction set. */
 #ifndef ALLIN1_DISPATCH_H
 #define ALLIN1_DISPATCH_H
 
-#if defined(ALLIN1_NO_MULTIVERSION)
-#define ALLIN1_MULTIVERSION
-#elif defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && (defined(__GNUC__) || defined(__clang__))
-#define ALLIN1_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define ALLIN1_MULTIVERSION
-#endif
+#include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
 #define ALLIN1_INLINE static inline __attribute__((always_inline))
@@ -22,7 +13,7 @@
 #define ALLIN1_INLINE static inline
 #endif
 
-/* Name of the version that runs here, for provenance and reports. */
+/* Name of the best instruction set of this processor that kernels are compiled for. */
 ALLIN1_INLINE const char *allin1_instruction_set(void) {
 #if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
@@ -38,6 +29,19 @@ ALLIN1_INLINE const char *allin1_instruction_set(void) {
 #else
     return "baseline";
 #endif
+}
+
+/* Whether kernels of that name are compiled and this processor can run them: those of its best set and of lesser ones.
+ * Called by another name, a kernel would be absent, or end the process at its first instruction. */
+ALLIN1_INLINE int allin1_has_instruction_set(const char *name) {
+    static const char *const descending[] = {"AVX-512", "AVX2", "baseline x86-64"};
+    const char *best = allin1_instruction_set();
+    int reached = 0;
+    for (int i = 0; i < 3; i++) {
+        reached |= strcmp(descending[i], best) == 0;
+        if (strcmp(descending[i], name) == 0) return reached;
+    }
+    return strcmp(name, best) == 0; /* not x86: there is one */
 }
 
 #endif

@@ -4,7 +4,7 @@
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 
-#if defined(__x86_64__) && !defined(ALLIN1_NO_MULTIVERSION) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define ALLIN1_SEVERAL_SETS 1
 
 #if defined(__clang__)

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The compiled Viterbi kernel: buffers for `viterbi_kernel.h`, and the call into it without the GIL.
 
-What comes in has been checked by `allin1_core.dbn.viterbi`; nothing is checked here.
+The arrays have been checked by `allin1_core.dbn.viterbi`; they are not checked here.
 """
 
 import numpy as np
@@ -75,9 +75,11 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
             const double[::1] log_initial, int vector_bytes=0):
     """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface.
 
-    `vector_bytes` asks for one of `vector_widths`, by default for the widest.
+    `vector_bytes` asks for one of `vector_widths`, by default for the widest; any other is a ValueError.
     """
     vector_bytes = vector_bytes or viterbi_vector_bytes()
+    if vector_bytes not in vector_widths():
+        raise ValueError(f"vector_bytes: {vector_bytes}; expected one of {vector_widths()} on this machine")
     cdef const int32_t[::1] intervals = chains.intervals
     cdef const int32_t[:, ::1] borders = chains.borders
     cdef const int64_t[::1] offsets = chains.offsets

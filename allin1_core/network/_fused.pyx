@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Entry points of the kernels in kernels.h. All checks are in fused.py, which is the only caller."""
+"""Entry points of the kernels in kernels.h. Sizes are checked in fused.py, which is the only caller."""
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t
@@ -7,6 +7,7 @@ from libc.stdint cimport int32_t, int64_t
 
 cdef extern from "fused.h" nogil:
     const char *allin1_instruction_set()
+    int allin1_has_instruction_set(const char *name)
     enum:
         STEM_SIZE
         BLOCK_SIZE
@@ -65,13 +66,34 @@ SIZES = {
     "chunk": CHUNK,
     "max_keys": MAX_KEYS,
 }
-# Best first; the last one runs everywhere.
+# Best first.
 INSTRUCTION_SETS = ("AVX-512", "AVX2", "baseline x86-64", "NEON", "baseline")
 
 
 def instruction_set():
     """Name of the instruction set whose kernels run here unless another is asked for."""
     return allin1_instruction_set().decode()
+
+
+def instruction_sets():
+    """Names of those that can be asked for on this machine, best first."""
+    return tuple([name for name in INSTRUCTION_SETS if allin1_has_instruction_set(name.encode())])
+
+
+def checked(instruction_set=None):
+    """The encoded name of an instruction set that has kernels here, by default of the best; else ValueError."""
+    name = allin1_instruction_set() if instruction_set is None else instruction_set.encode()
+    _kernels(name)
+    return name
+
+
+cdef kernels_t _kernels(bytes instructions) except *:
+    cdef kernels_t kernels = kernels_for(instructions)
+    if kernels.stem is NULL:
+        raise ValueError(
+            f"instruction_set: {instructions.decode()!r} has no kernels here; expected one of {instruction_sets()}"
+        )
+    return kernels
 
 
 def run_stem(
@@ -87,7 +109,7 @@ def run_stem(
 ):
     """Stem of the chunks that `counter` hands out: `hidden` (4 * 24, stride) and the first `keys_values`."""
     cdef pass_t call
-    cdef kernels_t kernels = kernels_for(instructions)
+    cdef kernels_t kernels = _kernels(instructions)
     call.frames = call.length = spectrogram.shape[1]
     call.stride = hidden.shape[1]
     call.dilation = 0
@@ -127,7 +149,7 @@ def run_block(
 ):
     """A block on the chunks that `counter` hands out. The last block has `logits` instead of `next_*`."""
     cdef pass_t call
-    cdef kernels_t kernels = kernels_for(instructions)
+    cdef kernels_t kernels = _kernels(instructions)
     call.frames = frames
     call.length = length
     call.stride = hidden.shape[1]
@@ -163,7 +185,7 @@ def run_attention(
 ):
     """Attention of one sequence and head, (rows, channels, stride), of any shape."""
     cdef attention_t call
-    cdef kernels_t kernels = kernels_for(instructions)
+    cdef kernels_t kernels = _kernels(instructions)
     call.rows = queries.shape[0]
     call.frames = frames
     call.stride = queries.shape[2]

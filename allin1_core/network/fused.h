@@ -119,8 +119,9 @@ typedef struct {
 #include "../instruction_sets.h"
 #undef KERNELS
 
-/* The kernels of an instruction set by name (that of `allin1_instruction_set`), or NULL if there are none. */
+/* The kernels of an instruction set by name; NULL where `allin1_has_instruction_set` says no. */
 static inline kernels_t kernels_for(const char *name) {
+    if (!allin1_has_instruction_set(name)) return (kernels_t){name, NULL, NULL, NULL};
 #ifdef ALLIN1_SEVERAL_SETS
     if (strcmp(name, "AVX-512") == 0)
         return (kernels_t){name, stem_avx512, block_avx512, attention_avx512};

@@ -41,7 +41,7 @@ class FusedNetwork:
         del device, precision
         self._configuration = checkpoints[0].configuration
         _check_dimensions(self._configuration)
-        self._instructions = (instruction_set or _fused.instruction_set()).encode()
+        self._instructions = _fused.checked(instruction_set)
         self._folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
         self._threads = _Threads(num_threads)
 
@@ -250,10 +250,11 @@ def neighbourhood_attention(
     Raises
     ------
     ValueError
-        If an axis is shorter than the window, or the window has more than 64 keys.
+        If an axis is shorter than the window, the window has more than 64 keys, or the instruction set has no
+        kernels here.
     """
     is_flat = queries.ndim == 4
-    instructions = (instruction_set or _fused.instruction_set()).encode()
+    instructions = _fused.checked(instruction_set)
     frames = queries.shape[-2]
     neighbourhood.windows(frames, kernel_size, dilation)  # refuses an axis shorter than the window
     if is_flat:

@@ -4,6 +4,7 @@ from numpy.typing import NDArray
 SCRATCH_SIZE: int
 
 def instruction_set() -> str: ...
+def instruction_sets() -> tuple[str, ...]: ...
 def run(
     instructions: bytes,
     samples: NDArray[np.int16] | NDArray[np.float32],

@@ -26,6 +26,7 @@ _POINTS = SPECIFICATION.frame_size // 2
 _STEPS = (1024, 256, 64, 16)
 
 instruction_set = _transform.instruction_set
+instruction_sets = _transform.instruction_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def log_bands(
     Raises
     ------
     ValueError
-        If `out` has another shape or type.
+        If `out` has another shape or type, or the instruction set has no kernels here.
     """
     if out.shape != (last - first, num_bands(sample_rate)) or out.dtype != np.float32:
         raise ValueError(
@@ -148,7 +149,7 @@ def log_bands(
     stretch = framing.section(signal, int(starts[0]), int(starts[-1]) + SPECIFICATION.frame_size)
     tables, bands = _tables(precision), _bands(sample_rate, precision)
     _transform.run(
-        (instructions or instruction_set()).encode(),
+        (instruction_set() if instructions is None else instructions).encode(),
         np.ascontiguousarray(stretch),
         starts - starts[0],
         _taper(signal.dtype.name, precision),

@@ -64,8 +64,9 @@ typedef struct {
 
 typedef void (*frames_kernel)(const frames_t *, void *scratch);
 
-/* The kernel of an instruction set by name (that of `allin1_instruction_set`); any other name is the baseline. */
+/* The kernel of an instruction set by name; NULL where `allin1_has_instruction_set` says no. */
 static inline frames_kernel frames_kernel_for(const char *name, int is_double) {
+    if (!allin1_has_instruction_set(name)) return NULL;
 #ifdef ALLIN1_SEVERAL_SETS
     if (strcmp(name, "AVX-512") == 0)
         return is_double ? frames_double_avx512 : frames_float_avx512;

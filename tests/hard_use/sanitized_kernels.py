@@ -1,14 +1,19 @@
-"""A pytest plugin that puts the sanitized extensions in place of the normal ones, for one session."""
+"""A pytest plugin that puts the sanitized extensions in place of the normal ones, for one session.
+
+It notes which instruction sets were called, because a session that left one out proved nothing of it.
+"""
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -35,8 +40,66 @@ class SanitizedFinder:
 sys.meta_path.insert(0, SanitizedFinder)
 
 
+_CALLED: dict[str, set[str]] = {}
+
+
+def noting(kernel: str, run: Callable[..., Any], instructions: Callable[..., str]) -> Callable[..., Any]:
+    """An entry point that also notes under `kernel` the instruction set it was asked for."""
+    _CALLED.setdefault(kernel, set())
+
+    @functools.wraps(run)
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        result = run(*arguments, **keywords)
+        _CALLED[kernel].add(instructions(*arguments, **keywords))
+        return result
+
+    return noted
+
+
+def pytest_sessionstart() -> None:
+    from allin1_core.dbn import _viterbi
+    from allin1_core.network import _fused
+    from allin1_core.spectrogram import _transform
+
+    def first(instructions: bytes, *_: Any) -> str:
+        return instructions.decode()
+
+    def width(*arguments: Any, vector_bytes: int = 0) -> str:
+        return f"{vector_bytes or _viterbi.vector_widths()[-1]} bytes"
+
+    _viterbi.viterbi = noting("decoder", _viterbi.viterbi, width)
+    _transform.run = noting("spectrogram", _transform.run, first)
+    for name in ("run_stem", "run_block", "run_attention"):
+        setattr(_fused, name, noting(name.replace("run_", "network's "), getattr(_fused, name), first))
+
+
+def expected_sets() -> dict[str, Collection[str]]:
+    """By kernel, what this processor can run."""
+    from allin1_core.dbn import _viterbi
+    from allin1_core.network import _fused
+    from allin1_core.spectrogram import _transform
+
+    network = _fused.instruction_sets()
+    return {
+        "decoder": [f"{width} bytes" for width in reversed(_viterbi.vector_widths())],
+        "spectrogram": _transform.instruction_sets(),
+        "network's stem": network,
+        "network's block": network,
+        "network's attention": network,
+    }
+
+
+def left_out(expected: Mapping[str, Collection[str]], called: Mapping[str, Collection[str]]) -> list[str]:
+    """A line for each kernel that was not run on all of its instruction sets."""
+    return [
+        f"{kernel} did not run on {', '.join(name for name in names if name not in called.get(kernel, ()))}"
+        for kernel, names in expected.items()
+        if not set(names) <= set(called.get(kernel, ()))
+    ]
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A session that used a normal extension after all proved nothing."""
+    """A session that used a normal extension after all, or left an instruction set out, proved nothing."""
     loaded = [module for name, module in sys.modules.items() if name.startswith("allin1_core.")]
     files = [Path(file) for module in loaded if (file := getattr(module, "__file__", None))]
     extensions = [file for file in files if file.suffix in (".so", ".pyd")]
@@ -44,3 +107,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if normal or not extensions:
         session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
         print(f"sanitized session: loaded {normal or 'no extension at all'}; expected all from {_LIBRARY}")
+    expected = expected_sets()
+    if session.exitstatus == pytest.ExitCode.OK and (missing := left_out(expected, _CALLED)):
+        session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        print("sanitized session:", *missing, sep="\n  ")
+    print(
+        "\nran under both sanitizers:",
+        *(
+            f"{kernel} ({', '.join(name for name in names if name in _CALLED[kernel])})"
+            for kernel, names in expected.items()
+        ),
+        sep="\n  ",
+    )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
+from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi
+from allin1_core.dbn.viterbi import viterbi
 from hard_use.reporting import record_trials
 from parity.records import ParityRecorder
 
@@ -37,7 +39,7 @@ def activations(num_frames: int, seed: int, kind: str) -> np.ndarray:
 
 
 def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray) -> int:
-    """Decode with every model of a processor on both kernels; the number of paths that there were."""
+    """Decode with every model of a processor, every width of vectors and numpy; the number of paths that there were."""
     found = 0
     for model in processor.hmms:
         with warnings.catch_warnings():
@@ -46,6 +48,12 @@ def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray)
             expected, expected_log_probability = model.viterbi(observations, backend="numpy")
         assert log_probability == expected_log_probability
         np.testing.assert_array_equal(path, expected)
+        for width in _viterbi.vector_widths()[:-1]:  # the widest is what `cython` is
+            kernel = functools.partial(_viterbi.viterbi, vector_bytes=width)
+            densities = model.observation_model.log_densities(observations)
+            path, log_probability = viterbi(kernel, model.chains, densities, model.log_initial)
+            assert log_probability == expected_log_probability
+            np.testing.assert_array_equal(path, expected)
         assert path.dtype == np.uint32
         assert len(path) == 0 or path.max() < model.transition_model.num_states
         found += len(path) > 0
@@ -94,8 +102,9 @@ def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
         "instruments",
         "compiled decoder on sizes at the edges",
         "path and log probability of numpy",
-        tried=tried,
+        tried=tried * len(_viterbi.vector_widths()),
         backend="cython",
+        vectors_of_bytes=", ".join(map(str, _viterbi.vector_widths())),
         paths=found,
     )
     assert tried > 45
@@ -138,3 +147,12 @@ def test_beats_without_bars(num_frames: int) -> None:
     values = activations(num_frames, 3, "random")[:, 0]
     found = [DBNBeatTrackingProcessor(fps=100, backend=name)(values) for name in ("cython", "numpy")]
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("width", [8, 24, 128, -16])
+def test_vectors_that_are_not_here_are_refused_not_replaced(width: int) -> None:
+    model = DBNDownBeatTrackingProcessor([3], fps=100).hmms[0]
+    densities = model.observation_model.log_densities(activations(50, 0, "random"))
+    kernel = functools.partial(_viterbi.viterbi, vector_bytes=width)
+    with pytest.raises(ValueError, match=rf"vector_bytes: {width}; expected one of \[16"):
+        viterbi(kernel, model.chains, densities, model.log_initial)

@@ -15,10 +15,7 @@ from hard_use.networks import checkpoint, spectrogram
 from hard_use.reporting import record_trials
 from parity.records import ParityRecorder
 
-_X86 = ("AVX-512", "AVX2", "baseline x86-64")
-_BEST = _fused.instruction_set()
-# Those that the processor has; calling another would end the process.
-INSTRUCTION_SETS = _X86[_X86.index(_BEST) :] if _BEST in _X86 else (_BEST,)
+INSTRUCTION_SETS = _fused.instruction_sets()
 TILE = _fused.SIZES["tile"]
 CHUNK = _fused.SIZES["chunk"]
 EDGES = sorted(
@@ -116,3 +113,23 @@ def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
         tried=tried,
         backend="fused",
     )
+
+
+def test_an_absent_instruction_set_is_refused_not_replaced() -> None:
+    refused = r"instruction_set: 'SSE9' has no kernels here; expected one of "
+    with pytest.raises(ValueError, match=refused):
+        logits("SSE9", 10, Configuration(num_blocks=1), 1)
+    zeros = np.zeros((1, 1, 5, 4), np.float32)
+    with pytest.raises(ValueError, match=refused):
+        neighbourhood_attention(
+            zeros, zeros, zeros, np.zeros((1, 5), np.float32), 3, 1, instruction_set="SSE9"
+        )
+
+
+def test_the_kernels_own_entry_refuses_an_absent_instruction_set() -> None:
+    """Whoever passes by the check above would otherwise call a null pointer."""
+    one, windows = np.zeros((1, 1, 80), np.float32), np.zeros((1, 1), np.int32)
+    with pytest.raises(ValueError, match="instruction_set: 'SSE9' has no kernels here"):
+        _fused.run_attention(
+            b"SSE9", 1, 1, 1, one, one, one, np.zeros((1, 1), np.float32), windows, windows, one
+        )

@@ -7,6 +7,8 @@ another.
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -16,10 +18,7 @@ from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from hard_use.reporting import record_trials
 from parity.records import ParityRecorder
 
-_X86 = ("AVX-512", "AVX2", "baseline x86-64")
-_BEST = fused_backend.instruction_set()
-# Those that the processor has; calling another would end the process.
-INSTRUCTION_SETS = _X86[_X86.index(_BEST) :] if _BEST in _X86 else (_BEST,)
+INSTRUCTION_SETS = fused_backend.instruction_sets()
 # Registers hold 2 to 16 frames.
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
 BOUND = {"exact": 5e-7, "fast": 1e-5}
@@ -100,3 +99,26 @@ def test_what_overflows_is_infinite() -> None:
 def test_an_output_of_the_wrong_shape_or_type_is_refused(out: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"out: float.* expected float32 \(2, 81\)"):
         fused_backend.log_bands(out, np.zeros(4410, np.int16), 0, 2, 44100, "exact")
+
+
+@pytest.mark.parametrize("instructions", ["SSE9", "", "avx2", "NEON, AVX2"])
+def test_an_absent_instruction_set_is_refused_not_replaced(instructions: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"instructions: '{instructions}' has no kernels here; expected one of "
+    ):
+        fused_backend.log_bands(
+            np.empty((2, 81), np.float32),
+            np.zeros(4410, np.int16),
+            0,
+            2,
+            44100,
+            "exact",
+            instructions=instructions,
+        )
+
+
+def test_the_best_instruction_set_is_among_those_that_run() -> None:
+    assert fused_backend.instruction_set() == INSTRUCTION_SETS[0]
+    assert len(set(INSTRUCTION_SETS)) == len(INSTRUCTION_SETS)
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert ("AVX-512", "AVX2", "baseline x86-64")[-len(INSTRUCTION_SETS) :] == INSTRUCTION_SETS

@@ -4,14 +4,19 @@ Machines drift: another process wakes, a clock changes. A ratio of two medians t
 that drift as well. Here each round times both sides back to back (and swaps who goes first), so that a ratio is
 formed within a round, where the drift is the same for both. The interval is a percentile bootstrap over rounds
 of the median ratio, seeded, hence the same for the same times.
+
+With fewer than nine rounds such a bootstrap holds the true median less often than it says (of seven rounds it leaves
+the outermost two out, which is 88 %). There the interval is the range of the rounds, which n independent rounds miss
+with a probability of 2 / 2^n, since all of them must fall on the same side of the median.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,11 +26,16 @@ from bench.allocator import freed_memory_kept
 _BOOTSTRAP_SAMPLES = 10_000
 # Beyond this, a backend that got 30 % slower could hide inside the interval of one that did not.
 _WIDEST = 1.6
+_FEWEST = 3
+# From here on the bootstrap's 95 % are 95 %.
+_BOOTSTRAP_ROUNDS = 9
+# With fewer rounds a session is a short one.
+_THOROUGH = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """How many times faster the candidate is than the reference: median over rounds and 95 % interval."""
+    """How many times faster the candidate is than the reference: median over rounds and interval."""
 
     median: float
     low: float
@@ -33,9 +43,29 @@ class Ratio:
     rounds: int = 0
 
     @property
+    def too_few(self) -> bool:
+        """Whether nothing can be said of how sure it is: fewer than three rounds."""
+        return self.rounds < _FEWEST
+
+    @property
     def too_noisy(self) -> bool:
-        """Whether nothing can be said: fewer than three rounds, or ends of the interval further apart than 1.6x."""
-        return self.rounds < 3 or self.high > _WIDEST * self.low
+        """Whether the ends of the interval are further apart than 1.6x."""
+        return not self.too_few and self.high > _WIDEST * self.low
+
+    @property
+    def sure(self) -> bool:
+        """Whether there were rounds enough, and an interval narrow enough, to judge by."""
+        return not (self.too_few or self.too_noisy)
+
+    @property
+    def confidence(self) -> float:
+        """How often an interval made so holds the true median, from 0 (one round) to 1."""
+        return 0.95 if self.rounds >= _BOOTSTRAP_ROUNDS else 1 - 2.0 ** (1 - self.rounds)
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the interval is the range of the rounds."""
+        return self.rounds < _BOOTSTRAP_ROUNDS
 
     def __str__(self) -> str:
         return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
@@ -56,7 +86,7 @@ class PairedTimes:
 
 
 def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
-    """Median of the per-round ratios ``reference / candidate`` with a 95 % percentile bootstrap interval.
+    """Median of the per-round ratios ``reference / candidate`` with its interval; see the module's docstring.
 
     Parameters
     ----------
@@ -78,9 +108,58 @@ def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
     if not (np.all(candidate > 0) and np.all(reference > 0)):
         raise ValueError("candidate and reference: times must be positive")
     ratios = reference / candidate
+    if ratios.size < _BOOTSTRAP_ROUNDS:
+        return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()), ratios.size)
     rounds = np.random.default_rng(0).integers(0, ratios.size, size=(_BOOTSTRAP_SAMPLES, ratios.size))
     low, high = np.percentile(np.median(ratios[rounds], axis=1), [2.5, 97.5])
     return Ratio(float(np.median(ratios)), float(low), float(high), ratios.size)
+
+
+def sure_rounds(rounds: int) -> int:
+    """Rounds of a pair that takes seconds: enough for an interval of 95 %, unless a short run is asked for."""
+    return rounds if is_brief(rounds) else max(rounds, _BOOTSTRAP_ROUNDS)
+
+
+def is_brief(rounds: int) -> bool:
+    """Whether a run of that many rounds is a short one, which leaves out what takes minutes."""
+    return rounds < _THOROUGH
+
+
+def own_times(
+    call: Callable[[], Any], *, rounds: int, synchronize: Callable[[Any], Any] | None = None
+) -> np.ndarray:
+    """Wall times in seconds of one callable on its own, ``float64 (rounds,)``, taken with the care of a pair.
+
+    One warm-up call, garbage collection off, freed memory kept, the device synchronised inside the timed region.
+    """
+
+    def run() -> None:
+        output = call()
+        if synchronize is not None:
+            synchronize(output)
+
+    with _undisturbed() as collect:
+        run()
+        times = []
+        for _ in range(rounds):
+            collect()
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[Callable[[], Any]]:
+    """Inside the block garbage is collected only by what is handed out, and freed memory stays."""
+    was_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with freed_memory_kept():
+            yield gc.collect
+    finally:
+        if was_collecting:
+            gc.enable()
 
 
 def paired_times(
@@ -129,23 +208,14 @@ def paired_times(
         outputs[side] = output
         return elapsed
 
-    was_collecting = gc.isenabled()
-    try:
-        with freed_memory_kept():
-            for index in range(-warmup, rounds):
-                gc.collect()
-                gc.disable()
-                order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
-                for side in order:
-                    elapsed = run(side)
-                    if index >= 0:
-                        times[side].append(elapsed)
-                gc.enable()
-    finally:
-        if was_collecting:
-            gc.enable()
-        else:
-            gc.disable()
+    with _undisturbed() as collect:
+        for index in range(-warmup, rounds):
+            collect()
+            order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
+            for side in order:
+                elapsed = run(side)
+                if index >= 0:
+                    times[side].append(elapsed)
     return PairedTimes(
         np.array(times["candidate"]), np.array(times["reference"]), outputs["candidate"], outputs["reference"]
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.allocator import freed_memory_kept
-from bench.paired import Ratio, bootstrap_ratio, paired_times
+from bench.paired import Ratio, bootstrap_ratio, own_times, paired_times, sure_rounds
 
 
 def test_sides_alternate_and_warm_up_is_not_counted() -> None:
@@ -97,12 +97,53 @@ def test_the_same_times_give_the_same_interval() -> None:
     assert bootstrap_ratio(times, np.ones(7)) == bootstrap_ratio(times, np.ones(7))
 
 
-def test_noise_and_too_few_rounds_are_told() -> None:
-    assert not Ratio(3.0, 2.9, 3.1, 7).too_noisy
-    assert Ratio(3.0, 2.0, 4.0, 7).too_noisy
-    assert Ratio(3.0, 3.0, 3.0, 2).too_noisy
-    assert bootstrap_ratio(np.ones(1), np.ones(1)).too_noisy
+def test_noise_and_too_few_rounds_are_told_apart() -> None:
+    assert Ratio(3.0, 2.9, 3.1, 7).sure
+    noisy, few = Ratio(3.0, 2.0, 4.0, 7), Ratio(3.0, 3.0, 3.0, 2)
+    assert (noisy.too_noisy, noisy.too_few, noisy.sure) == (True, False, False)
+    assert (few.too_noisy, few.too_few, few.sure) == (False, True, False)
+    assert bootstrap_ratio(np.ones(1), np.ones(1)).too_few
     assert str(Ratio(3.14159, 3.0, 3.25, 7)) == "3.14x (3.00-3.25)"
+
+
+@pytest.mark.parametrize(("rounds", "confidence"), [(1, 0.0), (3, 0.75), (5, 0.9375), (7, 0.984375)])
+def test_the_range_of_few_rounds_holds_the_median_as_often_as_it_says(rounds: int, confidence: float) -> None:
+    generator = np.random.default_rng(3)
+    ratios = np.exp(generator.normal(0, 0.1, (2000, rounds)))
+    found = [bootstrap_ratio(np.ones(rounds), row) for row in ratios]
+    assert (found[0].low, found[0].high) == (ratios[0].min(), ratios[0].max())
+    assert found[0].is_range
+    assert found[0].confidence == confidence
+    inside = np.mean([ratio.low <= 1 <= ratio.high for ratio in found])
+    assert inside == pytest.approx(confidence, abs=0.03)
+
+
+def test_nine_rounds_are_enough_for_a_bootstrap() -> None:
+    times = np.random.default_rng(2).uniform(1, 2, 9)
+    ratio = bootstrap_ratio(times, np.ones(9))
+    assert (ratio.is_range, ratio.confidence) == (False, 0.95)
+    assert ratio.low > (1 / times).min()
+    assert [sure_rounds(rounds) for rounds in (1, 3, 5, 7, 12)] == [1, 3, 9, 9, 12]
+
+
+def test_a_time_on_its_own_is_taken_with_the_same_care() -> None:
+    calls: list[bool] = []
+    waited: list[object] = []
+
+    def call() -> str:
+        calls.append(gc.isenabled())
+        return "lazy"
+
+    def wait(output: object) -> None:
+        waited.append(output)
+        time.sleep(0.01)
+
+    times = own_times(call, rounds=3, synchronize=wait)
+    assert times.shape == (3,)
+    assert times.min() >= 0.01
+    assert calls == [False] * 4  # the first is not counted
+    assert waited == ["lazy"] * 4
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(

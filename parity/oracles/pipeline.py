@@ -23,7 +23,6 @@ from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries,
 from allin1_core.structure.numpy_backend import local_maxima
 from parity.oracles import allin1_infer, madmom_dbn
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
-from parity.oracles.network_golden import OUTPUTS
 
 # Half a frame of slack for the representation of a time, none for a second frame.
 _ONE_FRAME = 1.5 / FRAMES_PER_SECOND
@@ -110,7 +109,7 @@ def difference_in_words(compared: dict[str, Any]) -> str:
 
 def _as_output(logits: dict[str, np.ndarray]) -> NetworkOutput:
     found = allin1_infer.probabilities(logits)
-    return NetworkOutput(*(found[name] for name in OUTPUTS))
+    return NetworkOutput(found["beat"], found["downbeat"], found["segment"], found["label"])
 
 
 def compare_results(result: AnalysisResult, expected: Expected) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from bench.paired import paired_times
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import SAMPLE_RATE, default_track
 from parity.assertions import measure_agreement
-from parity.cases_spectrogram import GPU_ARITHMETIC, Implementation, gpu_arithmetic, spectrogram_backends
+from parity.cases_spectrogram import (
+    OWN_OPERATIONS,
+    Implementation,
+    label,
+    own_operations,
+    spectrogram_backends,
+)
 from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 
@@ -24,8 +30,6 @@ _GROWTH_SECONDS = (15, 60, 195, 600)
 _MEMORY_SECONDS = (195, 600)
 _GROWTH_ROUNDS = 3
 
-# In the report, what a backend computes on a GPU has a row of its own.
-_NAMES = {target: f"{library}, its own operations" for library, target in GPU_ARITHMETIC.items()}
 _NOTE = "here this backend's arrays hold what the fused kernels compute; its own operations have rows of their own"
 
 IMPLEMENTATIONS = [
@@ -34,8 +38,8 @@ IMPLEMENTATIONS = [
 COMPARED = [
     *IMPLEMENTATIONS,
     *(
-        pytest.param(implementation, id=f"{_NAMES[implementation.backend]}-{implementation.precision}")
-        for implementation in gpu_arithmetic()
+        pytest.param(implementation, id=f"{label(implementation.backend)}-{implementation.precision}")
+        for implementation in own_operations()
     ),
 ]
 
@@ -58,12 +62,12 @@ def test_against_madmom(implementation: Implementation, record_bench: BenchRecor
     figures: dict[str, Any] = {}
     if compute.choice.hands_on:
         figures |= {"computed_by": compute.choice.computed_by, "note": _NOTE}
-    elif implementation.backend not in _NAMES:
+    elif implementation.backend not in OWN_OPERATIONS.values():
         figures["by_length"] = [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(
         BenchRecord(
             stage="spectrogram",
-            backend=_NAMES.get(compute.choice.backend, compute.choice.backend),
+            backend=label(compute.choice.backend),
             device=compute.choice.device,
             precision=implementation.precision,
             variant="",

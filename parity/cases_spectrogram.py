@@ -102,18 +102,34 @@ def spectrogram_backends() -> list[Implementation]:
 
 
 # What torch and MLX compute on a GPU; on a CPU, where their backends take the fused kernels, by this name alone.
-GPU_ARITHMETIC = {
+OWN_OPERATIONS = {
     "torch": "allin1_core.spectrogram.torch_backend:in_torch",
     "mlx": "allin1_core.spectrogram.mlx_backend:in_mlx",
 }
 
 
-def gpu_arithmetic() -> list[Implementation]:
+def label(backend: str, computed_by: str | None = None) -> str:
+    """A backend in a report, so that what another computed does not pass for a proof of its own.
+
+    Parameters
+    ----------
+    backend : str
+        As in `Choice`.
+    computed_by : str, optional
+        As in `Choice`; by default the backend itself.
+    """
+    for library, target in OWN_OPERATIONS.items():
+        if backend == target:
+            return f"{library}, its own operations"
+    return backend if computed_by in (None, backend) else f"{backend} (computed by {computed_by})"
+
+
+def own_operations() -> list[Implementation]:
     """What runs on a GPU, run on the CPU; MLX has no ``float64``, hence no ``exact``."""
     if foreign.requested("spectrogram") is not None:
         return []
     return [
-        Implementation(GPU_ARITHMETIC[library], precision)
+        Implementation(OWN_OPERATIONS[library], precision)
         for library, precision in (("torch", "exact"), ("torch", "fast"), ("mlx", "fast"))
         if backends.get("spectrogram", library).installed
     ]

@@ -23,7 +23,7 @@ from allin1_core.network.model import Model, NetworkOutput
 from allin1_core.separation.folder import read_stems_folder
 from allin1_core.spectrogram import select
 from parity import accuracy
-from parity.cases_spectrogram import gpu_arithmetic, spectrogram_backends
+from parity.cases_spectrogram import own_operations, spectrogram_backends
 from parity.oracles import madmom_dbn
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS
@@ -37,7 +37,7 @@ COMMAND = "python -m parity.full_tracks"
 def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarray) -> list[dict[str, Any]]:
     """Largest difference from madmom for each implementation, and for each stem."""
     rows = []
-    for implementation in spectrogram_backends() + gpu_arithmetic():
+    for implementation in spectrogram_backends() + own_operations():
         compute = select(
             implementation.backend, device=implementation.device, precision=implementation.precision
         )
@@ -46,6 +46,7 @@ def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarr
         rows.append(
             {
                 "implementation": str(implementation),
+                "computed_by": compute.choice.computed_by,
                 "by_stem": dict(zip(STEMS, by_stem.tolist(), strict=True)),
                 "largest": float(by_stem.max()),
                 "bound": implementation.bound.music,

@@ -14,7 +14,8 @@ from parity.cases_spectrogram import (
     SAMPLE_RATES,
     Case,
     Implementation,
-    gpu_arithmetic,
+    label,
+    own_operations,
     spectrogram_backends,
     spectrogram_cases,
     ten_minutes,
@@ -23,7 +24,7 @@ from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 from parity.records import ParityRecord, ParityRecorder
 
-IMPLEMENTATIONS = spectrogram_backends() + gpu_arithmetic()
+IMPLEMENTATIONS = spectrogram_backends() + own_operations()
 
 Expected = tuple[Case, npt.NDArray, npt.NDArray]
 
@@ -55,7 +56,7 @@ def check(expected: Expected, implementation: Implementation, record: ParityReco
             stage="spectrogram",
             case=str(case),
             oracle=f"madmom {madmom_version()}",
-            backend=compute.choice.backend,
+            backend=label(compute.choice.backend, compute.choice.computed_by),
             device=compute.choice.device,
             precision=implementation.precision,
             bound="bit-identical" if allowed == 0 else f"<= {allowed:.2g}",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from allin1_core import backends
 from allin1_core.spectrogram import numpy_backend
 from parity.assertions import assert_log_spectrogram, measure_agreement
-from parity.cases_spectrogram import Case, Implementation
+from parity.cases_spectrogram import OWN_OPERATIONS, Case, Implementation
 from parity.oracles.madmom_spectrogram import backend as madmom
 from parity.records import ParityRecorder
+from parity.sections.spectrogram import render
 from parity.test_spectrogram import check
 
 _STEMS = ("bass", "drums", "other", "vocals")
@@ -67,6 +70,32 @@ def test_the_same_check_passes_on_the_backend_that_is_right() -> None:
     check((case, samples, madmom(samples, 44100)), Implementation("numpy", "exact"), record)
     assert [entry.passed for entry in record.records] == [True]
     assert record.records[0].measures["max_difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("implementation", "called"),
+    [
+        (Implementation("numpy", "exact"), "numpy"),
+        (Implementation("torch", "exact", "cpu"), "torch (computed by fused)"),
+        (Implementation("mlx", "exact"), "mlx (computed by fused)"),
+        (Implementation(OWN_OPERATIONS["torch"], "exact"), "torch, its own operations"),
+        (Implementation(OWN_OPERATIONS["mlx"], "fast"), "mlx, its own operations"),
+    ],
+    ids=str,
+)
+def test_what_another_computed_is_not_recorded_as_a_proof_of_its_own(
+    implementation: Implementation, called: str, tmp_path: Path
+) -> None:
+    if not backends.get("spectrogram", implementation.backend).installed:
+        pytest.skip(f"{implementation.backend} is not installed")
+    case = Case("noise", "music", "int16", 44100, _STEMS, _stems)
+    samples = case.samples()
+    record = ParityRecorder()
+    check((case, samples, madmom(samples, 44100)), implementation, record)
+    assert [entry.backend for entry in record.records] == [called]
+    text = render(record.records, tmp_path)
+    assert f"| {called} | {implementation.precision} |" in text
+    assert ("are no proofs of their own" in text) == ("computed by" in called)
 
 
 def test_a_lost_frame_fails_and_is_recorded() -> None:

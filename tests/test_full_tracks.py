@@ -33,6 +33,8 @@ def test_a_folder_of_tracks_is_compared_and_reported(
     assert 0 < exact["fused-exact"]["largest"] <= 5e-7
     assert rows[0]["network"]["largest"] <= 1e-5
     text = (reports / "accuracy.md").read_text()
+    assert "| torch (computed by fused), exact on cpu |" in text
+    assert "| torch, its own operations, exact |" in text
     assert "Within the declared bounds on 2 of 2 tracks (spectrogram) and 2 of 2 (network)" in text
     assert "the same beats, positions and sections on 2 of 2" in text
     assert "`python -m parity.full_tracks music`" in text

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from parity.cases_spectrogram import label
+from parity.sections.spectrogram import NOTE
+
 Rows = Sequence[dict[str, Any]]
 
 
@@ -29,8 +32,7 @@ def render_named(content: dict[str, Any], folder: Path, title: str, name: str) -
             f"Command: `{content['command']}`. Measured {content['measured']} on {content['machine']['cpu']}, with "
             f"{content['model']} ({content['folds']} folds).",
             "",
-            f"Spectrogram: largest difference from {oracle} over all stems of a track, by implementation. What ends in",
-            "`in_torch` or `in_mlx` is what those backends compute on a GPU.",
+            f"Spectrogram: largest difference from {oracle} over all stems of a track, by implementation. {NOTE}",
             "",
             *_spectrograms(rows),
             "",
@@ -60,14 +62,17 @@ def _parts(value: Any) -> list[dict[str, Any]]:
     return value if isinstance(value, list) else [value]
 
 
-def _short(implementation: str) -> str:
-    return implementation.rpartition(":")[2]
+def _label(part: dict[str, Any]) -> str:
+    """An implementation's name, precision and device, as the report calls it."""
+    backend, _, how = part["implementation"].partition("-")
+    computed_by = part.get("computed_by")  # not in what was measured before it was recorded
+    return f"{label(backend, computed_by)}, {how.replace('-', ' on ')}"
 
 
 def _spectrograms(rows: Rows) -> list[str]:
-    names = [part["implementation"] for part in rows[0]["spectrogram"]]
+    names = [_label(part) for part in rows[0]["spectrogram"]]
     bounds = [part["bound"] for part in rows[0]["spectrogram"]]
-    lines = ["| track | " + " | ".join(_short(name) for name in names) + " |"]
+    lines = ["| track | " + " | ".join(names) + " |"]
     lines.append("| --- |" + " ---: |" * len(names))
     lines.append("| *declared bound* | " + " | ".join(_number(bound) for bound in bounds) + " |")
     for row in rows:
@@ -140,7 +145,7 @@ def _plot(rows: Rows, path: Path) -> None:
         axes.plot(
             [bound, bound], [height - 0.3, height + 0.3], color="C3", label="bound" if height == 0 else None
         )
-    axes.set_yticks(range(len(names)), [_short(name) for name in names])
+    axes.set_yticks(range(len(names)), [_label(part) for part in parts])
     axes.invert_yaxis()
     axes.set_xlim(left=0)
     axes.set_xlabel("largest difference from the oracle, log10(1 + magnitude)")

@@ -60,7 +60,7 @@ def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
         counts = name in ("refused", "read", "paths", "killed")
         value = (sum(values) if counts else max(values)) if all(_is_number(v) for v in values) else values[-1]
         measured.append(f"{name.replace('_', ' ')} {_shown(value)}")
-    cells = [case, ", ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
+    cells = [case, "; ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
     return "| " + " | ".join([*cells, "; ".join(measured)]) + " |"
 
 

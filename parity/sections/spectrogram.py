@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from parity.records import ParityRecord
 
+# For every report that shows these rows.
+NOTE = (
+    "Rows *computed by fused* are no proofs of their own: on a CPU those backends put into their arrays what the fused "
+    "kernels compute. What torch and MLX compute themselves, as on a GPU, are the rows *its own operations*."
+)
 _PLOT = "parity_spectrogram.png"
 # Where no value differs there is no place on a logarithmic axis; such points stand at its left end.
 _FLOOR = 1e-8
@@ -20,6 +26,7 @@ def render(records: list[ParityRecord], folder: Path) -> str:
         "## Spectrogram",
         "",
         "Differences of the output, `log10(1 + magnitude)`, from madmom, over all stems of a track.",
+        *([NOTE] if any("computed by" in record.backend for record in records) else []),
         "",
         *_table(music, "input"),
     ]
@@ -76,10 +83,8 @@ def _table(records: Sequence[ParityRecord], first: str) -> Iterator[str]:
 
 
 def name(record: ParityRecord) -> str:
-    """The backend, with its device where that is not the host."""
-    return (
-        record.backend if record.device in ("cpu", record.backend) else f"{record.backend} ({record.device})"
-    )
+    """The backend, with its device where that is a GPU of torch's."""
+    return record.backend if record.device in ("cpu", "mlx") else f"{record.backend} ({record.device})"
 
 
 def _figure(value: float) -> str:
@@ -135,7 +140,9 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     axes.set_xlim(_FLOOR / 1.5, None)
     ticks = [_FLOOR, 1e-7, 1e-6, 1e-5]
     axes.set_xticks(ticks, ["none", "1e-7", "1e-6", "1e-5"])
-    axes.set_yticks(range(len(rows)), [f"{backend}, {precision}" for backend, precision in rows])
+    # Wrapped, or the longest name takes a quarter of the width.
+    labels = [textwrap.fill(f"{backend}, {precision}", 18) for backend, precision in rows]
+    axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("absolute difference from madmom in log10(1 + magnitude), one point per input")

@@ -73,7 +73,7 @@ def record_trials(
             measures={
                 "area": area,
                 "held_to": bound,
-                "ran": " ".join(filter(None, (backend, precision))),
+                "ran": ", ".join(filter(None, (backend, precision))),
                 "tried": tried,
                 "failed": len(wrong),
                 "first_failure": wrong[0] if wrong else "",

@@ -21,7 +21,7 @@ from allin1_core import backends
 from allin1_core.spectrogram import log_spectrogram, num_frames
 from hard_use.reporting import record_trials
 from hard_use.signals import Signal, examples, signals
-from parity.cases_spectrogram import GPU_ARITHMETIC, gpu_arithmetic
+from parity.cases_spectrogram import OWN_OPERATIONS, label, own_operations
 from parity.records import ParityRecorder
 
 LAST_BITS = 1e-6
@@ -33,7 +33,7 @@ BACKENDS = [name for name, row in backends.backends("spectrogram").items() if ro
 # The backends of torch and MLX compute as `fused` does on a CPU; the laws are for what they compute on a GPU.
 CASES = [
     *itertools.product(("numpy", "fused"), backends.PRECISIONS),
-    *((implementation.backend, implementation.precision) for implementation in gpu_arithmetic()),
+    *((implementation.backend, implementation.precision) for implementation in own_operations()),
 ]
 
 Compute = Callable[..., np.ndarray]
@@ -85,7 +85,7 @@ def trial(compute: Compute, number: int, record_parity: ParityRecorder) -> Calla
                 bound,
                 tried=tried,
                 wrong=wrong,
-                backend=compute.backend,
+                backend=label(compute.backend),
                 precision=compute.precision,  # type: ignore[attr-defined]
             )
 
@@ -237,8 +237,8 @@ def test_in_sections_against_whole(compute: Compute, trial: Callable) -> None:
 CHUNK_SIZES = {
     "numpy": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}, {"PRODUCT_FRAMES": 7}],
     "fused": [{"CHUNK_FRAMES": 1}, {"CHUNK_FRAMES": 13}, {"CHUNK_FRAMES": 10**6}],
-    GPU_ARITHMETIC["torch"]: [{"CPU_FRAMES": 1}, {"CPU_FRAMES": 13}, {"CPU_FRAMES": 10**6}],
-    GPU_ARITHMETIC["mlx"]: [{"PASS_FRAMES": 1}, {"PASS_FRAMES": 13}, {"PASS_FRAMES": 10**6}],
+    OWN_OPERATIONS["torch"]: [{"CPU_FRAMES": 1}, {"CPU_FRAMES": 13}, {"CPU_FRAMES": 10**6}],
+    OWN_OPERATIONS["mlx"]: [{"PASS_FRAMES": 1}, {"PASS_FRAMES": 13}, {"PASS_FRAMES": 10**6}],
 }
 
 
@@ -272,7 +272,7 @@ def test_chunk_size_does_not_matter(
         "<= 1e-6 (fast 1e-5)",
         tried=len(recipes),
         wrong=[f"{sizes}: {max(differences):g}"] * (max(differences) > bound),
-        backend=backend,
+        backend=label(backend),
         precision=precision,
         max_difference=max(differences),
     )
@@ -345,7 +345,7 @@ def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) 
         "bit-identical",
         tried=len(inputs),
         wrong=wrong,
-        backend=compute.backend,
+        backend=label(compute.backend),
         precision=compute.precision,  # type: ignore[attr-defined]
     )
     assert not wrong
@@ -372,6 +372,6 @@ def test_backends_agree(backend: str, number: int, record_parity: ParityRecorder
         "spectrogram: backend against numpy",
         "<= 1e-6",
         tried=tried,
-        backend=backend,
+        backend=label(backend, backends.choose("spectrogram", backend)[1].computed_by),
         max_difference=largest,
     )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from hard_use.reader_process import Reading
+from hard_use.signals import examples
 from parity.records import ParityRecord, ParityRecorder
 
 
@@ -81,3 +88,57 @@ def record_trials(
             },
         )
     )
+
+
+@dataclasses.dataclass
+class Trials:
+    """What a check has tried so far, and what of it failed; `measures` as in `record_trials`."""
+
+    tried: int = 0
+    wrong: list[str] = dataclasses.field(default_factory=list)
+    measures: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def differ_by(self, difference: float) -> float:
+        """Keep the largest difference; returns the one that was given."""
+        self.measures["max_difference"] = max(self.measures.get("max_difference", 0.0), float(difference))
+        return difference
+
+    def draw(self, number: int, check: Callable[..., None], **drawn: st.SearchStrategy) -> None:
+        """Run a check on so many inputs that Hypothesis draws; more, if one fails and is made smaller."""
+
+        @examples(number)
+        @given(**drawn)
+        def counted(**inputs: object) -> None:
+            self.tried += 1
+            check(**inputs)
+
+        counted()
+
+
+@contextlib.contextmanager
+def recorded_trials(
+    recorder: ParityRecorder, area: str, case: str, bound: str, *, backend: str = "", precision: str = ""
+) -> Iterator[Trials]:
+    """Record the trials of a block, also when it raises: a law that fails must not lose its row.
+
+    Parameters are those of `record_trials`.
+    """
+    trials = Trials()
+    try:
+        yield trials
+    except (Exception, pytest.fail.Exception) as error:
+        if not trials.wrong:
+            trials.wrong.append(str(error).strip().partition("\n")[0] or type(error).__name__)
+        raise
+    finally:
+        record_trials(
+            recorder,
+            area,
+            case,
+            bound,
+            tried=max(trials.tried, len(trials.wrong)),
+            wrong=trials.wrong,
+            backend=backend,
+            precision=precision,
+            **trials.measures,
+        )

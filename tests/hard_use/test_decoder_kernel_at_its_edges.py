@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi
 from allin1_core.dbn.viterbi import viterbi
-from hard_use.reporting import record_trials
+from hard_use.reporting import recorded_trials
 from parity.records import ParityRecorder
-
-SETTINGS = settings(
-    max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
-)
 
 
 def activations(num_frames: int, seed: int, kind: str) -> np.ndarray:
@@ -61,25 +57,11 @@ def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray)
 
 
 def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
-    tried, found = 0, 0
+    widths = _viterbi.vector_widths()
 
-    @SETTINGS
-    @given(
-        num_frames=st.one_of(st.integers(1, 40), st.integers(41, 700)),
-        seed=st.integers(0, 2**32 - 1),
-        kind=st.sampled_from(["random", "sparse", "silent", "certain"]),
-        meters=st.lists(st.integers(1, 8), min_size=1, max_size=3),
-        fps=st.sampled_from([7, 25, 50, 100]),
-        slowest=st.floats(30, 100),
-        span=st.floats(1.3, 4),
-        num_tempi=st.one_of(st.none(), st.integers(2, 70)),
-        observation_lambda=st.integers(1, 40),
-        transition_lambda=st.one_of(st.none(), st.floats(1, 300)),
-    )
     def check(
         num_frames, seed, kind, meters, fps, slowest, span, num_tempi, observation_lambda, transition_lambda
     ) -> None:
-        nonlocal tried, found
         try:
             processor = DBNDownBeatTrackingProcessor(
                 meters,
@@ -91,24 +73,37 @@ def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
                 fps=fps,
             )
         except ValueError:
-            return  # no whole number of frames lies in the range: refused above the kernel
-        observations = activations(num_frames, seed, kind)
-        found += same_path(processor, observations)
-        tried += len(processor.hmms)
+            models["refused"] += 1  # no whole number of frames lies in the range: refused above the kernel
+            return
+        models["decoded"] += len(processor.hmms) * len(widths)
+        models["paths"] += same_path(processor, activations(num_frames, seed, kind))
 
-    check()
-    record_trials(
+    models: Counter[str] = Counter()
+    with recorded_trials(
         record_parity,
         "instruments",
         "compiled decoder on sizes at the edges",
         "path and log probability of numpy",
-        tried=tried * len(_viterbi.vector_widths()),
         backend="cython",
-        vectors_of_bytes=", ".join(map(str, _viterbi.vector_widths())),
-        paths=found,
-    )
-    assert tried > 45
-    assert found > tried / 4
+    ) as trials:
+        trials.draw(
+            60,
+            check,
+            num_frames=st.one_of(st.integers(1, 40), st.integers(41, 700)),
+            seed=st.integers(0, 2**32 - 1),
+            kind=st.sampled_from(["random", "sparse", "silent", "certain"]),
+            meters=st.lists(st.integers(1, 8), min_size=1, max_size=3),
+            fps=st.sampled_from([7, 25, 50, 100]),
+            slowest=st.floats(30, 100),
+            span=st.floats(1.3, 4),
+            num_tempi=st.one_of(st.none(), st.integers(2, 70)),
+            observation_lambda=st.integers(1, 40),
+            transition_lambda=st.one_of(st.none(), st.floats(1, 300)),
+        )
+        trials.tried = models["decoded"]
+        trials.measures |= {"paths": models["paths"], "vectors_of_bytes": ", ".join(map(str, widths))}
+        assert models["decoded"] > 45 * len(widths)
+        assert models["paths"] > models["decoded"] / len(widths) / 4
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 8, 9, 31, 32, 33, 191, 192, 193, 194, 500])

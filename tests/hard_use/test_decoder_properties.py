@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
-from hard_use.reporting import record_trials
-from hard_use.signals import examples
+from hard_use.reporting import recorded_trials
 from parity.records import ParityRecorder
 
 FPS = 100
@@ -49,20 +48,11 @@ def trial(
     """Run a check on drawn inputs with one kernel, and record how many were tried."""
 
     def run(law: str, check: Callable[..., None], **drawn: st.SearchStrategy) -> None:
-        tried = 0
-        number = {"cython": (8, 200), "numpy": (2, 20)}[request.param][pytestconfig.getoption("--full")]
-
-        @examples(number)
-        @given(**drawn)
-        def counted(**inputs: object) -> None:
-            nonlocal tried
-            tried += 1
-            check(request.param, **inputs)
-
-        counted()
-        record_trials(
-            record_parity, "properties", f"decoder: {law}", "exactly", tried=tried, backend=request.param
-        )
+        number = {"cython": (20, 200), "numpy": (2, 20)}[request.param][pytestconfig.getoption("--full")]
+        with recorded_trials(
+            record_parity, "properties", f"decoder: {law}", "exactly", backend=request.param
+        ) as trials:
+            trials.draw(number, functools.partial(check, request.param), **drawn)
 
     return run
 

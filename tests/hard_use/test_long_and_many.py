@@ -17,7 +17,7 @@ from allin1_core import load_result
 from allin1_core.audio import STEM_NAMES
 from hard_use import many_tracks
 from hard_use.libraries import command, environment, write_library
-from hard_use.reporting import record_trials
+from hard_use.reporting import recorded_trials
 from hard_use.test_hostile_audio import ODD_NAMES
 from parity.records import ParityRecorder
 from parity.shared import read_stems
@@ -41,33 +41,35 @@ def test_many_tracks_in_flat_memory(
 ) -> None:
     """The most that is held while a track is analysed does not grow from the first half of the run to the second."""
     paths = write_library(tmp_path / "library", stems, number, seconds=1.0)
-    child = subprocess.run(
-        [sys.executable, many_tracks.__file__, small_model, str(tmp_path / "out"), *map(str, paths)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.returncode == 0, child.stderr
-    peaks = json.loads(child.stdout)
-    results = [load_result(tmp_path / "out" / f"{path.name}.json") for path in paths]
-    assert [result.path for result in results] == paths
-    assert len(peaks) == number
-    warm = number // 10
-    early, late = max(peaks[warm : number // 2]), max(peaks[number // 2 :])
-    wrong = [f"grew by {(late - early) / 1e6:.1f} MB"] * (late - early > growth)
-    record_trials(
+    with recorded_trials(
         record_parity,
         "long and many",
         "short tracks in one run",
         f"second half <= {growth >> 20} MB above the first",
-        tried=number,
-        wrong=wrong,
         backend="fused",
-        peak_megabytes=round(late / 1e6),
-        growth_megabytes=round((late - early) / 1e6, 2),
-    )
-    assert not wrong
+    ) as trials:
+        trials.tried = number
+        child = subprocess.run(
+            [sys.executable, many_tracks.__file__, small_model, str(tmp_path / "out"), *map(str, paths)],
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert child.returncode == 0, child.stderr
+        peaks = json.loads(child.stdout)
+        results = [load_result(tmp_path / "out" / f"{path.name}.json") for path in paths]
+        assert [result.path for result in results] == paths
+        assert len(peaks) == number
+        warm = number // 10
+        early, late = max(peaks[warm : number // 2]), max(peaks[number // 2 :])
+        trials.measures |= {
+            "first_megabytes": round(peaks[warm] / 1e6, 1),
+            "last_megabytes": round(peaks[-1] / 1e6, 1),
+            "peak_megabytes": round(late / 1e6),
+            "growth_megabytes": round((late - early) / 1e6, 2),
+        }
+        assert late - early <= growth
 
 
 def test_tracks_with_odd_names(
@@ -81,32 +83,30 @@ def test_tracks_with_odd_names(
     arguments = command([], small_model, tmp_path / "out")
     arguments[arguments.index("--model") : arguments.index("--model")] = [f"./{name}" for name in ODD_NAMES]
     arguments.remove("--quiet")
-    child = subprocess.run(
-        arguments, env={**environment(), "PYTHONUTF8": "1"}, cwd=library, capture_output=True, check=False
-    )
-    wrong = [f"status {child.returncode}: {child.stderr.decode(errors='replace')[-2000:]}"] * (
-        child.returncode != 0
-    )
-    # A pattern that is also a name means the track of that name, and none other.
-    for name in ODD_NAMES:
-        path = tmp_path / "out" / "struct" / f"{name}.json"
-        if not path.is_file() or load_result(path).path != library / name:
-            wrong.append(f"{name!r}: no result of its own")
-    wrong += [
-        f"line {line!r}"
-        for line in child.stdout.decode(errors="replace").splitlines()
-        if not line.isprintable()
-    ]
-    record_trials(
+    with recorded_trials(
         record_parity,
         "long and many",
         "tracks with odd names",
         "a result under its own name",
-        tried=len(ODD_NAMES),
-        wrong=wrong,
         backend="fused",
-    )
-    assert not wrong, "\n".join(wrong)
+    ) as trials:
+        trials.tried = len(ODD_NAMES)
+        child = subprocess.run(
+            arguments, env={**environment(), "PYTHONUTF8": "1"}, cwd=library, capture_output=True, check=False
+        )
+        if child.returncode != 0:
+            trials.wrong.append(f"status {child.returncode}: {child.stderr.decode(errors='replace')[-2000:]}")
+        # A pattern that is also a name means the track of that name, and none other.
+        for name in ODD_NAMES:
+            path = tmp_path / "out" / "struct" / f"{name}.json"
+            if not path.is_file() or load_result(path).path != library / name:
+                trials.wrong.append(f"{name!r}: no result of its own")
+        trials.wrong += [
+            f"line {line!r}"
+            for line in child.stdout.decode(errors="replace").splitlines()
+            if not line.isprintable()
+        ]
+        assert not trials.wrong, "\n".join(trials.wrong)
 
 
 @pytest.mark.full
@@ -121,39 +121,36 @@ def test_an_hour_under_four_gigabytes(tmp_path: Path, shared: Path, record_parit
             while file.frames < seconds * 44100:
                 file.write(samples[: seconds * 44100 - file.frames])
     cores = sorted(os.sched_getaffinity(0))[:2]
-    start = time.monotonic()
-    child = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "allin1_core.cli", "analyze", str(folder), "--quiet", "--device", "cpu"),
-            *("--weights-dir", str(shared / "weights"), "--out-dir", str(tmp_path / "out")),
-            *("--timings", str(tmp_path / "timings.jsonl")),
-        ],
-        env={name: value for name, value in environment().items() if not name.endswith("NUM_THREADS")},
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    elapsed = time.monotonic() - start
-    assert child.returncode == 0
-    peak = usage.ru_maxrss << 10
-    result = load_result(tmp_path / "out" / "hour.json")
-    wrong = [f"{peak / 1e9:.2f} GB"] * (peak >= 4 * GIGABYTE)
-    record_trials(
+    with recorded_trials(
         record_parity,
         "long and many",
         "60 minutes, four stems, eight folds",
         f"< 4 GB on {len(cores)} cores",
-        tried=1,
-        wrong=wrong,
-        backend=result.provenance["stages"]["nn"]["backend"],
-        peak_megabytes=round(peak / 1e6),
-        seconds=round(elapsed, 1),
-        beats=len(result.beats),
-        segments=len(result.segments),
-    )
-    assert not wrong
-    # Intervals are whole hundredths of a second, so 104 beats a minute are 0.57 s (105) or 0.58 s (103).
-    assert result.bpm in (103, 105)
-    assert result.segments[-1].end == seconds
-    # 104 beats a minute, but for where the song begins anew.
-    assert 0.95 * 104 * 60 < len(result.beats) < 1.05 * 104 * 60
+    ) as trials:
+        trials.tried = 1
+        start = time.monotonic()
+        child = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "allin1_core.cli", "analyze", str(folder), "--quiet"),
+                *("--device", "cpu", "--weights-dir", str(shared / "weights")),
+                *("--out-dir", str(tmp_path / "out"), "--timings", str(tmp_path / "timings.jsonl")),
+            ],
+            env={name: value for name, value in environment().items() if not name.endswith("NUM_THREADS")},
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        peak = usage.ru_maxrss << 10
+        trials.measures |= {
+            "peak_megabytes": round(peak / 1e6),
+            "seconds": round(time.monotonic() - start, 1),
+        }
+        assert child.returncode == 0
+        result = load_result(tmp_path / "out" / "hour.json")
+        trials.measures |= {"beats": len(result.beats), "segments": len(result.segments)}
+        assert peak < 4 * GIGABYTE
+        # Intervals are whole hundredths of a second, so 104 beats a minute are 0.57 s (105) or 0.58 s (103).
+        assert result.bpm in (103, 105)
+        assert result.segments[-1].end == seconds
+        # 104 beats a minute, but for where the song begins anew.
+        assert 0.95 * 104 * 60 < len(result.beats) < 1.05 * 104 * 60

@@ -12,7 +12,7 @@ import pytest
 from allin1_core.network import Configuration, _fused
 from allin1_core.network.fused import FusedNetwork, neighbourhood_attention
 from hard_use.networks import checkpoint, spectrogram
-from hard_use.reporting import record_trials
+from hard_use.reporting import recorded_trials
 from parity.records import ParityRecorder
 
 INSTRUCTION_SETS = _fused.instruction_sets()
@@ -43,21 +43,18 @@ def logits(
 
 
 def test_lengths_around_tiles_and_windows(record_parity: ParityRecorder) -> None:
-    largest = 0.0
-    for num_frames in EDGES:
-        found = [logits(name, num_frames, Configuration(num_blocks=3), 2) for name in INSTRUCTION_SETS]
-        for other in found[1:]:
-            largest = max(largest, float(np.abs(other - found[0]).max()))
-            np.testing.assert_allclose(other, found[0], rtol=0, atol=BOUND, err_msg=f"{num_frames} frames")
-    record_trials(
+    with recorded_trials(
         record_parity,
         "instruments",
         f"compiled network, {', '.join(INSTRUCTION_SETS)}",
         f"<= {BOUND:g} of one another",
-        tried=len(EDGES) * len(INSTRUCTION_SETS),
         backend="fused",
-        max_difference=largest,
-    )
+    ) as trials:
+        for num_frames in EDGES:
+            trials.tried += len(INSTRUCTION_SETS)
+            found = [logits(name, num_frames, Configuration(num_blocks=3), 2) for name in INSTRUCTION_SETS]
+            for other in found[1:]:
+                assert trials.differ_by(np.abs(other - found[0]).max()) <= BOUND, f"{num_frames} frames"
 
 
 @pytest.mark.parametrize("num_frames", [1, 10, CHUNK + 3])
@@ -76,43 +73,47 @@ def test_any_number_of_threads_gives_the_same_bits(num_threads: int) -> None:
 
 def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
     random = np.random.default_rng(0)
-    tried = 0
-    for _ in range(60):
-        kernel_size = int(random.choice([1, 3, 5, 7]))
-        dilation = int(random.integers(1, 5))
-        frames = kernel_size * dilation + int(random.integers(0, 40))
-        two_axes = bool(random.integers(2))
-        rows = (kernel_size * dilation + int(random.integers(0, 3)),) if two_axes else ()
-        shape = (
-            int(random.integers(1, 3)),
-            int(random.integers(1, 3)),
-            *rows,
-            frames,
-            int(random.integers(1, 17)),
-        )
-        queries, keys, values = (random.standard_normal(shape).astype(np.float32) for _ in range(3))
-        bias = random.standard_normal((shape[1], *(2 * kernel_size - 1,) * (2 if two_axes else 1)))
-        found = [
-            neighbourhood_attention(
-                queries, keys, values, bias.astype(np.float32), kernel_size, dilation, instruction_set=name
-            )
-            for name in INSTRUCTION_SETS
-        ]
-        for output in found:
-            assert output.shape == shape
-            # A weighted mean of values lies between the least and the greatest of them.
-            assert output.min() >= values.min() - 1e-5
-            assert output.max() <= values.max() + 1e-5
-            np.testing.assert_allclose(output, found[0], rtol=0, atol=BOUND)
-        tried += len(found)
-    record_trials(
+    with recorded_trials(
         record_parity,
         "instruments",
         "compiled attention of odd shapes",
-        "<= 2e-05 of one another",
-        tried=tried,
+        f"<= {BOUND:g} of one another",
         backend="fused",
-    )
+    ) as trials:
+        for _ in range(60):
+            kernel_size = int(random.choice([1, 3, 5, 7]))
+            dilation = int(random.integers(1, 5))
+            frames = kernel_size * dilation + int(random.integers(0, 40))
+            two_axes = bool(random.integers(2))
+            rows = (kernel_size * dilation + int(random.integers(0, 3)),) if two_axes else ()
+            shape = (
+                int(random.integers(1, 3)),
+                int(random.integers(1, 3)),
+                *rows,
+                frames,
+                int(random.integers(1, 17)),
+            )
+            queries, keys, values = (random.standard_normal(shape).astype(np.float32) for _ in range(3))
+            bias = random.standard_normal((shape[1], *(2 * kernel_size - 1,) * (2 if two_axes else 1)))
+            found = [
+                neighbourhood_attention(
+                    queries,
+                    keys,
+                    values,
+                    bias.astype(np.float32),
+                    kernel_size,
+                    dilation,
+                    instruction_set=name,
+                )
+                for name in INSTRUCTION_SETS
+            ]
+            for output in found:
+                assert output.shape == shape
+                # A weighted mean of values lies between the least and the greatest of them.
+                assert output.min() >= values.min() - 1e-5
+                assert output.max() <= values.max() + 1e-5
+                assert trials.differ_by(np.abs(output - found[0]).max()) <= BOUND
+            trials.tried += len(found)
 
 
 def test_an_absent_instruction_set_is_refused_not_replaced() -> None:

@@ -14,20 +14,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given
 from hypothesis import strategies as st
 
 from allin1_core import backends
-from allin1_core.spectrogram import log_spectrogram, num_frames
-from hard_use.reporting import record_trials
-from hard_use.signals import Signal, examples, signals
+from allin1_core.cores import limited_cores, usable_cores
+from allin1_core.spectrogram import log_spectrogram, num_frames, threads
+from hard_use.reporting import recorded_trials
+from hard_use.signals import Signal, signals
 from parity.cases_spectrogram import OWN_OPERATIONS, label, own_operations
 from parity.records import ParityRecorder
 
 LAST_BITS = 1e-6
 HOP = 441
 HALF_FRAME = 1024
-NUMBER, NUMBER_IN_FULL = 3, 50
+# Examples of each law: of what computes on a CPU, and of torch's and MLX's arithmetic for a GPU, which is slower here.
+NUMBER = {"cpu": 20, "gpu": 5}
+NUMBER_IN_FULL = 100
 
 BACKENDS = [name for name, row in backends.backends("spectrogram").items() if row.automatic and row.installed]
 # The backends of torch and MLX compute as `fused` does on a CPU; the laws are for what they compute on a GPU.
@@ -51,43 +53,25 @@ def compute(request: pytest.FixtureRequest) -> Compute:
     return run
 
 
-@pytest.fixture(scope="module")
-def number(pytestconfig: pytest.Config) -> int:
-    """Examples drawn for each law and backend."""
-    return NUMBER_IN_FULL if pytestconfig.getoption("--full") else NUMBER
-
-
 @pytest.fixture
-def trial(compute: Compute, number: int, record_parity: ParityRecorder) -> Callable[..., None]:
+def trial(
+    compute: Compute, pytestconfig: pytest.Config, record_parity: ParityRecorder
+) -> Callable[..., None]:
     """Run a check on drawn inputs, and record how many were tried and what failed first."""
 
     def run(law: str, bound: str, check: Callable[..., None], **drawn: st.SearchStrategy) -> None:
-        tried = 0
-
-        @examples(number)
-        @given(**drawn)
-        def counted(**inputs: object) -> None:
-            nonlocal tried
-            tried += 1
-            check(**inputs)
-
-        wrong: list[str] = []
-        try:
-            counted()
-        except AssertionError as error:
-            wrong.append(str(error).strip().partition("\n")[0])
-            raise
-        finally:
-            record_trials(
-                record_parity,
-                "properties",
-                f"spectrogram: {law}",
-                bound,
-                tried=tried,
-                wrong=wrong,
-                backend=label(compute.backend),
-                precision=compute.precision,  # type: ignore[attr-defined]
-            )
+        on_gpu = compute.backend in OWN_OPERATIONS.values()  # type: ignore[attr-defined]
+        full = pytestconfig.getoption("--full")
+        number = NUMBER_IN_FULL if full else NUMBER["gpu" if on_gpu else "cpu"]
+        with recorded_trials(
+            record_parity,
+            "properties",
+            f"spectrogram: {law}",
+            bound,
+            backend=label(compute.backend),  # type: ignore[attr-defined]
+            precision=compute.precision,  # type: ignore[attr-defined]
+        ) as trials:
+            trials.draw(number, check, **drawn)
 
     return run
 
@@ -261,22 +245,18 @@ def test_chunk_size_does_not_matter(
     for name, value in sizes.items():
         monkeypatch.setattr(module, name, value)
     bound = LAST_BITS if precision == "exact" else 1e-5
-    differences = [
-        float(np.abs(log_spectrogram(recipe.stems(), backend=backend, precision=precision) - one).max())
-        for recipe, one in zip(recipes, expected, strict=True)
-    ]
-    record_trials(
+    with recorded_trials(
         record_parity,
         "properties",
         "spectrogram: chunk size",
         "<= 1e-6 (fast 1e-5)",
-        tried=len(recipes),
-        wrong=[f"{sizes}: {max(differences):g}"] * (max(differences) > bound),
-        backend=label(backend),
+        backend=backend,
         precision=precision,
-        max_difference=max(differences),
-    )
-    assert max(differences) <= bound
+    ) as trials:
+        for recipe, one in zip(recipes, expected, strict=True):
+            trials.tried += 1
+            other = log_spectrogram(recipe.stems(), backend=backend, precision=precision)
+            assert trials.differ_by(np.abs(other - one).max()) <= bound, f"{sizes}, {recipe}"
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.125, 2.0])
@@ -323,6 +303,47 @@ def test_repetitions_and_what_ran_before(compute: Compute, trial: Callable) -> N
     trial("repetition, whatever ran between", "bit-identical", check, signal=signals(), other=signals())
 
 
+@pytest.mark.parametrize("backend", ["numpy", "fused"])
+@pytest.mark.parametrize("precision", backends.PRECISIONS)
+def test_number_of_threads(backend: str, precision: str, record_parity: ParityRecorder) -> None:
+    """A frame is computed by one thread, in the same way whichever it is."""
+
+    def check(signal: Signal) -> None:
+        stems = signal.stems()
+        outputs = []
+        for cores in (1, 2, 5):
+            # As many threads as that even where the machine has fewer cores.
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(threads, "usable_cores", lambda cores=cores: cores)
+                outputs.append(log_spectrogram(stems, backend=backend, precision=precision))
+        for other in outputs[1:]:
+            np.testing.assert_array_equal(other, outputs[0])
+
+    with recorded_trials(
+        record_parity,
+        "properties",
+        "spectrogram: 1, 2 and 5 threads",
+        "bit-identical",
+        backend=backend,
+        precision=precision,
+    ) as trials:
+        trials.draw(10, check, signal=signals(60_000))
+
+
+def test_one_core_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the law above varies is what the library's users vary."""
+    started = []
+    pool = threads.ThreadPoolExecutor
+    monkeypatch.setattr(
+        threads, "ThreadPoolExecutor", lambda number, **names: started.append(number) or pool(number, **names)
+    )
+    stems = Signal("noise", 0, 300_000, "int16").stems()
+    with limited_cores(1):
+        one = log_spectrogram(stems, backend="fused")
+    np.testing.assert_array_equal(one, log_spectrogram(stems, backend="fused"))
+    assert started == [1, usable_cores()]
+
+
 def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) -> None:
     recipes = [
         Signal(kind, 3, 9_000 + 1000 * index, dtype)
@@ -330,48 +351,39 @@ def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) 
         for dtype in ("int16", "float32")
     ]
     inputs = [recipe.stems() for recipe in recipes] * 2
-    expected = [compute(stems) for stems in inputs]
-    with ThreadPoolExecutor(8) as pool:
-        outputs = list(pool.map(compute, inputs))
-    wrong = [
-        str(recipes[index % 8])
-        for index, (one, other) in enumerate(zip(expected, outputs, strict=True))
-        if not np.array_equal(one, other)
-    ]
-    record_trials(
+    with recorded_trials(
         record_parity,
         "properties",
         "spectrogram: 8 threads at once",
         "bit-identical",
-        tried=len(inputs),
-        wrong=wrong,
-        backend=label(compute.backend),
+        backend=compute.backend,  # type: ignore[attr-defined]
         precision=compute.precision,  # type: ignore[attr-defined]
-    )
-    assert not wrong
+    ) as trials:
+        trials.tried = len(inputs)
+        expected = [compute(stems) for stems in inputs]
+        with ThreadPoolExecutor(8) as pool:
+            outputs = list(pool.map(compute, inputs))
+        trials.wrong += [
+            str(recipes[index % 8])
+            for index, (one, other) in enumerate(zip(expected, outputs, strict=True))
+            if not np.array_equal(one, other)
+        ]
+        assert not trials.wrong
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
-def test_backends_agree(backend: str, number: int, record_parity: ParityRecorder) -> None:
-    tried, largest = 0, 0.0
+def test_backends_agree(backend: str, pytestconfig: pytest.Config, record_parity: ParityRecorder) -> None:
+    number = 400 if pytestconfig.getoption("--full") else 40
 
-    @examples(4 * number)
-    @given(signal=signals(), sample_rate=st.sampled_from([44100, 44100, 8000, 22050, 48000, 96000]))
     def check(signal: Signal, sample_rate: int) -> None:
-        nonlocal tried, largest
-        tried += 1
         stems = signal.stems()
         one, other = (log_spectrogram(stems, sample_rate, backend=name) for name in (backend, "numpy"))
-        largest = max(largest, float(np.abs(one - other).max(initial=0)))
+        trials.differ_by(float(np.abs(one - other).max(initial=0)))
         np.testing.assert_allclose(one, other, rtol=0, atol=LAST_BITS)
 
-    check()
-    record_trials(
-        record_parity,
-        "properties",
-        "spectrogram: backend against numpy",
-        "<= 1e-6",
-        tried=tried,
-        backend=label(backend, backends.choose("spectrogram", backend)[1].computed_by),
-        max_difference=largest,
-    )
+    called = label(backend, backends.choose("spectrogram", backend)[1].computed_by)
+    with recorded_trials(
+        record_parity, "properties", "spectrogram: backend against numpy", "<= 1e-6", backend=called
+    ) as trials:
+        rates = st.sampled_from([44100, 44100, 8000, 22050, 48000, 96000])
+        trials.draw(number, check, signal=signals(), sample_rate=rates)

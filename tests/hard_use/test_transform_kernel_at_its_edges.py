@@ -7,6 +7,7 @@ another.
 
 from __future__ import annotations
 
+import itertools
 import platform
 
 import numpy as np
@@ -15,7 +16,7 @@ import scipy.fft
 
 from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
-from hard_use.reporting import record_trials
+from hard_use.reporting import recorded_trials
 from parity.records import ParityRecorder
 
 INSTRUCTION_SETS = fused_backend.instruction_sets()
@@ -37,29 +38,25 @@ def frames_of(signal: np.ndarray, count: int, sample_rate: int) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["int16", "float32"])
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_bands(instructions: str, dtype: str, precision: str, record_parity: ParityRecorder) -> None:
-    largest, tried = 0.0, 0
-    for sample_rate in (8000, 11025, 44100, 96000):
-        signal = noise(dtype, sample_rate)
-        for count in COUNTS:
+    with recorded_trials(
+        record_parity,
+        "instruments",
+        f"compiled spectrogram, {instructions}, {dtype}",
+        f"<= {BOUND[precision]:g} of scipy's transform",
+        backend="fused",
+        precision=precision,
+    ) as trials:
+        for sample_rate, count in itertools.product((8000, 11025, 44100, 96000), COUNTS):
+            signal = noise(dtype, sample_rate)
             spectrum = scipy.fft.rfft(frames_of(signal, count, sample_rate))[:, :1024]
             expected = np.log10(1 + np.abs(spectrum) @ filterbank(sample_rate).astype(np.float64))
             found = np.full((count, num_bands(sample_rate)), np.nan, np.float32)
             fused_backend.log_bands(
                 found, signal, 0, count, sample_rate, precision, instructions=instructions
             )
-            tried += 1
-            largest = max(largest, float(np.abs(found - expected).max()))
-            assert largest <= BOUND[precision], f"{count} frames at {sample_rate} Hz"
-    record_trials(
-        record_parity,
-        "instruments",
-        f"compiled spectrogram, {instructions}, {dtype}",
-        f"<= {BOUND[precision]:g} of scipy's transform",
-        tried=tried,
-        backend="fused",
-        precision=precision,
-        max_difference=largest,
-    )
+            trials.tried += 1
+            difference = trials.differ_by(np.abs(found - expected).max())
+            assert difference <= BOUND[precision], f"{count} frames at {sample_rate} Hz"
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTION_SETS)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
+from allin1_core.digests import is_separated
 from allin1_core.metrical import tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.session import Session
@@ -60,8 +61,12 @@ def analyze(
     paths : path-like or sequence of path-like
         Audio files, folders that hold the four (or six) stems of a track, or patterns (``songs/*.mp3``).
     out_dir : path-like, optional
-        Folder for ``NAME.json`` of each track, written as soon as the track is done. Results that are there are
-        read instead of made again. Without it nothing is written.
+        Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
+        instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
+        same precision, from stems that came the same way; if it says otherwise that is an error, which names what
+        differs, unless `overwrite` has ``json``. Devices, versions and, left to ``auto``, the backends of
+        spectrogram and network may differ: they give the same beats and sections. Without `out_dir` nothing is
+        written.
     visualize, sonify : bool or path-like
         Whether to draw each result (``NAME.pdf``) and to mix clicks into each track (``NAME.sonif.wav``), and where
         to; True stands for ``./viz`` and ``./sonif``.
@@ -122,7 +127,8 @@ def analyze(
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     OutputError
-        If a file cannot be written; nothing half-written is left behind.
+        If a file cannot be written; nothing half-written is left behind. If a result that is there was made from
+        other audio or with other settings.
     BatchError
         If some of several tracks failed; the others are done, and are in its `results`.
     """
@@ -241,11 +247,11 @@ class Analyzer:
     ) -> AnalysisResult:
         """All stages of one track; see `analyze` for the parameters and errors."""
         session = self.session
-        if stems_dir is None and not track.path.is_dir():
+        if is_separated(track, stems_dir):
             session.check_separation()  # before a thread is started that would have to be waited for
         session.load_in_background(timings)
 
-        stems, origin = stages.stems_stage(session, track, timings, stems_dir, kept)
+        stems, origin, digests = stages.stems_stage(session, track, timings, stems_dir, kept)
         spectrogram = stages.spectrogram_stage(session, track, timings, stems, kept)
         output = stages.network_stage(session, track, timings, spectrogram, stems.seconds, include_embeddings)
         with timings.stage("postprocess", track=track.name, audio_seconds=stems.seconds):
@@ -259,7 +265,7 @@ class Analyzer:
             downbeats=beats.downbeats,
             beat_positions=beats.positions,
             segments=segments,
-            provenance=session.provenance(origin),
+            provenance=session.provenance(origin, digests),
             activations=stages.activations(output) if include_activations else None,
             embeddings=stages.to_host(output.embeddings) if include_embeddings else None,
         )

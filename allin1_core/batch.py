@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 from allin1_core.byproducts import Byproducts
 from allin1_core.claims import give_back_name, take_name
+from allin1_core.digests import audio_digests, is_separated
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
 from allin1_core.exports import FORMATS, export
 from allin1_core.files import check_writable
 from allin1_core.progress import Progress
 from allin1_core.result import AnalysisResult, load_result
+from allin1_core.resuming import differences
 from allin1_core.timings import Timings
 from allin1_core.tracks import Track, name_tracks
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer
+    from allin1_core.session import Session
 
 _REMAKE = ("json", "demix", "spec")
 
@@ -95,25 +98,31 @@ class Outputs:
             for track in tracks:
                 give_back_name(self.out_dir, track.name)
 
-    def existing(self, track: Track, model: str) -> AnalysisResult | None:
+    def existing(
+        self, track: Track, session: Session, stems_dir: str | os.PathLike[str] | None
+    ) -> AnalysisResult | None:
         """The result of an earlier run, if it is whole and was not to be made again.
 
         Raises
         ------
         OutputError
-            If another model made it.
+            If it was made from other audio, or with settings that give another result; see `resuming`.
         ResultError
             If the file there is no result.
+        AudioError, StemsError
+            If what it was made from cannot be read.
         """
         path = self.result_path(track.name)
         if path is None or "json" in self.overwrite or not path.is_file():
             return None
         result = load_result(path, self.include_activations, self.include_embeddings, self.array_dir)
-        made_by = result.provenance.get("model", {}).get("name", model)
-        if made_by != model:
+        made_otherwise = differences(
+            result, session, audio_digests(track, stems_dir), is_separated=is_separated(track, stems_dir)
+        )
+        if made_otherwise:
             raise OutputError(
-                f"{path}: the result there was made with model {made_by!r}, not {model!r}; "
-                "choose another out_dir, or overwrite it"
+                f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
+                "again with overwrite='json' (--overwrite json)"
             )
         if self.include_activations and result.activations is None:
             return None
@@ -209,7 +218,7 @@ def _run_track(
     stems_dir: str | os.PathLike[str] | None,
     timings: Timings,
 ) -> AnalysisResult:
-    result = outputs.existing(track, analyzer.session.model_name)
+    result = outputs.existing(track, analyzer.session, stems_dir)
     if result is None:
         result = analyzer.analyze_track(
             track,

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from allin1_core.audio import STEM_NAMES, Stems
+from allin1_core.digests import stems_digest
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
-from allin1_core.regular_files import open_regular, read_content, read_json, read_npy
+from allin1_core.regular_files import read_content, read_json, read_npy
 from allin1_core.separation import read_stems_folder
 from allin1_core.tracks import Track
 
@@ -30,25 +31,6 @@ _LARGEST_RECORD = 1 << 20
 # Bytes: ten hours.
 _LARGEST_SPECTROGRAM = 5 << 30
 _NUM_BANDS = 81
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of an audio file; `AudioError` if it cannot be read."""
-    digest = hashlib.sha256()
-    with open_regular(path, AudioError) as file:
-        try:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        except OSError as error:
-            raise AudioError(f"{path}: cannot be read ({error.strerror}); copy the file again") from error
-    return digest.hexdigest()
-
-
-def stems_digest(stems: Stems) -> str:
-    """SHA-256 of the samples, their type and their rate."""
-    digest = hashlib.sha256(f"{stems.samples.dtype} {stems.samples.shape} {stems.sample_rate}".encode())
-    digest.update(np.ascontiguousarray(stems.samples).data)
-    return digest.hexdigest()
 
 
 class Byproducts:

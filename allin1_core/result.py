@@ -40,8 +40,8 @@ class AnalysisResult:
     segments : list of Segment
         They cover the track without a gap; at least one.
     provenance : dict
-        What made this: version, model and hashes of its weights, per stage the backend, library version, device,
-        precision and why they were chosen.
+        What made this: version, model and hashes of its weights, SHA-256 of the audio files, per stage the backend,
+        library version, device, precision and why they were chosen.
     activations : dict of str to float32 array, optional
         ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
     embeddings : float32 array, optional
@@ -162,8 +162,16 @@ def _from_fields(fields: Any) -> AnalysisResult:
     if not isinstance(fields, dict):
         raise TypeError(f"found {type(fields).__name__}, expected an object")
     provenance = fields.get("provenance", {})
-    if not isinstance(provenance, dict):
-        raise TypeError(f"provenance is {type(provenance).__name__}, expected an object")
+    _check_object("provenance", provenance)
+    for name in ("model", "stages", "audio_sha256"):
+        _check_object(f"provenance.{name}", provenance.get(name, {}))
+    for name, stage in provenance.get("stages", {}).items():
+        _check_object(f"provenance.stages.{name[:40]}", stage)
+    weights = provenance.get("model", {}).get("weights", [])
+    if not isinstance(weights, list):
+        raise TypeError(f"provenance.model.weights is {type(weights).__name__}, expected a list")
+    for fold in weights:
+        _check_object("provenance.model.weights", fold)
     bpm = fields["bpm"]
     return AnalysisResult(
         path=Path(fields["path"]),
@@ -177,6 +185,11 @@ def _from_fields(fields: Any) -> AnalysisResult:
         ],
         provenance=provenance,
     )
+
+
+def _check_object(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is {type(value).__name__}, expected an object")
 
 
 def _number(value: Any) -> Any:

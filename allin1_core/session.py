@@ -63,7 +63,7 @@ class Session:
         self.demix_seed = demix_seed
         self.stems_as_int16 = stems_as_int16
         self._device = device
-        self._demix_backend = demix_backend
+        self.demix_backend = demix_backend
         self._weights_dir = weights_dir
         self._model_options: dict[str, Any] = {
             "backend": nn_backend,
@@ -105,8 +105,8 @@ class Session:
     @property
     def separation_choice(self) -> backends.Choice:
         """Which implementation separates mixes; `BackendError` if none is installed."""
-        device = self._device_for("separation", self._demix_backend)
-        return self._beside_network(backends.choose("separation", self._demix_backend, device=device)[1])
+        device = self._device_for("separation", self.demix_backend)
+        return self._beside_network(backends.choose("separation", self.demix_backend, device=device)[1])
 
     def check_separation(self) -> None:
         """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
@@ -205,17 +205,20 @@ class Session:
         )
         return dataclasses.replace(choice, requested_device=self._device or "auto", reason=reason)
 
-    def provenance(self, stems: dict[str, Any]) -> dict[str, Any]:
+    def provenance(self, stems: dict[str, Any], audio_sha256: dict[str, str]) -> dict[str, Any]:
         """What a result says about how it was made.
 
         Parameters
         ----------
         stems : dict
             Where the stems came from.
+        audio_sha256 : dict of str
+            SHA-256 of the files that they were made from, by name.
         """
         return {
             "allin1_core_version": __version__,
             "model": {"name": self.model_name, "weights": self.model.provenance},
+            "audio_sha256": audio_sha256,
             "stems_as_int16": self.stems_as_int16,
             "stages": {
                 "demix": stems,

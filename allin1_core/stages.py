@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from allin1_core.audio import Audio, Stems, quantise, read_audio
-from allin1_core.byproducts import Byproducts, file_digest, stems_digest
+from allin1_core.byproducts import Byproducts
+from allin1_core.digests import audio_digests, is_separated, ready_stems, stems_digest
 from allin1_core.metrical import BEATS_PER_BAR, Beats, beats_from_decoder, decoder_input
-from allin1_core.separation import read_stems_folder, stems_folder, stems_from_separated
+from allin1_core.separation import read_stems_folder, stems_from_separated
 from allin1_core.separation.protocol import mix_for
 from allin1_core.session import Session
 from allin1_core.spectrogram import num_frames
@@ -30,20 +31,21 @@ def stems_stage(
     timings: Timings,
     stems_dir: str | os.PathLike[str] | None,
     kept: Byproducts | None,
-) -> tuple[Stems, dict[str, Any]]:
-    """Four stems, and where they came from."""
-    if stems_dir is not None or track.path.is_dir():
+) -> tuple[Stems, dict[str, Any], dict[str, str]]:
+    """Four stems, where they came from, and the SHA-256 of each file that they were made from, by its name."""
+    if not is_separated(track, stems_dir):
         with timings.stage("audio_read", track=track.name) as stage:
-            folder = track.path if track.path.is_dir() else stems_folder(stems_dir or "", track.path.stem)
-            stems = read_stems_folder(folder)
+            digests = audio_digests(track, stems_dir)
+            stems = read_stems_folder(ready_stems(track, stems_dir))
             stage.audio_seconds = stems.seconds
-        return stems, {"backend": "stems", "reason": "ready stems were given"}
+        return stems, {"backend": "stems", "reason": "ready stems were given"}, digests
 
     choice = session.separation_choice
-    made_from: dict[str, Any] = {}
+    digests, made_from = {}, {}
     if kept is not None:
+        digests = audio_digests(track, stems_dir)
         made_from = {
-            "audio_sha256": file_digest(track.path),
+            "audio_sha256": digests[track.path.name],
             "model": session.demix_model,
             "repository": str(session.demix_repository or ""),
             "seed": session.demix_seed,
@@ -56,9 +58,10 @@ def stems_stage(
                 stage.cached = found is not None
                 stage.audio_seconds = found[0].seconds if found else None
             if found is not None:
-                return found
+                return *found, digests
 
     with timings.stage("audio_read", track=track.name) as stage:
+        digests = digests or audio_digests(track, stems_dir)
         audio = read_audio(track.path)
         stage.audio_seconds = audio.seconds
     with timings.stage("demix", track=track.name, choice=choice, audio_seconds=audio.seconds) as stage:
@@ -68,7 +71,7 @@ def stems_stage(
     if kept is not None:
         with timings.stage("save", track=track.name, audio_seconds=audio.seconds, what="stems"):
             kept.save_stems(track, session.demix_model, separated, sample_rate, stems, made_from, origin)
-    return stems, origin
+    return stems, origin, digests
 
 
 def separate(

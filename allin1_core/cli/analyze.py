@@ -26,8 +26,11 @@ examples:
   allin1-core analyze songs/*.mp3 --keep-byproducts --timings timings.jsonl
       a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
 
-A result that is there is not made again (--overwrite). A track that fails does not stop the others; failures are
-listed at the end, and the exit status is 1.
+A result that is there is not made again. If it was made from other audio, by another model, at another precision or
+from stems that came another way, that is an error, which says what differs: --overwrite json makes it again. Another
+device, or another backend that 'auto' chooses, is no difference: they give the same beats and sections.
+
+A track that fails does not stop the others; failures are listed at the end, and the exit status is 1.
 """
 
 

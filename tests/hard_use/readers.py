@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -16,6 +17,8 @@ from allin1_core.cli import decode
 from allin1_core.cli import timings as timings_command
 from allin1_core.errors import AudioError
 from allin1_core.result import AnalysisResult, load_result
+from allin1_core.resuming import differences
+from allin1_core.session import Session
 from allin1_core.tracks import Track
 
 
@@ -23,7 +26,13 @@ def result(path: Path) -> AnalysisResult:
     """A result, used as its readers use it."""
     found = load_result(path)
     found.to_json()
+    differences(found, _session(), {}, is_separated=True)
     return found
+
+
+@functools.cache
+def _session() -> Session:
+    return Session(device="cpu", spec_backend="numpy")
 
 
 def result_with_arrays(path: Path) -> None:

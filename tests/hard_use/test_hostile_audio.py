@@ -121,9 +121,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path, good: list[Path], record_par
     ]
     paths = [tmp_path / name for name in names]
     readings = read_hostile_files(READER, paths, warmup=good, memory=MEMORY)
-    readings += read_hostile_files(
-        "allin1_core.byproducts:file_digest", paths[:-5], warmup=good, memory=MEMORY
-    )
+    readings += read_hostile_files("allin1_core.digests:file_digest", paths[:-5], warmup=good, memory=MEMORY)
     wrong = faults(readings, memory=MEMORY)
     # What a process is called can be read, and has a digest.
     wrong += [

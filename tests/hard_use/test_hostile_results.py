@@ -190,6 +190,21 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
                 for name in fields
                 for value in (None, 3, "x", [], {}, [None], [[]])
             ),
+            *(
+                json.dumps({**fields, "provenance": {name: value}})
+                for name in ("model", "stages", "audio_sha256")
+                for value in (
+                    None,
+                    3,
+                    "x",
+                    [],
+                    {},
+                    {"a": None},
+                    {"name": []},
+                    {"weights": 3},
+                    {"weights": [3]},
+                )
+            ),
             json.dumps({**fields, "beats": [float("nan")]}),
             json.dumps({**fields, "beats": [1e400]}),
             json.dumps(fields).replace("120", long),

@@ -1,0 +1,238 @@
+"""Results that are there: read if they are those of this run, refused with what differs if they are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import Analyzer, analyze
+from allin1_core.digests import audio_digests
+from allin1_core.errors import AudioError, OutputError, ResultError, WeightsError
+from allin1_core.result import AnalysisResult
+from allin1_core.resuming import differences
+from allin1_core.session import Session
+from allin1_core.tracks import Track
+
+
+@pytest.fixture
+def options(small_model: str, tmp_path: Path) -> dict[str, Any]:
+    return {"model": small_model, "device": "cpu", "spec_backend": "numpy", "out_dir": tmp_path / "out"}
+
+
+def made(tmp_path: Path) -> int:
+    return (tmp_path / "out" / "song.json").stat().st_mtime_ns
+
+
+def test_the_same_call_reads_what_is_there(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    song = write_stems("song")
+    first = analyze(song, **options).to_json()
+    stamp = made(tmp_path)
+    assert analyze(song, **options).to_json() == first
+    # What `auto` chooses gives the same beats and sections.
+    assert analyze(song, **{**options, "spec_backend": "auto"}).to_json() == first
+    # The content counts, not its date.
+    (song / "bass.wav").touch()
+    assert analyze(song, **options).to_json() == first
+    assert made(tmp_path) == stamp
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"precision": "fast"}, r"made with precision 'exact', not 'fast'; choose another out_dir"),
+        ({"spec_backend": "torch"}, "made with spec_backend 'numpy', not 'torch'"),
+        ({"nn_backend": "torch"}, "made with nn_backend 'fused', not 'torch'"),
+    ],
+)
+def test_other_settings_are_refused_and_overwritten(
+    write_stems: Callable[..., Path],
+    options: dict[str, Any],
+    changed: dict[str, str],
+    message: str,
+    tmp_path: Path,
+) -> None:
+    song = write_stems("song")
+    analyze(song, **options)
+    stamp = made(tmp_path)
+    with pytest.raises(OutputError, match=rf"song\.json: the result there was {message}.*--overwrite json"):
+        analyze(song, **{**options, **changed})
+    assert made(tmp_path) == stamp
+    again = analyze(song, overwrite="json", **{**options, **changed})
+    assert made(tmp_path) > stamp
+    stage = "nn" if "nn_backend" in changed else "spectrogram"
+    for name, value in changed.items():
+        assert again.provenance["stages"][stage][name.replace("spec_", "").replace("nn_", "")] == value
+
+
+def test_a_result_of_other_weights_is_refused(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path, small_model: str
+) -> None:
+    song = write_stems("song")
+    own = tmp_path / "own.npz"
+    own.write_bytes(Path(small_model).read_bytes())
+    own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
+    analyze(song, **{**options, "model": str(own)})
+    with pytest.raises(OutputError, match=rf"made with model '{own}', not '{small_model}'"):
+        analyze(song, **options)
+    parameters = dict(np.load(own))
+    name = sorted(parameters)[0]
+    np.savez(own, **{**parameters, name: parameters[name] + np.float32(0.1)})
+    with pytest.raises(OutputError, match=rf"made with other weights in {own}"):
+        analyze(song, **{**options, "model": str(own)})
+    own.unlink()
+    with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
+        analyze(song, **{**options, "model": str(own)})
+
+
+def test_audio_that_has_changed_since_is_refused_and_analysed_again(
+    write_stems: Callable[..., Path], options: dict[str, Any], stems: np.ndarray, tmp_path: Path
+) -> None:
+    song = write_stems("song")
+    analyze(song, **options)
+    soundfile.write(song / "drums.wav", np.roll(stems[1], 1), 44100)
+    with pytest.raises(OutputError, match=r"made from other audio \(drums\.wav by SHA-256\)"):
+        analyze(song, **options)
+    again = analyze(song, overwrite="json", **options)
+    assert again.provenance["audio_sha256"] == audio_digests(Track(song, "song"), None)
+    assert analyze(song, **options).to_json() == again.to_json()
+    (song / "drums.wav").unlink()
+    soundfile.write(song / "drums.flac", np.roll(stems[1], 1), 44100)
+    with pytest.raises(OutputError, match=r"made from other audio \(drums\.flac, drums\.wav by SHA-256\)"):
+        analyze(song, **options)
+
+
+def test_audio_that_is_gone_cannot_be_compared(
+    write_stems: Callable[..., Path],
+    write_mix: Callable[[str], Path],
+    options: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    write_stems("stems/song")
+    mix = write_mix("song.wav")
+    analyze(mix, stems_dir=tmp_path / "stems", **options)
+    with pytest.raises(OutputError, match="made from ready stems, not by separation"):
+        analyze(mix, **options)
+    mix.unlink()
+    with pytest.raises(AudioError, match=r"song\.wav: cannot be opened"):
+        analyze(mix, **options)
+
+
+def result(**provenance: Any) -> AnalysisResult:
+    return AnalysisResult(Path("/a.wav"), None, [], [], [], [], provenance)
+
+
+SEPARATED = {"backend": "demucs-infer", "model": "htdemucs", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        ({"demix_model": "mdx"}, ["with demix_model 'htdemucs', not 'mdx'"]),
+        ({"demix_seed": 3}, ["with demix_seed 0, not 3"]),
+        ({"stems_as_int16": False}, ["with stems_as_int16 True, not False"]),
+        ({"demix_backend": "demucs-infer"}, []),
+        ({"demix_backend": "demucs-mlx"}, ["with demix_backend 'demucs-infer', not 'demucs-mlx'"]),
+        (
+            {"demix_seed": 3, "model": "harmonix-fold0"},
+            ["with model 'harmonix-all', not 'harmonix-fold0'", "with demix_seed 0, not 3"],
+        ),
+    ],
+)
+def test_how_stems_were_separated_is_compared(changed: dict[str, Any], expected: list[str]) -> None:
+    session = Session(device="cpu", **changed)
+    found = result(
+        model={"name": "harmonix-all"},
+        stems_as_int16=True,
+        stages={"demix": SEPARATED},
+        audio_sha256={"a": "1"},
+    )
+    assert differences(found, session, {"a": "1"}, is_separated=True) == expected
+    # Ready stems do not depend on how others are separated.
+    found.provenance["stages"]["demix"] = {"backend": "stems"}
+    of_model = [text for text in expected if "with model" in text]
+    assert differences(found, session, {"a": "1"}, is_separated=False) == of_model
+    assert differences(found, session, {"a": "1"}, is_separated=True) == [
+        "from ready stems, not by separation",
+        *of_model,
+    ]
+
+
+def test_what_a_result_does_not_say_is_not_compared() -> None:
+    session = Session(device="cpu", precision="fast", demix_seed=4)
+    for provenance in ({}, {"stages": {}}, {"stages": {"nn": {}, "spectrogram": {}, "demix": {}}}):
+        assert differences(result(**provenance), session, {"a": "1"}, is_separated=True) == []
+
+
+@pytest.mark.parametrize(
+    ("requested", "recorded", "same"),
+    [
+        ("auto", "numpy", True),
+        ("auto", "torch", True),
+        ("auto", "my_module:spectrogram", False),
+        ("numpy", "numpy", True),
+        ("numpy", "fused", False),
+    ],
+)
+def test_backends_are_compared_where_their_results_may_differ(
+    requested: str, recorded: str, same: bool
+) -> None:
+    session = Session(device="cpu", spec_backend=requested)
+    found = result(stages={"spectrogram": {"backend": recorded}})
+    assert (differences(found, session, {}, is_separated=True) == []) == same
+
+
+def test_messages_do_not_grow_with_what_they_quote() -> None:
+    found = result(
+        model={"name": "x" * 10_000},
+        audio_sha256={f"{index}{'y' * 1000}": "" for index in range(1000)},
+        stages={"demix": SEPARATED},
+    )
+    text = str(differences(found, Session(device="cpu"), {"a": "1"}, is_separated=True))
+    assert len(text) < 1000
+
+
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        None,
+        "x",
+        {"model": "x"},
+        {"model": None},
+        {"model": {"name": "x", "weights": 3}},
+        {"model": {"weights": ["x"]}},
+        {"stages": []},
+        {"stages": {"nn": "x"}},
+        {"audio_sha256": ["x"]},
+    ],
+)
+def test_a_result_with_provenance_of_another_kind_is_one_error(
+    write_stems: Callable[..., Path], options: dict[str, Any], provenance: Any, tmp_path: Path
+) -> None:
+    song = write_stems("song")
+    fields = {
+        "path": str(song),
+        "bpm": None,
+        **{name: [] for name in ("beats", "downbeats", "beat_positions", "segments")},
+    }
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "song.json").write_text(json.dumps({**fields, "provenance": provenance}))
+    with pytest.raises(ResultError, match=r"song\.json: not the JSON of an analysis \(provenance"):
+        analyze(song, **options)
+
+
+def test_results_in_memory_say_what_audio_they_were_made_from(
+    write_stems: Callable[..., Path], small_model: str
+) -> None:
+    song = write_stems("song")
+    found = Analyzer(model=small_model, device="cpu")(song).provenance["audio_sha256"]
+    assert sorted(found) == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
+    assert {len(sha256) for sha256 in found.values()} == {64}

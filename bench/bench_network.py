@@ -1,14 +1,14 @@
 """The network: every backend against the peer's model in one run, its growth with length, and its memory.
 
 The peer takes seconds a fold on two cores; so one fold is paired over several rounds, and all eight three times, where
-five rounds or more are asked for. Without the peer the reference is our own plain torch network.
+a thorough run is asked for. What is slower than the peer is paired on an excerpt. Without the peer the reference is our
+own plain torch network.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ from allin1_core.network import Checkpoint, Configuration, Model, build_model, l
 from allin1_core.spectrogram import log_spectrogram
 from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
-from bench.paired import paired_times
+from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import default_track
 from parity.oracles import allin1_infer
@@ -32,13 +32,13 @@ from parity.shared import shared_folder
 BOUND = 1e-4
 # TF32 keeps 10 bits of a factor: as the docstring of `load_model` declares.
 FAST_BOUND = 2e-2
-# Of the slow ones fewer rounds: a round of MLX on a CPU takes half a minute.
-_MOST_ROUNDS = {("torch", "cpu"): 3, ("mlx", "mlx"): 2}
+# On a CPU MLX takes 0.1 s for a second of audio, so that a round on a whole track would be half a minute.
+_EXCERPT_SECONDS = 30.0
 _GROWTH_SECONDS = (15, 60, 195, 600)
+_GROWTH_ROUNDS = 3
 _AN_HOUR = 3600
-_ENSEMBLE_ROUNDS = 3
-# With fewer rounds it is a short run, which leaves out what takes minutes.
-_THOROUGH = 5
+_MOST_FOR_AN_HOUR = 4e9  # bytes
+_FEW_ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +65,14 @@ def implementations() -> list[Implementation]:
 
 
 IMPLEMENTATIONS = implementations()
-# Eight folds of these take minutes beside the peer.
-_SLOW = (Implementation("torch", "cpu"), Implementation("mlx", "mlx"))
+_TORCH, _MLX = Implementation("torch", "cpu"), Implementation("mlx", "mlx")
+
+
+def _mlx_is_slow() -> bool:
+    """Whether MLX has a CPU only, for which it is not made."""
+    import mlx.core as mx
+
+    return bool(mx.default_device().type == mx.DeviceType.cpu)
 
 
 def arithmetic(configuration: Configuration, frames: int) -> float:
@@ -116,10 +122,9 @@ def run_once(frames: np.ndarray, implementation: Implementation, num_folds: int,
 
 
 def reference(
-    device: str, num_folds: int, threads: int
+    frames: np.ndarray, device: str, num_folds: int, threads: int
 ) -> tuple[str, Callable[[], Any], Callable[[Any], Any]]:
     """Name, call, and the call's output as probabilities: the peer on the same kind of device, else plain torch."""
-    frames = spectrogram()
     torch_device = device if device.startswith("cuda") else "cpu"
     if allin1_infer.missing() is None:
         peer = allin1_infer.Peer(checkpoints()[:num_folds], torch_device)
@@ -140,42 +145,43 @@ def reference(
 
 
 def paired_row(
-    implementation: Implementation, num_folds: int, rounds: int, warmup: int, note: str
+    implementation: Implementation, num_folds: int, rounds: int, seconds: float | None = None, note: str = ""
 ) -> BenchRecord:
-    """Time one implementation against the reference, and compare what they return."""
-    track, frames = default_track(), spectrogram()
+    """Time one implementation against the reference on the track or an excerpt, and compare what they return."""
+    track = default_track() if seconds is None else default_track().lasting(seconds)
+    frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, num_folds, threads)
-        name, run_reference, as_probabilities = reference(implementation.device, num_folds, threads)
-        native = model._network.as_native(
-            frames
-        )  # on its device before the clock starts, as a stage would find it
+        name, run_reference, as_probabilities = reference(frames, implementation.device, num_folds, threads)
+        # On its device before the clock starts, as a stage would find it.
+        native = model._network.as_native(frames)
         times = paired_times(
-            lambda: model(native), run_reference, rounds=rounds, warmup=warmup, synchronize=model.synchronize
+            lambda: model(native), run_reference, rounds=rounds, synchronize=model.synchronize
         )
         expected, found = as_probabilities(times.reference_output), times.candidate_output.to_numpy()
     difference = max(float(np.abs(getattr(found, key) - expected[key]).max()) for key in OUTPUTS)
+    bound = BOUND if implementation.precision == "exact" else FAST_BOUND
     fold_or_folds = "1 fold" if num_folds == 1 else f"{num_folds} folds"
+    weights = model.checkpoints[0].name + (" and on" if num_folds > 1 else "")
     return BenchRecord(
         stage="network",
         backend=implementation.backend,
         device=model.choice.device,
         precision=implementation.precision,
-        variant=fold_or_folds,
+        variant=fold_or_folds + (f", {seconds:.0f} s" if seconds is not None else ""),
         reference=name,
         track=track.name,
         audio_seconds=track.seconds,
         threads=threads,
         seconds=times.candidate.tolist(),
         reference_seconds=times.reference.tolist(),
-        agreement=f"max {difference:.1e}",
-        agrees=difference <= (BOUND if implementation.precision == "exact" else FAST_BOUND),
+        agreement=f"max {difference:.1e} of a probability, bound {bound:.0e}",
+        agrees=difference <= bound,
         figures={
-            "max_difference": difference,
-            "choice": model.choice.as_dict(),
             "gflops": num_folds * arithmetic(model.configuration, frames.shape[1]),
-            "note": f"{note}; weights: {model.checkpoints[0].name}" + (" and on" if num_folds > 1 else ""),
+            "note": "; ".join(part for part in (note, f"weights: {weights}") if part),
         },
+        reference_threads=threads,
     )
 
 
@@ -195,58 +201,62 @@ def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -
     )
 
 
+_MLX_ON_A_CPU = (
+    "without Metal: an excerpt, since a round on the whole track takes half a minute; eight folds would take eight "
+    "times as long, and have no row"
+)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
-    key = (implementation.backend, implementation.device)
-    brief = rounds < _THOROUGH and implementation in _SLOW
-    rounds = 1 if brief else min(rounds, _MOST_ROUNDS.get(key, rounds))
-    row = paired_row(
-        implementation,
-        1,
-        rounds,
-        warmup=0 if brief or key == ("mlx", "mlx") else 1,
-        note=f"{rounds} round{'s' if rounds > 1 else ''} of one fold",
-    )
+    brief = is_brief(rounds)
+    if implementation == _MLX and _mlx_is_slow():
+        row = paired_row(implementation, 1, rounds, _EXCERPT_SECONDS, _MLX_ON_A_CPU)
+    elif implementation == _TORCH:
+        row = paired_row(implementation, 1, _FEW_ROUNDS, _EXCERPT_SECONDS if brief else None)
+    else:
+        row = paired_row(implementation, 1, sure_rounds(rounds))
     if not brief:
-        row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 1))
-    if not brief and key != ("mlx", "mlx"):
-        row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
+        peak = memory(implementation, spectrogram(row.audio_seconds), 1)
+        row = dataclasses.replace(row, peak_memory_bytes=peak)
+        # Ten minutes of MLX on a CPU take a minute a round.
+        if row.audio_seconds > _EXCERPT_SECONDS:
+            row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
 
 def growth_point(implementation: Implementation, seconds: float) -> dict[str, Any]:
-    """Median of three runs of one fold on a length."""
+    """Median time of one fold on a length, and its peak memory."""
     frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, 1, threads)
         native = model._network.as_native(frames)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            model.synchronize(model(native))
-            times.append(time.perf_counter() - start)
-    return {"audio_seconds": seconds, "seconds": statistics.median(times)}
+        times = own_times(lambda: model(native), rounds=_GROWTH_ROUNDS, synchronize=model.synchronize)
+    point: dict[str, Any] = {"audio_seconds": seconds, "seconds": float(np.median(times))}
+    peak = memory(implementation, frames, 1)
+    return point if peak is None else {**point, "peak_memory_bytes": peak}
 
 
-@pytest.mark.parametrize("implementation", [row for row in IMPLEMENTATIONS if row not in _SLOW], ids=str)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 def test_eight_folds(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
-    if rounds < _THOROUGH:
-        pytest.skip(
-            f"{rounds} rounds: the eight folds of the peer take long; they are paired from {_THOROUGH} rounds on"
-        )
-    row = paired_row(
-        implementation, 8, _ENSEMBLE_ROUNDS, warmup=1, note=f"the ensemble, {_ENSEMBLE_ROUNDS} rounds"
-    )
-    row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 8))
+    if is_brief(rounds):
+        pytest.skip(f"{rounds} rounds: the eight folds of the peer take long; a thorough run has them")
+    if implementation == _MLX and _mlx_is_slow():
+        pytest.skip("MLX without Metal: minutes for a few rounds")
+    if implementation == _TORCH:
+        row = paired_row(implementation, 8, _FEW_ROUNDS, _EXCERPT_SECONDS, "the ensemble, on an excerpt")
+    else:
+        row = paired_row(implementation, 8, _FEW_ROUNDS, note="the ensemble")
+        row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 8))
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
 
 def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
     """The ensemble on 60 minutes, in under 4 GB."""
-    if rounds < _THOROUGH:
-        pytest.skip(f"{rounds} rounds: an hour takes minutes; it is analysed from {_THOROUGH} rounds on")
+    if is_brief(rounds):
+        pytest.skip(f"{rounds} rounds: an hour takes minutes; a thorough run has it")
     frames = random_spectrogram(_AN_HOUR * 100)
     implementation = Implementation("fused", "cpu")
     with pinned_threads(usable_cores()) as threads:
@@ -256,7 +266,7 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
         elapsed = time.perf_counter() - start
     peak = memory(implementation, frames, 8)
     assert peak is not None
-    fits = peak < 4e9
+    fits = peak < _MOST_FOR_AN_HOUR
     record_bench(
         BenchRecord(
             stage="network",
@@ -270,10 +280,14 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
             threads=threads,
             seconds=[elapsed],
             reference_seconds=[],
-            agreement="under 4 GB" if fits else "over 4 GB",
-            agrees=fits,
+            agreement="",
+            agrees=True,
             peak_memory_bytes=peak,
-            figures={"gflops": 8 * arithmetic(model.configuration, frames.shape[1]), "note": "one run"},
+            figures={
+                "gflops": 8 * arithmetic(model.configuration, frames.shape[1]),
+                "note": f"one run, compared with nothing; {'under' if fits else 'OVER'} the "
+                f"{_MOST_FOR_AN_HOUR / 1e9:.0f} GB that an hour is held to",
+            },
         )
     )
     assert fits, f"{peak / 1e9:.2f} GB"
@@ -290,7 +304,7 @@ def test_time(implementation: Implementation, benchmark: Any, rounds: int) -> No
             model.synchronize(output)
             return output
 
-        brief = rounds < _THOROUGH and implementation in _SLOW
+        brief = is_brief(rounds) and implementation == _TORCH
         output = benchmark.pedantic(
             run, rounds=1 if brief else min(rounds, 3), warmup_rounds=0 if brief else 1
         )

@@ -11,6 +11,7 @@ from bench.baseline import BASELINE
 from bench.progress import Progress, read_durations
 from bench.records import BenchRecorder
 from parity import foreign
+from parity.oracles.madmom_import import OracleMissing
 from parity.records import Outcome, ParityRecorder
 from parity.shared import shared_folder
 
@@ -80,6 +81,28 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return result
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    return (yield from _skipped_without_oracle())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    return (yield from _skipped_without_oracle())
+
+
+def _skipped_without_oracle() -> Generator[None, object, object]:
+    """What needs madmom is skipped where madmom is not installed, for there is no wheel of it for every Python.
+
+    Nothing is asked beforehand: the oracle itself says that it is missing, so that no test needs a mark and none is
+    skipped where it is there.
+    """
+    try:
+        return (yield)
+    except OracleMissing as error:
+        pytest.skip(str(error))
+
+
 def _say(config: pytest.Config, text: str) -> None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal is not None:
@@ -127,8 +150,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         from bench.report import Session, write_bench_report
 
         progress = session.config.stash[_PROGRESS]
-        failed = _outcome(session.config).failed
-        measured = Session(session.config.getoption("--rounds"), failed, progress.seconds if progress else {})
+        outcome = _outcome(session.config)
+        measured = Session(
+            session.config.getoption("--rounds"),
+            outcome.failed,
+            progress.seconds if progress else {},
+            skipped=outcome.skipped,
+        )
         write_bench_report(session.config.stash[_BENCH].records, bench_folder, measured)
 
 

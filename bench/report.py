@@ -21,6 +21,7 @@ from bench.machine import describe_machine, source_digest, versions
 from bench.readme import BEGIN, END
 from bench.records import SCHEMA_VERSION, BenchRecord, read_records
 from parity.publish import now, publish, scratch_folder
+from parity.records import oracle_was_absent
 
 # In the order of the pipeline; stages not named here follow in alphabetical order.
 _ORDER = ("separation", "spectrogram", "network", "decoder", "structure", "pipeline")
@@ -48,6 +49,8 @@ class Session:
         When it ended, and the digest of the source that ran.
     machine, versions : mapping
         Where it ran, and with which versions of what.
+    skipped : tuple of str
+        Why benchmarks were skipped, a line each.
     """
 
     rounds: int = 0
@@ -57,6 +60,7 @@ class Session:
     source: str = dataclasses.field(default_factory=source_digest)
     machine: Mapping[str, Any] = dataclasses.field(default_factory=describe_machine)
     versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
+    skipped: tuple[str, ...] = ()
 
 
 def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
@@ -95,13 +99,16 @@ def render(folder: Path) -> Path:
     records = read_records(folder / "bench.json")
     content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     whole = {name: content[name] for name in _OF_THE_WHOLE}
-    session = Session(**{**content["session"], "failed": tuple(content["session"]["failed"])}, **whole)
+    lists = {name: tuple(content["session"].get(name, ())) for name in ("failed", "skipped")}
+    session = Session(**{**content["session"], **lists}, **whole)
     return write_bench_report(records, folder, session)
 
 
 def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
     lines = ["# Benchmark: is it faster?", ""]
     lines += [BEGIN, *summary(records, session), END, ""]
+    absent = oracle_was_absent(session.skipped)
+    lines += [absent, ""] if absent else []
     if session.failed:
         lines += ["**Benchmarks that failed; what they should have measured is missing below:**", ""]
         lines += [f"- `{name}`" for name in session.failed] + [""]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,20 @@ class Outcome:
         reasons = sorted(set(self.skipped))
         lines += [f"- skipped {self.skipped.count(reason)}: {reason}" for reason in reasons]
         return "\n".join(lines)
+
+
+def oracle_was_absent(skipped: Sequence[str]) -> str | None:
+    """A sentence for the top of a report whose session had no madmom; None if it had.
+
+    Parameters
+    ----------
+    skipped : sequence of str
+        Why tests were skipped, a line each.
+    """
+    without = [reason for reason in skipped if reason.startswith("the oracle madmom")]
+    if not without:
+        return None
+    return f"**Without the oracle: {len(without)} checks against madmom were skipped.** Here {without[0]}."
 
 
 def read_records(path: Path) -> list[ParityRecord]:

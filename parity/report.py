@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.machine import describe_machine, versions
 from parity.publish import now, publish, scratch_folder
-from parity.records import Outcome, ParityRecord
+from parity.records import Outcome, ParityRecord, oracle_was_absent
 
 # In the order of the pipeline; stages not named here follow in alphabetical order.
 _ORDER = ("spectrogram", "attention", "network", "decoder", "structure", "pipeline")
@@ -57,6 +57,8 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
     machine = describe_machine()
     lines = ["# Parity: is it the same?", ""]
     lines += [_verdict(records, outcome), ""]
+    absent = oracle_was_absent(outcome.skipped) if outcome else None
+    lines += [absent, ""] if absent else []
     if records:
         lines += [
             "One row for each implementation: how many inputs were compared with the oracle, what they were held to,",

@@ -173,3 +173,10 @@ def test_freed_memory_is_kept_inside_the_block_and_returned_after_it() -> None:
     assert resident() - before < 0.1 * size
     np.ones(size // 8)
     assert resident() - before < 0.1 * size
+
+
+def test_what_lived_before_is_not_looked_through_in_every_round() -> None:
+    frozen = []
+    paired_times(lambda: frozen.append(gc.get_freeze_count()), lambda: None, rounds=2)
+    assert all(count > 1000 for count in frozen)
+    assert gc.get_freeze_count() == 0

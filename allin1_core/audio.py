@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ import numpy as np
 from allin1_core.completeness import check_decoded, check_header
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.regular_files import open_regular
+from allin1_core.sample_buffer import SampleBuffer
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
@@ -30,8 +31,9 @@ SAMPLE_RATE = 44100
 _MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
 
 _BLOCK_VALUES = 1 << 20
-# 3.4 hours of stereo at 44.1 kHz. Silence packs so well that a few megabytes could decode to more than any memory.
-MOST_VALUES = 1 << 30
+# Silence packs so well that a few megabytes could decode to more than any memory. This is 3.4 hours of stereo at
+# 44.1 kHz in 16 bits.
+MOST_BYTES = 2 << 30
 _INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
 _ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
@@ -106,6 +108,9 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         write one), of WAV and FLAC written to a pipe, which state no length, and of IRCAM, PAF, PVF and XI; in
         Matroska, where less than 0.25 s is lost.
 
+        Its samples may take `MOST_BYTES`, 2 GiB, and at a lower rate than 44.1 kHz so much less as resampling adds:
+        3.4 hours of stereo at 44.1 kHz in 16 bits, half of that in ``float32``. Reading takes a quarter more.
+
     Returns
     -------
     Audio
@@ -114,9 +119,37 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     Raises
     ------
     AudioError
-        If the file is missing, empty, truncated, not audio, holds no samples, or holds NaN or infinity.
+        If the file is missing, empty, truncated, not audio, too long, holds no samples, or holds NaN or infinity.
     """
-    path = Path(path)
+    return _read(Path(path), MOST_BYTES, lambda block: block)
+
+
+def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
+    """Read an audio file as `read_audio` does, mixed to mono block by block; its other channels take no memory.
+
+    Parameters
+    ----------
+    path : path-like
+    most_bytes : int
+        Size that its mono samples may have at 44.1 kHz or, if that is higher, at their own rate.
+
+    Returns
+    -------
+    Audio
+        One channel, as `remix_to_mono` gives it.
+
+    Raises
+    ------
+    AudioError
+        As `read_audio`.
+    """
+    return _read(Path(path), most_bytes, lambda block: remix_to_mono(block)[:, None])
+
+
+_Mix = Callable[[np.ndarray], np.ndarray]
+
+
+def _read(path: Path, most_bytes: int, mix: _Mix) -> Audio:
     try:
         with open_regular(path, AudioError) as file:
             head = file.read(16)
@@ -124,7 +157,8 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
             file.seek(0)
             is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
-            audio = _read_container(path, file) if is_container else _read_libsndfile(path, file)
+            read = _read_container if is_container else _read_libsndfile
+            audio = read(path, file, most_bytes, mix)
     except MemoryError as error:
         raise AudioError(
             f"{path}: decodes to more than the memory that is free; cut it into parts"
@@ -133,18 +167,21 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         raise AudioError(
             f"{path}: cannot be read ({error.strerror or error}); copy the file again"
         ) from error
-    if not _MIN_SAMPLE_RATE <= audio.sample_rate <= _MAX_SAMPLE_RATE:
-        raise AudioError(
-            f"{path}: sample rate {audio.sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
-            "The header is damaged, or this is not audio"
-        )
     if len(audio.samples) == 0:
         raise AudioError(f"{path}: the file holds no samples; expected at least one")
     check_finite(audio.samples, str(path))
     return audio
 
 
-def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
+def _check_rate(path: Path, sample_rate: int) -> None:
+    if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
+        raise AudioError(
+            f"{path}: sample rate {sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
+            "The header is damaged, or this is not audio"
+        )
+
+
+def _read_libsndfile(path: Path, file: BinaryIO, most_bytes: int, mix: _Mix) -> Audio:
     import soundfile
 
     check_header(path, file)
@@ -159,29 +196,35 @@ def _read_libsndfile(path: Path, file: BinaryIO) -> Audio:
             "expected WAV, FLAC, AIFF, Ogg, MP3, m4a or the like"
         ) from error
     with sound:
+        _check_rate(path, sound.samplerate)
         dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
+        found = 0
+        buffer = SampleBuffer(
+            _at_rate(most_bytes, sound.samplerate), sound.frames, os.fstat(file.fileno()).st_size
+        )
         try:
-            blocks = list(_bounded(path, _libsndfile_blocks(sound, dtype)))
+            for block in _libsndfile_blocks(sound, dtype):
+                found += len(block)
+                _add(path, buffer, mix(block), most_bytes)
         except soundfile.LibsndfileError as error:
             raise AudioError(
                 f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
             ) from error
-        found = sum(len(block) for block in blocks)
         check_decoded(path, file, sound, found)
-        samples = np.concatenate(blocks) if blocks else np.empty((0, sound.channels), dtype)
-        return Audio(samples, sound.samplerate)
+        return Audio(buffer.samples(dtype, sound.channels), sound.samplerate)
 
 
-def _bounded(path: Path, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    found = 0
-    for block in blocks:
-        found += block.size
-        if found > MOST_VALUES:
-            raise AudioError(
-                f"{path}: decodes to more than {MOST_VALUES} values; expected at most that, 3.4 hours of stereo at "
-                "44.1 kHz. Cut it into parts"
-            )
-        yield block
+def _at_rate(most_bytes: int, sample_rate: int) -> int:
+    return most_bytes * min(SAMPLE_RATE, sample_rate) // SAMPLE_RATE
+
+
+def _add(path: Path, buffer: SampleBuffer, block: np.ndarray, most_bytes: int) -> None:
+    if not buffer.add(block):
+        hours = most_bytes / (block.itemsize * block.shape[1] * SAMPLE_RATE * 3600)
+        raise AudioError(
+            f"{path}: decodes to more than {most_bytes} bytes; expected at most that, which is {hours:.1f} hours of "
+            f"{block.shape[1]} channels in {block.dtype} at {SAMPLE_RATE} Hz. Cut it into parts"
+        )
 
 
 def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
@@ -190,7 +233,7 @@ def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
         yield block
 
 
-def _read_container(path: Path, file: BinaryIO) -> Audio:
+def _read_container(path: Path, file: BinaryIO, most_bytes: int, mix: _Mix) -> Audio:
     import av
 
     try:
@@ -205,7 +248,12 @@ def _read_container(path: Path, file: BinaryIO) -> Audio:
                 )
             duration = _stated_duration(av, container, stream)
             sample_rate = int(stream.codec_context.sample_rate)
-            blocks = list(_bounded(path, _container_blocks(av, container, stream)))
+            _check_rate(path, sample_rate)
+            promised = int(max(duration or 0, 0) * sample_rate)
+            size = os.fstat(file.fileno()).st_size
+            buffer = SampleBuffer(_at_rate(most_bytes, sample_rate), promised, size)
+            for block in _container_blocks(av, container, stream):
+                _add(path, buffer, mix(block), most_bytes)
     except AudioError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -213,7 +261,7 @@ def _read_container(path: Path, file: BinaryIO) -> Audio:
         raise AudioError(
             f"{path}: truncated, damaged, or not audio that FFmpeg can read ({reason})"
         ) from error
-    samples = np.concatenate(blocks) if blocks else np.empty((0, 1), np.float32)
+    samples = buffer.samples("float32", 1)
     if duration is not None and len(samples) / sample_rate < duration - _DURATION_TOLERANCE:
         raise AudioError(
             f"{path}: truncated; the header promises {duration:.2f} s, {len(samples) / sample_rate:.2f} s are there. "
@@ -258,13 +306,20 @@ def check_finite(samples: np.ndarray, name: str) -> None:
     AudioError
         With the number of such samples and where the first one is.
     """
-    if samples.dtype.kind != "f" or np.isfinite(samples).all():
+    if samples.dtype.kind != "f":
         return
-    bad = np.argwhere(~np.isfinite(samples))
-    raise AudioError(
-        f"{name}: {len(bad)} samples are NaN or infinite, the first at sample {bad[0][0]}; expected finite numbers. "
-        "Repair the file with an audio editor"
-    )
+    number, first = 0, 0
+    step = max(1, _BLOCK_VALUES * len(samples) // max(1, samples.size))
+    for start in range(0, len(samples), step):
+        bad = ~np.isfinite(samples[start : start + step])
+        if bad.any():
+            first = first if number else start + int(np.argwhere(bad)[0][0])
+            number += int(bad.sum())
+    if number:
+        raise AudioError(
+            f"{name}: {number} samples are NaN or infinite, the first at sample {first}; expected finite numbers. "
+            "Repair the file with an audio editor"
+        )
 
 
 def remix_to_mono(samples: np.ndarray) -> np.ndarray:
@@ -303,8 +358,20 @@ def resample(samples: np.ndarray, sample_rate: int, to_sample_rate: int) -> np.n
     import soxr
 
     if samples.dtype == np.int16:
-        resampled = soxr.resample(samples.astype(np.float64), sample_rate, to_sample_rate)
-        return np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+        # Block by block, which gives the same: in float64 all of it would take eight times the memory, and again.
+        channels = 1 if samples.ndim == 1 else samples.shape[1]
+        stream = soxr.ResampleStream(sample_rate, to_sample_rate, channels, dtype=np.float64)
+        most = -(-len(samples) * to_sample_rate // sample_rate) + 1
+        buffer = SampleBuffer(2 * most * channels, most, 2 * most * channels)
+        step = max(1, _BLOCK_VALUES // channels)
+        for start in range(0, len(samples), step):
+            block = samples[start : start + step].astype(np.float64)
+            resampled = stream.resample_chunk(block, last=start + step >= len(samples))
+            rounded = np.clip(np.rint(resampled), -32768, 32767).astype(np.int16)
+            is_added = buffer.add(rounded.reshape(-1, channels))
+            assert is_added, "soxr gave more samples than the ratio of the rates"
+        resampled = buffer.samples("int16", channels)
+        return resampled[:, 0] if samples.ndim == 1 else resampled
     return soxr.resample(samples, sample_rate, to_sample_rate)
 
 

@@ -1,0 +1,150 @@
+"""Memory that reading takes: what the samples need and a quarter more, and never beyond the bound."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from allin1_core import audio as audio_module
+from allin1_core.audio import STEM_NAMES, read_audio, read_mono, remix_to_mono, resample
+from allin1_core.errors import AudioError
+from allin1_core.sample_buffer import SampleBuffer
+from allin1_core.separation import folder as folder_module
+from allin1_core.separation import read_stems_folder
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize("promised", [0, 50, 1000, 1 << 40])
+@pytest.mark.parametrize("likely", [0, 100, 1 << 20])
+def test_blocks_come_back_as_one_array(promised: int, likely: int) -> None:
+    blocks = [np.full((number, 2), number, np.int16) for number in (1, 7, 100, 3, 64)]
+    buffer = SampleBuffer(1 << 20, promised, likely)
+    assert all(buffer.add(block) for block in blocks)
+    np.testing.assert_array_equal(buffer.samples("int16", 2), np.concatenate(blocks))
+
+
+def test_nothing_is_an_array_of_no_samples() -> None:
+    assert SampleBuffer(100, 5, 5).samples("float32", 3).shape == (0, 3)
+    assert SampleBuffer(100, 5, 5).samples("float32", 3).dtype == np.float32
+
+
+def test_no_more_is_taken_than_allowed() -> None:
+    buffer = SampleBuffer(20, 1000, 1000)
+    assert buffer.add(np.zeros((5, 1), np.int16))
+    assert buffer.add(np.zeros((5, 1), np.int16))
+    assert not buffer.add(np.zeros((1, 1), np.int16))
+    assert buffer.samples("int16", 1).shape == (10, 1)
+
+
+def peak_of(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, int]:
+    tracemalloc.start()
+    try:
+        return call(), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def write_silence(path: Path, seconds: float, channels: int = 2, sample_rate: int = 44100) -> Path:
+    soundfile.write(path, np.zeros((int(seconds * sample_rate), channels), np.int16), sample_rate)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_reading_takes_the_samples_and_a_quarter(tmp_path: Path, suffix: str) -> None:
+    """FLAC packs silence to a hundredth, so that nothing can be concluded from the size of the file."""
+    path = write_silence(tmp_path / f"a{suffix}", 300)
+    samples, peak = peak_of(lambda: read_audio(path).samples)
+    assert samples.nbytes == 300 * 44100 * 4
+    extra = 1.0 if suffix == ".wav" else 1.25
+    # Two blocks of a million values, as they come from the file.
+    assert peak < extra * samples.nbytes + 2 * 2 * MEGABYTE + MEGABYTE, peak / samples.nbytes
+
+
+def test_channels_that_are_mixed_take_no_memory(tmp_path: Path) -> None:
+    path = write_silence(tmp_path / "a.flac", 60, channels=8)
+    samples, peak = peak_of(lambda: read_mono(path, 1 << 30).samples)
+    assert samples.shape == (60 * 44100, 1)
+    # A block of a million values; its mean in float64, an eighth of that.
+    assert peak < 1.25 * samples.nbytes + 6 * MEGABYTE, peak
+
+
+def test_resampling_takes_what_goes_in_and_comes_out() -> None:
+    samples = np.zeros(300 * 48000, np.int16)
+    resampled, peak = peak_of(lambda: resample(samples, 48000, 44100))
+    # Some blocks of a million values in float64.
+    assert peak < 1.01 * resampled.nbytes + 6 * 8 * MEGABYTE, peak / MEGABYTE
+
+
+def test_stems_together_stay_near_their_size(tmp_path: Path) -> None:
+    for stem in STEM_NAMES:
+        write_silence(tmp_path / f"{stem}.flac", 300)
+    stems, peak = peak_of(lambda: read_stems_folder(tmp_path).samples)
+    assert stems.nbytes == 4 * 300 * 44100 * 2
+    # All four beside the joined ones, and the blocks of each thread.
+    assert peak < 2.25 * stems.nbytes + 4 * 12 * MEGABYTE, peak / stems.nbytes
+
+
+@pytest.mark.parametrize("channels", [1, 2, 6])
+@pytest.mark.parametrize("dtype", ["PCM_16", "FLOAT"])
+def test_mono_by_blocks_is_mono_at_once(tmp_path: Path, channels: int, dtype: str) -> None:
+    samples = np.random.default_rng(0).integers(-20000, 20000, (700_000, channels), np.int16)
+    soundfile.write(tmp_path / "a.wav", samples, 44100, subtype=dtype)
+    expected = remix_to_mono(read_audio(tmp_path / "a.wav").samples)
+    mono = read_mono(tmp_path / "a.wav", 1 << 30).samples
+    assert mono.dtype == expected.dtype
+    np.testing.assert_array_equal(mono[:, 0], expected)
+
+
+@pytest.mark.parametrize("rates", [(48000, 44100), (22050, 44100), (8000, 44100), (96000, 44100)])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_resampling_by_blocks_is_resampling_at_once(
+    rates: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = np.random.default_rng(1).integers(-20000, 20000, (100_003, channels), np.int16)
+    at_once = resample(samples, *rates)
+    assert len(at_once) == pytest.approx(len(samples) * rates[1] / rates[0], abs=1)
+    monkeypatch.setattr(audio_module, "_BLOCK_VALUES", 1000)
+    np.testing.assert_array_equal(resample(samples, *rates), at_once)
+    np.testing.assert_array_equal(resample(samples[:, 0].copy(), *rates), at_once[:, 0])
+
+
+@pytest.fixture
+def small_bound(monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(audio_module, "MOST_BYTES", 400_000)
+    monkeypatch.setattr(folder_module, "MOST_BYTES_OF_STEMS", 800_000)
+    return 400_000
+
+
+@pytest.mark.parametrize(
+    ("seconds", "channels", "sample_rate"),
+    [(2.26, 2, 44100), (4.53, 1, 44100), (2.26, 2, 22050), (2.08, 2, 48000)],
+)
+def test_the_bound_is_in_bytes_at_the_rate_of_the_pipeline(
+    tmp_path: Path, small_bound: int, seconds: float, channels: int, sample_rate: int
+) -> None:
+    read_audio(write_silence(tmp_path / "a.flac", seconds, channels, sample_rate))
+    write_silence(tmp_path / "b.flac", 1.01 * seconds, channels, sample_rate)
+    with pytest.raises(
+        AudioError, match=r"b\.flac: decodes to more than 400000 bytes; expected at most that"
+    ):
+        read_audio(tmp_path / "b.flac")
+    soundfile.write(
+        tmp_path / "c.wav", np.zeros((int(0.51 * seconds * sample_rate), channels)), sample_rate, "FLOAT"
+    )
+    with pytest.raises(AudioError, match=r"c\.wav: decodes to more than 400000 bytes"):
+        read_audio(tmp_path / "c.wav")
+
+
+def test_stems_share_their_bound(tmp_path: Path, small_bound: int) -> None:
+    for stem in STEM_NAMES:
+        write_silence(tmp_path / f"{stem}.flac", 2.2)
+    read_stems_folder(tmp_path)
+    write_silence(tmp_path / "guitar.flac", 2.2)
+    with pytest.raises(AudioError, match=r"bass\.flac: decodes to more than 160000 bytes"):
+        read_stems_folder(tmp_path)

@@ -145,7 +145,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if parity_folder is not None:
         from parity.report import write_parity_report
 
-        write_parity_report(session.config.stash[_PARITY].records, parity_folder, _outcome(session.config))
+        records = session.config.stash[_PARITY].records
+        full = session.config.getoption("--full")
+        write_parity_report(records, parity_folder, _outcome(session.config), full=full)
     if bench_folder is not None:
         from bench.report import Session, write_bench_report
 

@@ -16,15 +16,17 @@ from types import ModuleType
 from typing import Any
 
 from bench.machine import describe_machine, versions
+from parity import accuracy
 from parity.publish import now, publish, scratch_folder
 from parity.records import Outcome, ParityRecord, oracle_was_absent
 
 # In the order of the pipeline; stages not named here follow in alphabetical order.
 _ORDER = ("spectrogram", "attention", "network", "decoder", "structure", "pipeline")
+_FULL = "`make parity-full`, which begins with `python -m pytest tests parity --full --parity-report reports`"
 
 
 def write_parity_report(
-    records: Sequence[ParityRecord], folder: Path, outcome: Outcome | None = None
+    records: Sequence[ParityRecord], folder: Path, outcome: Outcome | None = None, *, full: bool = False
 ) -> Path:
     """Write parity.md, its plots and parity.json; the folder changes only when all of them could be made.
 
@@ -35,6 +37,9 @@ def write_parity_report(
         Made if it is not there.
     outcome : Outcome, optional
         Of the test session that measured the records.
+    full : bool
+        Whether it ran the long checks. Then what it found of hard use also goes into accuracy.md, where a later
+        session without them leaves it.
 
     Returns
     -------
@@ -50,7 +55,13 @@ def write_parity_report(
             "outcome": dataclasses.asdict(outcome) if outcome else None,
             "records": [dataclasses.asdict(record) for record in records],
         }
-        return publish(scratch, folder, "parity", text, content)
+        path = publish(scratch, folder, "parity", text, content)
+    long_forms = [dataclasses.asdict(record) for record in records if full and record.stage == "hard use"]
+    if long_forms:
+        accuracy.update(
+            folder, "hard_use", {"command": _FULL, "outcome": str(outcome or ""), "records": long_forms}
+        )
+    return path
 
 
 def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome | None) -> str:

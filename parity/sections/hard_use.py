@@ -18,6 +18,12 @@ _AREAS = {
 _HIDDEN = ("area", "held_to", "ran", "tried", "failed", "first_failure")
 
 
+_LONG_FORMS = (
+    "The long forms (an hour of music, 1,000 tracks, 50 kills, both sanitizers, more examples of each law) are run by "
+    "`make parity-full`; what came of them last: [accuracy.md](accuracy.md#hard-use-long-forms)."
+)
+
+
 def worst(records: Sequence[ParityRecord]) -> str:
     """For the summary: how many inputs these records stand for, and how many of them failed."""
     tried = sum(record.measures["tried"] for record in records)
@@ -27,7 +33,13 @@ def worst(records: Sequence[ParityRecord]) -> str:
 
 def render(records: Sequence[ParityRecord], folder: Path) -> str:
     """Markdown of this stage; a table for each area."""
-    lines = ["## Hard use", "", f"Over all: {worst(records)}."]
+    lines = ["## Hard use", "", f"Over all: {worst(records)}. {_LONG_FORMS}", "", *tables(records)]
+    return "\n".join(lines)
+
+
+def tables(records: Sequence[ParityRecord]) -> list[str]:
+    """Lines of markdown: a table for each area, then what failed."""
+    lines: list[str] = []
     for area, explanation in _AREAS.items():
         group = [record for record in records if record.measures["area"] == area]
         if group:
@@ -44,24 +56,31 @@ def render(records: Sequence[ParityRecord], folder: Path) -> str:
     if failures:
         lines += ["", "Failed:", ""]
         lines += [f"- {record.case}: {record.measures['first_failure']}" for record in failures]
-    return "\n".join(lines)
+    return lines[1:]
 
 
-def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
-    """One case, summed over the implementations it was tried on."""
-    ran = dict.fromkeys(record.measures["ran"] for record in records if record.measures["ran"])
-    tried = sum(record.measures["tried"] for record in records)
-    failed = sum(record.measures["failed"] for record in records)
+def measured(records: Sequence[ParityRecord]) -> str:
+    """What the records of one case measured, in words."""
+    parts = []
     names = dict.fromkeys(name for record in records for name in record.measures if name not in _HIDDEN)
-    measured = []
     for name in names:
         values = [record.measures[name] for record in records if name in record.measures]
         # Counts add up; of sizes and times, the largest says what was needed.
         counts = name in ("refused", "read", "paths", "killed")
         value = (sum(values) if counts else max(values)) if all(_is_number(v) for v in values) else values[-1]
-        measured.append(f"{name.replace('_', ' ')} {_shown(value)}")
+        parts.append(f"{name.replace('_', ' ')} {_shown(value)}")
+    return "; ".join(parts)
+
+
+def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
+    """One case, summed over the implementations it was tried on."""
+    # An implementation of this project's own is known by its last name.
+    names_of_ran = (record.measures["ran"].rpartition(":")[2] for record in records)
+    ran = dict.fromkeys(name for name in names_of_ran if name)
+    tried = sum(record.measures["tried"] for record in records)
+    failed = sum(record.measures["failed"] for record in records)
     cells = [case, "; ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
-    return "| " + " | ".join([*cells, "; ".join(measured)]) + " |"
+    return "| " + " | ".join([*cells, measured(records)]) + " |"
 
 
 def _is_number(value: object) -> bool:

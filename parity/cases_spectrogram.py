@@ -88,7 +88,7 @@ def spectrogram_backends() -> list[Implementation]:
     """What the cases run against: each installed backend on each of its devices here, or the one asked for."""
     named = foreign.requested("spectrogram")
     if named is not None:
-        return [Implementation(named, "exact")]
+        return [Implementation(named, precision) for precision in backends.PRECISIONS]
     return [
         Implementation(backend, precision, device)
         for backend, device in [

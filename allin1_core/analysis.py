@@ -99,7 +99,8 @@ def analyze(
     demix_model : str
         Demucs' name of the separation model.
     demix_repository : path-like, optional
-        Folder with separation models of one's own (``NAME.th``).
+        Folder with separation models of one's own (``NAME.th``). Warning: demucs-infer opens such a file as a pickle
+        that may execute any code; use only files that you made or trust.
     demix_seed : int
         Of Demucs' random time shift; the same seed gives the same stems.
     stems_as_int16 : bool
@@ -178,7 +179,11 @@ def _folder(path: PathLike | None) -> Path | None:
 
 
 class Analyzer:
-    """A session object: loads once, analyses many. Use it from one thread: MLX arrays belong to theirs.
+    """A session object: loads once, analyses many.
+
+    Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
+    separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
+    may no other thread use it than the one that did first.
 
     Parameters
     ----------

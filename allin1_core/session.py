@@ -5,8 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
+import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
@@ -20,12 +21,32 @@ if TYPE_CHECKING:
     from allin1_core.spectrogram import LogSpectrogram
 
 
+Loaded = TypeVar("Loaded")
+
+
+class _LoadedOnce(Generic[Loaded]):
+    """What one thread loads while others that need it wait; a failure is not kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._value: Loaded | None = None
+
+    def get(self, load: Callable[[], Loaded]) -> Loaded:
+        with self._lock:
+            if self._value is None:
+                self._value = load()
+            return self._value
+
+
 class Session:
     """The chosen backends, and what they have loaded.
 
     Choices are made at once, so that a request that cannot be met is refused before any work. The network's weights
     are read in a thread of their own (`load_in_background`), beside the first track's separation; the separation
-    model is loaded when a mix first needs it.
+    model is loaded when a mix first needs it. What is loaded is loaded once; loading that failed is tried again when
+    next asked for.
+
+    Threads may share it as they may share an `Analyzer`.
 
     Parameters
     ----------
@@ -81,9 +102,10 @@ class Session:
         self.structure_choice = self._beside_network(structure_choice)
         self.local_maxima: Callable[[Any, int], Any] = local_maxima.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
-        self._model: Model | None = None
-        self._separator: Separator | None = None
-        self._decoder: DBNDownBeatTrackingProcessor | None = None
+        self._reading_lock = threading.Lock()
+        self._model: _LoadedOnce[Model] = _LoadedOnce()
+        self._separator: _LoadedOnce[Separator] = _LoadedOnce()
+        self._decoder: _LoadedOnce[DBNDownBeatTrackingProcessor] = _LoadedOnce()
 
     def _device_for(self, stage: str, backend: str) -> str | None:
         """The network's device; None if the named backend cannot use it: then it takes its own."""
@@ -122,20 +144,29 @@ class Session:
         WeightsError
             If its weights cannot be had.
         """
-        if self._separator is None:
-            choice = self.separation_choice
-            loaded: Separator = backends.get("separation", choice.backend).load()(
-                self.demix_model, device=choice.device, repository=self.demix_repository
-            )
-            self._separator = loaded
-        return self._separator
+        return self._separator.get(self._load_separator)
+
+    def _load_separator(self) -> Separator:
+        choice = self.separation_choice
+        loaded: Separator = backends.get("separation", choice.backend).load()(
+            self.demix_model, device=choice.device, repository=self.demix_repository
+        )
+        return loaded
 
     def load_in_background(self, timings: Timings) -> None:
-        """Start reading the network's weights, unless that was done before."""
-        if self._reading is None:
-            pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model_load")
-            self._reading = pool.submit(self._read_checkpoints, timings)
-            pool.shutdown(wait=False)
+        """Start reading the network's weights, unless that was done before, and did not fail."""
+        with self._reading_lock:
+            if self._reading is not None and self._reading.done() and self._reading.exception() is not None:
+                self._reading = None
+        self._reading_of_checkpoints(timings)
+
+    def _reading_of_checkpoints(self, timings: Timings) -> concurrent.futures.Future[list[Checkpoint]]:
+        with self._reading_lock:
+            if self._reading is None:
+                pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model_load")
+                self._reading = pool.submit(self._read_checkpoints, timings)
+                pool.shutdown(wait=False)
+            return self._reading
 
     def _read_checkpoints(self, timings: Timings) -> list[Checkpoint]:
         from allin1_core.network.weights import load_checkpoints
@@ -161,17 +192,22 @@ class Session:
         WeightsError
             If its weights cannot be had or do not fit.
         """
-        if self._model is None:
-            from allin1_core.network.model import build_model
+        return self._model.get(lambda: self._build_model(timings))
 
-            self.load_in_background(timings)
-            assert self._reading is not None
-            checkpoints = self._reading.result()
-            with timings.stage(
-                "model_load", choice=self.network_choice, model=self.model_name, per="run", what="build"
-            ):
-                self._model = build_model(checkpoints, **self._model_options)
-        return self._model
+    def _build_model(self, timings: Timings) -> Model:
+        from allin1_core.network.model import build_model
+
+        reading = self._reading_of_checkpoints(timings)
+        try:
+            checkpoints = reading.result()
+        except BaseException:
+            with self._reading_lock:
+                self._reading = None if self._reading is reading else self._reading
+            raise
+        with timings.stage(
+            "model_load", choice=self.network_choice, model=self.model_name, per="run", what="build"
+        ):
+            return build_model(checkpoints, **self._model_options)
 
     @property
     def model(self) -> Model:
@@ -181,9 +217,7 @@ class Session:
     @property
     def decoder(self) -> DBNDownBeatTrackingProcessor:
         """The downbeat decoder with the network's threshold, built when first asked for."""
-        if self._decoder is None:
-            self._decoder = self._make_decoder(self.model.thresholds.downbeat)
-        return self._decoder
+        return self._decoder.get(lambda: self._make_decoder(self.model.thresholds.downbeat))
 
     @staticmethod
     def _make_decoder(threshold: float) -> DBNDownBeatTrackingProcessor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import WeightsError
+
+_RANDOM = threading.Lock()
 
 
 class Separator:
@@ -25,6 +28,8 @@ class Separator:
         ``cpu``, ``cuda`` or ``cuda:N``.
     repository : path-like, optional
         Folder with models of one's own (``NAME.th``, as Demucs' ``--repo`` takes them), instead of a download.
+        Such a file is a pickle, which demucs-infer opens with ``torch.load(weights_only=False)``: it can execute any
+        code. Use only files that you made or trust.
 
     Raises
     ------
@@ -61,15 +66,17 @@ class Separator:
             if progress is not None and state["state"] == "end":
                 progress(min(1.0, (state["segment_offset"] + 1) / mix.shape[1]))
 
-        self._demucs.update_parameter(callback=report, callback_arg=None)
-        # Demucs draws its time shift from the global generator: lend it ours, and leave the caller's as it was.
-        callers_state = random.getstate()
-        random.seed(seed)
-        try:
-            with torch.inference_mode():
-                _, separated = self._demucs.separate_tensor(torch.from_numpy(mix), self.sample_rate)
-        finally:
-            random.setstate(callers_state)
+        # Demucs draws its time shift from the global generator: lend it ours, and leave the caller's as it was. There
+        # is one for all threads, so they separate one after the other.
+        with _RANDOM:
+            self._demucs.update_parameter(callback=report, callback_arg=None)
+            callers_state = random.getstate()
+            random.seed(seed)
+            try:
+                with torch.inference_mode():
+                    _, separated = self._demucs.separate_tensor(torch.from_numpy(mix), self.sample_rate)
+            finally:
+                random.setstate(callers_state)
         return {stem: samples.cpu().numpy() for stem, samples in separated.items()}
 
 

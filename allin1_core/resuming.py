@@ -93,7 +93,7 @@ def _other_model(recorded: Mapping[str, Any], session: Session) -> list[str]:
 def _other_backend(parameter: str, recorded: Any, now: backends.Choice) -> list[str]:
     if recorded in (None, now.backend):
         return []
-    ours = [name for name, backend in backends.backends(now.stage).items() if backend.automatic]
+    ours = [backend.name for backend in backends.built_in(now.stage)]
     if now.requested_backend == "auto" and recorded in ours:
         return []
     return _other(parameter, recorded, now.backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core import __version__
+from allin1_core import __version__, analyze, backends
 from allin1_core.cli import main
 from allin1_core.metrical import decoder_input
 from allin1_core.result import load_result
@@ -106,6 +107,37 @@ def test_quiet_prints_nothing(
     assert main([*arguments, "--spec-backend", "numpy"]) == 0
     captured = capsys.readouterr()
     assert captured.out == captured.err == ""
+
+
+def help_of(option: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit):
+        main(["analyze", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    return re.split(r" --[a-z]", text.split(f" {option} ")[1])[0]
+
+
+BACKEND_OPTIONS = {"spectrogram": "spec_backend", "network": "nn_backend", "separation": "demix_backend"}
+
+
+@pytest.mark.parametrize("stage", BACKEND_OPTIONS)
+def test_the_help_names_every_backend_and_what_a_cpu_gets(
+    stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = BACKEND_OPTIONS[stage]
+    shown = help_of(f"--{option.replace('_', '-')}", capsys)
+    documented = re.split(r"\n    \w+ : ", (analyze.__doc__ or "").split(f"\n    {option} : ")[1])[0]
+    for row in backends.built_in(stage):
+        assert f" {row.name}" in shown
+        assert f"``{row.name}``" in documented
+    chosen, _ = backends.choose(stage, device="cpu")
+    assert f"on a CPU auto takes {chosen.name} first" in shown
+
+
+def test_the_help_and_documentation_warn_of_separation_models_that_execute_code(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "can execute any code" in help_of("--demix-repository", capsys)
+    assert "may execute any code" in (analyze.__doc__ or "")
 
 
 def test_unknown_export_and_overwrite(

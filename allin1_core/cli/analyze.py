@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from allin1_core import backends
 from allin1_core.errors import BatchError, printable
 from allin1_core.exports import FORMATS
 from allin1_core.result import AnalysisResult
@@ -36,6 +37,14 @@ times the mix.
 
 A track that fails does not stop the others; failures are listed at the end, and the exit status is 1.
 """
+
+
+def _backends(stage: str, *others: str) -> str:
+    """What an option that names a backend takes, and what ``auto`` takes on a CPU."""
+    rows = backends.built_in(stage)
+    names = ["auto", *(row.name for row in rows), *others]
+    on_cpu = next(row.name for row in rows if "cpu" in row.devices)
+    return f"{', '.join(names[:-1])} or {names[-1]}; on a CPU auto takes {on_cpu} first"
 
 
 def add_parser(commands: Any) -> None:
@@ -88,12 +97,12 @@ def add_parser(commands: Any) -> None:
     )
     run_group.add_argument("--weights-dir", help="folder with the network's weights")
     run_group.add_argument(
-        "--nn-backend", default="auto", help="auto, fused, torch or mlx (default: %(default)s)"
+        "--nn-backend", default="auto", help=f"{_backends('network')} (default: %(default)s)"
     )
     run_group.add_argument(
         "--spec-backend",
         default="auto",
-        help="auto, numpy, torch, mlx or module:function (default: %(default)s)",
+        help=f"{_backends('spectrogram', 'module:function')} (default: %(default)s)",
     )
     run_group.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
     run_group.add_argument("--num-threads", type=int, help="for the network on a CPU (default: all cores)")
@@ -101,10 +110,15 @@ def add_parser(commands: Any) -> None:
     stems = parser.add_argument_group("stems")
     stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
     stems.add_argument(
-        "--demix-backend", default="auto", help="auto, demucs-infer or demucs-mlx (default: %(default)s)"
+        "--demix-backend", default="auto", help=f"{_backends('separation')} (default: %(default)s)"
     )
     stems.add_argument("--demix-model", default="htdemucs", help="separation model (default: %(default)s)")
-    stems.add_argument("--demix-repository", metavar="DIR", help="folder with separation models of your own")
+    stems.add_argument(
+        "--demix-repository",
+        metavar="DIR",
+        help="folder with separation models of your own, NAME.th; such a file can execute any code when it is "
+        "opened: use only those that you made or trust",
+    )
     stems.add_argument(
         "--demix-seed", type=int, default=0, help="of Demucs' time shift (default: %(default)s)"
     )

@@ -250,7 +250,7 @@ def test_chunk_size_does_not_matter(
         "properties",
         "spectrogram: chunk size",
         "<= 1e-6 (fast 1e-5)",
-        backend=backend,
+        backend=label(backend),
         precision=precision,
     ) as trials:
         for recipe, one in zip(recipes, expected, strict=True):
@@ -356,7 +356,7 @@ def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) 
         "properties",
         "spectrogram: 8 threads at once",
         "bit-identical",
-        backend=compute.backend,  # type: ignore[attr-defined]
+        backend=label(compute.backend),  # type: ignore[attr-defined]
         precision=compute.precision,  # type: ignore[attr-defined]
     ) as trials:
         trials.tried = len(inputs)

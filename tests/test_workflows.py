@@ -1,0 +1,47 @@
+"""The definitions of continuous integration call the make targets that there are, and keep what those write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
+def jobs(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
+    return found
+
+
+def targets(steps: list[dict[str, Any]]) -> set[str]:
+    return {name for step in steps for name in re.findall(r"\bmake ([a-z-]+)", step.get("run", ""))}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_targets_exist_and_what_they_write_is_kept_even_where_they_fail(path: Path) -> None:
+    for name, job in jobs(path).items():
+        called = targets(job["steps"])
+        assert called <= TARGETS, name
+        if called:
+            last = job["steps"][-1]
+            assert last["uses"].startswith("actions/upload-artifact@"), name
+            assert last["if"] == "always()", name
+            assert last["with"]["path"].startswith("reports/"), name
+
+
+def test_every_change_is_held_to_the_gate_and_every_week_to_the_long_checks() -> None:
+    by_name = {path.stem: jobs(path) for path in WORKFLOWS}
+    assert targets(by_name["ci"]["test"]["steps"]) == {"parity", "bench", "gate"}
+    assert {target for job in by_name["weekly"].values() for target in targets(job["steps"])} == {
+        "parity-full",
+        "sanitize",
+    }
+    # YAML reads the key `on` as true.
+    weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
+    assert weekly[True]["schedule"] == [{"cron": "17 3 * * 1"}]

@@ -186,7 +186,8 @@ def waterfall(records: Sequence[StageTiming]) -> Figure:
 
 
 def _row_label(record: StageTiming, records: Sequence[StageTiming]) -> str:
-    label = ("   " if record.parent else "") + record.stage
+    # Labels end at the axis, so a blank before one would not be seen.
+    label = ("└ " if record.parent else "") + record.stage
     what = record.details.get("what")
     if what:
         label += f" ({what})"

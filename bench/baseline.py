@@ -3,7 +3,8 @@
     python -m bench.baseline --reason "the decoder carries entries from beat to beat"
 
 takes the rows of reports/bench.json over into bench/baseline.json, for this machine, measures what the gate compares
-with (short ratios, memory, instruction counts), and adds the reason to the file's history. Rows of other machines stay.
+with (short ratios, memory, instruction counts), and adds the reason to the file's history, with the ratios that were
+there before. Rows of other machines stay.
 """
 
 from __future__ import annotations
@@ -59,6 +60,62 @@ def rows_here(path: Path = BASELINE) -> dict[str, Row]:
     return {key: Row(**row) for key, row in machine.get("rows", {}).items()}
 
 
+@dataclasses.dataclass(frozen=True)
+class Earlier:
+    """What a run is drawn against.
+
+    Attributes
+    ----------
+    rows : mapping
+        By `BenchRecord.key`: ratio to the reference, the reference, the track.
+    taken : str
+        When, and why.
+    is_own : bool
+        Whether the baseline was taken from that very run; `rows` are then those of the baseline before it.
+    """
+
+    rows: Mapping[str, tuple[float, str, str]]
+    taken: str
+    is_own: bool
+
+
+def earlier(source: str, measured: str, path: Path = BASELINE) -> Earlier | None:
+    """The baseline of this machine that was there before a run; None where none was.
+
+    Parameters
+    ----------
+    source : str
+        Digest of the sources that the run measured.
+    measured : str
+        When the run ended.
+    path : Path
+    """
+    content = read_baseline(path)
+    machine = content["machines"].get(machine_key())
+    if machine is None:
+        return None
+    if (machine.get("source"), machine.get("measured")) != (source, measured):
+        return Earlier(_compact(machine["rows"]), f"{machine['created']}: {_reason(content)}", False)
+    # Taken from this run: what it replaced stands in the history.
+    entries = [entry for entry in content["history"] if entry["machine"] == machine_key()]
+    previous = entries[-1].get("previous", {})
+    rows = {key: (float(row[0]), str(row[1]), str(row[2])) for key, row in previous.get("rows", {}).items()}
+    return Earlier(rows, f"{previous.get('date', '')}: {previous.get('reason', '')}", True)
+
+
+def _reason(content: Mapping[str, Any]) -> str:
+    entries = [entry for entry in content["history"] if entry["machine"] == machine_key()]
+    return str(entries[-1]["reason"]) if entries else ""
+
+
+def _compact(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, str, str]]:
+    return {
+        key: (round(row["ratio"], 4), row["reference"], row["track"])
+        for key, row in rows.items()
+        if row["ratio"] is not None
+    }
+
+
 def section_here(name: str, path: Path = BASELINE) -> dict[str, Any]:
     """Another part of this machine's baseline (``gate``, ``instructions``); empty if there is none."""
     return dict(read_baseline(path)["machines"].get(machine_key(), {}).get(name, {}))
@@ -69,9 +126,14 @@ def update(
     reason: str,
     path: Path = BASELINE,
     session: Mapping[str, Any] | None = None,
+    *,
+    measured: str = "",
+    source: str = "",
     **sections: Mapping[str, Any],
 ) -> None:
-    """Replace this machine's rows by those of `records`, and keep the reason.
+    """Replace this machine's rows by those of `records`, and keep the reason and the ratios that were there before.
+
+    A second baseline in a row for the same reason takes the place of the first in the history.
 
     Parameters
     ----------
@@ -81,6 +143,8 @@ def update(
     path : Path
     session : mapping, optional
         Rounds and durations of the benchmark session, which the next one's estimate comes from.
+    measured, source : str
+        When the session ended, and the digest of the sources that it measured.
     **sections : mapping
         Other parts, kept beside the rows.
 
@@ -97,9 +161,11 @@ def update(
     if wrong:
         raise ValueError(f"records: {', '.join(wrong)} did not agree with the reference; that is no baseline")
     content = read_baseline(path)
-    content["history"].append({"date": now(), "machine": machine_key(), "reason": reason.strip()})
+    _add_to_history(content, reason.strip(), source)
     content["machines"][machine_key()] = {
         "created": now(),
+        "measured": measured,
+        "source": source,
         "machine": describe_machine(),
         "versions": versions(),
         "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
@@ -110,6 +176,25 @@ def update(
     temporary = path.with_suffix(".part")
     temporary.write_text(dump_json(content), encoding="utf-8")
     temporary.replace(path)
+
+
+def _add_to_history(content: dict[str, Any], reason: str, source: str) -> None:
+    """An entry with date, reason, digest of the sources, and what the baseline was until now."""
+    here = machine_key()
+    entry: dict[str, Any] = {"date": now(), "machine": here, "reason": reason, "source": source}
+    history = content["history"]
+    last = next((index for index in reversed(range(len(history))) if history[index]["machine"] == here), None)
+    if last is not None and history[last]["reason"] == reason:
+        # What is being replaced was never the state that somebody meant to keep.
+        entry["previous"] = history.pop(last).get("previous", {})
+    elif last is not None:
+        machine = content["machines"][here]
+        entry["previous"] = {
+            "date": machine["created"],
+            "reason": history[last]["reason"],
+            "rows": _compact(machine["rows"]),
+        }
+    history.append(entry)
 
 
 def _row(record: BenchRecord) -> Row:
@@ -125,15 +210,15 @@ def _row(record: BenchRecord) -> Row:
     )
 
 
-def changes(records: Sequence[BenchRecord], rows: Mapping[str, Row]) -> list[tuple[str, float, BenchRecord]]:
+def changes(
+    records: Sequence[BenchRecord], rows: Mapping[str, tuple[float, str, str]]
+) -> list[tuple[str, float, BenchRecord]]:
     """Rows that were measured then and now against the same reference: name, ratio then, record of now."""
     found = []
     for record in records:
-        row = rows.get(record.key)
-        if row is None or row.ratio is None or record.ratio is None:
-            continue
-        if (row.reference, row.track) == (record.reference, record.track):
-            found.append((record.key, row.ratio, record))
+        ratio, *input_then = rows.get(record.key, (None, "", ""))
+        if ratio is not None and record.ratio is not None and input_then == [record.reference, record.track]:
+            found.append((record.key, ratio, record))
     return found
 
 
@@ -155,7 +240,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bars = gate.read_bars()
         print("baseline: measuring what the gate compares with, about two minutes", flush=True)
         measured = gate.measure_baseline(bars.rows, bars.rounds)
-        update(records, options.reason, session=content.get("session"), gate=measured)
+        update(
+            records,
+            options.reason,
+            session=content.get("session"),
+            measured=content["created"],
+            source=content["source"],
+            gate=measured,
+        )
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1

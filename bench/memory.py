@@ -7,6 +7,7 @@ the call, and reads the mark. So inputs are not counted, and results are.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import resource
@@ -16,6 +17,8 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from bench.machine import pinned_threads
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,7 +42,7 @@ def peak_memory_bytes(
     warmup : sequence, optional
         Positional arguments of a small call that is made, with the same keywords, before the measured one.
     threads : int, optional
-        Threads that BLAS, OpenMP and torch may use in the child.
+        Threads that BLAS, OpenMP, torch and the kernels of ours may use in the child.
     timeout : float
         Seconds.
 
@@ -108,14 +111,13 @@ def _peak() -> int:
 def _measure(request: Path) -> int:
     with request.open("rb") as file:
         threads, function, arguments, keywords, warmup = pickle.load(file)
-    if threads is not None and "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(threads)
-    if warmup is not None:
-        function(*warmup, **keywords)
-    _reset_peak()  # without it (macOS) the mark before the call is what imports and warm-up reached
-    before = _peak()
-    output = function(*arguments, **keywords)
-    after = _peak()
+    with pinned_threads(threads) if threads is not None else contextlib.nullcontext():
+        if warmup is not None:
+            function(*warmup, **keywords)
+        _reset_peak()  # without it (macOS) the mark before the call is what imports and warm-up reached
+        before = _peak()
+        output = function(*arguments, **keywords)
+        after = _peak()
     del output
     return max(0, after - before)
 

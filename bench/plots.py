@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from allin1_core import figures, timing_report
+from allin1_core.timings import StageTiming
 from bench.records import BenchRecord
 
 if TYPE_CHECKING:
@@ -15,18 +17,32 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROW_INCHES = 0.34
-_WIDTH_INCHES = 9.0
+_WIDTH_INCHES = 13.0
 
 
+# In the order of the pipeline; stages not named here follow in alphabetical order.
+_ORDER = ("audio reading", "separation", "spectrogram", "network", "decoder", "structure", "pipeline")
 _PEERS = ("all-in-one-infer", "madmom-infer", "metricon")
 
 
 def _is_peer(name: str) -> bool:
-    return name.startswith(_PEERS)
+    return any(peer in name for peer in _PEERS)
 
 
 def _has_peer(record: BenchRecord) -> bool:
     return record.role == "peer" or _is_peer(record.reference)
+
+
+def stages(records: Sequence[BenchRecord]) -> list[str]:
+    """The stages that have records, in the order of the pipeline."""
+    found = {record.stage for record in records}
+    return sorted(found, key=lambda stage: (_ORDER.index(stage) if stage in _ORDER else len(_ORDER), stage))
+
+
+def in_order(records: Sequence[BenchRecord]) -> list[BenchRecord]:
+    """The records by stage, in the order of the pipeline."""
+    order = stages(records)
+    return sorted(records, key=lambda record: order.index(record.stage))
 
 
 def label(record: BenchRecord, *, stage: bool = True) -> str:
@@ -44,87 +60,118 @@ def label(record: BenchRecord, *, stage: bool = True) -> str:
 
 def draw_ratios(records: Sequence[BenchRecord], path: Path) -> bool:
     """How many times faster than its reference each row is, with its interval."""
-    rows = [record for record in records if record.ratio is not None]
+    rows = [record for record in in_order(records) if record.ratio is not None]
     if not rows:
         return False
+    order = stages(records)
     figure, axes = _rows_figure(len(rows))
-    stages = list(dict.fromkeys(record.stage for record in rows))
     for position, record in enumerate(rows):
         ratio = record.ratio
         assert ratio is not None
-        color = f"C{stages.index(record.stage)}" if record.agrees else "0.6"
-        errors = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-        marker = ("o" if record.role == "candidate" else "s") if record.agrees else "x"
-        face = color if record.role == "candidate" or not record.agrees else "white"
-        axes.errorbar(
-            ratio.median, position, xerr=errors, fmt=marker, color=color, markerfacecolor=face, capsize=3
-        )
-        remark = "" if record.agrees else ", does not agree"
-        if ratio.too_noisy and record.agrees:
-            remark = ", too noisy to judge"
+        marker, color, face, remark = _look(record, f"C{order.index(record.stage)}")
+        _with_interval(axes, position, record, marker, color, face)
         _remark(axes, position, f"{ratio.median:.3g}x {record.reference}{remark}")
     axes.set_xscale("log")
     axes.axvline(1, color="0.4", linewidth=1, linestyle="--")
     _label_rows(axes, [label(record) for record in rows])
     _plain_log_ticks(axes, "x")
-    axes.set_xlabel("times faster than the reference (median and 95 % interval of paired rounds)")
+    axes.set_xlabel("times faster than the reference (median and interval of paired rounds)")
     axes.set_title("Speed against the reference, outputs checked in the same run")
     handles = [
         _handle("o", "C0", "C0", "ours, outputs agree"),
+        _handle("^", "C0", "C0", "ours, result handed on from another backend"),
         _handle("s", "C0", "white", "another project, outputs agree"),
+        _handle("o", "0.6", "white", "too few rounds or too noisy to judge"),
         _handle("x", "0.6", "0.6", "outputs do not agree: no speed-up"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
     return _save(figure, path)
+
+
+def _look(record: BenchRecord, color: str) -> tuple[str, str, str, str]:
+    """Marker, colour, fill and remark of a row with a ratio."""
+    ratio = record.ratio
+    assert ratio is not None
+    if not record.agrees:
+        return "x", "0.6", "0.6", ", does not agree"
+    marker = "o" if record.role == "candidate" else "s"
+    face = color if record.role == "candidate" else "white"
+    remark = ""
+    if "computed_by" in record.figures:
+        marker, remark = "^", f", computed by {record.figures['computed_by']}"
+    if not ratio.sure:
+        why = f", {ratio.rounds} round{'s' * (ratio.rounds > 1)}" if ratio.too_few else ", too noisy to judge"
+        return marker, "0.6", "white", remark + why
+    return marker, color, face, remark
+
+
+def _with_interval(
+    axes: Axes, position: int, record: BenchRecord, marker: str, color: str, face: str
+) -> None:
+    ratio = record.ratio
+    assert ratio is not None
+    errors = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
+    axes.errorbar(
+        ratio.median, position, xerr=errors, fmt=marker, color=color, markerfacecolor=face, capsize=3
+    )
 
 
 def draw_peers(records: Sequence[BenchRecord], path: Path) -> bool:
     """Time for a minute of audio: ours, other projects' and the reference's, where another project was timed."""
-    bars: list[tuple[str, float, str, str]] = []
-    worked = [record for record in records if record.audio_seconds > 0]
-    for stage in dict.fromkeys(record.stage for record in worked if _has_peer(record)):
-        rows = [record for record in worked if record.stage == stage]
-        references: dict[str, list[float]] = {}
-        for record in rows:
-            name = f"{stage} · {record.reference}" + (
-                f", {record.variant}" if _is_peer(record.reference) else ""
-            )
-            minutes = record.audio_seconds / 60
-            references.setdefault(name, []).extend(time / minutes for time in record.reference_seconds)
-        for name, times in references.items():
-            color = "C1" if any(peer in name for peer in _PEERS) else "0.6"
-            if times:
-                bars.append((name, float(np.median(times)), color, ""))
+    worked = [record for record in in_order(records) if record.audio_seconds > 0 and record.reference]
+    with_peers = {record.stage for record in worked if _has_peer(record)}
+    inputs: dict[tuple[str, str], list[BenchRecord]] = {}
+    for record in worked:
+        if record.stage in with_peers:
+            inputs.setdefault((record.stage, _input(record)), []).append(record)
+    # What works on the same input stands together, the reference first: seconds, name, colour, remark.
+    dots: list[tuple[float, str, str, str]] = []
+    for (stage, given), rows in inputs.items():
+        for name in dict.fromkeys(record.reference for record in rows):
+            times = [record.reference_seconds for record in rows if record.reference == name]
+            seconds = float(np.median(np.concatenate(times))) / rows[0].audio_seconds * 60
+            dots.append((seconds, f"{stage} · {name}, {given}", "C1" if _is_peer(name) else "0.4", ""))
         for record in rows:
             color = "C0" if record.role == "candidate" else "C1"
+            name = label(record) + ("" if _length(record) in record.variant else f", {_length(record)}")
             remark = "" if record.agrees else "other results"
-            bars.append((label(record), record.median / record.audio_seconds * 60, color, remark))
-    if not bars:
+            dots.append((record.median / record.audio_seconds * 60, name, color, remark))
+    if not dots:
         return False
-    figure, axes = _rows_figure(len(bars))
-    for position, (_, seconds, color, remark) in enumerate(bars):
-        axes.barh(
-            position, seconds, color=color, height=0.7, hatch="//" if remark else None, edgecolor="white"
-        )
+    figure, axes = _rows_figure(len(dots))
+    for position, (seconds, _, color, remark) in enumerate(dots):
+        axes.plot(seconds, position, "o", color=color, markerfacecolor="white" if remark else color)
         _remark(axes, position, f"{seconds:.3g} s" + (f", {remark}" if remark else ""))
     axes.set_xscale("log")
-    axes.set_xlim(left=min(seconds for _, seconds, _, _ in bars) / 2)
-    _label_rows(axes, [name for name, *_ in bars])
+    _label_rows(axes, [name for _, name, *_ in dots])
     _plain_log_ticks(axes, "x")
-    axes.set_xlabel("seconds for a minute of audio (shorter is better)")
+    axes.set_xlabel("seconds for a minute of audio (further left is better)")
     axes.set_title("Beside other projects, in the same process")
     handles = [
-        _patch("C0", "ours"),
-        _patch("C1", "another project (hatched: other results)"),
-        _patch("0.6", "reference"),
+        _handle("o", "C0", "C0", "ours"),
+        _handle("o", "C1", "C1", "another project"),
+        _handle("o", "C1", "white", "another project, other results"),
+        _handle("o", "0.4", "0.4", "reference"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8)
     return _save(figure, path)
+
+
+def _length(record: BenchRecord) -> str:
+    return f"{record.audio_seconds:.0f} s"
+
+
+def _input(record: BenchRecord) -> str:
+    """What a row works on, whatever it works with: its variant without the threads, and the length of the audio."""
+    parts = [part for part in record.variant.split(", ") if "thread" not in part]
+    if _length(record) not in parts:
+        parts.append(_length(record))
+    return ", ".join(part for part in parts if part)
 
 
 def draw_lengths(records: Sequence[BenchRecord], path: Path) -> bool:
     """Time and peak memory against track length, log-log, with the exponent that fits."""
-    rows = [record for record in records if len(record.figures.get("by_length", [])) > 1]
+    rows = [record for record in in_order(records) if len(record.figures.get("by_length", [])) > 1]
     if not rows:
         return False
     with_memory = [row for row in rows if _memory_points(row)[0].size > 1]
@@ -158,41 +205,13 @@ def fitted_exponent(lengths: np.ndarray, values: np.ndarray) -> float:
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
-def draw_waterfall(lines: Sequence[Mapping[str, Any]], path: Path) -> bool:
-    """Stages of one run as bars over its time, nested ones lighter, those beside the main thread hatched."""
-    if not lines:
-        return False
-    lines = sorted(lines, key=lambda line: (line["start"], line["parent"] is not None))
-    figure, axes = _rows_figure(len(lines))
-    end = max(line["end"] for line in lines)
-    for position, line in enumerate(lines):
-        beside = line.get("thread", "main") != "main"
-        color = "C0" if line["parent"] is None else "C9"
-        axes.barh(
-            position,
-            line["duration"],
-            left=line["start"],
-            color=color,
-            hatch="///" if beside else None,
-            edgecolor="white" if beside else color,
-            height=0.7,
-        )
-        backend = f", {line['backend']}" if line.get("backend") else ""
-        text = f"{line['duration'] * 1000:,.3g} ms{backend}" if line["duration"] < 1 else ""
-        text = text or f"{line['duration']:.2f} s{backend}"
-        _remark(axes, position, text)
-    names = [("    " if line["parent"] else "") + str(line["stage"]) for line in lines]
-    _label_rows(axes, names)
-    axes.set_xlim(0, end * 1.01)
-    axes.set_xlabel("seconds since the start of the run")
-    axes.set_title("Where a run spends its time")
-    handles = [_patch("C0", "stage (hatched: beside the main thread)"), _patch("C9", "inside another stage")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
-    return _save(figure, path)
+def draw_waterfall(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """When each stage of one run ran, as ``allin1-core timings show --plot`` draws it."""
+    figures.save(timing_report.waterfall([StageTiming(**line) for line in lines]), path)
 
 
 def draw_baseline(rows: Sequence[tuple[str, float, BenchRecord]], path: Path) -> bool:
-    """Ratio to the reference in the committed baseline and now.
+    """Ratio to the reference in an earlier baseline and now.
 
     Parameters
     ----------
@@ -201,22 +220,30 @@ def draw_baseline(rows: Sequence[tuple[str, float, BenchRecord]], path: Path) ->
     """
     if not rows:
         return False
+    order = stages([record for *_, record in rows])
+    rows = sorted(rows, key=lambda row: order.index(row[2].stage))
     figure, axes = _rows_figure(len(rows))
     for position, (_, before, record) in enumerate(rows):
         ratio = record.ratio
         assert ratio is not None
+        marker, color, face, remark = _look(record, "C0")
         axes.plot([before, ratio.median], [position, position], color="0.7", linewidth=1, zorder=1)
         axes.plot(before, position, "o", color="0.5", markerfacecolor="white", zorder=2)
-        errors = [[ratio.median - ratio.low], [ratio.high - ratio.median]]
-        axes.errorbar(ratio.median, position, xerr=errors, fmt="o", color="C0", capsize=3, zorder=3)
-        _remark(axes, position, f"{before:.3g}x → {ratio.median:.3g}x ({ratio.median / before - 1:+.0%})")
+        _with_interval(axes, position, record, marker, color, face)
+        percent = round(100 * (ratio.median / before - 1))
+        change = f" ({percent:+d} %)" if record.agrees else ""
+        _remark(axes, position, f"{before:.3g}x → {ratio.median:.3g}x{change}{remark}")
     axes.set_xscale("log")
     _label_rows(axes, [name for name, *_ in rows])
     _plain_log_ticks(axes, "x")
     axes.set_xlabel("times faster than the reference")
-    axes.set_title("Committed baseline and this run")
-    handles = [_handle("o", "0.5", "white", "baseline"), _handle("o", "C0", "C0", "now, 95 % interval")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, fontsize=8)
+    axes.set_title("Baseline and this run")
+    handles = [
+        _handle("o", "0.5", "white", "baseline"),
+        _handle("o", "C0", "C0", "now, with its interval"),
+        _handle("x", "0.6", "0.6", "outputs do not agree: no speed-up"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8)
     return _save(figure, path)
 
 
@@ -229,9 +256,19 @@ def _memory_points(record: BenchRecord) -> tuple[np.ndarray, np.ndarray]:
 def _power_law(axes: Axes, lengths: np.ndarray, values: np.ndarray, name: str, position: int) -> None:
     exponent = fitted_exponent(lengths, values)
     color = f"C{position % 10}"
-    axes.plot(lengths, values, "o", color=color, markersize=4)
+    # Filled dots on a line and open squares on dashes in turn: where two coincide, both are seen.
+    odd = position % 2
+    axes.plot(
+        lengths,
+        values,
+        "s" if odd else "o",
+        color=color,
+        markersize=8 if odd else 4,
+        markerfacecolor="none" if odd else color,
+    )
     fit = np.exp(np.polyval(np.polyfit(np.log(lengths), np.log(values), 1), np.log(lengths)))
-    axes.plot(lengths, fit, color=color, linewidth=1, label=f"{name}: length^{exponent:.2f}")
+    style = "--" if odd else "-"
+    axes.plot(lengths, fit, style, color=color, linewidth=1, label=f"{name}: length^{exponent:.2f}")
 
 
 def _figure(panels: int, *, height: float) -> tuple[Figure, list[Axes]]:
@@ -243,7 +280,7 @@ def _figure(panels: int, *, height: float) -> tuple[Figure, list[Axes]]:
     figure, axes = pyplot.subplots(
         1,
         panels,
-        figsize=(_WIDTH_INCHES if panels == 1 else 12, height),
+        figsize=(_WIDTH_INCHES, height),
         squeeze=False,
         layout="constrained",
     )
@@ -281,8 +318,8 @@ def _plain_log_ticks(axes: Axes, which: str) -> None:
 
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()
-    subs = (1.0, 2.0, 5.0) if high < 500 * low else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    subs = (1.0, 2.0, 5.0) if high < 5000 * low else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=24))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
@@ -291,12 +328,6 @@ def _handle(marker: str, color: str, face: str, name: str) -> Any:
     from matplotlib.lines import Line2D
 
     return Line2D([], [], marker=marker, color=color, markerfacecolor=face, linestyle="", label=name)
-
-
-def _patch(color: str, name: str) -> Any:
-    from matplotlib.patches import Patch
-
-    return Patch(color=color, label=name)
 
 
 def _save(figure: Figure, path: Path) -> bool:

@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from bench import busy_core, plots
-from bench.baseline import changes, rows_here
+from bench.baseline import changes, earlier
+from bench.glossary import GLOSSARY
 from bench.machine import describe_machine, source_digest, versions
 from bench.readme import BEGIN, END
 from bench.records import SCHEMA_VERSION, BenchRecord, read_records
 from parity.publish import now, publish, scratch_folder
 from parity.records import oracle_was_absent
 
-# In the order of the pipeline; stages not named here follow in alphabetical order.
-_ORDER = ("separation", "spectrogram", "network", "decoder", "structure", "pipeline")
-
-
 # Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
 _AS_ANALYZED = ("[3, 4]", "8 folds")
+# Of the pipeline the whole, and not what is left of it beside the network.
+_WHOLE = "stems to result"
+# A hundredth of the whole each.
+_NO_HEADLINE = ("audio reading", "structure")
 # Of a session, what stands at the top of bench.json.
 _OF_THE_WHOLE = ("created", "source", "machine", "versions")
 
@@ -115,15 +116,17 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
     lines += _how(records, session)
     if plots.draw_ratios(records, scratch / "bench_ratios.png"):
         lines += ["![Ratios by stage and backend, with intervals](bench_ratios.png)", ""]
-    for stage in stages(records):
+    for stage in plots.stages(records):
         lines += [f"## {stage.capitalize()}", "", *_table([r for r in records if r.stage == stage]), ""]
         lines += _notes([record for record in records if record.stage == stage])
-    return "\n".join([*lines, *_further_plots(records, scratch)]).rstrip() + "\n"
+    lines += _further_plots(records, session, scratch)
+    lines += ["## Words", "", *(f"- **{word}**: {meaning}" for word, meaning in GLOSSARY.items())]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def summary(records: Sequence[BenchRecord], session: Session) -> list[str]:
     """How much faster, how exact, on what: a table of at most five rows, one line on the machine."""
-    rows = [row for row in headline_rows(records) if row is not None]
+    rows = headline_rows(records)
     where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
     if not rows:
         return ["", f"Nothing to compare was measured in this run ({where}).", ""]
@@ -132,31 +135,52 @@ def summary(records: Sequence[BenchRecord], session: Session) -> list[str]:
     for record in rows:
         ran = plots.label(record, stage=False)
         time = f"{_seconds(record.median)} for {record.audio_seconds:.0f} s of audio"
+        than = f"{record.reference}: {_reference(record)}" if record.reference else "-"
         lines.append(
-            f"| {record.stage} | {_speed(record)} | {record.reference or '-'} | {_agreement(record)} | {ran} | {time} |"
+            f"| {record.stage} | {_speed(record)} | {than} | {_agreement(record)} | {ran} | {time} |"
         )
     tracks = ", ".join(dict.fromkeys(record.track for record in rows))
     return [*lines, "", f"Track {tracks}; {where}.", ""]
 
 
+def _reference(record: BenchRecord) -> str:
+    """``1.29 s, 1 thread``: what the reference took, and on how many threads."""
+    if record.reference_median is None:
+        return "-"
+    threads = record.reference_threads
+    of_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
+    return f"{_seconds(record.reference_median)}{of_threads}"
+
+
 def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
     """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
     rows = []
-    for stage in stages(records):
-        if stage == "structure":
-            continue  # a millisecond of the whole
+    for stage in plots.stages(records):
+        if stage in _NO_HEADLINE:
+            continue
         ours = [record for record in records if record.stage == stage and record.role == "candidate"]
         ours = [record for record in ours if record.audio_seconds > 0 and "computed_by" not in record.figures]
+        # An analysis has all threads; rows on fewer are there to compare with.
+        most = max((record.threads for record in ours), default=0)
+        ours = [record for record in ours if record.threads == most]
+        if stage == "pipeline":
+            ours = [record for record in ours if _WHOLE in record.variant] or ours
         for precision in (
             dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
         ):
             group = [record for record in ours if precision in (None, record.precision) and record.agrees]
-            sure = [record for record in group if record.ratio and not record.ratio.too_noisy]
-            sure = [row for row in sure if any(name in row.variant for name in _AS_ANALYZED)] or sure
             if group:
                 # Without any ratio it is the first row: the stage as a whole, before its parts.
-                rows.append(max(sure or group, key=_rank))
+                rows.append(max(_to_judge_by(group), key=_rank))
     return rows[:5]
+
+
+def _to_judge_by(rows: Sequence[BenchRecord]) -> Sequence[BenchRecord]:
+    """Those with a sure ratio that do what an analysis does; where there are none, the next best."""
+    compared = [row for row in rows if row.ratio]
+    sure = [row for row in compared if row.ratio and row.ratio.sure]
+    as_analyzed = [row for row in sure if any(name in row.variant for name in _AS_ANALYZED)]
+    return as_analyzed or sure or compared or rows
 
 
 def _rank(record: BenchRecord) -> float:
@@ -169,15 +193,19 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
     tracks = dict.fromkeys(
         f"{record.track} ({record.audio_seconds:.1f} s)" for record in records if record.audio_seconds
     )
-    rounds = sorted({len(record.seconds) for record in records})
-    counted = f"{rounds[0]} to {rounds[-1]}" if len(rounds) > 1 else (str(rounds[0]) if rounds else "no")
     lines = [
+        "How exact each stage is on many more inputs is in [parity.md](parity.md); here the outputs of the very runs "
+        "that were timed are compared.",
+        "",
         "How to read it. A row is an implementation and its reference timed alternately in one process: warm-up "
-        f"discarded, {counted} rounds counted, garbage collection off, freed memory kept by the process (so "
-        "that neither side waits for new pages; this favours the oracles), devices synchronised, threads as the row "
-        "says. *Faster* is the median over rounds of the reference's time divided by ours, with a 95 % bootstrap "
-        "interval; the outputs of the same run are compared, and a row whose outputs differ is not a speed-up. "
-        "*Peak memory* is what a fresh process needs above its libraries and inputs.",
+        "discarded, garbage collection off, freed memory kept by the process (so that neither side waits for new "
+        "pages; this favours the oracles), devices synchronised. *Faster* is the median over rounds of the "
+        "reference's time divided by ours. Its interval holds the true median in 95 of 100 such runs (bootstrap over "
+        "nine rounds or more); where it says how many rounds there were, it is the range of those rounds, with the "
+        "share of such runs in which it holds the true median. A row whose outputs differ is no speed-up. *Threads* "
+        "are what ours may use; the reference has a column of its own, since madmom uses one whatever it is allowed: "
+        "the rows on one thread are thread for thread. *Peak memory* is what a fresh process needs above its "
+        "libraries and inputs.",
         "",
         f"- machine: {machine['cpu']} ({machine['model']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"{machine['platform']}; Python {machine['python']}",
@@ -187,32 +215,26 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "",
     ]
     steady = busy_core.sentence()
-    if steady is not None:
-        lines += [steady, ""]
-    if rounds and rounds[0] < 6:
-        lines += [
-            "With fewer than six rounds the interval is their range, which is less sure than 95 % "
-            "(three rounds: 75 %).",
-            "",
-        ]
-    return lines
-
-
-def stages(records: Sequence[BenchRecord]) -> list[str]:
-    """The stages that have records, in the order of the pipeline."""
-    found = {record.stage for record in records}
-    return sorted(found, key=lambda stage: (_ORDER.index(stage) if stage in _ORDER else len(_ORDER), stage))
+    return lines if steady is None else [*lines, steady, ""]
 
 
 def _table(records: Sequence[BenchRecord]) -> list[str]:
     rate = any("gflops" in record.figures for record in records)
-    head = ["backend", "device", "precision", "variant", "threads", "median", "spread (IQR)", "faster (95 %)"]
-    head += ["than", "audio s/s", "peak memory", *(["GFLOP/s"] if rate else []), "agreement"]
+    head = [
+        "backend",
+        "device",
+        "precision",
+        "variant",
+        "threads",
+        "median",
+        "spread (IQR)",
+        "faster (interval)",
+    ]
+    head += ["than", "its time", "audio s/s", "peak memory", *(["GFLOP/s"] if rate else []), "agreement"]
     right = {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"}
     lines = ["| " + " | ".join(head) + " |"]
     lines += ["| " + " | ".join("---:" if name in right else "---" for name in head) + " |"]
     for record in records:
-        memory = record.peak_memory_bytes
         gflops = record.figures.get("gflops")
         cells = [
             f"{record.backend} (peer)" if record.role == "peer" else record.backend,
@@ -221,16 +243,25 @@ def _table(records: Sequence[BenchRecord]) -> list[str]:
             record.variant,
             str(record.threads),
             _seconds(record.median),
-            _seconds(record.spread),
+            _seconds(record.spread) if len(record.seconds) > 1 else "-",
             _speed(record),
             record.reference or "-",
+            _reference(record),
             f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
-            "-" if memory is None else f"{memory / 2**20:,.0f} MiB",
+            _memory(record),
             *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
             _agreement(record),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
+
+
+def _memory(record: BenchRecord) -> str:
+    ours, theirs = record.peak_memory_bytes, record.reference_peak_memory_bytes
+    if ours is None:
+        return "-"
+    beside = "" if theirs is None else f" (reference: {theirs / 2**20:,.0f} MiB)"
+    return f"{ours / 2**20:,.0f} MiB{beside}"
 
 
 def _notes(records: Sequence[BenchRecord]) -> list[str]:
@@ -256,16 +287,25 @@ def _speed(record: BenchRecord) -> str:
         return "-"
     if not record.agrees:
         return "not counted: does not agree"
+    if ratio.rounds == 1:
+        return f"{ratio.median:.3g}x (one round, no interval)"
     if ratio.too_noisy:
-        return f"too noisy to judge ({ratio.low:.3g}-{ratio.high:.3g}x)"
-    return f"**{ratio.median:.3g}x** ({ratio.low:.3g}-{ratio.high:.3g})"
+        return f"too noisy to judge ({ratio.low:.3g}-{ratio.high:.3g}x, {ratio.rounds} rounds)"
+    interval = f"{ratio.low:.3g}-{ratio.high:.3g}"
+    if ratio.is_range:
+        interval += f", range of {ratio.rounds} rounds: {100 * ratio.confidence:.0f} %"
+    if ratio.too_few:
+        return f"{ratio.median:.3g}x ({interval}, too few to judge)"
+    return f"**{ratio.median:.3g}x** ({interval})"
 
 
 def _agreement(record: BenchRecord) -> str:
-    return record.agreement if record.agrees else f"**does not agree:** {record.agreement}"
+    if not record.agrees:
+        return f"**does not agree:** {record.agreement}"
+    return record.agreement or "-"
 
 
-def _further_plots(records: Sequence[BenchRecord], scratch: Path) -> list[str]:
+def _further_plots(records: Sequence[BenchRecord], session: Session, scratch: Path) -> list[str]:
     lines = []
     if plots.draw_peers(records, scratch / "bench_peers.png"):
         lines += ["## Beside other projects", "", "![Time beside other projects](bench_peers.png)", ""]
@@ -276,12 +316,31 @@ def _further_plots(records: Sequence[BenchRecord], scratch: Path) -> list[str]:
     timed = [record for record in records if record.figures.get("timings")]
     for position, record in enumerate(timed):
         name = f"bench_waterfall{position or ''}.png"
-        if plots.draw_waterfall(record.figures["timings"], scratch / name):
-            lines += [f"## Where the time goes: {plots.label(record)}", "", f"![Waterfall]({name})", ""]
-    compared = changes(records, rows_here())
-    if plots.draw_baseline(compared, scratch / "bench_baseline.png"):
-        lines += ["## Against the committed baseline", "", "![Baseline and now](bench_baseline.png)", ""]
-    return lines
+        plots.draw_waterfall(record.figures["timings"], scratch / name)
+        lines += [f"## Where the time goes: {plots.label(record)}", "", _which_run(record), ""]
+        lines += [f"![Waterfall]({name})", ""]
+    return [*lines, *_baseline(records, session, scratch)]
+
+
+def _baseline(records: Sequence[BenchRecord], session: Session, scratch: Path) -> list[str]:
+    before = earlier(session.source, session.created)
+    if before is None:
+        return []
+    heading = ["## Against the committed baseline", ""]
+    own = "This run has become the committed baseline"
+    if plots.draw_baseline(changes(records, before.rows), scratch / "bench_baseline.png"):
+        text = f"Against the baseline of {before.taken}."
+        text = f"{own}; it is drawn against the one before. {text}" if before.is_own else text
+        return [*heading, text, "", "![Baseline and this run](bench_baseline.png)", ""]
+    if before.is_own:
+        return [*heading, f"{own}; there was none before it to draw it against.", ""]
+    return []
+
+
+def _which_run(record: BenchRecord) -> str:
+    rounds = len(record.seconds)
+    which = "The round" if rounds == 1 else f"The median of the {rounds} rounds"
+    return f"{which} in the table above, in a session that has its weights loaded; median {_seconds(record.median)}."
 
 
 if __name__ == "__main__":

@@ -409,8 +409,35 @@ def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:
     (row,) = baseline.rows_here(path).values()
     assert row.ratio == pytest.approx(4.0, rel=0.02)
     assert row.peak_memory_bytes == 2**20
-    (change,) = baseline.changes([record(2.0)], baseline.rows_here(path))
-    assert change[1] == row.ratio
+
+
+def test_a_run_is_drawn_against_the_baseline_that_was_there_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    assert baseline.earlier("digest", "noon", path) is None
+    baseline.update([record(3.0)], "first", path, measured="noon", source="digest")
+    own = baseline.earlier("digest", "noon", path)
+    assert own is not None
+    assert (dict(own.rows), own.is_own) == ({}, True)
+
+    later = baseline.earlier("digest", "one o'clock", path)
+    assert later is not None
+    assert later.taken.endswith(": first")
+    ((name, before, now),) = baseline.changes([record(2.0)], later.rows)
+    assert (name, before, later.is_own) == (now.key, pytest.approx(3.0, rel=0.02), False)
+    assert baseline.changes([dataclasses.replace(record(2.0), track="another")], later.rows) == []
+
+    # Twice for one reason is one change: what was there before it stays.
+    for ratio, measured in ((4.0, "two o'clock"), (5.0, "three o'clock")):
+        baseline.update([record(ratio)], "faster", path, measured=measured, source="other")
+    history = baseline.read_baseline(path)["history"]
+    assert [(entry["reason"], entry["source"]) for entry in history] == [
+        ("first", "digest"),
+        ("faster", "other"),
+    ]
+    taken_from = baseline.earlier("other", "three o'clock", path)
+    assert taken_from is not None
+    assert (taken_from.is_own, taken_from.taken.endswith(": first")) == (True, True)
+    assert [row[0] for row in taken_from.rows.values()] == [pytest.approx(3.0, rel=0.02)]
 
 
 @pytest.mark.parametrize(

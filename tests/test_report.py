@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from allin1_core.timings import StageTiming
 from bench import plots, readme, report
-from bench.baseline import Row
+from bench.baseline import Earlier
 from bench.progress import Durations, Progress, read_durations, words
 from bench.records import BenchRecord, read_records
 from bench.report import Session, render, write_bench_report
@@ -63,15 +64,35 @@ LENGTHS = [
     for length in (15.0, 60.0, 240.0)
 ]
 LINES = [
-    {
-        "stage": "nn",
-        "parent": None,
-        "start": 0.0,
-        "end": 1.0,
-        "duration": 1.0,
-        "backend": "fused",
-        "thread": "main",
-    }
+    dataclasses.asdict(
+        StageTiming(
+            schema=1,
+            run_id="r",
+            run_started="2020-01-01T00:00:00Z",
+            stage="nn",
+            parent=None,
+            start=0.0,
+            end=1.0,
+            duration=1.0,
+            track="song",
+            audio_seconds=195.5,
+            backend="fused",
+            requested_backend="auto",
+            device="cpu",
+            requested_device="auto",
+            precision="exact",
+            library="allin1-core",
+            library_version="1",
+            reason="asked for",
+            synchronized=True,
+            cached=False,
+            thread="main",
+            error=None,
+            details={},
+            machine={"cpu": "a processor", "cores": 2, "platform": "Linux"},
+            versions={},
+        )
+    )
 ]
 
 
@@ -139,19 +160,120 @@ def test_benchmarks_that_failed_are_named(tmp_path: Path) -> None:
     assert "- `bench/bench_x.py::test_y`" in path.read_text(encoding="utf-8")
 
 
-def test_few_rounds_are_confessed(tmp_path: Path) -> None:
-    record = bench_record(seconds=[0.4] * 3, reference_seconds=[2.4] * 3)
+@pytest.mark.parametrize(
+    ("rounds", "words"),
+    [
+        (1, "| 6x (one round, no interval) |"),
+        (2, "| 6x (6-6, range of 2 rounds: 50 %, too few to judge) |"),
+        (3, "| **6x** (6-6, range of 3 rounds: 75 %) |"),
+        (7, "| **6x** (6-6, range of 7 rounds: 98 %) |"),
+        (9, "| **6x** (6-6) |"),
+    ],
+)
+def test_an_interval_says_what_it_is_in_the_table_and_at_the_top(
+    rounds: int, words: str, tmp_path: Path
+) -> None:
+    record = bench_record(seconds=[0.4] * rounds, reference_seconds=[2.4] * rounds)
     text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert "three rounds: 75 %" in text
+    assert text.count(words) == 2
+    assert words in readme.between(text)
 
 
-def test_the_baseline_is_drawn_beside_this_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_has_its_time_its_threads_and_its_memory(tmp_path: Path) -> None:
+    record = bench_record(reference_threads=1, reference_peak_memory_bytes=2 * 2**30)
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "| madmom 0.17 | 2.4 s, 1 thread |" in text
+    assert "| madmom 0.17: 2.4 s, 1 thread |" in readme.between(text)
+    assert "| 50 MiB (reference: 2,048 MiB) |" in text
+
+
+def test_what_was_compared_with_nothing_does_not_agree_with_anything(tmp_path: Path) -> None:
+    record = bench_record(reference="", reference_seconds=[], agreement="")
+    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert "| 489 | 50 MiB | - |" in text
+
+
+def test_the_headline_is_on_all_threads_even_where_one_thread_gained_more() -> None:
+    alone, all_threads = bench_record(20.0, threads=1), bench_record(6.0)
+    assert report.headline_rows([alone, all_threads]) == [all_threads]
+
+
+def test_the_headline_of_the_pipeline_is_the_whole_even_from_one_round() -> None:
+    whole = bench_record(stage="pipeline", variant="stems to result", seconds=[2.0], reference_seconds=[24.0])
+    rest = bench_record(90.0, stage="pipeline", variant="all but the network")
+    assert report.headline_rows([rest, whole]) == [whole]
+
+
+def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path) -> None:
+    names: list[list[str]] = []
+    original = plots._label_rows
+
+    def keep(axes: Any, given: list[str]) -> None:
+        names.append(list(given))
+        original(axes, given)
+
+    peer = bench_record(
+        stage="decoder", backend="metricon", variant="[3, 4], 1 thread, 60 s", audio_seconds=60.0, role="peer"
+    )
+    ours = bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread")
+    shorter = bench_record(30.0, stage="decoder", variant="[4], 1 thread")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "_label_rows", keep)
+        assert plots.draw_peers([ours, shorter, peer], tmp_path / "peers.png")
+    references = [name for name in names[0] if "madmom 0.17" in name]
+    assert references == [
+        "decoder · madmom 0.17, [3, 4], 196 s",
+        "decoder · madmom 0.17, [4], 196 s",
+        "decoder · madmom 0.17, [3, 4], 60 s",
+    ]
+
+
+def test_rows_that_cannot_be_judged_look_so() -> None:
+    noisy = bench_record(reference_seconds=[1.0, 3.0, 1.1, 2.9, 1.2, 2.8, 2.0])
+    few = bench_record(seconds=[0.4], reference_seconds=[2.4])
+    handed_on = bench_record(figures={"computed_by": "fused"})
+    assert plots._look(bench_record(), "C0") == ("o", "C0", "C0", "")
+    assert plots._look(bench_record(agrees=False), "C0") == ("x", "0.6", "0.6", ", does not agree")
+    assert plots._look(noisy, "C0") == ("o", "0.6", "white", ", too noisy to judge")
+    assert plots._look(few, "C0") == ("o", "0.6", "white", ", 1 round")
+    assert plots._look(handed_on, "C0") == ("^", "C0", "C0", ", computed by fused")
+
+
+def test_plots_follow_the_pipeline() -> None:
+    found = [bench_record(stage=stage) for stage in ("pipeline", "decoder", "invented", "spectrogram")]
+    assert [record.stage for record in plots.in_order(found)] == [
+        "spectrogram",
+        "decoder",
+        "pipeline",
+        "invented",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("is_own", "words"),
+    [
+        (False, "Against the baseline of 2020-01-01: why."),
+        (True, "This run has become the committed baseline; it is drawn against the one before."),
+    ],
+)
+def test_an_earlier_baseline_is_drawn_beside_this_run(
+    is_own: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     record = bench_record(6.0)
-    row = Row("madmom 0.17", "song", 5.0, 4.9, 5.1, 0.5, None)
-    monkeypatch.setattr(report, "rows_here", lambda: {record.key: row})
+    rows = {record.key: (5.0, record.reference, record.track)}
+    monkeypatch.setattr(report, "earlier", lambda *_: Earlier(rows, "2020-01-01: why", is_own))
     text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert "Against the committed baseline" in text
+    assert words in text
     assert (tmp_path / "bench_baseline.png").exists()
+
+
+def test_a_first_baseline_is_not_drawn_against_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "earlier", lambda *_: Earlier({}, "", True))
+    text = write_bench_report([bench_record()], tmp_path).read_text(encoding="utf-8")
+    assert "This run has become the committed baseline; there was none before it" in text
+    assert not (tmp_path / "bench_baseline.png").exists()
 
 
 def test_the_fitted_exponent() -> None:

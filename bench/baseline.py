@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,27 @@ def _compact(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, st
 def section_here(name: str, path: Path = BASELINE) -> dict[str, Any]:
     """Another part of this machine's baseline (``gate``, ``instructions``); empty if there is none."""
     return dict(read_baseline(path)["machines"].get(machine_key(), {}).get(name, {}))
+
+
+def instructions_of(compiler: str, path: Path = BASELINE) -> dict[str, int]:
+    """Instructions of each kernel as built by a compiler, whatever the machine: a count depends on nothing else.
+
+    Parameters
+    ----------
+    compiler : str
+        As `bench.instructions.compiler` names it.
+    path : Path
+
+    Returns
+    -------
+    dict
+        By kernel; empty where no baseline has that compiler on this kind of processor.
+    """
+    for machine in read_baseline(path)["machines"].values():
+        counted = dict(machine.get("gate", {}).get("instructions", {}))
+        if counted.pop("compiler", None) == compiler and platform.machine() in machine["machine"]["platform"]:
+            return counted
+    return {}
 
 
 def update(
@@ -239,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         bars = gate.read_bars()
         print("baseline: measuring what the gate compares with, about two minutes", flush=True)
-        measured = gate.measure_baseline(bars.rows, bars.rounds)
+        measured = gate.measure_baseline(bars.rows, bars)
         update(
             records,
             options.reason,

@@ -19,23 +19,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.gate import read_bars
-from bench.gate_cases import Case, decoder_case, network_case, spectrogram_case
-from bench.gate_checks import check_slowdown, time_case
+from bench.gate import Row, read_bars, short_case
+from bench.gate_cases import Case
+from bench.gate_checks import SlowdownCheck, time_case
 from bench.machine import machine_key
 from parity.publish import dump_json, now
 
 RESULT = Path(__file__).with_name("busy_core.json")
 
 
+_BACKENDS = (("spectrogram", "numpy"), ("spectrogram", "torch"), ("decoder", "cython"), ("network", "fused"))
+
+
 def short_cases() -> list[Case]:
-    """The gate's speed rows, shortened: one thread, a few seconds of audio."""
-    return [
-        spectrogram_case("numpy", "exact", threads=1, seconds=5),
-        spectrogram_case("torch", "exact", threads=1, seconds=5),
-        decoder_case("cython", threads=1, seconds=10),
-        network_case("fused", threads=1, seconds=2),
-    ]
+    """One case of each kind that the gate times against the baseline."""
+    return [short_case(Row(stage, backend)) for stage, backend in _BACKENDS]
 
 
 @contextlib.contextmanager
@@ -60,13 +58,16 @@ def repeat(repetitions: int) -> dict[str, Any]:
     """
     bars = read_bars()
     cases = short_cases()
-    quiet = {case.key: time_case(case, 2 * bars.rounds).cautious for case in cases}
+    quiet = {case.key: time_case(case, 3 * bars.slowdown_rounds).ratio.median for case in cases}
     counts = {"passed": 0, "failed": 0, "unclear": 0}
     others = []
     with busy_core():
         for _ in tqdm(range(repetitions), desc="repetitions", unit="run"):
             verdicts = [
-                check_slowdown(case, quiet[case.key], bars.max_slowdown, rounds=bars.rounds) for case in cases
+                SlowdownCheck(
+                    case, quiet[case.key], bars.max_slowdown, bars.slowdown_rounds
+                ).measure_until_it_holds()
+                for case in cases
             ]
             others += [str(verdict) for verdict in verdicts if verdict.passed is not True]
             results = {verdict.passed for verdict in verdicts}

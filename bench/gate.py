@@ -12,12 +12,13 @@ import argparse
 import dataclasses
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import instructions
-from bench.baseline import section_here
+from bench.baseline import instructions_of, section_here
 from bench.gate_cases import (
     Case,
     activations,
@@ -28,6 +29,7 @@ from bench.gate_cases import (
     spectrogram_case,
 )
 from bench.gate_checks import (
+    SlowdownCheck,
     Timing,
     Verdict,
     check_decoder,
@@ -36,7 +38,6 @@ from bench.gate_checks import (
     check_import,
     check_memory,
     check_ratio,
-    check_slowdown,
     check_spectrogram_difference,
     check_what_runs,
     compute_spectrogram,
@@ -45,7 +46,7 @@ from bench.gate_checks import (
     run_network,
     time_case,
 )
-from bench.machine import machine_key, source_digest, usable_cores
+from bench.machine import describe_machine, machine_key, source_digest, usable_cores
 from bench.pipeline_scores import measure_f_measures
 from bench.records import BenchRecord, read_records
 from bench.tracks import default_track
@@ -53,9 +54,9 @@ from parity.shared import shared_folder
 
 BARS = Path(__file__).with_name("gate.toml")
 _PROMISE = "ratio to"
-_WORDS = {True: "ok", False: "FAILED", None: "too noisy to judge"}
+_WORDS = {True: "ok", False: "FAILED", None: "not judged"}
 _MEMORY_NOISE_MIB = 2.0
-_SHORT = {"spectrogram": 10.0, "decoder": 60.0, "network": 10.0}
+_SHORT = {"spectrogram": 5.0, "decoder": 10.0, "network": 2.0}
 _LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
 
 
@@ -83,6 +84,7 @@ class Bars:
     """What gate.toml asks for."""
 
     rounds: int
+    slowdown_rounds: int
     max_slowdown: float
     max_memory_growth: float
     max_instruction_growth: float
@@ -208,16 +210,29 @@ def _differences(row: Row, case: Case, timing: Timing | None, at_most: float) ->
         yield check_difference(row.name, case.difference(case.candidate(), case.reference()), at_most)
 
 
-def judge_slowdowns(
+def short_case(row: Row) -> Case:
+    """What is timed against the baseline: one thread, and rounds of some tens of milliseconds."""
+    return build_case(row, threads=1, seconds=_SHORT)
+
+
+def _is_timed_short(row: Row) -> bool:
+    return why_not_here(row) is None and row.threads in (None, 1) and row.min_ratio is not None
+
+
+def slowdown_checks(
     rows: Sequence[Row], bars: Bars, baseline: Mapping[str, Any]
-) -> Iterator[tuple[Row, Verdict]]:
-    """The rows that were timed for the baseline, on one thread."""
+) -> Iterator[SlowdownCheck | Verdict]:
+    """A check for each row that the baseline has, and for the others a verdict that says why there is none."""
     for row in rows:
-        if why_not_here(row) is None and row.threads in (None, 1):
-            case = build_case(row, threads=1, seconds=_SHORT)
+        if _is_timed_short(row):
+            case = short_case(row)
             before = baseline.get("ratios", {}).get(case.key)
-            if before is not None:
-                yield row, check_slowdown(case, before, bars.max_slowdown, rounds=bars.rounds)
+            if before is None:
+                yield Verdict(
+                    case.key, "ratio to the baseline", "not in the baseline of this machine", "-", None
+                )
+            else:
+                yield SlowdownCheck(case, before, bars.max_slowdown, bars.slowdown_rounds)
 
 
 def _memory(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
@@ -240,25 +255,35 @@ def memory_call(row: Row) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[An
     return run_network, (track.seconds, row.backend), (2.0, row.backend)
 
 
-def judge_instructions(bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
-    """Instruction counts of the kernels against the baseline's, where the same compiler built both."""
-    before = baseline.get("instructions", {})
+def judge_instructions(bars: Bars, counted: Mapping[str, Any]) -> Iterator[Verdict]:
+    """Instruction counts of the kernels against those that the same compiler's build had.
+
+    Parameters
+    ----------
+    bars : Bars
+    counted : mapping
+        By kernel, from `bench.baseline.instructions_of`; empty where no baseline has this compiler's.
+    """
     for kernel in instructions.KERNELS:
-        if kernel in before and before.get("compiler") == instructions.compiler():
+        if not instructions.valgrind_is_installed():
+            yield Verdict(kernel, "instructions", "valgrind is not installed", "-", None)
+        elif kernel not in counted:
+            why = f"no baseline with {instructions.compiler()}"
+            yield Verdict(kernel, "instructions", why, "-", None)
+        else:
             count = instructions.count_instructions(kernel)
-            at_most = before[kernel] * bars.max_instruction_growth
+            at_most = counted[kernel] * bars.max_instruction_growth
             yield Verdict(kernel, "instructions", f"{count:,}", f"at most {at_most:,.0f}", count <= at_most)
 
 
-def measure_baseline(rows: Sequence[Row], rounds: int) -> dict[str, dict[str, Any]]:
+def measure_baseline(rows: Sequence[Row], bars: Bars) -> dict[str, dict[str, Any]]:
     """What the gate holds later runs against: short ratios, peak memory and instruction counts of this tree."""
     ratios, memory = {}, {}
-    for row in rows:
-        if why_not_here(row) is None and row.threads in (None, 1):
-            case = build_case(row, threads=1, seconds=_SHORT)
-            ratios[case.key] = round(time_case(case, 2 * rounds).cautious, 4)
-            if row.max_memory_mib is not None:
-                memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
+    for row in filter(_is_timed_short, rows):
+        case = short_case(row)
+        ratios[case.key] = round(time_case(case, 3 * bars.slowdown_rounds).ratio.median, 4)
+        if row.max_memory_mib is not None:
+            memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
     counts: dict[str, Any] = {}
     if instructions.valgrind_is_installed():
         counts["compiler"] = instructions.compiler()
@@ -267,19 +292,24 @@ def measure_baseline(rows: Sequence[Row], rounds: int) -> dict[str, dict[str, An
 
 
 def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]) -> list[Verdict]:
-    """Everything; `say` hears what is being measured and what cannot be."""
+    """Everything; `say` hears what is being measured."""
     baseline = section_here("gate")
     if not baseline:
-        say(f"no baseline for this machine ({machine_key()}): only the bars of gate.toml are judged")
+        say(f"no baseline for this machine ({machine_key()}): bars of gate.toml and instructions are judged")
     verdicts = check_import(bars.max_import_seconds, bars.forbidden_imports)
     say("timing against the baseline")
-    slowdowns = list(judge_slowdowns(bars.rows, bars, baseline))
-    verdicts += [verdict for _, verdict in slowdowns if verdict.passed is not False]
+    suspects: list[SlowdownCheck] = []
+    for check in slowdown_checks(bars.rows, bars, baseline):
+        verdict = check if isinstance(check, Verdict) else check.measure()
+        if isinstance(check, SlowdownCheck) and not verdict.passed:
+            suspects.append(check)
+        else:
+            verdicts.append(verdict)
     broken_promises: list[Row] = []
     for row in bars.rows:
         reason = why_not_here(row)
         if reason is not None:
-            say(f"{row.name}: not judged, {reason}")
+            verdicts.append(Verdict(row.name, "everything", reason, "-", None))
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
         for verdict in judge_row(row, bars, records, baseline):
@@ -287,21 +317,18 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
                 broken_promises.append(row)
             else:
                 verdicts.append(verdict)
-    if instructions.valgrind_is_installed():
-        say("counting instructions")
-        verdicts += judge_instructions(bars, baseline)
-    else:
-        say("instructions: not counted, valgrind is not installed")
+    say("counting instructions")
+    verdicts += judge_instructions(bars, instructions_of(instructions.compiler()))
     if shared_folder() is None:
-        say("F-measures: not judged, the shared reference material is not here (ALLIN1_SHARED)")
+        why = "the shared reference material is not here (ALLIN1_SHARED)"
+        verdicts += [Verdict(f"pipeline/{track}", "F-measures", why, "-", None) for track in bars.f_measures]
     else:
         say("analysing the tracks that have scores")
         verdicts += check_f_measures(measure_f_measures(list(bars.f_measures)), bars.f_measures)
     # A neighbour that kept the machine busy then may be gone now; a loss stays.
-    suspects = [row for row, verdict in slowdowns if verdict.passed is False]
     if suspects or broken_promises:
-        say(f"timing again: {', '.join(row.name for row in [*suspects, *broken_promises])}")
-    verdicts += [verdict for _, verdict in judge_slowdowns(suspects, bars, baseline)]
+        say(f"timing {len(suspects) + len(broken_promises)} rows again that fell short")
+    verdicts += [check.measure_until_it_holds(2) for check in suspects]
     return verdicts + [_promise(row, _long_case(row), bars)[0] for row in broken_promises]
 
 
@@ -321,12 +348,15 @@ def fresh_records(folder: Path) -> list[BenchRecord]:
     Raises
     ------
     ValueError
-        If they were measured on other sources than these.
+        If they were measured on other sources than these, or on another machine.
     """
     path = folder / "bench.json"
     records = read_records(path)
-    if json.loads(path.read_text(encoding="utf-8")).get("source") != source_digest():
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("source") != source_digest():
         raise ValueError(f"{path}: measured on another state of allin1_core; run `make bench` again")
+    if content.get("machine") != describe_machine():
+        raise ValueError(f"{path}: measured on another machine; run `make bench` on this one")
     return records
 
 
@@ -341,17 +371,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"gate: {error}", file=sys.stderr)
         return 2
+    start = time.monotonic()
     verdicts = judge(bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True))
     print(table(verdicts))
     failed = [verdict for verdict in verdicts if verdict.passed is False]
-    unclear = [verdict for verdict in verdicts if verdict.passed is None]
     for verdict in failed:
         print(f"gate: FAILED {verdict}", file=sys.stderr)
-    for verdict in unclear:
-        print(f"gate: too noisy to judge: {verdict}", file=sys.stderr)
-    held = len(verdicts) - len(failed) - len(unclear)
+    held = sum(verdict.passed is True for verdict in verdicts)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(
-        f"gate: {held} of {len(verdicts)} rows hold, {len(failed)} failed, {len(unclear)} unclear",
+        f"gate: {held} of {len(verdicts)} rows hold, {len(failed)} failed, "
+        f"{len(verdicts) - held - len(failed)} not judged, in {minutes} min {seconds} s",
         file=sys.stderr,
     )
     return 1 if failed else 0

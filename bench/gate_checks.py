@@ -1,12 +1,13 @@
 """The checks of the gate: each measures one thing and says what was measured, what was asked, and whether that holds.
 
 Speed is judged by ratios only, and twice before it fails. Against the committed baseline a backend is timed on one
-thread and in CPU seconds, which a process that keeps another core busy does not touch.
+thread and in CPU seconds, which a process that keeps another core busy does not touch, in many short rounds.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import time
@@ -20,16 +21,15 @@ from allin1_core.computation import computation
 from bench.gate_cases import Case, activations, largest_difference, madmom_decoder, network_case, our_decoder
 from bench.machine import OtherLoad, pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
-from bench.paired import Ratio, paired_times
+from bench.paired import Ratio, bootstrap_ratio, paired_times
 from bench.tracks import SAMPLE_RATE, Track, default_track
 
 _SYSTEM_LOAD = 0.15
-_ATTEMPTS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One line of the gate's table; `passed` is None where the machine was too busy to judge."""
+    """One line of the gate's table; `passed` is None where nothing can be said, and `measured` says why."""
 
     row: str
     check: str
@@ -47,30 +47,23 @@ class Timing:
 
     Attributes
     ----------
-    ratio : Ratio
+    candidate, reference : float64 (rounds,)
+        Seconds of each side in each round.
     difference : float
         Of the outputs of the last round.
     busy_elsewhere : float
         Cores that other processes kept busy meanwhile.
-    shortest, shortest_reference : float
-        Seconds of the shortest round of each side.
     """
 
-    ratio: Ratio
-    difference: float
+    candidate: np.ndarray
+    reference: np.ndarray
+    difference: float = 0.0
     busy_elsewhere: float = 0.0
-    shortest: float = float("nan")
-    shortest_reference: float = float("nan")
 
-    @property
-    def best(self) -> float:
-        """How many times faster the candidate is by the shortest rounds of both."""
-        return self.shortest_reference / self.shortest
-
-    @property
-    def cautious(self) -> float:
-        """What a baseline keeps: the smaller of `best` and the median ratio, which agree on a quiet machine."""
-        return min(self.best, self.ratio.median)
+    @functools.cached_property
+    def ratio(self) -> Ratio:
+        """How many times faster the candidate is."""
+        return bootstrap_ratio(self.candidate, self.reference)
 
 
 def time_case(case: Case, rounds: int) -> Timing:
@@ -85,9 +78,7 @@ def time_case(case: Case, rounds: int) -> Timing:
             case.candidate, case.reference, rounds=rounds, clock=clock, candidate_calls=case.calls
         )
     difference = case.difference(times.candidate_output, times.reference_output)
-    return Timing(
-        times.ratio, difference, others.cores, float(times.candidate.min()), float(times.reference.min())
-    )
+    return Timing(times.candidate, times.reference, difference, others.cores)
 
 
 def check_ratio(
@@ -113,42 +104,64 @@ def check_ratio(
     passed: bool | None = seen[-1].ratio.low >= at_least
     measured = ", then ".join(str(timing.ratio) for timing in seen)
     if not passed and all(_starved(case, timing) or _undecided(timing, at_least) for timing in seen):
-        busy = max(timing.busy_elsewhere for timing in seen)
-        measured += f"; other processes kept {busy:.1f} cores busy"
+        measured += _busy(seen)
         passed = None
     return Verdict(case.key, check, measured, f"at least {at_least:.3g}x at the lower end", passed)
 
 
-def check_slowdown(case: Case, before: float, at_most: float, *, rounds: int) -> Verdict:
-    """Whether a backend is as fast as the baseline has it, measured up to three times before it fails.
+class SlowdownCheck:
+    """Whether a backend is as fast as the baseline has it.
 
-    What shares a core, its cache or its clock with the measurement adds time, for seconds on end and not to both
-    sides alike. A burst leaves the shortest rounds as they are, a long spell the median of the pairs; so a loss
-    counts only where both show it.
+    What shares a core, its cache or its clock with the measurement adds time, to one side more than to the other and
+    for seconds on end. The median over many short rounds leaves out what befalls fewer than half of them; for the rest,
+    a loss has to be there again later, in all rounds together: call `measure` again at some other time.
 
     Parameters
     ----------
     case : Case
     before : float
-        `Timing.cautious` of the baseline.
+        Median ratio in the baseline.
     at_most : float
         How many times slower it may have become.
     rounds : int
         Of each measurement.
     """
-    bar = before / at_most
-    seen: list[Timing] = []
-    for _ in range(_ATTEMPTS):
-        seen.append(time_case(case, rounds))
-        best = min(timing.shortest_reference for timing in seen) / min(timing.shortest for timing in seen)
-        found = max(best, *(timing.ratio.median for timing in seen))
-        if found >= bar:
-            break
-    passed = True if found >= bar else (None if all(_starved(case, timing) for timing in seen) else False)
-    measured = f"{found:.2f}x in {rounds * len(seen)} rounds"
-    return Verdict(
-        case.key, f"ratio, {before:.3g}x in the baseline", measured, f"at least {bar:.3g}x", passed
-    )
+
+    def __init__(self, case: Case, before: float, at_most: float, rounds: int) -> None:
+        self._case, self._before, self._bar, self._rounds = case, before, before / at_most, rounds
+        self._seen: list[Timing] = []
+
+    def measure(self) -> Verdict:
+        """Time the case, and judge by all rounds since the check was made."""
+        self._seen.append(time_case(self._case, self._rounds))
+        ratio = bootstrap_ratio(
+            np.concatenate([timing.candidate for timing in self._seen]),
+            np.concatenate([timing.reference for timing in self._seen]),
+        )
+        measured = f"{ratio} in {ratio.rounds} rounds"
+        passed: bool | None = ratio.median >= self._bar
+        if not passed and all(_starved(self._case, timing) for timing in self._seen):
+            measured += _busy(self._seen)
+            passed = None
+        return Verdict(
+            self._case.key,
+            f"ratio, {self._before:.3g}x in the baseline",
+            measured,
+            f"at least {self._bar:.3g}x",
+            passed,
+        )
+
+    def measure_until_it_holds(self, times: int = 3) -> Verdict:
+        """Up to so many measurements one after the other, for who cannot wait."""
+        for _ in range(times):
+            verdict = self.measure()
+            if verdict.passed:
+                break
+        return verdict
+
+
+def _busy(seen: Sequence[Timing]) -> str:
+    return f"; other processes kept {max(timing.busy_elsewhere for timing in seen):.1f} cores busy"
 
 
 def _starved(case: Case, timing: Timing) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -154,6 +155,32 @@ def test_two_processes_with_songs_of_one_name_in_folders_of_their_own(
         assert found.to_json() == expected.to_json()
         assert found.activations is not None
         np.testing.assert_array_equal(found.activations["beat"], expected.activations["beat"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("last", range(6))
+def test_stems_that_were_being_written_when_the_process_was_killed(kept: Byproducts, last: int) -> None:
+    """Killed when so many of the five files are in place: whole, or made again; and nothing is left over."""
+    save_stems(kept, separated(1), KEY_OF_B)
+    child = os.fork()
+    if child == 0:
+        replace, done = os.replace, []
+
+        def replace_or_die(*paths: Path) -> None:
+            if len(done) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(replace(*paths))
+
+        os.replace = replace_or_die
+        save_stems(kept, separated(5), KEY_OF_A)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) == (last < 5)
+    assert (kept.load_stems(TRACK, "htdemucs", KEY_OF_B) is not None) == (last == 0)
+    assert (kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is not None) == (last == 5)
+    save_stems(kept, separated(5), KEY_OF_A)
+    assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is not None
+    assert len(list(kept.stems_folder(TRACK, "htdemucs").iterdir())) == 5
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,22 @@ def write_library(folder: Path, stems: np.ndarray, number: int, seconds: float =
     return paths
 
 
-def command(paths: Sequence[Path], model: str, folder: Path) -> list[str]:
-    """``allin1-core analyze`` with everything that it can leave below a folder."""
+def write_mixes(folder: Path, stems: np.ndarray, number: int, seconds: float = 0.5) -> list[Path]:
+    """Write so many mixes, no two alike; their paths."""
+    folder.mkdir(parents=True)
+    mix, paths = (stems.astype(np.int32).sum(axis=0) // 4).astype(np.int16), []
+    for index in range(number):
+        paths.append(folder / f"track{index:04d}.wav")
+        samples = np.roll(mix, 1009 * index)[: int(seconds * 44100)]
+        soundfile.write(paths[-1], np.stack([samples, samples // 2], axis=1), 44100)
+    return paths
+
+
+def command(
+    paths: Sequence[Path], model: str, folder: Path, separation_folder: Path | None = None
+) -> list[str]:
+    """``allin1-core analyze`` with everything that it can leave below a folder; mixes are separated by ``small.th``."""
+    separation = ["--demix-model", "small", "--demix-repository", str(separation_folder)]
     return [
         *(sys.executable, "-m", "allin1_core.cli", "analyze", *map(str, paths), "--model", model),
         *(
@@ -35,8 +49,6 @@ def command(paths: Sequence[Path], model: str, folder: Path) -> list[str]:
             "cpu",
             "--nn-backend",
             "fused",
-            "--spec-backend",
-            "numpy",
             "--num-threads",
             "1",
             "--quiet",
@@ -44,6 +56,7 @@ def command(paths: Sequence[Path], model: str, folder: Path) -> list[str]:
         *("--out-dir", str(folder / "struct"), "--activ", "--embed", "--export", "beats,audacity"),
         *("--keep-byproducts", "--spec-dir", str(folder / "spec"), "--demix-dir", str(folder / "demix")),
         *("--timings", str(folder / "timings.jsonl")),
+        *(separation if separation_folder else ()),
     ]
 
 

@@ -15,51 +15,104 @@ import numpy as np
 import pytest
 
 from allin1_core.timings import read_timings
-from hard_use.libraries import command, contents, differing, environment, leftovers, write_library
+from hard_use.libraries import (
+    command,
+    contents,
+    differing,
+    environment,
+    leftovers,
+    write_library,
+    write_mixes,
+)
 from hard_use.reporting import record_trials
 from parity.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 
-NUMBER = 6
-
 
 @dataclasses.dataclass
 class Undisturbed:
-    """A library, and what a run over it leaves when nothing happens to it."""
+    """A library, and what a run over it leaves when nothing happens to it.
+
+    Attributes
+    ----------
+    paths : list of Path
+    model : str
+    separation_folder : Path or None
+        With mixes, of the model that separates them.
+    files : dict of bytes
+        What such a run leaves.
+    seconds : float
+        How long it takes, from the moment that kills may begin: with mixes, when the first stems are written, because
+        until then it only loads libraries.
+    """
 
     paths: list[Path]
     model: str
-    files: dict[str, bytes]
-    seconds: float
+    separation_folder: Path | None
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
 
     def start(self, folder: Path, paths: list[Path] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            command(paths or self.paths, self.model, folder),
+            command(paths or self.paths, self.model, folder, self.separation_folder),
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
 
+    def wait_until_it_works(self, child: subprocess.Popen[str], folder: Path) -> None:
+        while self.separation_folder and child.poll() is None and not list(folder.glob("demix/*/*/*")):
+            time.sleep(0.005)
+
+
+def run_undisturbed(folder: Path, run: Undisturbed, files_per_track: int) -> Undisturbed:
+    child = run.start(folder)
+    run.wait_until_it_works(child, folder)
+    start = time.monotonic()
+    assert child.wait() == 0, child.stderr.read() if child.stderr else ""
+    run.seconds = time.monotonic() - start
+    run.files = contents(folder)
+    assert len(run.files) == len(run.paths) * files_per_track, sorted(run.files)
+    return run
+
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, small_model: str, stems: np.ndarray) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    run = Undisturbed(write_library(folder / "library", stems, NUMBER), small_model, {}, 0.0)
-    start = time.monotonic()
-    child = run.start(folder / "out")
-    assert child.wait() == 0, child.stderr.read() if child.stderr else ""
-    run.seconds = time.monotonic() - start
-    run.files = contents(folder / "out")
+    run = Undisturbed(write_library(folder / "library", stems, 6), small_model, None)
     # JSON, activations, embeddings, two exports; a spectrogram and what it was made from.
-    assert len(run.files) == NUMBER * 7, sorted(run.files)
-    return run
+    return run_undisturbed(folder / "out", run, 7)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_mixes(
+    tmp_path_factory: pytest.TempPathFactory, small_model: str, stems: np.ndarray, _separation_folder: Path
+) -> Undisturbed:
+    folder = tmp_path_factory.mktemp("undisturbed_mixes")
+    run = Undisturbed(write_mixes(folder / "library", stems, 3), small_model, _separation_folder)
+    # As above, and four stems and what they were made from.
+    return run_undisturbed(folder / "out", run, 12)
 
 
 @pytest.mark.parametrize("number", [5, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
 def test_killed_at_random_moments_and_resumed(
     undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+) -> None:
+    kill_and_resume(undisturbed, tmp_path, number, record_parity, "kill -9 at a random moment, then resume")
+
+
+@pytest.mark.parametrize("number", [2, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
+def test_killed_while_mixes_are_separated_and_kept(
+    undisturbed_mixes: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+) -> None:
+    what = "kill -9 from the first kept stem on, then resume"
+    kill_and_resume(undisturbed_mixes, tmp_path, number, record_parity, what)
+
+
+def kill_and_resume(
+    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder, what: str
 ) -> None:
     random = np.random.default_rng(number)
     wrong: list[str] = []
@@ -68,6 +121,7 @@ def test_killed_at_random_moments_and_resumed(
     for trial in trials:
         folder = tmp_path / f"{trial}"
         child = undisturbed.start(folder)
+        undisturbed.wait_until_it_works(child, folder)
         try:
             child.wait(random.uniform(0, 0.9 * undisturbed.seconds))
         except subprocess.TimeoutExpired:
@@ -89,7 +143,7 @@ def test_killed_at_random_moments_and_resumed(
     record_trials(
         record_parity,
         "long and many",
-        "kill -9 at a random moment, then resume",
+        what,
         "files identical to an undisturbed run's",
         tried=len(done),
         wrong=wrong,
@@ -107,6 +161,21 @@ def test_killed_at_random_moments_and_resumed(
 def test_several_processes_share_every_folder(
     undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
 ) -> None:
+    what = "processes that share cache, results and timings"
+    run_together(undisturbed, tmp_path, number, record_parity, what)
+
+
+@pytest.mark.parametrize("number", [2, pytest.param(8, marks=pytest.mark.full)])
+def test_several_processes_separate_the_same_mixes_into_the_same_folders(
+    undisturbed_mixes: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+) -> None:
+    what = "processes that share cache, results and timings, of mixes"
+    run_together(undisturbed_mixes, tmp_path, number, record_parity, what)
+
+
+def run_together(
+    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder, what: str
+) -> None:
     children = [
         undisturbed.start(tmp_path, undisturbed.paths[index:] + undisturbed.paths[:index])
         for index in range(number)
@@ -123,7 +192,7 @@ def test_several_processes_share_every_folder(
     record_trials(
         record_parity,
         "long and many",
-        "processes that share cache, results and timings",
+        what,
         "files identical to an undisturbed run's",
         tried=number,
         wrong=wrong,

@@ -24,12 +24,10 @@ from allin1_core import Analyzer, backends
 from allin1_core.audio import STEM_NAMES
 from allin1_core.network import load_checkpoints
 from allin1_core.result import AnalysisResult
-from allin1_core.stages import to_host
-from allin1_core.structure import LOCAL_MAXIMA_WINDOW
 from allin1_core.timings import StageTiming, Timings
 from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
-from bench.paired import paired_times
+from bench.paired import is_brief, paired_times
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import SAMPLE_RATE, default_track
 from parity.oracles import pipeline
@@ -38,10 +36,7 @@ from parity.shared import shared_folder
 
 # Everything but the network and loading it, for 195 s on two cores.
 REST_SECONDS = 1.2
-LOCAL_MAXIMA_SECONDS = 0.001
 _LOADING = ("model_load", "nn")
-# With fewer rounds it is a short run.
-_THOROUGH = 5
 
 _CONFIGURATION = {
     "model": "allin1",
@@ -128,7 +123,7 @@ def _against_bar(seconds: list[float]) -> str:
 
 def _rounds_of_the_whole(rounds: int) -> int:
     """The reference takes half a minute: one round in a short run, which is a figure without an interval."""
-    return 3 if rounds >= _THOROUGH else 1
+    return 1 if is_brief(rounds) else 3
 
 
 def analyse_once(folder: Path, setting: Setting) -> AnalysisResult:
@@ -196,12 +191,10 @@ def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRec
         agreement=agreement,
         agrees=agrees,
         peak_memory_bytes=peak_memory_bytes(analyse_once, setting.folder, setting, warmup=(excerpt, setting)),
-        # Twenty seconds more: a short run leaves it out.
-        reference_peak_memory_bytes=peak_memory_bytes(
-            analyse_once_as_before, setting.folder, setting, warmup=(excerpt, setting)
-        )
-        if rounds >= _THOROUGH
-        else None,
+        # Half a minute more: a short run leaves it out.
+        reference_peak_memory_bytes=None
+        if is_brief(rounds)
+        else peak_memory_bytes(analyse_once_as_before, setting.folder, setting, warmup=(excerpt, setting)),
         reference_threads=threads,
         figures={
             "timings": [dataclasses.asdict(line) for line in runs[middle].records],
@@ -258,64 +251,3 @@ def test_the_command(setting: Setting, record_bench: BenchRecorder, rounds: int,
         )
     )
     assert same
-
-
-def _sliding_maximum(probability: np.ndarray, window: int) -> np.ndarray:
-    """Local maxima as their definition has them: a window over every frame."""
-    padded = np.pad(probability, window // 2, constant_values=-np.inf)
-    highest = np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1)
-    return np.where(probability == highest, probability, np.float32(0))
-
-
-@pytest.mark.parametrize("backend", ["numpy", "mlx", "torch"])
-def test_local_maxima(backend: str, record_bench: BenchRecorder, rounds: int) -> None:
-    """The one part of the sections that touches every frame."""
-    row = backends.get("structure", backend)
-    if not row.installed:
-        pytest.skip(f"{row.distribution} is not installed")
-    frames = 19_551
-    probability = np.random.default_rng(0).random(frames, dtype=np.float32)
-    native: Any = probability
-    synchronize = None
-    # On a CPU torch runs as well, though `auto` leaves these to numpy there.
-    device = "mlx" if backend == "mlx" else "cpu"
-    if backend == "mlx":
-        import mlx.core as mx
-
-        native, synchronize = mx.array(probability), mx.eval
-    elif backend == "torch":
-        import torch
-
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        native = torch.from_numpy(probability).to(device)
-        synchronize = (lambda _: torch.cuda.synchronize()) if device == "cuda" else None
-    local_maxima = row.load()
-    times = paired_times(
-        lambda: local_maxima(native, LOCAL_MAXIMA_WINDOW),
-        lambda: _sliding_maximum(probability, LOCAL_MAXIMA_WINDOW),
-        rounds=max(rounds, 7),
-        warmup=3,
-        synchronize=synchronize,
-    )
-    same = np.array_equal(to_host(times.candidate_output), times.reference_output)
-    record_bench(
-        BenchRecord(
-            stage="structure",
-            backend=backend,
-            device=device,
-            precision="exact",
-            variant="local maxima",
-            reference="sliding window (numpy)",
-            track="made up",
-            audio_seconds=frames / 100,
-            threads=usable_cores(),
-            seconds=times.candidate.tolist(),
-            reference_seconds=times.reference.tolist(),
-            agreement="bit-identical" if same else "differs",
-            agrees=same,
-            figures={"note": f"held to {LOCAL_MAXIMA_SECONDS * 1000:g} ms where `auto` runs it"},
-        )
-    )
-    assert same
-    if device in row.devices:
-        assert times.candidate.min() <= LOCAL_MAXIMA_SECONDS

@@ -30,6 +30,10 @@ _AS_ANALYZED = ("[3, 4]", "8 folds")
 _WHOLE = "stems to result"
 # A hundredth of the whole each.
 _NO_HEADLINE = ("audio reading", "structure")
+_NOT_MEASURED = (
+    "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
+    "cores they take minutes for a track. The pipeline starts from stems"
+)
 # Of a session, what stands at the top of bench.json.
 _OF_THE_WHOLE = ("created", "source", "machine", "versions")
 
@@ -212,6 +216,7 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "- versions: " + ", ".join(f"{name} {version}" for name, version in session.versions.items()),
         f"- input: {', '.join(tracks) or 'none'}",
         f"- measured {session.created}",
+        f"- not measured: {_NOT_MEASURED}",
         "",
     ]
     steady = busy_core.sentence()

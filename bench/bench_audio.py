@@ -1,0 +1,82 @@
+"""Reading the stems of a track: soundfile, a thread a file, against madmom's own reading of the same files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from allin1_core.audio import STEM_NAMES, Stems
+from allin1_core.separation import read_stems_folder
+from bench.machine import pinned_threads, usable_cores
+from bench.paired import own_times, paired_times
+from bench.records import BenchRecord, BenchRecorder
+from bench.tracks import SAMPLE_RATE, default_track
+from parity.oracles.madmom_import import import_madmom, madmom_version
+
+_ROUNDS = 9  # it is a tenth of a second
+
+
+def _written(folder: Path, suffix: str) -> list[Path]:
+    """The default track's stems as 16-bit files."""
+    paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
+    for path, samples in zip(paths, default_track().stems, strict=True):
+        soundfile.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+    return paths
+
+
+def _record(
+    variant: str, seconds: np.ndarray, reference_seconds: np.ndarray, same: bool, note: str
+) -> BenchRecord:
+    track = default_track()
+    return BenchRecord(
+        stage="audio reading",
+        backend="soundfile",
+        device="cpu",
+        precision="exact",
+        variant=variant,
+        reference=f"madmom {madmom_version()}" if reference_seconds.size else "",
+        track=track.name,
+        audio_seconds=track.seconds,
+        threads=usable_cores(),
+        seconds=seconds.tolist(),
+        reference_seconds=reference_seconds.tolist(),
+        agreement="bit-identical" if same else "other samples",
+        agrees=same,
+        figures={"note": note} if note else {},
+        reference_threads=1 if reference_seconds.size else None,
+    )
+
+
+def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -> None:
+    import_madmom()
+    from madmom.audio.signal import Signal
+
+    paths = _written(tmp_path, "wav")
+
+    def madmom() -> np.ndarray:
+        # Of a WAV file madmom has the pages mapped: to stack them is to read them.
+        return np.stack([np.asarray(Signal(str(path), num_channels=1)) for path in paths])
+
+    with pinned_threads(usable_cores()):
+        times = paired_times(lambda: read_stems_folder(tmp_path), madmom, rounds=max(rounds, _ROUNDS))
+    stems: Stems = times.candidate_output
+    same = np.array_equal(stems.samples, times.reference_output)
+    note = (
+        "ours reads, checks and copies every sample, where madmom maps the file into memory; both from files that "
+        "the system keeps in memory"
+    )
+    record_bench(_record("four stems, WAV", times.candidate, times.reference, same, note))
+    assert same
+
+
+def test_reading_flac(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -> None:
+    """On its own: madmom hands every format but WAV to the program ffmpeg."""
+    _written(tmp_path, "flac")
+    with pinned_threads(usable_cores()):
+        seconds = own_times(lambda: read_stems_folder(tmp_path), rounds=max(rounds, _ROUNDS))
+    same = np.array_equal(read_stems_folder(tmp_path).samples, default_track().stems)
+    note = "compared with the samples that were written; madmom reads no FLAC without the program ffmpeg"
+    record_bench(_record("four stems, FLAC", seconds, np.empty(0), same, note))
+    assert same

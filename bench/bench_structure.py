@@ -1,0 +1,154 @@
+"""What follows the network beside the decoder: its input from probabilities, local maxima, and sections of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core import backends
+from allin1_core.metrical import decoder_input
+from allin1_core.stages import to_host
+from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
+from allin1_core.structure.numpy_backend import local_maxima as numpy_local_maxima
+from bench.machine import usable_cores
+from bench.paired import own_times, paired_times
+from bench.records import BenchRecord, BenchRecorder
+from bench.tracks import DEFAULT_TRACK
+from parity.oracles.network_golden import read_golden
+from parity.shared import shared_folder
+from parity.test_pipeline import read_golden_result
+
+LOCAL_MAXIMA_SECONDS = 0.001
+_FRAMES = 19_551
+# A round takes a millisecond or less.
+_ROUNDS = 51
+
+
+def _sliding_maximum(probability: np.ndarray, window: int) -> np.ndarray:
+    """Local maxima as their definition has them: a window over every frame."""
+    padded = np.pad(probability, window // 2, constant_values=-np.inf)
+    highest = np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1)
+    return np.where(probability == highest, probability, np.float32(0))
+
+
+@pytest.mark.parametrize("backend", ["numpy", "mlx", "torch"])
+def test_local_maxima(backend: str, record_bench: BenchRecorder) -> None:
+    """The one part of the sections that touches every frame."""
+    row = backends.get("structure", backend)
+    if not row.installed:
+        pytest.skip(f"{row.distribution} is not installed")
+    probability = np.random.default_rng(0).random(_FRAMES, dtype=np.float32)
+    native: Any = probability
+    synchronize = None
+    # On a CPU torch runs as well, though `auto` leaves these to numpy there.
+    device = "mlx" if backend == "mlx" else "cpu"
+    if backend == "mlx":
+        import mlx.core as mx
+
+        native, synchronize = mx.array(probability), mx.eval
+    elif backend == "torch":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        native = torch.from_numpy(probability).to(device)
+        synchronize = (lambda _: torch.cuda.synchronize()) if device == "cuda" else None
+    local_maxima = row.load()
+    times = paired_times(
+        lambda: local_maxima(native, LOCAL_MAXIMA_WINDOW),
+        lambda: _sliding_maximum(probability, LOCAL_MAXIMA_WINDOW),
+        rounds=_ROUNDS,
+        warmup=3,
+        synchronize=synchronize,
+    )
+    same = np.array_equal(to_host(times.candidate_output), times.reference_output)
+    record_bench(
+        BenchRecord(
+            stage="structure",
+            backend=backend,
+            device=device,
+            precision="exact",
+            variant="local maxima",
+            reference="sliding window (numpy)",
+            track="made up",
+            audio_seconds=_FRAMES / 100,
+            threads=usable_cores(),
+            seconds=times.candidate.tolist(),
+            reference_seconds=times.reference.tolist(),
+            agreement="bit-identical" if same else "differs",
+            agrees=same,
+            figures={"note": f"held to {LOCAL_MAXIMA_SECONDS * 1000:g} ms where `auto` runs it"},
+            reference_threads=1,
+        )
+    )
+    assert same
+    if device in row.devices:
+        assert times.candidate.min() <= LOCAL_MAXIMA_SECONDS
+
+
+def _probabilities() -> tuple[dict[str, np.ndarray], str]:
+    """Of the default track as recorded, or without the shared reference material made up; and the track's name."""
+    shared = shared_folder()
+    if shared is not None:
+        return read_golden(shared, DEFAULT_TRACK), DEFAULT_TRACK
+    rng = np.random.default_rng(0)
+    made_up = {name: rng.random(_FRAMES, dtype=np.float32) for name in ("beat", "downbeat", "segment")}
+    return {**made_up, "label": rng.dirichlet(np.ones(10), _FRAMES).T.astype(np.float32)}, "made up"
+
+
+def test_sections(record_bench: BenchRecorder) -> None:
+    """From local maxima to labelled sections."""
+    probabilities, track = _probabilities()
+    maxima = numpy_local_maxima(probabilities["segment"], LOCAL_MAXIMA_WINDOW)
+
+    def run() -> list[Segment]:
+        return sections(pick_boundaries(maxima), probabilities["label"])
+
+    found = [[segment.start, segment.end, segment.label] for segment in run()]
+    shared = shared_folder()
+    same = shared is None or found == read_golden_result(shared, track)["segments"]
+    agreement = "" if shared is None else ("golden's sections" if same else "other sections than the golden")
+    record_bench(
+        _own_row(
+            "structure", "sections of local maxima", track, own_times(run, rounds=_ROUNDS), agreement, same
+        )
+    )
+    assert same
+
+
+def test_decoder_input(record_bench: BenchRecorder) -> None:
+    """Two disjoint activations of two probabilities."""
+    probabilities, track = _probabilities()
+    beat, downbeat = probabilities["beat"], probabilities["downbeat"]
+    seconds = own_times(lambda: decoder_input(beat, downbeat), rounds=_ROUNDS)
+    # As published, all three classes.
+    three = np.stack(
+        [np.maximum(np.float32(1e-8), beat - downbeat), downbeat, ((1 - beat) + (1 - downbeat)) / 2]
+    )
+    difference = float(np.abs(decoder_input(beat, downbeat) - (three / three.sum(axis=0))[:2].T).max())
+    same = difference <= 1e-7
+    apart = f"max {difference:.1e} from" if difference else "bit-identical to"
+    agreement = f"{apart} the published formula"
+    record_bench(_own_row("decoder", "its input", track, seconds, agreement, same))
+    assert same
+
+
+def _own_row(
+    stage: str, variant: str, track: str, seconds: np.ndarray, agreement: str, agrees: bool
+) -> BenchRecord:
+    return BenchRecord(
+        stage=stage,
+        backend="numpy",
+        device="cpu",
+        precision="exact",
+        variant=variant,
+        reference="",
+        track=track,
+        audio_seconds=_FRAMES / 100,
+        threads=1,
+        seconds=seconds.tolist(),
+        reference_seconds=[],
+        agreement=agreement,
+        agrees=agrees,
+    )

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 
-from allin1_core.completeness import check_decoded, check_header
+from allin1_core.decoding import BLOCK_VALUES, Source, open_source
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.regular_files import open_regular
 from allin1_core.sample_buffer import SampleBuffer
@@ -27,19 +26,9 @@ from allin1_core.sample_buffer import SampleBuffer
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
 
-# A rate below or above these is a damaged header: resampling from 1 Hz would turn a second into 44,100.
-_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
-
-_BLOCK_VALUES = 1 << 20
 # Silence packs so well that a few megabytes could decode to more than any memory. This is 3.4 hours of stereo at
 # 44.1 kHz in 16 bits.
 MOST_BYTES = 2 << 30
-_INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
-_MATROSKA = b"\x1a\x45\xdf\xa3"
-_ASF = b"\x30\x26\xb2\x75\x8e\x66\xcf\x11"
-
-# AAC and its containers state durations to within a few codec frames of 1,024 samples.
-_DURATION_TOLERANCE = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,19 +135,14 @@ def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
     return _read(Path(path), most_bytes, lambda block: remix_to_mono(block)[:, None])
 
 
-_Mix = Callable[[np.ndarray], np.ndarray]
-
-
-def _read(path: Path, most_bytes: int, mix: _Mix) -> Audio:
+def _read(path: Path, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray]) -> Audio:
     try:
         with open_regular(path, AudioError) as file:
             head = file.read(16)
             if not head:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-            file.seek(0)
-            is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
-            read = _read_container if is_container else _read_libsndfile
-            audio = read(path, file, most_bytes, mix)
+            with open_source(path, file, head) as source:
+                samples = _gather(path, source, most_bytes, mix, os.fstat(file.fileno()).st_size)
     except MemoryError as error:
         raise AudioError(
             f"{path}: decodes to more than the memory that is free; cut it into parts"
@@ -167,129 +151,29 @@ def _read(path: Path, most_bytes: int, mix: _Mix) -> Audio:
         raise AudioError(
             f"{path}: cannot be read ({error.strerror or error}); copy the file again"
         ) from error
-    if len(audio.samples) == 0:
+    if len(samples) == 0:
         raise AudioError(f"{path}: the file holds no samples; expected at least one")
-    check_finite(audio.samples, str(path))
-    return audio
+    check_finite(samples, str(path))
+    return Audio(samples, source.sample_rate)
 
 
-def _check_rate(path: Path, sample_rate: int) -> None:
-    if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
-        raise AudioError(
-            f"{path}: sample rate {sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
-            "The header is damaged, or this is not audio"
-        )
-
-
-def _read_libsndfile(path: Path, file: BinaryIO, most_bytes: int, mix: _Mix) -> Audio:
-    import soundfile
-
-    check_header(path, file)
-    # libsndfile begins where the descriptor stands, which is not where the buffered file does.
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
-    try:
-        # By descriptor, so that the format is told from the content: ".raw" or ".txt" mean nothing then.
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"{path}: not audio that libsndfile can read ({error.error_string.rstrip('.')}); "
-            "expected WAV, FLAC, AIFF, Ogg, MP3, m4a or the like"
-        ) from error
-    with sound:
-        _check_rate(path, sound.samplerate)
-        dtype = "int16" if sound.subtype in _INT16_SUBTYPES else "float32"
-        found = 0
-        buffer = SampleBuffer(
-            _at_rate(most_bytes, sound.samplerate), sound.frames, os.fstat(file.fileno()).st_size
-        )
-        try:
-            for block in _libsndfile_blocks(sound, dtype):
-                found += len(block)
-                _add(path, buffer, mix(block), most_bytes)
-        except soundfile.LibsndfileError as error:
+def _gather(
+    path: Path, source: Source, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray], file_size: int
+) -> np.ndarray:
+    """All samples of a source, at most so many bytes of them at 44.1 kHz or, if that is higher, at their own rate."""
+    most = most_bytes * min(SAMPLE_RATE, source.sample_rate) // SAMPLE_RATE
+    buffer, found = SampleBuffer(most, source.promised, file_size), 0
+    for unmixed in source.blocks:
+        found += len(unmixed)
+        block = mix(unmixed)
+        if not buffer.add(block):
+            hours = most_bytes / (block.itemsize * block.shape[1] * SAMPLE_RATE * 3600)
             raise AudioError(
-                f"{path}: truncated or damaged ({error.error_string.rstrip('.')}); expected {sound.frames} samples"
-            ) from error
-        check_decoded(path, file, sound, found)
-        return Audio(buffer.samples(dtype, sound.channels), sound.samplerate)
-
-
-def _at_rate(most_bytes: int, sample_rate: int) -> int:
-    return most_bytes * min(SAMPLE_RATE, sample_rate) // SAMPLE_RATE
-
-
-def _add(path: Path, buffer: SampleBuffer, block: np.ndarray, most_bytes: int) -> None:
-    if not buffer.add(block):
-        hours = most_bytes / (block.itemsize * block.shape[1] * SAMPLE_RATE * 3600)
-        raise AudioError(
-            f"{path}: decodes to more than {most_bytes} bytes; expected at most that, which is {hours:.1f} hours of "
-            f"{block.shape[1]} channels in {block.dtype} at {SAMPLE_RATE} Hz. Cut it into parts"
-        )
-
-
-def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
-    frames = max(1, _BLOCK_VALUES // sound.channels)
-    while len(block := sound.read(frames, dtype=dtype, always_2d=True)):
-        yield block
-
-
-def _read_container(path: Path, file: BinaryIO, most_bytes: int, mix: _Mix) -> Audio:
-    import av
-
-    try:
-        # Not by name: FFmpeg takes "concat:..." or "http:..." for a protocol, though it names a file.
-        with av.open(file) as container:
-            if not container.streams.audio:
-                raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
-            stream = container.streams.audio[0]
-            if stream.codec_context is None:
-                raise AudioError(
-                    f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"
-                )
-            duration = _stated_duration(av, container, stream)
-            sample_rate = int(stream.codec_context.sample_rate)
-            _check_rate(path, sample_rate)
-            promised = int(max(duration or 0, 0) * sample_rate)
-            size = os.fstat(file.fileno()).st_size
-            buffer = SampleBuffer(_at_rate(most_bytes, sample_rate), promised, size)
-            for block in _container_blocks(av, container, stream):
-                _add(path, buffer, mix(block), most_bytes)
-    except AudioError:
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise AudioError(
-            f"{path}: truncated, damaged, or not audio that FFmpeg can read ({reason})"
-        ) from error
-    samples = buffer.samples("float32", 1)
-    if duration is not None and len(samples) / sample_rate < duration - _DURATION_TOLERANCE:
-        raise AudioError(
-            f"{path}: truncated; the header promises {duration:.2f} s, {len(samples) / sample_rate:.2f} s are there. "
-            "Copy the file again"
-        )
-    return Audio(samples, sample_rate)
-
-
-def _stated_duration(av: Any, container: Any, stream: Any) -> float | None:
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    # Matroska states the length of the whole file only; that of a video may be longer than its sound.
-    if container.duration and len(container.streams) == 1:
-        return float(container.duration / av.time_base)
-    return None
-
-
-def _container_blocks(av: Any, container: Any, stream: Any) -> Iterator[np.ndarray]:
-    to_planar = None
-    for frame in container.decode(stream):
-        if to_planar is None:
-            wanted = "s16p" if frame.format.name in ("u8", "u8p", "s16", "s16p") else "fltp"
-            to_planar = av.AudioResampler(format=wanted)
-        for planar in to_planar.resample(frame):
-            yield planar.to_ndarray().T
-    if to_planar is not None:
-        for planar in to_planar.resample(None):
-            yield planar.to_ndarray().T
+                f"{path}: decodes to more than {most_bytes} bytes; expected at most that, which is {hours:.1f} hours "
+                f"of {block.shape[1]} channels in {block.dtype} at {SAMPLE_RATE} Hz. Cut it into parts"
+            )
+    source.check_whole(found)
+    return buffer.samples(source.dtype, source.num_channels)
 
 
 def check_finite(samples: np.ndarray, name: str) -> None:
@@ -309,7 +193,7 @@ def check_finite(samples: np.ndarray, name: str) -> None:
     if samples.dtype.kind != "f":
         return
     number, first = 0, 0
-    step = max(1, _BLOCK_VALUES * len(samples) // max(1, samples.size))
+    step = max(1, BLOCK_VALUES * len(samples) // max(1, samples.size))
     for start in range(0, len(samples), step):
         bad = ~np.isfinite(samples[start : start + step])
         if bad.any():
@@ -363,7 +247,7 @@ def resample(samples: np.ndarray, sample_rate: int, to_sample_rate: int) -> np.n
         stream = soxr.ResampleStream(sample_rate, to_sample_rate, channels, dtype=np.float64)
         most = -(-len(samples) * to_sample_rate // sample_rate) + 1
         buffer = SampleBuffer(2 * most * channels, most, 2 * most * channels)
-        step = max(1, _BLOCK_VALUES // channels)
+        step = max(1, BLOCK_VALUES // channels)
         for start in range(0, len(samples), step):
             block = samples[start : start + step].astype(np.float64)
             resampled = stream.resample_chunk(block, last=start + step >= len(samples))

@@ -109,7 +109,7 @@ def test_resampling_by_blocks_is_resampling_at_once(
     samples = np.random.default_rng(1).integers(-20000, 20000, (100_003, channels), np.int16)
     at_once = resample(samples, *rates)
     assert len(at_once) == pytest.approx(len(samples) * rates[1] / rates[0], abs=1)
-    monkeypatch.setattr(audio_module, "_BLOCK_VALUES", 1000)
+    monkeypatch.setattr(audio_module, "BLOCK_VALUES", 1000)
     np.testing.assert_array_equal(resample(samples, *rates), at_once)
     np.testing.assert_array_equal(resample(samples[:, 0].copy(), *rates), at_once[:, 0])
 

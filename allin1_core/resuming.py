@@ -56,6 +56,8 @@ def differences(
     if is_separated and was_separated:
         found += _other("demix_model", demix.get("model"), session.demix_model)
         found += _other("demix_seed", demix.get("seed"), session.demix_seed)
+        if demix.get("repository_sha256", session.repository_sha256) != session.repository_sha256:
+            found.append(f"with other separation weights of {session.demix_model!r} (demix_repository)")
         found += _other("stems_as_int16", recorded.get("stems_as_int16"), session.stems_as_int16)
         if session.demix_backend != "auto":
             found += _other("demix_backend", demix.get("backend"), session.demix_backend)

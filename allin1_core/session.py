@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
+import glob
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
+from allin1_core.digests import file_digest
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
 from allin1_core.timings import Timings
 
@@ -133,6 +137,19 @@ class Session:
     def check_separation(self) -> None:
         """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
         _ = self.separation_choice
+
+    @functools.cached_property
+    def repository_sha256(self) -> dict[str, str]:
+        """SHA-256 of the files in `demix_repository` that the separation model is made of, by name; {} without one.
+
+        A bag of models (``NAME.yaml``) may be made of any model there.
+        """
+        if self.demix_repository is None:
+            return {}
+        folder = Path(self.demix_repository).expanduser()
+        bag = folder / f"{self.demix_model}.yaml"
+        models = sorted(folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.demix_model)}*.th"))
+        return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
 
     def separator(self) -> Separator:
         """The separation model, loaded when first asked for.

@@ -47,7 +47,7 @@ def stems_stage(
         made_from = {
             "audio_sha256": digests[track.path.name],
             "model": session.demix_model,
-            "repository": str(session.demix_repository or ""),
+            "repository_sha256": session.repository_sha256,
             "seed": session.demix_seed,
             "stems_as_int16": session.stems_as_int16,
             "separation": choice.as_dict(),
@@ -92,6 +92,7 @@ def separate(
         **session.separation_choice.as_dict(),
         **separator.provenance,
         "seed": session.demix_seed,
+        "repository_sha256": session.repository_sha256,
     }
     return stems, separator.sample_rate, provenance
 

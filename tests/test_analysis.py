@@ -307,6 +307,17 @@ def test_kept_stems_of_another_song_with_the_same_name_are_not_used(
     before = (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes()
     analyze(tmp_path / "y" / "song.wav", demix_seed=1, **options)
     assert (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes() != before
+    # So does a model that was trained further, whatever its name.
+    import torch
+
+    own = tmp_path / "own"
+    own.mkdir()
+    package = torch.load(separation_repository / "small.th", weights_only=False)
+    package["state"] = {name: values * 1.01 for name, values in package["state"].items()}
+    torch.save(package, own / "small.th")
+    before = (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes()
+    analyze(tmp_path / "y" / "song.wav", **{**options, "demix_seed": 1, "demix_repository": own})
+    assert (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes() != before
 
 
 def test_a_custom_spectrogram_backend_is_called_and_recorded(

@@ -164,6 +164,29 @@ def test_how_stems_were_separated_is_compared(changed: dict[str, Any], expected:
     ]
 
 
+def test_separation_weights_of_ones_own_are_compared_by_their_content(tmp_path: Path) -> None:
+    for name in ("small.th", "small-1234abcd.th", "large.th"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def session() -> Session:
+        return Session(device="cpu", demix_model="small", demix_repository=tmp_path)
+
+    assert sorted(session().repository_sha256) == ["small-1234abcd.th", "small.th"]
+    found = result(stages={"demix": {**SEPARATED, "model": "small", "repository_sha256": {}}})
+    other_weights = ["with other separation weights of 'small' (demix_repository)"]
+    assert differences(found, session(), {}, is_separated=True) == other_weights
+    found.provenance["stages"]["demix"]["repository_sha256"] = session().repository_sha256
+    assert differences(found, session(), {}, is_separated=True) == []
+    (tmp_path / "large.th").write_bytes(b"another")
+    assert differences(found, session(), {}, is_separated=True) == []
+    (tmp_path / "small.th").write_bytes(b"trained further")
+    assert differences(found, session(), {}, is_separated=True) == other_weights
+    # A bag may be made of any model there.
+    (tmp_path / "small.yaml").write_text("models: [large]")
+    assert sorted(session().repository_sha256) == ["large.th", "small-1234abcd.th", "small.th", "small.yaml"]
+    assert Session(device="cpu").repository_sha256 == {}
+
+
 def test_what_a_result_does_not_say_is_not_compared() -> None:
     session = Session(device="cpu", precision="fast", demix_seed=4)
     for provenance in ({}, {"stages": {}}, {"stages": {"nn": {}, "spectrogram": {}, "demix": {}}}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,12 +10,20 @@ import pytest
 
 from allin1_core import backends
 from allin1_core.errors import AudioError, BackendError
-from allin1_core.spectrogram import LogSpectrogram, log_spectrogram, num_bands, num_frames, select
+from allin1_core.spectrogram import (
+    LogSpectrogram,
+    fused_backend,
+    log_spectrogram,
+    num_bands,
+    num_frames,
+    select,
+)
+from allin1_core.spectrogram.bounds import declared_bound
 from allin1_core.spectrogram.decimation import twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, window
 from allin1_core.spectrogram.framing import chunks, frames
 
-INSTALLED = [name for name in ("numpy", "torch", "mlx") if backends.get("spectrogram", name).installed]
+INSTALLED = [name for name in backends.names("spectrogram") if backends.get("spectrogram", name).installed]
 
 
 def noise(*shape: int, dtype: str = "int16", seed: int = 0) -> np.ndarray:
@@ -106,8 +115,9 @@ def test_mlx_hands_back_its_array() -> None:
     np.testing.assert_array_equal(np.array(native), log_spectrogram(noise(2, 5000), backend="mlx"))
 
 
-def test_numpy_hands_back_its_array() -> None:
-    assert isinstance(log_spectrogram(noise(500), backend="numpy", return_native=True), np.ndarray)
+@pytest.mark.parametrize("backend", ["fused", "numpy"])
+def test_arrays_of_numpy_are_handed_back(backend: str) -> None:
+    assert isinstance(log_spectrogram(noise(500), backend=backend, return_native=True), np.ndarray)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint8, np.complex64, bool])
@@ -183,6 +193,19 @@ def test_constants_are_computed_once_and_cannot_be_changed() -> None:
     assert filterbank(44100) is filterbank(44100)
 
 
+@pytest.mark.parametrize("precision", backends.PRECISIONS)
+def test_tables_of_the_kernels_are_computed_once_and_cannot_be_changed(precision: str) -> None:
+    def tables() -> list[object]:
+        held = (fused_backend._tables(precision), fused_backend._bands(44100, precision))
+        fields = [getattr(one, field.name) for one in held for field in dataclasses.fields(one)]
+        return [*fields, fused_backend._taper("int16", precision), fused_backend._taper("float32", precision)]
+
+    arrays = [table for table in tables() if isinstance(table, np.ndarray)]
+    assert len(arrays) == 8
+    assert not any(array.flags.writeable for array in arrays)
+    assert all(one is other for one, other in zip(tables(), tables(), strict=True))
+
+
 @pytest.mark.parametrize("bands_per_group", [1, 3, 20, 200])
 def test_groups_hold_the_whole_filterbank(bands_per_group: int) -> None:
     whole = np.zeros_like(filterbank(44100))
@@ -214,8 +237,12 @@ def test_number_of_frames_and_bands() -> None:
 def test_the_product_is_cut_only_beyond_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     from allin1_core.spectrogram import numpy_backend
 
+    products, dot = [], np.dot
+    monkeypatch.setattr(np, "dot", lambda a, b, out: products.append(len(a)) or dot(a, b, out=out))
     stems = noise(2, 441 * 500)
     whole = log_spectrogram(stems, backend="numpy")
+    assert products == [500, 500]
     monkeypatch.setattr(numpy_backend, "PRODUCT_FRAMES", 150)
     cut = log_spectrogram(stems, backend="numpy")
-    assert np.abs(cut - whole).max() <= 4.8e-7
+    assert products[2:] == [125] * 8
+    assert np.abs(cut - whole).max() <= declared_bound("numpy", "exact").longer

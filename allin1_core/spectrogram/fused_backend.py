@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,10 +53,14 @@ def _real(precision: str) -> type[np.floating]:
     return np.float64 if precision == "exact" else np.float32
 
 
-def _interleaved(values: npt.NDArray[np.complex128], precision: str) -> npt.NDArray[np.floating]:
-    table = np.stack([values.real, values.imag], axis=-1).ravel().astype(_real(precision))
+def _frozen(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The table, read-only: it is the same array for every call."""
     table.setflags(write=False)
     return table
+
+
+def _interleaved(values: npt.NDArray[np.complex128], precision: str) -> npt.NDArray[np.floating]:
+    return _frozen(np.stack([values.real, values.imag], axis=-1).ravel().astype(_real(precision)))
 
 
 @functools.cache
@@ -67,26 +72,25 @@ def _tables(precision: str) -> _Tables:
     turns = np.exp(-1j * np.pi * np.arange(_POINTS // 2 + 1) / _POINTS)
     positions = np.arange(_POINTS).reshape(4, 4, 4, 4, 4).transpose(4, 3, 2, 1, 0).ravel().astype(np.int32)
     return _Tables(
-        _interleaved(np.concatenate(twiddles), precision), _interleaved(turns, precision), positions
+        _interleaved(np.concatenate(twiddles), precision), _interleaved(turns, precision), _frozen(positions)
     )
 
 
 @functools.cache
 def _taper(dtype: str, precision: str) -> npt.NDArray[np.floating]:
     """Half of the window: the kernel's formula for real frames halves its terms."""
-    return window(dtype, precision) / 2
+    return _frozen(window(dtype, precision) / 2)
 
 
 @functools.cache
 def _bands(sample_rate: int, precision: str) -> _Bands:
     rows = filterbank(sample_rate).T
     spans = [np.flatnonzero(row)[[0, -1]] + (0, 1) for row in rows]
+    weights = np.concatenate([row[start:stop] for row, (start, stop) in zip(rows, spans, strict=True)])
     return _Bands(
-        np.array([start for start, _ in spans], np.int32),
-        np.array([stop - start for start, stop in spans], np.int32),
-        np.concatenate([row[start:stop] for row, (start, stop) in zip(rows, spans, strict=True)]).astype(
-            _real(precision)
-        ),
+        _frozen(np.array([start for start, _ in spans], np.int32)),
+        _frozen(np.array([stop - start for start, stop in spans], np.int32)),
+        _frozen(weights.astype(_real(precision))),
         int(max(stop for _, stop in spans)),
     )
 

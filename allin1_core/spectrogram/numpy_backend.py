@@ -1,4 +1,4 @@
-"""The log spectrogram in numpy and scipy, bit-identical to the oracle when ``exact``.
+"""The log spectrogram in numpy and scipy, bit-identical to the oracle when ``exact``, up to 33 minutes.
 
 ``exact`` takes the oracle's arithmetic step by step: samples times window in ``float64``, a ``float64`` transform
 rounded to ``complex64``, its absolute value, the dense product with the filterbank, and the logarithm, the last
@@ -8,8 +8,9 @@ these calls release the interpreter lock.
 
 Only the product is not cut into chunks. A BLAS sums in an order that depends on the number of rows and on how it
 shares them among its threads, so the last bit is the oracle's only if the shape is: one product per stem. Its
-magnitudes take 4 kB a frame. Beyond `PRODUCT_FRAMES` (33 minutes) the product is cut, to bound memory; there the
-last bit may differ, which is 2.4e-7 at most.
+magnitudes take 4 kB a frame, 1.5 GB an hour. Beyond `PRODUCT_FRAMES` (33 minutes) the product is cut, to bound memory;
+there the last bits may differ, by what `bounds` declares. No size of the pieces avoids that: where rows are summed in
+another order follows from how many there are in all.
 
 ``fast`` computes in ``float32`` throughout and sums the bands block by block within a chunk.
 """

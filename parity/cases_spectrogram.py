@@ -1,25 +1,33 @@
 """What the log spectrogram is compared on: one table of inputs, and one list of implementations.
 
-Music is every stem of every shared track, in both sample types, and one track resampled to other rates. The rest
-is made to be hard: full-scale tones (whose loudest bin drowns the quietest), square waves, noise, clipping,
-impulses, silence, and lengths around a hop and a frame.
+Music is every stem of every shared track, in both sample types, and one track resampled to other rates; without the
+shared reference material, the four stems of the song that the distribution stempeg carries. The rest is made to be
+hard: full-scale tones (whose loudest bin drowns the quietest), square waves, noise, clipping, impulses, silence, and
+lengths around a hop and a frame.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import soundfile
 
 from allin1_core import backends
+from allin1_core.audio import read_audio, remix_to_mono
 from allin1_core.spectrogram.bounds import Bound, declared_bound
+from bench.tracks import stempeg_track
 from parity import foreign
 from parity.shared import STEMS, read_stems, shared_folder, tracks
 
 SAMPLE_RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 88200, 96000)
+# Those that resampled music is compared at in float32, too, outside the full form.
+FLOAT32_RATES = (22050, 48000)
 LENGTHS = (0, 1, 100, 440, 441, 442, 2047, 2048, 2049)
 DTYPES = ("int16", "float32")
 _SECONDS = 1.3
@@ -33,7 +41,8 @@ class Case:
     ----------
     name : str
     kind : str
-        ``music``, ``signal`` or ``length``.
+        ``music``, ``signal``, ``length``, ``stereo`` (mixed to mono from a file), or ``longer``: as if it were longer
+        than `numpy_backend.PRODUCT_FRAMES`.
     dtype : str
         ``int16`` or ``float32``.
     sample_rate : int
@@ -42,6 +51,8 @@ class Case:
         What each row is called in messages.
     make : callable
         Gives the input, ``(num_stems, num_samples)``.
+    full : bool
+        Whether it is left to the full form.
     """
 
     name: str
@@ -50,6 +61,7 @@ class Case:
     sample_rate: int
     stems: tuple[str, ...]
     make: Callable[[], npt.NDArray]
+    full: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}, {self.dtype}, {self.sample_rate} Hz"
@@ -65,6 +77,8 @@ class Case:
 
     def allowed(self, bound: Bound) -> float:
         """The part of a declared bound that this input is held to."""
+        if self.kind == "longer" and bound.longer is not None:
+            return bound.longer
         return bound.music if self.kind == "music" else bound.anything
 
 
@@ -149,25 +163,41 @@ def spectrogram_cases() -> list[Case]:
     return [*_music_cases(), *_signal_cases(), *_length_cases()]
 
 
-def _music_cases() -> list[Case]:
-    cases = [
-        Case(track, "music", dtype, 44100, STEMS, functools.partial(read_stems, track))
-        for track in tracks()
-        for dtype in DTYPES
-    ]
+def music() -> dict[str, Callable[[], npt.NDArray[np.int16]]]:
+    """Names of the tracks that are here, and what reads their stems, ``int16 (4, num_samples)`` at 44.1 kHz."""
     if shared_folder() is not None:
+        return {track: functools.partial(read_stems, track) for track in tracks()}
+    if importlib.util.find_spec("stempeg") is not None:
+        return {"falcon69, from stempeg": lambda: stempeg_track().stems}
+    return {}
+
+
+def _music_cases() -> list[Case]:
+    found = music()
+    cases = [Case(track, "music", dtype, 44100, STEMS, found[track]) for track in found for dtype in DTYPES]
+    resampled = "jaxius" if "jaxius" in found else next(iter(found), None)
+    if resampled is not None:
         cases += [
-            Case("jaxius, resampled", "music", "int16", rate, STEMS, functools.partial(_resampled, rate))
+            Case(
+                f"{resampled}, resampled",
+                "music",
+                dtype,
+                rate,
+                STEMS,
+                functools.partial(_resampled, found[resampled], rate),
+                full=dtype == "float32" and rate not in FLOAT32_RATES,
+            )
             for rate in SAMPLE_RATES
+            for dtype in DTYPES
             if rate != 44100
         ]
     return cases
 
 
-def _resampled(sample_rate: int) -> npt.NDArray:
+def _resampled(read: Callable[[], npt.NDArray], sample_rate: int) -> npt.NDArray:
     import soxr
 
-    return soxr.resample(read_stems("jaxius").T, 44100, sample_rate).T
+    return soxr.resample(read().T, 44100, sample_rate).T
 
 
 def _signal_cases() -> list[Case]:
@@ -227,17 +257,49 @@ def _short(length: int) -> npt.NDArray[np.int16]:
 
 
 def ten_minutes(dtype: str) -> Case:
-    """Ten minutes of one loud stem: real drums where there are any, else noise with a beat."""
-    num_samples = 600 * 44100
+    """Ten minutes of one loud stem: real drums where there are any, else noise with a beat, which is no music."""
+    found = music()
+    track = "keep_on_rolling" if "keep_on_rolling" in found else next(iter(found), None)
 
     def make() -> npt.NDArray:
-        if shared_folder() is not None:
-            drums = read_stems("keep_on_rolling")[1]
-        else:
-            times = np.arange(20 * 44100) / 44100
-            loudness = np.exp(-8 * (times % 0.5))
-            noise = np.random.default_rng(3).uniform(-32767, 32767, times.size)
-            drums = (loudness * noise).astype(np.int16)
-        return np.resize(drums, (1, num_samples))
+        drums = _beating_noise() if track is None else found[track]()[STEMS.index("drums")]
+        return np.resize(drums, (1, 600 * 44100))
 
-    return Case("10 minutes", "music", dtype, 44100, ("drums",), make)
+    kind, stem = ("signal", "noise with a beat") if track is None else ("music", "drums")
+    return Case("10 minutes", kind, dtype, 44100, (stem,), make)
+
+
+def _beating_noise() -> npt.NDArray[np.int16]:
+    times = np.arange(20 * 44100) / 44100
+    noise = np.random.default_rng(3).uniform(-32767, 32767, times.size)
+    return (np.exp(-8 * (times % 0.5)) * noise).astype(np.int16)
+
+
+def stereo_file(dtype: str, sample_rate: int, path: Path) -> Case:
+    """Two channels of noise, as an audio file that is written now and read and mixed to mono by us."""
+    rows = np.random.default_rng(4).integers(-32768, 32768, (2 * sample_rate, 2), dtype=np.int16)
+    samples, subtype = (rows, "PCM_16") if dtype == "int16" else (rows / np.float32(32768), "FLOAT")
+    soundfile.write(path, samples, sample_rate, subtype=subtype)
+
+    def make() -> npt.NDArray:
+        return remix_to_mono(read_audio(path).samples)[np.newaxis]
+
+    return Case("stereo file, mixed to mono", "stereo", dtype, sample_rate, ("noise",), make)
+
+
+def longer_cases(frames: int) -> list[Case]:
+    """Some signals, and five seconds of music, to be computed with numpy's products cut to so many frames."""
+    cases = [case for case in _signal_cases() if case.sample_rate in (8000, 44100)]
+    for read in list(music().values())[:1]:
+        cases += [
+            Case("music", "music", dtype, 44100, STEMS, functools.partial(_five_seconds, read))
+            for dtype in DTYPES
+        ]
+    return [
+        dataclasses.replace(case, kind="longer", name=f"{case.name}, in products of {frames} frames")
+        for case in cases
+    ]
+
+
+def _five_seconds(read: Callable[[], npt.NDArray]) -> npt.NDArray:
+    return read()[:, : 5 * 44100]

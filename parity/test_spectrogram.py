@@ -2,43 +2,58 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import warnings
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.io.wavfile import WavFileWarning
 
-from allin1_core.spectrogram import select
+from allin1_core.spectrogram import numpy_backend, select
 from parity.assertions import assert_log_spectrogram, measure_agreement
 from parity.cases_spectrogram import (
+    DTYPES,
     SAMPLE_RATES,
     Case,
     Implementation,
     label,
+    longer_cases,
     own_operations,
     spectrogram_backends,
     spectrogram_cases,
+    stereo_file,
     ten_minutes,
 )
-from parity.oracles.madmom_import import madmom_version
+from parity.oracles.madmom_import import import_madmom, madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 from parity.records import ParityRecord, ParityRecorder
 
+STEREO_RATES = (22050, 44100, 48000)
 IMPLEMENTATIONS = spectrogram_backends() + own_operations()
 
 Expected = tuple[Case, npt.NDArray, npt.NDArray]
 
 
-@pytest.fixture(scope="module", params=spectrogram_cases(), ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(case, marks=[pytest.mark.full] * case.full, id=str(case)) for case in spectrogram_cases()
+    ],
+)
 def case(request: pytest.FixtureRequest) -> Expected:
     """A case, its input, and what the oracle makes of it: computed once for all implementations."""
     samples = request.param.samples()
     return request.param, samples, madmom(samples, request.param.sample_rate)
 
 
-@pytest.fixture(scope="module", params=("int16", pytest.param("float32", marks=pytest.mark.full)))
-def long_case(request: pytest.FixtureRequest) -> Expected:
-    long = ten_minutes(request.param)
+@functools.lru_cache(maxsize=1)
+def long_case(dtype: str) -> Expected:
+    """As `case`, of ten minutes; the last one is kept, as the tests come ordered by type."""
+    long = ten_minutes(dtype)
     samples = long.samples()
     return long, samples, madmom(samples, long.sample_rate)
 
@@ -84,11 +99,61 @@ def test_case(case: Expected, implementation: Implementation, record_parity: Par
     check(case, implementation, record_parity)
 
 
+# In float32 what a CPU runs by default and what is bit-identical; the others in the full form.
+_LONG_IN_FLOAT32 = (Implementation("fused", "exact"), Implementation("numpy", "exact"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "implementation"),
+    [
+        pytest.param(
+            dtype,
+            implementation,
+            marks=[pytest.mark.full] * (dtype == "float32" and implementation not in _LONG_IN_FLOAT32),
+            id=f"{dtype}-{implementation}",
+        )
+        for dtype in DTYPES
+        for implementation in IMPLEMENTATIONS
+    ],
+)
+def test_ten_minutes(dtype: str, implementation: Implementation, record_parity: ParityRecorder) -> None:
+    check(long_case(dtype), implementation, record_parity)
+
+
+@pytest.fixture(scope="module", params=itertools.product(DTYPES, STEREO_RATES), ids=str)
+def stereo_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    """A stereo file, our mix of it, and what the oracle makes of its own mix."""
+    import_madmom()
+    from madmom.audio.signal import Signal
+
+    dtype, sample_rate = request.param
+    path = tmp_path_factory.mktemp("stereo") / "noise.wav"
+    case = stereo_file(dtype, sample_rate, path)
+    with warnings.catch_warnings():
+        # Of a float file's `fact` chunk, which its reader passes over.
+        warnings.simplefilter("ignore", WavFileWarning)
+        signal = Signal(str(path), num_channels=1)
+    assert (signal.dtype, signal.sample_rate) == (np.dtype(dtype), sample_rate)
+    return case, case.samples(), madmom(np.asarray(signal)[np.newaxis], sample_rate)
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
-def test_ten_minutes(
-    long_case: Expected, implementation: Implementation, record_parity: ParityRecorder
+def test_stereo_file_mixed_to_mono(
+    stereo_case: Expected, implementation: Implementation, record_parity: ParityRecorder
 ) -> None:
-    check(long_case, implementation, record_parity)
+    check(stereo_case, implementation, record_parity)
+
+
+@pytest.mark.parametrize(
+    "implementation", [one for one in IMPLEMENTATIONS if one == Implementation("numpy", "exact")], ids=str
+)
+def test_products_cut_as_beyond_33_minutes(
+    implementation: Implementation, record_parity: ParityRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numpy_backend, "PRODUCT_FRAMES", 50)
+    for case in longer_cases(frames=50):
+        samples = case.samples()
+        check((case, samples, madmom(samples, case.sample_rate)), implementation, record_parity)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)

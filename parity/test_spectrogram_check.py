@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from allin1_core import backends
 from allin1_core.spectrogram import numpy_backend
+from allin1_core.spectrogram.bounds import declared_bound
+from parity import cases_spectrogram
 from parity.assertions import assert_log_spectrogram, measure_agreement
 from parity.cases_spectrogram import OWN_OPERATIONS, Case, Implementation
 from parity.oracles.madmom_spectrogram import backend as madmom
@@ -140,3 +143,40 @@ def test_agreement_counts_identical_values() -> None:
     assert agreement.max_difference == pytest.approx(1e-6, rel=0.1)
     assert not agreement.within(5e-7)
     assert agreement.within(1.1e-6)
+
+
+def test_without_the_shared_material_music_is_what_stempeg_carries(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    if importlib.util.find_spec("stempeg") is None:
+        pytest.skip("stempeg is not installed")
+    monkeypatch.setattr(cases_spectrogram, "shared_folder", lambda: None)
+    found = [case for case in cases_spectrogram.spectrogram_cases() if case.kind == "music"]
+    assert {case.name for case in found} == {
+        "falcon69, from stempeg",
+        "falcon69, from stempeg, resampled",
+    }
+    samples = found[0].samples()
+    assert samples.shape[0] == 4
+    assert all(stem.std() > 100 for stem in samples)
+    long = cases_spectrogram.ten_minutes("float32")
+    assert (long.kind, long.stems) == ("music", ("drums",))
+
+
+def test_without_any_music_ten_minutes_are_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases_spectrogram, "music", dict)
+    long = cases_spectrogram.ten_minutes("int16")
+    assert (long.kind, long.stems) == ("signal", ("noise with a beat",))
+    bound = declared_bound("numpy", "fast")
+    assert long.allowed(bound) == bound.anything > bound.music
+    assert long.samples().shape == (1, 600 * 44100)
+
+
+def test_only_longer_signals_are_held_to_the_bound_of_longer_signals() -> None:
+    bound = declared_bound("numpy", "exact")
+    allowed = {
+        kind: Case("noise", kind, "int16", 44100, _STEMS, _stems).allowed(bound)
+        for kind in ("music", "signal", "length", "stereo", "longer")
+    }
+    assert allowed == {"music": 0, "signal": 0, "length": 0, "stereo": 0, "longer": 5e-7}
+    other = declared_bound("fused", "exact")
+    assert Case("noise", "longer", "int16", 44100, _STEMS, _stems).allowed(other) == other.anything

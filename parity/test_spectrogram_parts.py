@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import soundfile
 
-from allin1_core.audio import read_audio, remix_to_mono
-from allin1_core.spectrogram import filterbank, log_spectrogram
+from allin1_core.spectrogram import filterbank
 from allin1_core.spectrogram.filterbank import window
 from allin1_core.spectrogram.framing import frames, num_frames
 from parity.cases_spectrogram import LENGTHS, SAMPLE_RATES
 from parity.oracles import madmom_spectrogram as oracle
 from parity.oracles.madmom_import import import_madmom
-from parity.shared import read_stems
 
 
 @pytest.mark.parametrize("sample_rate", [*SAMPLE_RATES, 12000, 24000, 44099, 64000, 192000])
@@ -55,18 +50,6 @@ def test_frames_are_identical(num_samples: int, sample_rate: int) -> None:
     assert num_frames(num_samples, sample_rate) == len(theirs)
     ours = frames(samples, 0, len(theirs), sample_rate)
     np.testing.assert_array_equal(ours, np.stack([np.asarray(frame) for frame in theirs]))
-
-
-def test_stereo_file_through_our_mix_is_identical(shared: Path, tmp_path: Path) -> None:
-    import_madmom()
-    from madmom.audio.signal import Signal
-
-    stems = read_stems("falcon69")
-    path = tmp_path / "stereo.wav"
-    soundfile.write(path, stems[[1, 3]].T, 44100, subtype="PCM_16")
-    theirs = oracle.madmom_spectrogram(np.asarray(Signal(str(path), num_channels=1)), 44100)
-    ours = log_spectrogram(remix_to_mono(read_audio(path).samples), backend="numpy")
-    np.testing.assert_array_equal(ours.view(np.uint32), theirs.view(np.uint32))
 
 
 def test_the_oracle_keeps_no_window_from_call_to_call() -> None:

@@ -33,8 +33,9 @@ def render(records: list[ParityRecord], folder: Path) -> str:
     if rest:
         lines += [
             "",
-            "Signals made to be hard (full-scale tones, squares, sweep, noise, clipping, impulses, silence; in both",
-            "sample types), and lengths around a hop and a frame:",
+            "The worst of each kind, in both sample types: signals made to be hard (full-scale tones, squares, sweep,",
+            "noise, clipping, impulses, silence), lengths around a hop and a frame, stereo files mixed to mono; and of",
+            "numpy, products cut into short pieces, as they are into long ones beyond 33 minutes:",
             "",
             *_table(_worst_of_each_kind(rest), "input"),
         ]
@@ -115,7 +116,7 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
         group = [record for record in records if (name(record), record.precision) == key]
         for offset, kinds, color, label in (
             (-0.18, ("music",), "C0", "music"),
-            (0.18, ("signal", "length"), "C1", "synthetic signals"),
+            (0.18, ("signal", "length", "stereo"), "C1", "synthetic signals"),
         ):
             chosen = [record for record in group if record.measures["kind"] in kinds]
             if not chosen:

@@ -22,6 +22,7 @@ from bench.machine import usable_cores
 from bench.memory import peak_memory_bytes
 from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
+from bench.single_calls import decode
 from parity.activations import FPS, from_beats
 from parity.decoder_agreement import compare, decode_all, f_measure
 from parity.oracles import madmom_dbn
@@ -29,6 +30,8 @@ from parity.oracles import madmom_dbn
 SECONDS = 195.5
 _GROWTH_SECONDS = (15, 60, 195, 600, 1800, 3600)
 _GROWTH_ROUNDS = 3
+# Of what takes seconds.
+_FEW_ROUNDS = 4
 _TRACK = "made from a score"
 
 
@@ -41,14 +44,9 @@ def activations(seconds: float) -> np.ndarray:
     return array
 
 
-def decode_once(array: np.ndarray, **keywords: Any) -> np.ndarray:
-    """What a fresh process runs to measure memory."""
-    return DBNDownBeatTrackingProcessor(fps=FPS, **keywords)(array)
-
-
 def _memory(backend: str, meters: list[int], threads: int, seconds: float) -> int:
     keywords: dict[str, Any] = {"beats_per_bar": meters, "num_threads": threads, "backend": backend}
-    return peak_memory_bytes(decode_once, activations(seconds), warmup=(activations(5),), **keywords)
+    return peak_memory_bytes(decode, activations(seconds), warmup=(activations(5),), **keywords)
 
 
 def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list[dict[str, Any]]:
@@ -90,7 +88,7 @@ def test_against_madmom(
     times = paired_times(
         lambda: ours(array),
         lambda: oracle(array),
-        rounds=rounds if backend == "numpy" else sure_rounds(rounds),
+        rounds=min(rounds, _FEW_ROUNDS) if backend == "numpy" else sure_rounds(rounds),
     )
     found, expected = decode_all(ours, array), decode_all(oracle, array)
     agreement = compare(found[1], times.candidate_output, expected[1], times.reference_output)
@@ -224,7 +222,7 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> No
     theirs = _PEERS[peer]()
     oracle = madmom_dbn.make_decoder(beats_per_bar=[3, 4], fps=FPS)
     # A call of madmom-infer takes seconds.
-    counted = min(rounds, 5) if peer == "madmom-infer" else sure_rounds(rounds)
+    counted = min(rounds, _FEW_ROUNDS) if peer == "madmom-infer" else sure_rounds(rounds)
     times = paired_times(lambda: theirs(array), lambda: oracle(array), rounds=counted)
     beats, expected = np.asarray(times.candidate_output), times.reference_output
     record_bench(

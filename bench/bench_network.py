@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,24 +16,25 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
-from allin1_core.network import Checkpoint, Configuration, Model, build_model, load_checkpoints
+from allin1_core.network import Configuration, Model, build_model
 from allin1_core.spectrogram import log_spectrogram
 from bench.machine import pinned_threads, usable_cores
-from bench.memory import peak_memory_bytes
+from bench.memory import peak_memory_and_seconds
 from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
+from bench.single_calls import checkpoints, run_network
 from bench.tracks import default_track
 from parity.oracles import allin1_infer
 from parity.oracles.network_golden import OUTPUTS
-from parity.random_networks import random_checkpoint, random_spectrogram
-from parity.shared import shared_folder
+from parity.random_networks import random_spectrogram
 
 BOUND = 1e-4
 # TF32 keeps 10 bits of a factor: as the docstring of `load_model` declares.
 FAST_BOUND = 2e-2
 # On a CPU MLX takes 0.1 s for a second of audio, so that a round on a whole track would be half a minute.
 _EXCERPT_SECONDS = 30.0
-_GROWTH_SECONDS = (15, 60, 195, 600)
+_WARM_UP_SECONDS = 5.0
+_GROWTH_SECONDS = {"fused": (15, 60, 195, 600), "torch": (15, 30, 60, 120)}
 _GROWTH_ROUNDS = 3
 _AN_HOUR = 3600
 _MOST_FOR_AN_HOUR = 4e9  # bytes
@@ -90,15 +90,6 @@ def arithmetic(configuration: Configuration, frames: int) -> float:
 
 
 @functools.cache
-def checkpoints() -> tuple[Checkpoint, ...]:
-    """The published folds or, without the shared material, eight with seeded random parameters."""
-    folder = shared_folder()
-    if folder is not None:
-        return tuple(load_checkpoints("harmonix-all", weights_dir=folder / "weights"))
-    return tuple(random_checkpoint(seed) for seed in range(8))
-
-
-@functools.cache
 def spectrogram(seconds: float | None = None) -> np.ndarray:
     """Of the default track, or of the track cut or repeated to a length."""
     track = default_track() if seconds is None else default_track().lasting(seconds)
@@ -115,15 +106,9 @@ def build(implementation: Implementation, num_folds: int, threads: int) -> Model
     )
 
 
-def run_once(frames: np.ndarray, implementation: Implementation, num_folds: int, threads: int) -> None:
-    """What a fresh process runs to measure memory."""
-    model = build(implementation, num_folds, threads)
-    model.synchronize(model(frames))
-
-
 def reference(
-    frames: np.ndarray, device: str, num_folds: int, threads: int
-) -> tuple[str, Callable[[], Any], Callable[[Any], Any]]:
+    device: str, num_folds: int, threads: int
+) -> tuple[str, Callable[[np.ndarray], Any], Callable[[Any], Any]]:
     """Name, call, and the call's output as probabilities: the peer on the same kind of device, else plain torch."""
     torch_device = device if device.startswith("cuda") else "cpu"
     if allin1_infer.missing() is None:
@@ -131,12 +116,12 @@ def reference(
         name = f"{allin1_infer.ORACLE} on {torch_device}"
         return (
             name,
-            lambda: peer.run(frames),
+            peer.run,
             lambda out: allin1_infer.probabilities(allin1_infer.to_numpy(out)),
         )
     plain = build(Implementation("torch", torch_device), num_folds, threads)
 
-    def run() -> Any:
+    def run(frames: np.ndarray) -> Any:
         output = plain(frames)
         plain.synchronize(output)
         return output
@@ -152,11 +137,19 @@ def paired_row(
     frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, num_folds, threads)
-        name, run_reference, as_probabilities = reference(frames, implementation.device, num_folds, threads)
+        name, run_reference, as_probabilities = reference(implementation.device, num_folds, threads)
         # On its device before the clock starts, as a stage would find it.
         native = model._network.as_native(frames)
+        # A few seconds warm up as well as all of them.
+        excerpt = spectrogram(_WARM_UP_SECONDS)
+        model.synchronize(model(excerpt))
+        run_reference(excerpt)
         times = paired_times(
-            lambda: model(native), run_reference, rounds=rounds, synchronize=model.synchronize
+            lambda: model(native),
+            lambda: run_reference(frames),
+            rounds=rounds,
+            warmup=0 if num_folds > 1 else 1,
+            synchronize=model.synchronize,
         )
         expected, found = as_probabilities(times.reference_output), times.candidate_output.to_numpy()
     difference = max(float(np.abs(getattr(found, key) - expected[key]).max()) for key in OUTPUTS)
@@ -189,15 +182,24 @@ def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -
     """Peak memory on the host; nothing for a GPU, whose memory this does not see."""
     if implementation.device.startswith("cuda"):
         return None
+    return _in_a_fresh_process(implementation, frames, num_folds)[0]
+
+
+def _in_a_fresh_process(
+    implementation: Implementation, frames: np.ndarray, num_folds: int
+) -> tuple[int, float]:
+    """Peak memory in bytes, and seconds."""
     threads = usable_cores()
-    return peak_memory_bytes(
-        run_once,
+    return peak_memory_and_seconds(
+        run_network,
         frames,
-        implementation,
         num_folds,
-        threads,
-        warmup=(random_spectrogram(200), implementation, 1, threads),
+        warmup=(random_spectrogram(200), 1),
         threads=threads,
+        backend=implementation.backend,
+        device=implementation.device,
+        precision=implementation.precision,
+        num_threads=threads,
     )
 
 
@@ -219,9 +221,10 @@ def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, r
     if not brief:
         peak = memory(implementation, spectrogram(row.audio_seconds), 1)
         row = dataclasses.replace(row, peak_memory_bytes=peak)
-        # Ten minutes of MLX on a CPU take a minute a round.
-        if row.audio_seconds > _EXCERPT_SECONDS:
-            row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
+        # MLX on a CPU would take a minute for a few points.
+        lengths = _GROWTH_SECONDS.get(implementation.backend, ())
+        if lengths:
+            row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in lengths]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
@@ -259,13 +262,8 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
         pytest.skip(f"{rounds} rounds: an hour takes minutes; a thorough run has it")
     frames = random_spectrogram(_AN_HOUR * 100)
     implementation = Implementation("fused", "cpu")
-    with pinned_threads(usable_cores()) as threads:
-        model = build(implementation, 8, threads)
-        start = time.perf_counter()
-        model(frames)
-        elapsed = time.perf_counter() - start
-    peak = memory(implementation, frames, 8)
-    assert peak is not None
+    threads = usable_cores()
+    peak, elapsed = _in_a_fresh_process(implementation, frames, 8)
     fits = peak < _MOST_FOR_AN_HOUR
     record_bench(
         BenchRecord(
@@ -284,8 +282,9 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
             agrees=True,
             peak_memory_bytes=peak,
             figures={
-                "gflops": 8 * arithmetic(model.configuration, frames.shape[1]),
-                "note": f"one run, compared with nothing; {'under' if fits else 'OVER'} the "
+                "gflops": 8 * arithmetic(checkpoints()[0].configuration, frames.shape[1]),
+                "note": "one run in a fresh process, with the packing of the weights, compared with nothing; "
+                f"{'under' if fits else 'OVER'} the "
                 f"{_MOST_FOR_AN_HOUR / 1e9:.0f} GB that an hour is held to",
             },
         )

@@ -29,6 +29,7 @@ from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
 from bench.paired import is_brief, paired_times
 from bench.records import BenchRecord, BenchRecorder
+from bench.single_calls import analyse, analyse_as_before
 from bench.tracks import SAMPLE_RATE, default_track
 from parity.oracles import pipeline
 from parity.random_networks import random_checkpoint
@@ -126,14 +127,9 @@ def _rounds_of_the_whole(rounds: int) -> int:
     return 1 if is_brief(rounds) else 3
 
 
-def analyse_once(folder: Path, setting: Setting) -> AnalysisResult:
-    """What a fresh process runs to measure memory."""
-    return Analyzer(model=setting.model, weights_dir=setting.weights_dir)(folder)
-
-
-def analyse_once_as_before(folder: Path, setting: Setting) -> pipeline.Expected:
-    """The same for the reference."""
-    return pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))(folder)
+def _peak_memory(call: Callable[..., None], setting: Setting, excerpt: Path) -> int:
+    options = (setting.model, setting.weights_dir)
+    return peak_memory_bytes(call, setting.folder, *options, warmup=(excerpt, *options))
 
 
 @pytest.fixture(scope="module")
@@ -190,11 +186,11 @@ def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRec
         reference_seconds=times.reference.tolist(),
         agreement=agreement,
         agrees=agrees,
-        peak_memory_bytes=peak_memory_bytes(analyse_once, setting.folder, setting, warmup=(excerpt, setting)),
+        peak_memory_bytes=_peak_memory(analyse, setting, excerpt),
         # Half a minute more: a short run leaves it out.
         reference_peak_memory_bytes=None
         if is_brief(rounds)
-        else peak_memory_bytes(analyse_once_as_before, setting.folder, setting, warmup=(excerpt, setting)),
+        else _peak_memory(analyse_as_before, setting, excerpt),
         reference_threads=threads,
         figures={
             "timings": [dataclasses.asdict(line) for line in runs[middle].records],

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from allin1_core.spectrogram import log_spectrogram, select
+from allin1_core.spectrogram import select
 from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
 from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
+from bench.single_calls import compute_spectrogram
 from bench.tracks import SAMPLE_RATE, default_track
 from parity.assertions import Agreement, measure_agreement
 from parity.cases_spectrogram import Implementation, label, own_operations, spectrogram_backends
@@ -20,7 +21,10 @@ from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 
 _GROWTH_SECONDS = (15, 60, 195, 600)
+# Of what takes a second for a track.
+_SHORTER_SECONDS = (15, 30, 60, 120)
 _GROWTH_ROUNDS = 3
+_FEW_ROUNDS = 5
 # What an analysis runs; a short run shows the growth of this one only.
 _DEFAULT = "fused"
 # On one thread, as madmom is, stand the default and the backend that is bit-identical.
@@ -40,18 +44,14 @@ COMPARED = [
 ]
 
 
-def compute_once(stems: npt.NDArray, **keywords: Any) -> npt.NDArray:
-    """What a fresh process runs to measure memory."""
-    return log_spectrogram(stems, **keywords)
-
-
 @pytest.mark.parametrize("implementation", COMPARED)
 def test_against_madmom(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
     row = _paired_row(implementation, usable_cores(), rounds)
     if (implementation.backend, implementation.precision) == ("numpy", "fast"):
         row.figures["note"] = _without_threads_in_blas(implementation)
     if "computed_by" not in row.figures and (implementation.backend == _DEFAULT or not is_brief(rounds)):
-        row.figures["by_length"] = [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
+        lengths = _GROWTH_SECONDS if implementation.backend in _ON_ONE_THREAD else _SHORTER_SECONDS
+        row.figures["by_length"] = [_point(implementation, seconds) for seconds in lengths]
     record_bench(row)
     assert row.agrees, f"{implementation} on {row.track}: {row.agreement}"
 
@@ -70,16 +70,18 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int) -> Be
     """Time one implementation against madmom on the track, and compare what they return."""
     track = default_track()
     compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
+    hands_on = compute.choice.hands_on
     with pinned_threads(threads):
         times = paired_times(
             lambda: compute(track.stems),
             lambda: madmom(track.stems, SAMPLE_RATE),
-            rounds=sure_rounds(rounds),
+            # What another backend computes is timed in that one's row.
+            rounds=min(rounds, _FEW_ROUNDS) if hands_on else sure_rounds(rounds),
         )
     agreement = measure_agreement(times.candidate_output, times.reference_output)
     bound = implementation.bound.music
     figures: dict[str, Any] = {}
-    if compute.choice.hands_on:
+    if hands_on:
         figures = {"computed_by": compute.choice.computed_by, "note": _NOTE}
     return BenchRecord(
         stage="spectrogram",
@@ -138,7 +140,7 @@ def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:
 
 def _peak_memory(implementation: Implementation, stems: npt.NDArray, threads: int) -> int:
     return peak_memory_bytes(
-        compute_once,
+        compute_spectrogram,
         stems,
         warmup=(stems[:, :SAMPLE_RATE].copy(),),
         threads=threads,

@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,19 @@ from bench.machine import pinned_threads
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def peak_memory_bytes(
+def peak_memory_bytes(function: Callable[..., Any], *arguments: Any, **options: Any) -> int:
+    """Peak memory alone of `peak_memory_and_seconds`, with its parameters."""
+    return peak_memory_and_seconds(function, *arguments, **options)[0]
+
+
+def peak_memory_and_seconds(
     function: Callable[..., Any],
     *arguments: Any,
     warmup: Sequence[Any] | None = None,
     threads: int | None = None,
     timeout: float = 600,
     **keywords: Any,
-) -> int:
+) -> tuple[int, float]:
     """Peak resident memory of ``function(*arguments, **keywords)`` in a fresh process.
 
     Parameters
@@ -48,8 +54,8 @@ def peak_memory_bytes(
 
     Returns
     -------
-    int
-        Bytes above the interpreter with its libraries and the arguments loaded.
+    int, float
+        Bytes above the interpreter with its libraries and the arguments loaded; seconds that the call took.
 
     Raises
     ------
@@ -84,7 +90,8 @@ def peak_memory_bytes(
                 f"{function.__module__}:{function.__qualname__} failed in the child (status {child.returncode}): "
                 + child.stderr.strip()[-2000:]
             )
-        return int(answer.read_text())
+        peak, seconds = answer.read_text().split()
+        return int(peak), float(seconds)
 
 
 def _reset_peak() -> bool:
@@ -108,7 +115,7 @@ def _peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _measure(request: Path) -> int:
+def _measure(request: Path) -> tuple[int, float]:
     with request.open("rb") as file:
         threads, function, arguments, keywords, warmup = pickle.load(file)
     with pinned_threads(threads) if threads is not None else contextlib.nullcontext():
@@ -116,11 +123,13 @@ def _measure(request: Path) -> int:
             function(*warmup, **keywords)
         _reset_peak()  # without it (macOS) the mark before the call is what imports and warm-up reached
         before = _peak()
+        start = time.perf_counter()
         output = function(*arguments, **keywords)
+        elapsed = time.perf_counter() - start
         after = _peak()
     del output
-    return max(0, after - before)
+    return max(0, after - before), elapsed
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(str(_measure(Path(sys.argv[1]))))
+    Path(sys.argv[2]).write_text("{} {}".format(*_measure(Path(sys.argv[1]))))

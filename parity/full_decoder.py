@@ -29,7 +29,7 @@ from parity.oracles import madmom_dbn
 from parity.shared import shared_folder
 
 BEATS_PER_BAR = [3, 4]
-COMMAND = "make parity-full"
+COMMAND = "python -m parity.full_decoder"
 
 
 @functools.cache

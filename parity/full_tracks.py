@@ -1,139 +1,157 @@
 """Spectrogram, network and whole pipeline on every shared track, or on any folder of tracks.
 
-    python -m parity.full_tracks [FOLDER] [--weights-dir DIR]
+    python -m parity.full_tracks [FOLDER] [--model NAME] [--weights-dir DIR]
 
-A track is a folder with four stems, as ``allin1-core analyze`` takes it. For each, every spectrogram backend is held
-to madmom's spectrogram; the fused network to the plain one in torch, on madmom's spectrogram; and the whole pipeline,
-as ``analyze`` runs it, to the same pipeline made of madmom's spectrogram, the plain network and madmom's decoder. The
-result goes into the report that `parity.accuracy` writes.
+A track is a folder with four stems, as ``allin1-core analyze`` takes it; folders without audio are passed over. For
+each, every spectrogram backend is held to madmom's spectrogram; the fused network to the plain one in torch, on
+madmom's spectrogram; and the whole pipeline, as ``analyze`` runs it, to the same pipeline made of madmom's
+spectrogram, the plain network and madmom's decoder. The result goes into the report that `parity.accuracy` writes.
+
+A finished track's row is kept and taken again as long as its audio, the weights, the code and the libraries are the
+same, so that a run that was stopped goes on where it was. A track that cannot be compared fails, and is named.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import functools
+import hashlib
+import json
+import multiprocessing
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from allin1_core import Analyzer
-from allin1_core.network import load_model
-from allin1_core.network.model import Model, NetworkOutput
-from allin1_core.separation.folder import read_stems_folder
-from allin1_core.spectrogram import select
+from allin1_core.cores import usable_cores
+from allin1_core.digests import audio_digests
+from allin1_core.errors import Allin1Error
+from allin1_core.files import write_text
+from allin1_core.network import load_checkpoints
+from allin1_core.separation.folder import AUDIO_SUFFIXES
+from allin1_core.tracks import Track
+from bench.machine import source_digest, versions
 from parity import accuracy
-from parity.cases_spectrogram import own_operations, spectrogram_backends
 from parity.oracles import madmom_dbn
-from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
-from parity.oracles.network_golden import OUTPUTS
-from parity.oracles.pipeline import compare_results, from_probabilities, make_decoder
-from parity.shared import STEMS, shared_folder
+from parity.publish import dump_json
+from parity.shared import shared_folder
+from parity.track_agreement import Comparison
 
-NETWORK_BOUND = 1e-4
 COMMAND = "python -m parity.full_tracks"
+MODEL = "harmonix-all"
+# Threads of the network in each of several processes; the rest of a track is mostly one thread's work.
+_THREADS = 2
 
-
-def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarray) -> list[dict[str, Any]]:
-    """Largest difference from madmom for each implementation, and for each stem."""
-    rows = []
-    for implementation in spectrogram_backends() + own_operations():
-        compute = select(
-            implementation.backend, device=implementation.device, precision=implementation.precision
-        )
-        output = np.asarray(compute(stems, sample_rate))
-        by_stem = np.abs(output.astype(np.float64) - expected).max(axis=(1, 2), initial=0)
-        rows.append(
-            {
-                "implementation": str(implementation),
-                "computed_by": compute.choice.computed_by,
-                "by_stem": dict(zip(STEMS, by_stem.tolist(), strict=True)),
-                "largest": float(by_stem.max()),
-                "bound": implementation.bound.music,
-                "passed": bool(by_stem.max() <= implementation.bound.music),
-            }
-        )
-    return rows
-
-
-def compare_networks(ours: NetworkOutput, plain: NetworkOutput) -> dict[str, Any]:
-    """Largest difference of each of the network's probabilities."""
-    found = {name: float(np.abs(getattr(ours, name) - getattr(plain, name)).max()) for name in OUTPUTS}
-    return {
-        "by_output": found,
-        "largest": max(found.values()),
-        "passed": max(found.values()) <= NETWORK_BOUND,
-    }
-
-
-def compare_track(path: Path, plain: Model, fused: Model, analyzer: Analyzer) -> dict[str, Any]:
-    """One track's row of the report."""
-    stems = read_stems_folder(path)
-    expected = np.asarray(madmom_spectrogram(stems.samples, stems.sample_rate))
-    plain_output = plain(expected).to_numpy()
-    decoder = make_decoder(plain.thresholds.downbeat)
-    return {
-        "track": path.name,
-        "seconds": stems.samples.shape[1] / stems.sample_rate,
-        "spectrogram": compare_spectrograms(stems.samples, stems.sample_rate, expected),
-        "network": compare_networks(fused(expected).to_numpy(), plain_output),
-        "pipeline": compare_results(analyzer(path), from_probabilities(plain_output, decoder)),
-    }
+_load = functools.cache(Comparison.load)
 
 
 def track_folders(folder: Path) -> list[Path]:
-    """The folders below one that hold tracks.
+    """The folders below one that hold audio; a line is printed for each other.
 
     Raises
     ------
     SystemExit
         If there is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    folders = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    found = []
+    for path in folders:
+        if any(file.suffix.lower() in AUDIO_SUFFIXES for file in path.iterdir()):
+            found.append(path)
+        else:
+            print(f"{path}: no audio files in it; passed over")
     if not found:
-        raise SystemExit(f"{folder}: no folders in it; expected one for each track, with four stems")
+        raise SystemExit(f"{folder}: no folders of audio in it; expected one for each track, with four stems")
     return found
+
+
+def common_key(model: str, weights_dir: Path | None) -> str:
+    """Digest of all but the audio that a row depends on: weights, code of both sides, libraries, oracle."""
+    weights = [checkpoint.sha256 for checkpoint in load_checkpoints(model, weights_dir=weights_dir)]
+    own = Path(__file__).parent
+    code = {
+        str(path.relative_to(own)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(own.rglob("*.py"))
+        if "sections" not in path.parts
+    }
+    parts = [weights, source_digest(), code, versions(), madmom_dbn.oracle_name()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def compare_track(
+    path: Path, model: str, weights_dir: Path | None, num_threads: int | None, common: str, kept: Path
+) -> dict[str, Any]:
+    """A track's row, from the folder of kept ones if it is there; with an ``error`` if it could not be made."""
+    try:
+        digests = audio_digests(Track(path, path.name), None)
+        key = hashlib.sha256(json.dumps([common, sorted(digests.items())]).encode()).hexdigest()
+        file = kept / f"{key}.json"
+        if file.exists():
+            return {**json.loads(file.read_text(encoding="utf-8")), "track": path.name}
+        row = _load(model, weights_dir, num_threads).compare(path)
+        write_text(file, dump_json(row))
+        return row
+    except ImportError:
+        raise  # an oracle or a library is missing, whatever the track
+    except Exception as error:  # whatever it is, the row says it
+        text = str(error) if isinstance(error, Allin1Error) else f"{type(error).__name__}: {error}"
+        return {"track": path.name, "error": text.replace(str(path), path.name)}
+
+
+def compare_tracks(tracks: Sequence[Path], processes: int, **keywords: Any) -> Iterator[dict[str, Any]]:
+    """Rows of all tracks, as they are finished."""
+    if processes == 1:
+        for path in tracks:
+            yield compare_track(path, num_threads=None, **keywords)
+        return
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = [pool.submit(compare_track, path, num_threads=_THREADS, **keywords) for path in tracks]
+        for future in concurrent.futures.as_completed(futures):
+            yield future.result()
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m parity.full_tracks",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "folder", type=Path, nargs="?", help="a folder of track folders (default: the shared)"
-    )
-    parser.add_argument("--model", default="harmonix-all")
-    parser.add_argument(
-        "--weights-dir", type=Path, help="default: the shared weights, else the model's own place"
-    )
+    parser.add_argument("folder", nargs="?", help="a folder of track folders (default: the shared)")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--weights-dir", help="default: the shared weights, else the model's own place")
     parser.add_argument("--reports", type=Path, default=Path("reports"))
+    parser.add_argument("--work", type=Path, default=Path("build/parity-full/tracks"), help="finished rows")
+    parser.add_argument("--processes", type=int, default=max(1, usable_cores() // _THREADS))
     options = parser.parse_args(arguments)
     shared = shared_folder()
     if options.folder is None and shared is None:
         print("the shared reference material is not here; name a folder of tracks to compare on")
         return 0
-    folder: Path = options.folder or Path(shared or "") / "audio"
-    weights = options.weights_dir or (shared / "weights" if shared else None)
+    folder = Path(options.folder or Path(shared or "") / "audio")
+    weights = Path(options.weights_dir) if options.weights_dir else shared / "weights" if shared else None
     tracks = track_folders(folder)
-    plain, fused = (
-        load_model(options.model, backend=name, device="cpu", weights_dir=weights)
-        for name in ("torch", "fused")
+    options.work.mkdir(parents=True, exist_ok=True)
+    keywords = {
+        "model": options.model,
+        "weights_dir": weights,
+        "common": common_key(options.model, weights),
+        "kept": options.work,
+    }
+    finished = compare_tracks(tracks, min(options.processes, len(tracks)), **keywords)
+    rows = sorted(
+        tqdm(finished, total=len(tracks), desc="tracks", unit="track"), key=lambda row: row["track"]
     )
-    analyzer = Analyzer(model=options.model, device="cpu", weights_dir=weights)
-    rows = [compare_track(path, plain, fused, analyzer) for path in tqdm(tracks, desc="tracks", unit="track")]
-    failed = [row["track"] for row in rows if not _passed(row)]
-    print(
-        f"{len(rows) - len(failed)} of {len(rows)} tracks agree"
-        + "".join(f"\n{name} does not" for name in failed)
-    )
-    named = "" if options.folder is None else f" {options.folder.name}"
+    failed = [row for row in rows if not passed(row)]
+    print(f"{len(rows) - len(failed)} of {len(rows)} tracks agree")
+    for row in failed:
+        print(f"{row['track']}: {row.get('error', 'does not')}")
     content = {
-        "command": COMMAND + named,
+        "command": command(options),
         "oracle": madmom_dbn.oracle_name(),
         "model": options.model,
-        "folds": plain.num_folds,
+        "folds": len(load_checkpoints(options.model, weights_dir=weights)),
         "rows": rows,
     }
     # A folder of the user's own stands beside the shared tracks in the report.
@@ -141,9 +159,19 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _passed(row: dict[str, Any]) -> bool:
-    parts = [*row["spectrogram"], row["network"], row["pipeline"]]
-    return all(part["passed"] for part in parts)
+def command(options: argparse.Namespace) -> str:
+    """What gives the same rows again, its paths as they were given."""
+    words = [] if options.folder is None else [options.folder]
+    words += [] if options.model == MODEL else ["--model", options.model]
+    words += [] if options.weights_dir is None else ["--weights-dir", options.weights_dir]
+    return " ".join([COMMAND, shlex.join(words)]).strip()
+
+
+def passed(row: dict[str, Any]) -> bool:
+    """Whether a row's track could be compared, and agrees in every stage."""
+    if "error" in row:
+        return False
+    return all(part["passed"] for part in (*row["spectrogram"], row["network"], row["pipeline"]))
 
 
 if __name__ == "__main__":

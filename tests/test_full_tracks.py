@@ -2,50 +2,191 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.gate_cases import madmom_is_installed
 
+Compare = Callable[..., tuple[int, str]]
+
 pytestmark = pytest.mark.skipif(
     not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
 )
 
 
-def test_a_folder_of_tracks_is_compared_and_reported(
-    tmp_path: Path, small_model: str, write_stems: Callable[..., Path]
-) -> None:
+@pytest.fixture
+def compare(
+    tmp_path: Path, small_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Compare:
+    """Run the comparison on ``music`` from the folder it lies in; its status and what it printed."""
     from parity import full_tracks
 
+    monkeypatch.chdir(tmp_path)
+
+    def run(*more: str) -> tuple[int, str]:
+        kept = ["--work", "work", "--processes", "1"]
+        status = full_tracks.main(["music", "--model", small_model, "--reports", "reports", *kept, *more])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    content = json.loads((tmp_path / "reports" / "accuracy.json").read_text())
+    found: list[dict[str, Any]] = content["sections"]["tracks_of_a_folder"]["rows"]
+    return found
+
+
+def test_a_folder_of_tracks_is_compared_and_reported(
+    tmp_path: Path, small_model: str, write_stems: Callable[..., Path], compare: Compare
+) -> None:
     write_stems("music/one")
     write_stems("music/two", suffix=".flac")
-    reports = tmp_path / "reports"
-    arguments = [str(tmp_path / "music"), "--model", small_model, "--reports", str(reports)]
-    assert full_tracks.main(arguments) == 0
-    rows = json.loads((reports / "accuracy.json").read_text())["sections"]["tracks_of_a_folder"]["rows"]
-    assert [row["track"] for row in rows] == ["one", "two"]
-    exact = {part["implementation"]: part for part in rows[0]["spectrogram"]}
+    assert compare()[0] == 0
+    assert [row["track"] for row in rows(tmp_path)] == ["one", "two"]
+    exact = {part["implementation"]: part for part in rows(tmp_path)[0]["spectrogram"]}
     assert exact["numpy-exact"]["largest"] == 0
     assert 0 < exact["fused-exact"]["largest"] <= 5e-7
-    assert rows[0]["network"]["largest"] <= 1e-5
-    text = (reports / "accuracy.md").read_text()
+    assert rows(tmp_path)[0]["network"]["largest"] <= 1e-5
+    text = (tmp_path / "reports" / "accuracy.md").read_text()
     assert "| torch (computed by fused), exact on cpu |" in text
     assert "| torch, its own operations, exact |" in text
     assert "Within the declared bounds on 2 of 2 tracks (spectrogram) and 2 of 2 (network)" in text
     assert "the same beats, positions and sections on 2 of 2" in text
-    assert "`python -m parity.full_tracks music`" in text
-    assert (reports / "accuracy_tracks_of_a_folder.png").read_bytes().startswith(b"\x89PNG")
+    assert f"Command: `python -m parity.full_tracks music --model {small_model}`. Measured" in text
+    plot = tmp_path / "reports" / "accuracy_tracks_of_a_folder.png"
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "python -m parity.full_tracks"),
+        (["a b/c"], "python -m parity.full_tracks 'a b/c'"),
+        (["x", "--weights-dir", "w w"], "python -m parity.full_tracks x --weights-dir 'w w'"),
+        (["--model", "harmonix-fold3"], "python -m parity.full_tracks --model harmonix-fold3"),
+    ],
+)
+def test_the_recorded_command_can_be_copied(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parity import full_tracks
+
+    def stop(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    found = []
+    monkeypatch.setattr(full_tracks, "track_folders", stop)
+    monkeypatch.setattr(full_tracks, "shared_folder", lambda: Path("shared"))
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_keep(parser: argparse.ArgumentParser, given: list[str]) -> argparse.Namespace:
+        found.append(parse(parser, given))
+        return found[0]
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_keep)
+    with pytest.raises(KeyboardInterrupt):
+        full_tracks.main([*arguments, "--reports", "elsewhere", "--processes", "3"])
+    assert full_tracks.command(found[0]) == expected
+
+
+def test_finished_tracks_are_not_compared_again(
+    tmp_path: Path, write_stems: Callable[..., Path], stems: np.ndarray, compare: Compare, monkeypatch
+) -> None:
+    from parity import full_tracks
+    from parity.track_agreement import Comparison
+
+    compared = []
+    right = Comparison.compare
+
+    def counting(self: Comparison, path: Path) -> dict[str, Any]:
+        compared.append(path.name)
+        if path.name == "two" and compared.count("two") == 1:
+            raise KeyboardInterrupt
+        return right(self, path)
+
+    monkeypatch.setattr(Comparison, "compare", counting)
+    write_stems("music/one", samples=stems[:, :50_000])
+    write_stems("music/two", samples=stems[::-1, :50_000])
+    with pytest.raises(KeyboardInterrupt):
+        compare()
+    assert not (tmp_path / "reports").exists()
+    assert compare()[0] == 0
+    assert compared == ["one", "two", "two"]
+    # By what it is, not by its name; and only as long as what made the row is the same.
+    (tmp_path / "music" / "one").rename(tmp_path / "music" / "three")
+    assert compare()[0] == 0
+    assert compared == ["one", "two", "two"]
+    assert [row["track"] for row in rows(tmp_path)] == ["three", "two"]
+    monkeypatch.setattr(full_tracks, "source_digest", lambda: "another state of the code")
+    assert compare()[0] == 0
+    assert compared == ["one", "two", "two", "three", "two"]
+
+
+def test_a_track_that_cannot_be_compared_fails_and_is_named(
+    tmp_path: Path, write_stems: Callable[..., Path], stems: np.ndarray, compare: Compare
+) -> None:
+    write_stems("music/good", samples=stems[:, :50_000])
+    (write_stems("music/bad") / "vocals.wav").unlink()
+    (write_stems("music/cut") / "bass.wav").write_bytes(b"RIFF")
+    (tmp_path / "music" / "artwork").mkdir()
+    (tmp_path / "music" / "artwork" / "cover.png").touch()
+    status, printed = compare()
+    assert status == 1
+    assert "music/artwork: no audio files in it; passed over" in printed
+    assert "1 of 3 tracks agree\nbad: bad: no file for the stem vocals;" in printed
+    text = (tmp_path / "reports" / "accuracy.md").read_text()
+    assert "on 1 of 3 tracks (spectrogram) and 1 of 3 (network)" in text
+    assert "2 of them could not be compared." in text
+    assert "- **bad**: bad: no file for the stem vocals; found bass.wav, drums.wav, other.wav;" in text
+    assert "- **cut**: cut/bass.wav: " in text
+    assert "artwork" not in text
+    # Repaired, it is compared; what was finished stays.
+    for name in ("bad", "cut"):
+        shutil.rmtree(tmp_path / "music" / name)
+    assert compare()[0] == 0
+
+
+def test_a_folder_of_bad_tracks_alone_is_reported_too(
+    tmp_path: Path, write_stems: Callable[..., Path], compare: Compare
+) -> None:
+    (write_stems("music/bad") / "vocals.wav").unlink()
+    assert compare()[0] == 1
+    text = (tmp_path / "reports" / "accuracy.md").read_text()
+    assert "on 0 of 1 tracks (spectrogram)" in text
+    assert "- **bad**: bad: no file for the stem vocals" in text
+
+
+@pytest.mark.full
+def test_several_processes_find_the_same(
+    tmp_path: Path, write_stems: Callable[..., Path], stems: np.ndarray, compare: Compare
+) -> None:
+    write_stems("music/one", samples=stems[:, :50_000])
+    write_stems("music/two", samples=stems[::-1, :50_000])
+    assert compare("--processes", "2", "--work", "other")[0] == 0
+    found = rows(tmp_path)
+    assert compare()[0] == 0
+    for row, other in zip(found, rows(tmp_path), strict=True):
+        assert row["spectrogram"] == other["spectrogram"]
+        assert row["pipeline"] == other["pipeline"]
+        assert row["track"] == other["track"]
 
 
 def test_a_backend_out_of_bounds_fails_the_track(
-    tmp_path: Path, small_model: str, write_stems: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    write_stems: Callable[..., Path],
+    stems: np.ndarray,
+    compare: Compare,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from allin1_core.spectrogram import fused_backend
-    from parity import full_tracks
 
     right = fused_backend.log_spectrogram
 
@@ -55,11 +196,11 @@ def test_a_backend_out_of_bounds_fails_the_track(
         return output
 
     monkeypatch.setattr(fused_backend, "log_spectrogram", wrong)
-    write_stems("music/one")
-    reports = tmp_path / "reports"
-    arguments = [str(tmp_path / "music"), "--model", small_model, "--reports", str(reports)]
-    assert full_tracks.main(arguments) == 1
-    text = (reports / "accuracy.md").read_text()
+    write_stems("music/one", samples=stems[:, :50_000])
+    status, printed = compare()
+    assert status == 1
+    assert "0 of 1 tracks agree\none: does not" in printed
+    text = (tmp_path / "reports" / "accuracy.md").read_text()
     assert "Within the declared bounds on 0 of 1 tracks (spectrogram) and 1 of 1 (network)" in text
     assert "0.0001 **(!)**" in text
 
@@ -67,5 +208,5 @@ def test_a_backend_out_of_bounds_fails_the_track(
 def test_a_folder_without_tracks_is_refused(tmp_path: Path) -> None:
     from parity import full_tracks
 
-    with pytest.raises(SystemExit, match="no folders in it; expected one for each track, with four stems"):
+    with pytest.raises(SystemExit, match="no folders of audio in it; expected one for each track"):
         full_tracks.main([str(tmp_path)])

@@ -56,14 +56,14 @@ parity: $(VENV)/.installed
 	@echo "parity report: reports/$(subst :,.,$(BACKEND))/parity.md"
 endif
 
+# Each part runs whether or not the one before it failed, and can be stopped and started again; one failure fails all.
 parity-full: lint
-	$(BIN)/python -m pytest tests parity --full --parity-report reports
-	$(BIN)/python -m parity.full_decoder --reports reports
-	$(BIN)/python -m parity.full_tracks --reports reports
-ifneq ($(TRACKS),)
-	$(BIN)/python -m parity.full_tracks $(TRACKS) --reports reports
-endif
-	@echo "parity report: reports/parity.md, reports/accuracy.md"
+	status=0; trap 'exit 130' INT; \
+	$(BIN)/python -m pytest tests parity --full --parity-report reports || status=1; \
+	$(BIN)/python -m parity.full_decoder --reports reports || status=1; \
+	$(BIN)/python -m parity.full_tracks --reports reports || status=1; \
+	$(if $(TRACKS),$(BIN)/python -m parity.full_tracks $(TRACKS) --reports reports || status=1;) \
+	echo "parity report: reports/parity.md, reports/accuracy.md"; exit $$status
 
 bench: $(VENV)/.installed
 	mkdir -p reports

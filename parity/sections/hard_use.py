@@ -16,7 +16,7 @@ _AREAS = {
     "leaks.",
 }
 _HIDDEN = ("area", "held_to", "ran", "tried", "failed", "first_failure")
-
+_LONGEST_FAILURE = 400  # characters
 
 _LONG_FORMS = (
     "The long forms (an hour of music, 1,000 tracks, 50 kills, both sanitizers, more examples of each law) are run by "
@@ -55,7 +55,7 @@ def tables(records: Sequence[ParityRecord]) -> list[str]:
     failures = [record for record in records if not record.passed]
     if failures:
         lines += ["", "Failed:", ""]
-        lines += [f"- {record.case}: {record.measures['first_failure']}" for record in failures]
+        lines += [f"- {record.case}: {_one_line(record.measures['first_failure'])}" for record in failures]
     return lines[1:]
 
 
@@ -79,6 +79,12 @@ def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
     failed = sum(record.measures["failed"] for record in records)
     cells = [case, "; ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
     return "| " + " | ".join([*cells, measured(records)]) + " |"
+
+
+def _one_line(text: str) -> str:
+    """A failure may be a process's whole output; its end says most."""
+    words = " ".join(text.split())
+    return words if len(words) <= _LONGEST_FAILURE else f"... {words[-_LONGEST_FAILURE:]}"
 
 
 def _is_number(value: object) -> bool:

@@ -117,7 +117,7 @@ def check(what: str, run: Callable[[int], object], record_parity: ParityRecorder
         record_parity,
         "instruments",
         f"leaks: {what}",
-        f"<= {RESIDENT >> 20} MB resident, <= {TRACED // 1000} kB traced",
+        f"<= {RESIDENT >> 20} MB resident, <= {TRACED // 1000} kB traced, over {RUNS} runs each",
         tried=2 * RUNS,
         wrong=wrong,
         grown_bytes=grown,

@@ -55,6 +55,15 @@ def test_a_long_form_that_fails_is_named(tmp_path: Path) -> None:
     assert len(records) == 5
 
 
+def test_a_failure_of_many_lines_stays_one_line_of_the_report(tmp_path: Path) -> None:
+    output = "\n".join(f"line {number}" for number in range(500))
+    write_parity_report(session(50, (output,)).records, tmp_path, full=True)
+    for name in ("accuracy.md", "parity.md"):
+        (line,) = [line for line in (tmp_path / name).read_text().splitlines() if "line 499" in line]
+        assert line.startswith("- kill -9 at a random moment, then resume: ... ")
+        assert len(line) < 500
+
+
 @pytest.mark.parametrize("case", LONG_FORMS)
 def test_every_long_form_is_a_case_that_a_test_records(case: str) -> None:
     """Else it would be said not to have been run for ever."""

@@ -130,7 +130,7 @@ def test_decoder_input(record_bench: BenchRecorder) -> None:
     same = difference <= 1e-7
     apart = f"max {difference:.1e} from" if difference else "bit-identical to"
     agreement = f"{apart} the published formula"
-    record_bench(_own_row("decoder", "its input", track, seconds, agreement, same))
+    record_bench(_own_row("decoder input", "", track, seconds, agreement, same))
     assert same
 
 

@@ -21,7 +21,16 @@ _WIDTH_INCHES = 13.0
 
 
 # In the order of the pipeline; stages not named here follow in alphabetical order.
-_ORDER = ("audio reading", "separation", "spectrogram", "network", "decoder", "structure", "pipeline")
+_ORDER = (
+    "audio reading",
+    "separation",
+    "spectrogram",
+    "network",
+    "decoder input",
+    "decoder",
+    "structure",
+    "pipeline",
+)
 _PEERS = ("all-in-one-infer", "madmom-infer", "metricon")
 
 

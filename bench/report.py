@@ -29,7 +29,7 @@ _AS_ANALYZED = ("[3, 4]", "8 folds")
 # Of the pipeline the whole, and not what is left of it beside the network.
 _WHOLE = "stems to result"
 # A hundredth of the whole each.
-_NO_HEADLINE = ("audio reading", "structure")
+_NO_HEADLINE = ("audio reading", "decoder input", "structure")
 _NOT_MEASURED = (
     "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
     "cores they take minutes for a track. The pipeline starts from stems"

@@ -31,7 +31,9 @@ from allin1_core.spectrogram.threads import run_all, thread_pool
 
 CHUNK_FRAMES = 64
 PRODUCT_FRAMES = 200_000
-GROUP_BANDS = 20
+# OpenBLAS shares a product of more than 2**18 multiplications among threads of its own, which then wait for ours. The
+# largest block of ten bands has 344 bins: 64 * 344 * 10 is below that.
+GROUP_BANDS = 10
 
 
 def log_spectrogram(

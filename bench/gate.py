@@ -281,7 +281,7 @@ def measure_baseline(rows: Sequence[Row], bars: Bars) -> dict[str, dict[str, Any
     ratios, memory = {}, {}
     for row in filter(_is_timed_short, rows):
         case = short_case(row)
-        ratios[case.key] = round(time_case(case, 3 * bars.slowdown_rounds).ratio.median, 4)
+        ratios[case.key] = round(time_case(case, 3 * bars.slowdown_rounds).undisturbed, 4)
         if row.max_memory_mib is not None:
             memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
     counts: dict[str, Any] = {}

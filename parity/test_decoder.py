@@ -83,9 +83,11 @@ def _network_activations(track: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("backend", [name for name in implementations() if name != "numpy"])
+@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize(
     "track",
-    [pytest.param(track, marks=[] if track in _SHORT_TRACKS else pytest.mark.full) for track in tracks()],
+    [pytest.param(track, marks=[] if track in _SHORT_TRACKS else pytest.mark.full) for track in tracks()]
+    or ["none"],
 )
 def test_madmom_network(track: str, backend: str, record_parity: ParityRecorder) -> None:
     """Activations of madmom's own RNNDownBeatProcessor on the mixed audio."""

@@ -127,7 +127,7 @@ def _without_threads_in_blas(implementation: Implementation, median: float) -> d
 def _in_words(agreement: Agreement, bound: float) -> str:
     if agreement.bit_identical:
         return str(agreement)
-    return f"{agreement} in log10 of magnitude, bound {bound:.1g}"
+    return f"{agreement} in log10 of magnitude, bound {bound:.2g}"
 
 
 def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:

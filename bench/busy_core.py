@@ -19,9 +19,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.gate import Row, read_bars, short_case
+from bench.gate import Row, ratio_to_keep, read_bars, short_case
 from bench.gate_cases import Case
-from bench.gate_checks import SlowdownCheck, time_case
+from bench.gate_checks import SlowdownCheck
 from bench.machine import machine_key
 from parity.publish import dump_json, now
 
@@ -58,7 +58,7 @@ def repeat(repetitions: int) -> dict[str, Any]:
     """
     bars = read_bars()
     cases = short_cases()
-    quiet = {case.key: time_case(case, 3 * bars.slowdown_rounds).undisturbed for case in cases}
+    quiet = {case.key: ratio_to_keep(case, bars) for case in cases}
     counts = {"passed": 0, "failed": 0, "unclear": 0}
     others = []
     with busy_core():

@@ -276,12 +276,17 @@ def judge_instructions(bars: Bars, counted: Mapping[str, Any]) -> Iterator[Verdi
             yield Verdict(kernel, "instructions", f"{count:,}", f"at most {at_most:,.0f}", count <= at_most)
 
 
+def ratio_to_keep(case: Case, bars: Bars) -> float:
+    """What a baseline holds of a short case: its ratio in three times the rounds that are compared with it."""
+    return time_case(case, 3 * bars.slowdown_rounds).undisturbed
+
+
 def measure_baseline(rows: Sequence[Row], bars: Bars) -> dict[str, dict[str, Any]]:
     """What the gate holds later runs against: short ratios, peak memory and instruction counts of this tree."""
     ratios, memory = {}, {}
     for row in filter(_is_timed_short, rows):
         case = short_case(row)
-        ratios[case.key] = round(time_case(case, 3 * bars.slowdown_rounds).undisturbed, 4)
+        ratios[case.key] = round(ratio_to_keep(case, bars), 4)
         if row.max_memory_mib is not None:
             memory[row.name] = round(peak_mebibytes(*memory_call(row)), 1)
     counts: dict[str, Any] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import soundfile
 
 from allin1_core import self_test
 from allin1_core.audio import STEM_NAMES
+from allin1_core.session import Session
 
 _CONFIGURATION = """\
 model: allin1
@@ -119,3 +121,15 @@ def _separation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     package = {"klass": HTDemucs, "args": [], "kwargs": options, "state": model.state_dict()}
     torch.save(package, folder / "small.th")
     return folder
+
+
+@pytest.fixture
+def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separation_repository: Path) -> None:
+    """Every session has small models on the CPU, whatever it asks for: for examples of the documentation."""
+    original = Session.__init__
+
+    def initialize(self: Session, **options: Any) -> None:
+        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
+        original(self, **{**options, **small, "device": "cpu"})
+
+    monkeypatch.setattr(Session, "__init__", initialize)

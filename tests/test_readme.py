@@ -15,7 +15,6 @@ import pytest
 from allin1_core import self_test
 from allin1_core.cli import main
 from allin1_core.metrical import decoder_input
-from allin1_core.session import Session
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,8 +33,7 @@ def commands(first_word: str) -> list[list[str]]:
 def music(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    small_model: str,
-    separation_repository: Path,
+    with_small_models: None,
     write_mix: Callable[[str], Path],
     write_stems: Callable[..., Path],
 ) -> Path:
@@ -43,13 +41,6 @@ def music(
     for name in ("song.wav", "a.wav", "b.wav"):
         write_mix(name)
     write_stems("stems/song")
-    original = Session.__init__
-
-    def with_small_models(self: Session, **options: Any) -> None:
-        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
-        original(self, **{**options, **small, "device": "cpu"})
-
-    monkeypatch.setattr(Session, "__init__", with_small_models)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

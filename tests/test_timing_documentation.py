@@ -6,13 +6,11 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from allin1_core import timing_causes, timing_verdicts
 from allin1_core.cli import main
-from allin1_core.session import Session
 from allin1_core.timing_verdicts import SHORTEST
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
@@ -28,19 +26,11 @@ def block(language: str) -> str:
 def _song(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    small_model: str,
-    separation_repository: Path,
+    with_small_models: None,
     write_mix: Callable[[str], Path],
 ) -> None:
     """The file that the example names, and small models where it names none."""
     write_mix("song.wav")
-    original = Session.__init__
-
-    def with_small_models(self: Session, **options: Any) -> None:
-        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
-        original(self, **{**options, **small, "device": "cpu"})
-
-    monkeypatch.setattr(Session, "__init__", with_small_models)
     monkeypatch.chdir(tmp_path)
 
 

@@ -13,28 +13,14 @@ from allin1_core.timing_causes import Cause, Lines, in_words, values_of
 
 def run_causes(before: Lines, after: Lines) -> list[Cause]:
     """Causes that concern the runs as a whole: machine, versions, how often the model was loaded."""
+    places = [("machine", name, f"different machine: {name}") for name in ("cpu", "cores", "platform")]
+    libraries = sorted({name for line in (*before, *after) for name in line.versions})
+    places += [("versions", name, f"different version of {name}:") for name in libraries]
     found = []
-    for name in ("cpu", "cores", "platform"):
-        one, other = (values_of(lines, "machine", name) for lines in (before, after))
+    for kind, name, what in places:
+        one, other = (values_of(lines, kind, name) for lines in (before, after))
         if one and other and one != other:
-            found.append(
-                Cause(
-                    "machine",
-                    None,
-                    f"different machine: {name} {in_words(one)} before, {in_words(other)} after",
-                )
-            )
-    names = {name for line in (*before, *after) for name in line.versions}
-    for name in sorted(names):
-        one, other = (values_of(lines, "versions", name) for lines in (before, after))
-        if one and other and one != other:
-            found.append(
-                Cause(
-                    "versions",
-                    None,
-                    f"different version of {name}: {in_words(one)} before, {in_words(other)} after",
-                )
-            )
+            found.append(Cause(kind, None, f"{what} {in_words(one)} before, {in_words(other)} after"))
     return [*found, *_model_loading(before, after)]
 
 

@@ -23,7 +23,7 @@ from bench.memory import peak_memory_bytes
 from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
 from bench.single_calls import decode
-from parity.activations import FPS, from_beats
+from parity.activations import FPS, steady
 from parity.decoder_agreement import compare, decode_all, f_measure
 from parity.oracles import madmom_dbn
 
@@ -35,18 +35,9 @@ _FEW_ROUNDS = 4
 _TRACK = "made from a score"
 
 
-@functools.cache
-def activations(seconds: float) -> np.ndarray:
-    """Activations of that length, ``float32 (num_frames, 2)``, the same in every run."""
-    times = np.arange(0.3, seconds - 0.5, 60 / 104)
-    array = from_beats(times, np.arange(len(times)) % 4 + 1, seconds, seed=3)
-    array.setflags(write=False)
-    return array
-
-
 def _memory(backend: str, meters: list[int], threads: int, seconds: float) -> int:
     keywords: dict[str, Any] = {"beats_per_bar": meters, "num_threads": threads, "backend": backend}
-    return peak_memory_bytes(decode, activations(seconds), warmup=(activations(5),), **keywords)
+    return peak_memory_bytes(decode, steady(seconds), warmup=(steady(5),), **keywords)
 
 
 def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list[dict[str, Any]]:
@@ -55,7 +46,7 @@ def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list
         {
             "audio_seconds": seconds,
             "seconds": float(
-                np.median(own_times(functools.partial(decoder, activations(seconds)), rounds=_GROWTH_ROUNDS))
+                np.median(own_times(functools.partial(decoder, steady(seconds)), rounds=_GROWTH_ROUNDS))
             ),
             "peak_memory_bytes": _memory("cython", meters, decoder.num_threads, seconds),
         }
@@ -82,7 +73,7 @@ def _variant(meters: list[int], threads: int, seconds: float) -> str:
 def test_against_madmom(
     backend: str, meters: list[int], threads: int, seconds: float, record_bench: BenchRecorder, rounds: int
 ) -> None:
-    array = activations(seconds)
+    array = steady(seconds)
     ours = DBNDownBeatTrackingProcessor(meters, fps=FPS, num_threads=threads, backend=backend)
     oracle = madmom_dbn.make_decoder(beats_per_bar=meters, fps=FPS)
     times = paired_times(
@@ -218,7 +209,7 @@ def _differences(beats: np.ndarray, expected: np.ndarray) -> str:
 @pytest.mark.parametrize("peer", _INSTALLED)
 def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> None:
     """How long others take for 60 s, and how far their beats are from madmom's."""
-    array = activations(60)
+    array = steady(60)
     theirs = _PEERS[peer]()
     oracle = madmom_dbn.make_decoder(beats_per_bar=[3, 4], fps=FPS)
     # A call of madmom-infer takes seconds.
@@ -249,5 +240,5 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> No
 def test_speed(benchmark: Any) -> None:
     """Absolute times, for ``pytest-benchmark compare``."""
     decoder = DBNDownBeatTrackingProcessor([3, 4], fps=FPS)
-    beats = benchmark(decoder, activations(SECONDS))
+    beats = benchmark(decoder, steady(SECONDS))
     assert len(beats) > 300

@@ -66,7 +66,7 @@ def repeat(repetitions: int) -> dict[str, Any]:
             verdicts = [
                 SlowdownCheck(
                     case, quiet[case.key], bars.max_slowdown, bars.slowdown_rounds
-                ).measure_until_it_holds()
+                ).measure_until_clear()
                 for case in cases
             ]
             others += [str(verdict) for verdict in verdicts if verdict.passed is not True]

@@ -15,10 +15,10 @@ import numpy as np
 
 from allin1_core import backends
 from bench.tracks import SAMPLE_RATE, default_track
+from parity.activations import FPS, steady
 from parity.shared import shared_folder
 
 METERS = (3, 4)
-FRAMES_PER_SECOND = 100
 THRESHOLD = 0.24  # of the published ensemble
 
 
@@ -109,34 +109,11 @@ def spectrogram_case(backend: str, precision: str, *, threads: int, seconds: flo
     )
 
 
-def activations(seconds: float, seed: int = 0) -> np.ndarray:
-    """Beat and downbeat activations as a network gives them: 4/4 with a drifting tempo, noise, a missing beat.
-
-    Returns
-    -------
-    float64 (num_frames, 2)
-    """
-    generator = np.random.default_rng(seed)
-    num_frames = round(seconds * FRAMES_PER_SECOND)
-    found = generator.uniform(0, 0.02, size=(num_frames, 2))
-    frame, beat = 20.0, 0
-    while frame < num_frames:
-        if beat % 23 != 22:
-            width = np.arange(max(0, round(frame) - 2), min(num_frames, round(frame) + 3))
-            bump = generator.uniform(0.5, 0.95) * np.exp(-0.5 * (width - frame) ** 2)
-            column = 1 if beat % 4 == 0 else 0
-            found[width, column] = np.maximum(found[width, column], bump)
-        period = FRAMES_PER_SECOND * 60 / (110 + 15 * np.sin(frame / 4000))
-        frame += period + generator.normal(0, 0.5)
-        beat += 1
-    return found
-
-
 def decoder_case(
     backend: str, *, threads: int, seconds: float, decode: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> Case:
     """Beats against madmom's; `decode` stands in for ours where a test wants to break it."""
-    inputs = activations(seconds)
+    inputs = steady(seconds)
     ours = decode or our_decoder(backend, threads)
     madmom = madmom_decoder()
     return Case(
@@ -157,18 +134,15 @@ def our_decoder(backend: str, threads: int = 1) -> Any:
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
     return DBNDownBeatTrackingProcessor(
-        list(METERS), fps=FRAMES_PER_SECOND, threshold=THRESHOLD, num_threads=threads, backend=backend
+        list(METERS), fps=FPS, threshold=THRESHOLD, num_threads=threads, backend=backend
     )
 
 
 def madmom_decoder() -> Any:
     """madmom's decoder with the same parameters."""
-    from parity.oracles.madmom_import import import_madmom
+    from parity.oracles.madmom_dbn import make_decoder
 
-    import_madmom()
-    from madmom.features.downbeats import DBNDownBeatTrackingProcessor
-
-    return DBNDownBeatTrackingProcessor(list(METERS), fps=FRAMES_PER_SECOND, threshold=THRESHOLD)
+    return make_decoder(beats_per_bar=list(METERS), fps=FPS, threshold=THRESHOLD)
 
 
 def network_case(backend: str, *, threads: int, seconds: float) -> Case:

@@ -22,9 +22,10 @@ _ROOT = Path(__file__).resolve().parents[1]
 
 
 def _viterbi() -> None:
-    from bench.gate_cases import activations, our_decoder
+    from bench.gate_cases import our_decoder
+    from parity.activations import steady
 
-    our_decoder("cython")(activations(10))
+    our_decoder("cython")(steady(10))
 
 
 def _fused() -> None:

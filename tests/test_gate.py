@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.spectrogram import log_spectrogram
 from bench import baseline, gate
 from bench.busy_core import busy_core, short_cases
 from bench.gate_cases import Case, madmom_is_installed, our_decoder
@@ -29,11 +30,10 @@ from bench.gate_checks import (
     check_ratio,
     check_spectrogram_difference,
     check_what_runs,
-    compute_spectrogram,
-    peak_mebibytes,
     time_case,
 )
 from bench.instructions import KERNELS, count_instructions, valgrind_is_installed
+from bench.memory import peak_memory_bytes
 from bench.paired import Ratio
 from bench.progress import read_durations
 from bench.records import BenchRecord
@@ -123,7 +123,7 @@ def test_a_backend_slowed_by_30_percent_fails_on_a_noisy_machine(
         "bench.gate_checks.usable_cores", lambda: 64
     )  # what else runs here is not the subject
     before = time_case(machine.case(0.05), rounds).undisturbed
-    slow = check_of(machine.case(0.05 * 1.3), before).measure_until_it_holds()
+    slow = check_of(machine.case(0.05 * 1.3), before).measure_until_clear()
     assert slow.passed is False, slow
     assert slow.measured.endswith(f"in {3 * rounds} rounds")  # it was given further chances
     assert slow.asked == f"at least {before / 1.15:.3g}x"
@@ -137,7 +137,7 @@ def test_a_backend_slowed_by_30_percent_fails_on_a_noisy_machine(
 def test_a_real_backend_slowed_by_30_percent_fails(index: int, reached: dict[str, float]) -> None:
     case = short_cases()[index]
     slow = dataclasses.replace(case, candidate=slowed(case.candidate, 1.3))
-    verdict = check_of(slow, reached[case.key]).measure_until_it_holds()
+    verdict = check_of(slow, reached[case.key]).measure_until_clear()
     assert verdict.passed is False, verdict
     assert verdict.row == case.key
 
@@ -147,7 +147,7 @@ def test_a_real_backend_slowed_by_30_percent_fails(index: int, reached: dict[str
 @pytest.mark.parametrize("repetition", range(3))
 def test_an_unchanged_tree_passes_beside_a_busy_core(repetition: int, reached: dict[str, float]) -> None:
     for case in short_cases():
-        verdict = check_of(case, reached[case.key]).measure_until_it_holds()
+        verdict = check_of(case, reached[case.key]).measure_until_clear()
         assert verdict.passed is True, verdict
 
 
@@ -174,9 +174,24 @@ def test_a_loss_counts_where_no_round_of_any_measurement_is_free_of_it(
         assert verdicts[-1].measured.endswith(f"in {4 * len(seen)} rounds")
     monkeypatch.setattr("bench.gate_checks.usable_cores", lambda: 2)
     monkeypatch.setattr("bench.gate_checks.time_case", lambda *_: timing(4.0, busy_elsewhere=2.0))
-    busy = SlowdownCheck(case, 7.0, 1.15, 4).measure_until_it_holds()
+    busy = SlowdownCheck(case, 7.0, 1.15, 4).measure_until_clear()
     assert busy.passed is None
     assert "other processes kept 2.0 cores busy" in busy.measured
+
+
+def test_a_loss_that_a_slow_reference_hides_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("stage", "backend", "exact", 1, int, int, lambda *_: 0.0, "oracle")
+    monkeypatch.setattr("bench.gate_checks.usable_cores", lambda: 64)
+    for seen, passed in (
+        ([timing(6.3, reference=1.17), timing(5.4), timing(5.4)], False),  # 7 slowed by 30 %
+        ([timing(6.3, reference=1.17), timing(6.7)], True),
+        ([timing(6.6)], True),
+        ([timing(6.2)] * 3, True),  # slower than it was, but by less than is asked
+    ):
+        left = iter(seen)
+        monkeypatch.setattr("bench.gate_checks.time_case", lambda *_, left=left: next(left))
+        assert SlowdownCheck(case, 7.0, 1.15, 4).measure_until_clear().passed is passed
+        assert not list(left)
 
 
 @needs_oracle
@@ -248,7 +263,7 @@ def test_an_interval_too_wide_to_judge_by_is_no_loss_unless_all_of_it_is(
 @needs_oracle
 def test_a_backend_wrong_by_2e_6_in_one_value_fails() -> None:
     def wrong(stems: np.ndarray) -> np.ndarray:
-        output = compute_spectrogram(stems, "numpy", "exact")
+        output = log_spectrogram(stems, SAMPLE_RATE, backend="numpy")
         output[0, output.shape[1] // 2, 40] += 2e-6
         return output
 
@@ -359,13 +374,27 @@ def allocate(mebibytes: int) -> np.ndarray:
 
 
 def test_memory_doubled_fails() -> None:
-    before = peak_mebibytes(allocate, (100,), (1,))
+    before, twice = (peak_memory_bytes(allocate, size, warmup=(1,)) / 2**20 for size in (100, 200))
     assert before == pytest.approx(100, abs=4)
     bar = before * gate.read_bars().max_memory_growth
-    assert check_memory("row", allocate, (100,), (1,), bar).passed is True
-    doubled = check_memory("row", allocate, (200,), (1,), bar)
+    assert check_memory("row", before, bar).passed is True
+    doubled = check_memory("row", twice, bar)
     assert doubled.passed is False
     assert doubled.measured == "200 MiB"
+
+
+@pytest.mark.parametrize(
+    ("measured", "before", "passed"),
+    [(60, None, True), (101, None, False), (60, 60, True), (60, 30, False), (101, 90, False)],
+)
+def test_memory_is_held_to_its_bar_and_to_the_baseline(
+    measured: float, before: float | None, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = gate.Row("decoder", "numpy", threads=1, max_memory_mib=100)
+    monkeypatch.setattr(gate, "peak_mebibytes", lambda _: measured)
+    memory = {} if before is None else {"decoder/numpy/exact": before}
+    *_, verdict = gate.judge_row(row, gate.read_bars(), [], {"memory_mib": memory})
+    assert (verdict.check, verdict.passed) == ("peak memory", passed)
 
 
 def test_imports_are_held_to_their_time_and_company() -> None:
@@ -550,7 +579,7 @@ def test_differences_are_told_apart() -> None:
 
 def test_peak_memory_wants_a_function_with_a_name() -> None:
     with pytest.raises(ValueError, match="expected a function at the top level"):
-        peak_mebibytes(lambda: None, (), ())
+        peak_memory_bytes(lambda: None)
     with pytest.raises(RuntimeError, match="failed in the child"):
-        peak_mebibytes(allocate, ("many",), ())
+        peak_memory_bytes(allocate, "many")
     assert default_track().lasting(1).stems.shape == (4, SAMPLE_RATE)

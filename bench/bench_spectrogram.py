@@ -24,7 +24,6 @@ _GROWTH_SECONDS = (15, 60, 195, 600)
 # Of what takes a second for a track.
 _SHORTER_SECONDS = (15, 30, 60, 120)
 _GROWTH_ROUNDS = 3
-_FEW_ROUNDS = 5
 _CLEARLY_LESS = 0.8
 # What an analysis runs; a short run shows the growth of this one only.
 _DEFAULT = "fused"
@@ -78,8 +77,7 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int) -> Be
         times = paired_times(
             lambda: compute(track.stems),
             lambda: madmom(track.stems, SAMPLE_RATE),
-            # What another backend computes is timed in that one's row.
-            rounds=min(rounds, _FEW_ROUNDS) if hands_on else sure_rounds(rounds),
+            rounds=sure_rounds(rounds),
         )
     agreement = measure_agreement(times.candidate_output, times.reference_output)
     bound = implementation.bound.music

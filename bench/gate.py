@@ -3,7 +3,7 @@
     python -m bench.gate [--from reports]
 
 With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
-they do not tell is measured here. Every speed row is measured again once before it fails.
+they do not tell is measured here. A speed row is measured again before it fails.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """Times of a candidate and a reference taken alternately in one process, and their ratio with an interval.
 
 Machines drift: another process wakes, a clock changes. A ratio of two medians taken minutes apart measures
-that drift as well. Here each round times both sides back to back (and swaps who goes first), so that a ratio is
-formed within a round, where the drift is the same for both. The interval is a percentile bootstrap over rounds
-of the median ratio, seeded, hence the same for the same times.
+that drift as well. Here the two sides take turns, so that a ratio is formed within a round, where the drift is the
+same for both. They do so strictly: each call finds caches and sleeping threads as the other side left them, as a call
+in a pipeline does. (Were the side that starts a round swapped, every other call would follow one of its own kind; on
+two threads our spectrogram is a quarter faster then, and the interval is as wide as that.) The interval is a
+percentile bootstrap over rounds of the median ratio, seeded, hence the same for the same times.
 
 With fewer than nine rounds such a bootstrap holds the true median less often than it says (of seven rounds it leaves
 the outermost two out, which is 88 %). There the interval is the range of the rounds, which n independent rounds miss
@@ -186,7 +188,7 @@ def paired_times(
     candidate, reference : callable
         Called without arguments.
     rounds : int
-        Counted rounds; each times both sides once, and the side that starts alternates.
+        Counted rounds; each times the reference and then the candidate.
     warmup : int
         Rounds that are not counted.
     synchronize : callable, optional
@@ -217,9 +219,8 @@ def paired_times(
 
     with _undisturbed() as collect:
         for index in range(-warmup, rounds):
-            collect()
-            order = ("candidate", "reference") if index % 2 else ("reference", "candidate")
-            for side in order:
+            for side in ("reference", "candidate"):
+                collect()
                 elapsed = run(side)
                 if index >= 0:
                     times[side].append(elapsed)

@@ -1,7 +1,7 @@
 """The checks of the gate: each measures one thing and says what was measured, what was asked, and whether that holds.
 
-Speed is judged by ratios only, and more than once before it fails. Against the committed baseline a backend is timed on one
-thread and in CPU seconds, in many short rounds, by those that nothing disturbed.
+Speed is judged by ratios only, and more than once before it fails. Against the committed baseline a backend is timed
+on one thread and in CPU seconds, in many short rounds, by those that nothing disturbed.
 """
 
 from __future__ import annotations

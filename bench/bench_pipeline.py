@@ -27,7 +27,7 @@ from allin1_core.result import AnalysisResult
 from allin1_core.timings import StageTiming, Timings
 from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
-from bench.paired import is_brief, paired_times
+from bench.paired import is_brief, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
 from bench.single_calls import analyse, analyse_as_before
 from bench.tracks import SAMPLE_RATE, default_track
@@ -122,9 +122,11 @@ def _against_bar(seconds: list[float]) -> str:
     return f"bar of {REST_SECONDS} s {verdict}: least of the rounds {least:.2f} s"
 
 
-def _rounds_of_the_whole(rounds: int) -> int:
-    """The reference takes half a minute: one round in a short run, which is a figure without an interval."""
-    return 1 if is_brief(rounds) else 3
+def _rounds_of_the_whole(setting: Setting, rounds: int) -> int:
+    """With eight folds the reference takes half a minute: one round in a short run, a figure without an interval."""
+    if is_brief(rounds):
+        return 1
+    return 3 if setting.golden else sure_rounds(rounds)
 
 
 def _peak_memory(call: Callable[..., None], setting: Setting, excerpt: Path) -> int:
@@ -168,7 +170,7 @@ def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRec
         replaced = pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))
         analyzer(setting.folder)
         replaced(excerpt)
-        times = paired_times(ours, theirs, rounds=_rounds_of_the_whole(rounds), warmup=0)
+        times = paired_times(ours, theirs, rounds=_rounds_of_the_whole(setting, rounds), warmup=0)
     agreement, agrees = setting.agreement(times.candidate_output, times.reference_output)
     choice = analyzer.session.network_choice
     middle = int(np.argsort(times.candidate)[len(times.candidate) // 2])

@@ -20,8 +20,7 @@ from typing import Any
 from bench import instructions
 from bench.baseline import instructions_of, section_here
 from bench.gate_cases import (
-    METERS,
-    THRESHOLD,
+    DECODER,
     Case,
     decoder_case,
     installed,
@@ -252,8 +251,8 @@ def peak_mebibytes(row: Row) -> float:
         options = {"backend": row.backend, "precision": row.precision}
         peak = peak_memory_bytes(compute_spectrogram, track.stems, warmup=(short,), **options)
     elif row.stage == "decoder":
-        keywords = {"beats_per_bar": list(METERS), "threshold": THRESHOLD, "backend": row.backend}
-        peak = peak_memory_bytes(decode, steady(track.seconds), warmup=(steady(5),), **keywords)
+        options = {**DECODER, "backend": row.backend}
+        peak = peak_memory_bytes(decode, steady(track.seconds), warmup=(steady(5),), **options)
     else:
         from allin1_core.spectrogram import log_spectrogram
 

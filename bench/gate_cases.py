@@ -18,8 +18,8 @@ from bench.tracks import SAMPLE_RATE, default_track
 from parity.activations import FPS, steady
 from parity.shared import shared_folder
 
-METERS = (3, 4)
-THRESHOLD = 0.24  # of the published ensemble
+# The decoder as the pipeline uses it; the threshold is of the published ensemble.
+DECODER: dict[str, Any] = {"beats_per_bar": [3, 4], "threshold": 0.24}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,16 +133,14 @@ def our_decoder(backend: str, threads: int = 1) -> Any:
     """The decoder as the pipeline uses it: 3 or 4 beats a bar, 100 frames a second."""
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
-    return DBNDownBeatTrackingProcessor(
-        list(METERS), fps=FPS, threshold=THRESHOLD, num_threads=threads, backend=backend
-    )
+    return DBNDownBeatTrackingProcessor(**DECODER, fps=FPS, num_threads=threads, backend=backend)
 
 
 def madmom_decoder() -> Any:
     """madmom's decoder with the same parameters."""
     from parity.oracles.madmom_dbn import make_decoder
 
-    return make_decoder(beats_per_bar=list(METERS), fps=FPS, threshold=THRESHOLD)
+    return make_decoder(**DECODER, fps=FPS)
 
 
 def network_case(backend: str, *, threads: int, seconds: float) -> Case:

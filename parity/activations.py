@@ -76,12 +76,20 @@ def from_song(song: AnnotatedSong) -> np.ndarray:
 
 
 @functools.cache
-def steady(seconds: float, seed: int = 3) -> np.ndarray:
+def steady(seconds: float) -> np.ndarray:
     """`from_beats` of a song in 4/4 at 104 BPM, for what times the decoder; read-only, and the same in every run."""
     times = np.arange(0.3, seconds - 0.5, 60 / 104)
-    array = from_beats(times, np.arange(len(times)) % 4 + 1, seconds, seed)
+    array = from_beats(times, np.arange(len(times)) % 4 + 1, seconds, seed=3)
     array.setflags(write=False)
     return array
+
+
+def drifting(seconds: float, seed: int) -> np.ndarray:
+    """`from_beats` of a song in 4/4 whose tempo moves from 110 BPM to 125, to 95 and back in the course of minutes."""
+    beats = np.arange(int(seconds * 125 / 60))
+    times = 0.2 + np.cumsum(60 / (110 + 15 * np.sin(beats / 80)))
+    times = times[times < seconds - 0.5]
+    return from_beats(times, np.arange(len(times)) % 4 + 1, seconds, seed)
 
 
 def regular(num_frames: int, interval: int, beats_per_bar: int, dtype: type = np.float64) -> np.ndarray:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Sequence
 
+from allin1_core import _processor
 from allin1_core.errors import BackendError
 
 # Names the best instruction set that the kernels may use; by default it is the processor's best.
 VARIABLE = "ALLIN1_INSTRUCTION_SET"
 
-# All that kernels are compiled for, best first.
-NAMES = ("AVX-512", "AVX2", "baseline x86-64", "NEON", "baseline")
+# On x86-64, best first: whoever has one has those after it. Elsewhere there is one, NEON or the compiler's baseline.
+_X86_64 = ("AVX-512", "AVX2", "baseline x86-64")
 
 
 @functools.cache
@@ -21,25 +21,38 @@ def _best_permitted() -> str | None:
     return os.environ.get(VARIABLE) or None
 
 
-def permitted(available: Sequence[str]) -> tuple[str, ...]:
-    """Those of the available instruction sets that may be used, best first.
+@functools.cache
+def _available() -> tuple[str, ...]:
+    """What kernels are compiled for and this processor can run, best first."""
+    best = _processor.best_instruction_set(_processor.features())
+    return _X86_64[_X86_64.index(best) :] if best in _X86_64 else (best,)
 
-    Parameters
-    ----------
-    available : sequence of str
-        What kernels are compiled for and this processor can run, best first.
+
+def instruction_sets() -> tuple[str, ...]:
+    """Names of the instruction sets that every kernel can be asked for in this process, best first.
 
     Raises
     ------
     BackendError
-        If the environment variable names none of them.
+        If the environment variable names none that this processor can run.
     """
-    best = _best_permitted()
+    best, available = _best_permitted(), _available()
     if best is None:
-        return tuple(available)
+        return available
     if best not in available:
         raise BackendError(
             f"{VARIABLE}: {best!r}; expected one of {', '.join(map(repr, available))}, which this processor can run, "
             "or no such variable"
         )
-    return tuple(available[available.index(best) :])
+    return available[available.index(best) :]
+
+
+def instruction_set() -> str:
+    """Name of the instruction set that every kernel runs on unless another is asked for.
+
+    Raises
+    ------
+    BackendError
+        As `instruction_sets`.
+    """
+    return instruction_sets()[0]

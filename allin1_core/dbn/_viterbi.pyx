@@ -9,7 +9,7 @@ import numpy as np
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-from allin1_core.instruction_sets import NAMES, permitted
+from allin1_core.instruction_sets import instruction_set, instruction_sets
 
 
 cdef extern from "viterbi_kernel.h":
@@ -47,7 +47,6 @@ cdef extern from "viterbi_kernel.h":
                               const double *, int) noexcept nogil
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
-    int allin1_has_instruction_set(const char *name) noexcept nogil
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
@@ -55,18 +54,12 @@ cdef enum:
     FRAMES_BETWEEN_MOVES = 192
 
 
-_AVAILABLE = tuple([name for name in NAMES if allin1_has_instruction_set(name.encode())])
 _VECTOR_BYTES = {"AVX-512": 64, "AVX2": 32}  # of any other 16
-
-
-def instruction_set():
-    """Name of the instruction set that the kernel is dispatched to here unless other vectors are asked for."""
-    return permitted(_AVAILABLE)[0]
 
 
 def vector_widths():
     """Widths in bytes of the vectors that the kernel can use on this machine, ascending."""
-    return [_VECTOR_BYTES.get(name, 16) for name in reversed(permitted(_AVAILABLE))]
+    return [_VECTOR_BYTES.get(name, 16) for name in reversed(instruction_sets())]
 
 
 def _aligned(Py_ssize_t size):

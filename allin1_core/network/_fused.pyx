@@ -4,11 +4,10 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t
 
-from allin1_core.instruction_sets import NAMES, permitted
+from allin1_core.instruction_sets import instruction_set, instruction_sets
 
 
 cdef extern from "fused.h" nogil:
-    int allin1_has_instruction_set(const char *name)
     enum:
         STEM_SIZE
         BLOCK_SIZE
@@ -67,22 +66,11 @@ SIZES = {
     "chunk": CHUNK,
     "max_keys": MAX_KEYS,
 }
-_AVAILABLE = tuple([name for name in NAMES if allin1_has_instruction_set(name.encode())])
 
 
-def instruction_set():
-    """Name of the instruction set whose kernels run here unless another is asked for."""
-    return instruction_sets()[0]
-
-
-def instruction_sets():
-    """Names of those that can be asked for on this machine, best first."""
-    return permitted(_AVAILABLE)
-
-
-def checked(instruction_set=None):
+def checked(name=None):
     """The encoded name of an instruction set that has kernels here, by default of the best; else ValueError."""
-    name = (instruction_sets()[0] if instruction_set is None else instruction_set).encode()
+    name = (instruction_set() if name is None else name).encode()
     _kernels(name)
     return name
 

@@ -4,7 +4,7 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int16_t, int32_t, int64_t, uintptr_t
 
-from allin1_core.instruction_sets import NAMES, permitted
+from allin1_core.instruction_sets import instruction_set, instruction_sets
 
 ctypedef fused sample:
     int16_t
@@ -16,7 +16,6 @@ ctypedef fused real:
 
 
 cdef extern from "transform.h" nogil:
-    int allin1_has_instruction_set(const char *name)
     enum:
         ALIGNMENT
         SCRATCH_BYTES
@@ -42,17 +41,6 @@ cdef extern from "transform.h" nogil:
 
 
 SCRATCH_SIZE = SCRATCH_BYTES
-_AVAILABLE = tuple([name for name in NAMES if allin1_has_instruction_set(name.encode())])
-
-
-def instruction_set():
-    """Name of the instruction set whose kernels run here unless another is asked for."""
-    return instruction_sets()[0]
-
-
-def instruction_sets():
-    """Names of those that can be asked for on this machine, best first."""
-    return permitted(_AVAILABLE)
 
 
 def run(

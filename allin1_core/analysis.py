@@ -6,14 +6,17 @@ folder of stems ------------^                               -> decoder -> beats 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
+from allin1_core.cores import limited_cores
 from allin1_core.digests import is_separated
 from allin1_core.metrical import tempo
 from allin1_core.result import AnalysisResult
@@ -22,6 +25,7 @@ from allin1_core.timings import Timings
 from allin1_core.tracks import Track, expand_paths, is_pattern
 
 PathLike: TypeAlias = str | os.PathLike[str]
+Parameters = ParamSpec("Parameters")
 
 
 def analyze(
@@ -113,7 +117,7 @@ def analyze(
     exports : sequence of str
         Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.exports`.
     num_threads : int, optional
-        Threads that the network may use on the CPU; by default all cores.
+        Threads that each stage may use on the CPU, the separation excepted; by default all cores.
     timings_path : path-like, optional
         File that a line of JSON is added to for each stage of each track; see docs/timings.md.
     progress : bool, optional
@@ -179,12 +183,27 @@ def _folder(path: PathLike | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 
+def _on_its_threads(
+    method: Callable[Concatenate[Analyzer, Parameters], AnalysisResult],
+) -> Callable[Concatenate[Analyzer, Parameters], AnalysisResult]:
+    """The method within the limit that ``num_threads`` sets to all thread pools."""
+
+    @functools.wraps(method)
+    def limited(self: Analyzer, *args: Parameters.args, **options: Parameters.kwargs) -> AnalysisResult:
+        most = self.session.num_threads
+        with contextlib.nullcontext() if most is None else limited_cores(most):
+            return method(self, *args, **options)
+
+    return limited
+
+
 class Analyzer:
     """A session object: loads once, analyses many.
 
     Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
     separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
-    may no other thread use it than the one that did first.
+    may no other thread use it than the one that did first. Other processes may use it too: after a fork what is loaded
+    is theirs as well, and pickled (for ``spawn`` or loky) it carries its options and loads again.
 
     Parameters
     ----------
@@ -207,6 +226,11 @@ class Analyzer:
 
     def __init__(self, **options: Any) -> None:
         self.session = Session(**options)
+        self._options = options
+
+    def __reduce__(self) -> tuple[Callable[[], Analyzer], tuple[()]]:
+        """Pickled as its options: where it arrives, backends are chosen and weights are loaded again."""
+        return functools.partial(type(self), **self._options), ()
 
     def __call__(
         self,
@@ -243,6 +267,7 @@ class Analyzer:
             include_embeddings=include_embeddings,
         )
 
+    @_on_its_threads
     def analyze_track(
         self,
         track: Track,

@@ -13,6 +13,7 @@ VARIABLE = "ALLIN1_INSTRUCTION_SET"
 
 # On x86-64, best first: whoever has one has those after it. Elsewhere there is one, NEON or the compiler's baseline.
 _X86_64 = ("AVX-512", "AVX2", "baseline x86-64")
+NAMES = (*_X86_64, "NEON", "baseline")
 
 
 @functools.cache

@@ -31,6 +31,7 @@ from allin1_core.backends import Choice
 from allin1_core.cores import usable_cores
 from allin1_core.errors import OutputError, TimingsError
 from allin1_core.regular_files import read_content
+from allin1_core.threads import Lock
 
 SCHEMA_VERSION = 1
 
@@ -178,7 +179,7 @@ class Timings:
         self.run_id = uuid.uuid4().hex
         self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
         self._zero = time.perf_counter()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._open = threading.local()
         if self.path is not None:
             try:

@@ -105,7 +105,7 @@ def add_parser(commands: Any) -> None:
         help=f"{_backends('spectrogram', 'module:function')} (default: %(default)s)",
     )
     run_group.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
-    run_group.add_argument("--num-threads", type=int, help="for the network on a CPU (default: all cores)")
+    run_group.add_argument("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
 
     stems = parser.add_argument_group("stems")
     stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")

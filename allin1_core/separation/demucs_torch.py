@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import WeightsError
+from allin1_core.threads import Lock
 
-_RANDOM = threading.Lock()
+_RANDOM = Lock()
 
 
 class Separator:

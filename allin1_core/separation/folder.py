@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from allin1_core.audio import MOST_BYTES, SAMPLE_RATE, STEM_NAMES, Stems, read_mono, resample
 from allin1_core.errors import StemsError
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
+from allin1_core.threads import ThreadPool
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -125,7 +125,7 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     files = find_stem_files(folder)
     most_bytes = MOST_BYTES_OF_STEMS // len(files)
     # Decoding releases the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with ThreadPool(name="stems") as pool:
         stems = dict(
             zip(files, pool.map(lambda path: _read_mono(path, most_bytes), files.values()), strict=True)
         )

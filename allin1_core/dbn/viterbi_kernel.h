@@ -98,12 +98,6 @@ static ptrdiff_t viterbi_forward(const viterbi_model_t *model, const viterbi_obs
     return forward_16(model, seen, work, initial);
 }
 
-/* Bytes of the widest vectors that this processor has and this file was compiled for. */
-static int viterbi_vector_bytes(void) {
-    const char *set = allin1_instruction_set();
-    return strcmp(set, "AVX-512") == 0 ? 64 : strcmp(set, "AVX2") == 0 ? 32 : 16;
-}
-
 /* The best last state (the first of equals, in the order of the states) and the path that led there.
  * Returns its log probability; the path is written only if that is not -inf. */
 static double viterbi_backtrack(const viterbi_model_t *model, const viterbi_observations_t *seen,

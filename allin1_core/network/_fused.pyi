@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIZES: dict[str, int]
-INSTRUCTION_SETS: tuple[str, ...]
 
 def instruction_set() -> str: ...
 def instruction_sets() -> tuple[str, ...]: ...

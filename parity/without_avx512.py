@@ -27,7 +27,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def left_out() -> dict[str, object]:
+def what_computes() -> dict[str, object]:
     """What this process computes with, as each library says of itself."""
     import torch
     from threadpoolctl import threadpool_info

@@ -198,10 +198,11 @@ def test_silence_and_direct_current_give_a_valid_result(
     assert_valid(result, 1.0)
 
 
-def test_ten_minutes_of_silence(write_stems: Callable[..., Path], options: dict[str, Any]) -> None:
-    result = analyze(write_stems("a", ".flac", samples=np.zeros((4, 600 * 44100), np.int16)), **options)
-    assert_valid(result, 600.0)
-    assert len(result.segments) <= 60
+@pytest.mark.parametrize("seconds", [120, pytest.param(600, marks=pytest.mark.full)])
+def test_minutes_of_silence(seconds: int, write_stems: Callable[..., Path], options: dict[str, Any]) -> None:
+    result = analyze(write_stems("a", ".flac", samples=np.zeros((4, seconds * 44100), np.int16)), **options)
+    assert_valid(result, float(seconds))
+    assert len(result.segments) <= seconds // 10
 
 
 def test_a_track_without_beats(
@@ -436,13 +437,3 @@ def test_importing_loads_neither_torch_nor_mlx(statement: str) -> None:
     code = f"{statement}; import sys; print([name for name in ('torch', 'mlx', 'matplotlib') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_importing_takes_under_300_ms() -> None:
-    """The least of several tries, because other processes can only make it longer."""
-    code = "import time; start = time.perf_counter(); import allin1_core; print(time.perf_counter() - start)"
-    tries = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(5)
-    ]
-    assert min(tries) < 0.3

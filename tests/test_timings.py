@@ -26,14 +26,16 @@ from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, re
 def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
     timings = Timings(tmp_path / "new" / "t.jsonl")
     choice = backends.choose("spectrogram", "numpy", precision="fast")[1]
+    start = time.perf_counter()
     with timings.stage("spectrogram", track="a", choice=choice, audio_seconds=5.0, what="x") as stage:
         time.sleep(0.02)
         stage.details["frames"] = 500
+    around = time.perf_counter() - start
     [line] = read_timings(tmp_path / "new" / "t.jsonl")
     assert line == timings.records[0]
     assert line.schema == SCHEMA_VERSION
     assert (line.stage, line.parent, line.track, line.audio_seconds) == ("spectrogram", None, "a", 5.0)
-    assert 0.02 <= line.duration < 1
+    assert 0.02 <= line.duration <= around
     assert line.end == pytest.approx(line.start + line.duration)
     assert {
         name: getattr(line, name) for name in ("backend", "device", "precision", "library", "reason")

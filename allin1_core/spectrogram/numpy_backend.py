@@ -1,4 +1,4 @@
-"""The log spectrogram in numpy and scipy, bit-identical to the oracle when ``exact``, up to 33 minutes.
+"""The log spectrogram in numpy and scipy, on one machine bit-identical to the oracle when ``exact``, up to 33 minutes.
 
 ``exact`` takes the oracle's arithmetic step by step: samples times window in ``float64``, a ``float64`` transform
 rounded to ``complex64``, its absolute value, the dense product with the filterbank, and the logarithm, the last

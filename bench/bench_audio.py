@@ -13,6 +13,7 @@ from bench.machine import pinned_threads, usable_cores
 from bench.paired import own_times, paired_times
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import SAMPLE_RATE, default_track
+from parity.agreement import compare
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
 _ROUNDS = 9  # it is a tenth of a second
@@ -62,7 +63,7 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -
     with pinned_threads(usable_cores()):
         times = paired_times(lambda: read_stems_folder(tmp_path), madmom, rounds=max(rounds, _ROUNDS))
     stems: Stems = times.candidate_output
-    same = np.array_equal(stems.samples, times.reference_output)
+    same = compare(stems.samples, times.reference_output).passed
     note = (
         "ours reads, checks and copies every sample, where madmom maps the file into memory; both from files that "
         "the system keeps in memory"
@@ -76,7 +77,7 @@ def test_reading_flac(tmp_path: Path, record_bench: BenchRecorder, rounds: int) 
     _written(tmp_path, "flac")
     with pinned_threads(usable_cores()):
         seconds = own_times(lambda: read_stems_folder(tmp_path), rounds=max(rounds, _ROUNDS))
-    same = np.array_equal(read_stems_folder(tmp_path).samples, default_track().stems)
+    same = compare(read_stems_folder(tmp_path).samples, default_track().stems).passed
     note = "compared with the samples that were written; madmom reads no FLAC without the program ffmpeg"
     record_bench(_record("four stems, FLAC", seconds, np.empty(0), same, note))
     assert same

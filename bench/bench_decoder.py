@@ -24,7 +24,8 @@ from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
 from bench.single_calls import decode
 from parity.activations import FPS, steady
-from parity.decoder_agreement import compare, decode_all, f_measure
+from parity.agreement import compare
+from parity.decoder_agreement import compare_decodings, decode_all, f_measure
 from parity.oracles import madmom_dbn
 
 SECONDS = 195.5
@@ -82,7 +83,7 @@ def test_against_madmom(
         rounds=min(rounds, _FEW_ROUNDS) if backend == "numpy" else sure_rounds(rounds),
     )
     found, expected = decode_all(ours, array), decode_all(oracle, array)
-    agreement = compare(found[1], times.candidate_output, expected[1], times.reference_output)
+    agreement = compare_decodings(found[1], times.candidate_output, expected[1], times.reference_output)
     figures: dict[str, Any] = {}
     # What an analysis runs.
     if backend == "cython" and meters == [3, 4] and threads == 2 and not is_brief(rounds):
@@ -192,16 +193,18 @@ _PEERS = {"madmom-infer": _madmom_infer, "metricon": _metricon}
 
 def _differences(beats: np.ndarray, expected: np.ndarray) -> str:
     """How one list of beats, ``(num_beats, 2)`` of time and position, differs from another."""
-    if np.array_equal(beats, expected):
+    agreement = compare(beats, expected)
+    if agreement.passed:
         return "same beats"
+    if beats.dtype != expected.dtype or beats.shape[1:] != expected.shape[1:]:
+        return agreement.fault
     score = f_measure(expected[:, 0], beats[:, 0])
     if len(beats) != len(expected):
         return f"{len(beats)} beats instead of {len(expected)}, F-measure {score:.3f}"
-    apart = np.abs(beats[:, 0] - expected[:, 0])
-    moved, renumbered = np.count_nonzero(apart), np.count_nonzero(beats[:, 1] != expected[:, 1])
+    times, positions = (compare(beats[:, column], expected[:, column]) for column in (0, 1))
     return (
-        f"of {len(beats)} beats {moved} at other times (up to {apart.max() * 1000:.0f} ms), "
-        f"{renumbered} in other positions; F-measure {score:.3f}"
+        f"of {len(beats)} beats {times.different} at other times (up to {times.max_difference * 1000:.0f} ms), "
+        f"{positions.different} in other positions; F-measure {score:.3f}"
     )
 
 
@@ -231,7 +234,7 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> No
             seconds=times.candidate.tolist(),
             reference_seconds=times.reference.tolist(),
             agreement=_differences(beats, expected),
-            agrees=bool(np.array_equal(beats, expected)),
+            agrees=compare(beats, expected).passed,
             role="peer",
             reference_threads=1,
         )

@@ -24,6 +24,7 @@ from bench.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.records import BenchRecord, BenchRecorder
 from bench.single_calls import checkpoints, run_network
 from bench.tracks import default_track
+from parity.agreement import compare_each
 from parity.oracles import allin1_infer
 from parity.oracles.network_golden import OUTPUTS
 from parity.random_networks import random_spectrogram
@@ -129,6 +130,14 @@ def reference(
     return f"plain torch on {torch_device}", run, lambda out: dataclasses.asdict(out.to_numpy())
 
 
+def agreement_of(found: Any, expected: Any, precision: str) -> tuple[str, bool]:
+    """How close a network's probabilities are to the reference's, in words, and whether that is close enough."""
+    bound = BOUND if precision == "exact" else FAST_BOUND
+    agreements = compare_each(found, expected, OUTPUTS, allowed=bound).values()
+    difference = max(agreement.max_difference for agreement in agreements)
+    return f"max {difference:.1e} of a probability, bound {bound:.0e}", difference <= bound
+
+
 def paired_row(
     implementation: Implementation, num_folds: int, rounds: int, seconds: float | None = None, note: str = ""
 ) -> BenchRecord:
@@ -152,8 +161,7 @@ def paired_row(
             synchronize=model.synchronize,
         )
         expected, found = as_probabilities(times.reference_output), times.candidate_output.to_numpy()
-    difference = max(float(np.abs(getattr(found, key) - expected[key]).max()) for key in OUTPUTS)
-    bound = BOUND if implementation.precision == "exact" else FAST_BOUND
+    agreement, agrees = agreement_of(found, expected, implementation.precision)
     fold_or_folds = "1 fold" if num_folds == 1 else f"{num_folds} folds"
     weights = model.checkpoints[0].name + (" and on" if num_folds > 1 else "")
     return BenchRecord(
@@ -168,8 +176,8 @@ def paired_row(
         threads=threads,
         seconds=times.candidate.tolist(),
         reference_seconds=times.reference.tolist(),
-        agreement=f"max {difference:.1e} of a probability, bound {bound:.0e}",
-        agrees=difference <= bound,
+        agreement=agreement,
+        agrees=agrees,
         figures={
             "gflops": num_folds * arithmetic(model.configuration, frames.shape[1]),
             "note": "; ".join(part for part in (note, f"weights: {weights}") if part),

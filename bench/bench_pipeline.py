@@ -7,7 +7,6 @@ the goldens too. Without, one fold of made-up weights takes its place; times are
 from __future__ import annotations
 
 import dataclasses
-import json
 import subprocess
 import sys
 import time
@@ -68,7 +67,7 @@ class Setting:
     seconds: float
     model: str
     weights_dir: Path | None
-    golden: dict[str, Any] | None
+    golden: pipeline.Expected | None
 
     @property
     def variant(self) -> str:
@@ -76,14 +75,13 @@ class Setting:
 
     def agreement(self, result: AnalysisResult, expected: pipeline.Expected) -> tuple[str, bool]:
         """Of a result with the reference's of the same run, and with the golden."""
-        compared = pipeline.compare_results(result, expected)
-        if not compared["passed"]:
-            return f"{pipeline.difference_in_words(compared)} differ", False
+        different = pipeline.difference_in_words(pipeline.compare_results(result, expected))
+        if different:
+            return f"{different} differ", False
         if self.golden is None:
             return "same beats, positions and sections", True
-        same = result.beats == self.golden["beats"] and result.beat_positions == self.golden["beat_positions"]
-        segments = [[segment.start, segment.end, segment.label] for segment in result.segments]
-        if same and segments == self.golden["segments"]:
+        beside_golden = pipeline.compare_results(result, self.golden).values()
+        if all(agreement.max_difference == 0 for agreement in beside_golden):
             return "same beats, positions and sections, also as the golden", True
         return "differs from the golden", False
 
@@ -94,7 +92,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     track = default_track()
     shared = shared_folder()
     if shared is not None:
-        golden = json.loads((shared / "golden" / f"{track.name}.json").read_text(encoding="utf-8"))
+        golden = pipeline.read_golden(shared, track.name)
         folder = shared / "audio" / track.name
         return Setting(folder, track.name, track.seconds, "harmonix-all", shared / "weights", golden)
     folder = tmp_path_factory.mktemp("stems") / track.name

@@ -16,20 +16,14 @@ from bench.machine import usable_cores
 from bench.paired import own_times, paired_times
 from bench.records import BenchRecord, BenchRecorder
 from bench.tracks import DEFAULT_TRACK
+from parity.agreement import compare
+from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import read_golden
 from parity.shared import shared_folder
-from parity.test_pipeline import read_golden_result
 
 _FRAMES = 19_551
 # A round takes a millisecond or less.
 _ROUNDS = 51
-
-
-def _sliding_maximum(probability: np.ndarray, window: int) -> np.ndarray:
-    """Local maxima as their definition has them: a window over every frame."""
-    padded = np.pad(probability, window // 2, constant_values=-np.inf)
-    highest = np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1)
-    return np.where(probability == highest, probability, np.float32(0))
 
 
 @pytest.mark.parametrize("backend", ["numpy", "mlx", "torch"])
@@ -56,12 +50,12 @@ def test_local_maxima(backend: str, record_bench: BenchRecorder) -> None:
     local_maxima = row.load()
     times = paired_times(
         lambda: local_maxima(native, LOCAL_MAXIMA_WINDOW),
-        lambda: _sliding_maximum(probability, LOCAL_MAXIMA_WINDOW),
+        lambda: structure.local_maxima(probability),
         rounds=_ROUNDS,
         warmup=3,
         synchronize=synchronize,
     )
-    same = np.array_equal(to_host(times.candidate_output), times.reference_output)
+    same = compare(to_host(times.candidate_output), times.reference_output).passed
     record_bench(
         BenchRecord(
             stage="structure",
@@ -104,10 +98,12 @@ def test_sections(record_bench: BenchRecorder) -> None:
     def run() -> list[Segment]:
         return sections(pick_boundaries(maxima), probabilities["label"])
 
-    found = [[segment.start, segment.end, segment.label] for segment in run()]
     shared = shared_folder()
-    same = shared is None or found == read_golden_result(shared, track)["segments"]
-    agreement = "" if shared is None else ("golden's sections" if same else "other sections than the golden")
+    same, agreement = True, ""
+    if shared is not None:
+        golden = pipeline.read_golden(shared, track).segments
+        same = pipeline.passed(structure.compare_sections(run(), golden, allowed=0))
+        agreement = "golden's sections" if same else "other sections than the golden"
     record_bench(
         _own_row(
             "structure", "sections of local maxima", track, own_times(run, rounds=_ROUNDS), agreement, same
@@ -121,16 +117,10 @@ def test_decoder_input(record_bench: BenchRecorder) -> None:
     probabilities, track = _probabilities()
     beat, downbeat = probabilities["beat"], probabilities["downbeat"]
     seconds = own_times(lambda: decoder_input(beat, downbeat), rounds=_ROUNDS)
-    # As published, all three classes.
-    three = np.stack(
-        [np.maximum(np.float32(1e-8), beat - downbeat), downbeat, ((1 - beat) + (1 - downbeat)) / 2]
-    )
-    difference = float(np.abs(decoder_input(beat, downbeat) - (three / three.sum(axis=0))[:2].T).max())
-    same = difference <= 1e-7
-    apart = f"max {difference:.1e} from" if difference else "bit-identical to"
-    agreement = f"{apart} the published formula"
-    record_bench(_own_row("decoder input", "", track, seconds, agreement, same))
-    assert same
+    compared = compare(decoder_input(beat, downbeat), pipeline.decoder_input(beat, downbeat), allowed=1e-7)
+    agreement = f"{compared}, beside the published formula"
+    record_bench(_own_row("decoder input", "", track, seconds, agreement, compared.passed))
+    assert compared.passed
 
 
 def _own_row(

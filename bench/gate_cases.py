@@ -16,6 +16,7 @@ import numpy as np
 from allin1_core import backends
 from bench.tracks import SAMPLE_RATE, default_track
 from parity.activations import FPS, steady
+from parity.agreement import largest_difference
 from parity.shared import shared_folder
 
 # The decoder as the pipeline uses it; the threshold is of the published ensemble.
@@ -56,18 +57,6 @@ class Case:
         """Name of the row, also in the baseline."""
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
         return f"{self.stage}/{self.backend}/{self.precision}/{threads}"
-
-
-def largest_difference(output: Any, expected: Any) -> float:
-    """Largest absolute difference of two arrays; infinite where shapes differ or one is not finite."""
-    output, expected = np.asarray(output, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    if output.shape != expected.shape:
-        return float("inf")
-    if output.size == 0:
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        difference = float(np.max(np.abs(output - expected)))
-    return difference if np.isfinite(difference) else float("inf")
 
 
 def madmom_is_installed() -> bool:

@@ -6,22 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity.shared import shared_folder
-
-
-def read_score(track: str) -> tuple[np.ndarray, np.ndarray]:
-    """Beats and downbeats of a track's score, in seconds.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the shared reference material is not here.
-    """
-    folder = shared_folder()
-    if folder is None:
-        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
-    rows = np.loadtxt(folder / "audio" / track / "beats.tsv", ndmin=2)
-    return rows[:, 0], rows[rows[:, 1] == 1, 0]
+from parity.shared import read_score, shared_folder
 
 
 def measure_f_measures(tracks: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from allin1_core import backends
 from allin1_core.spectrogram import select
 from bench.paired import paired_times
-from parity.assertions import measure_agreement
+from parity.agreement import compare
 from parity.cases_spectrogram import Implementation
 
 
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         times = paired_times(
             native, lambda: reference(stems), rounds=options.rounds, synchronize=_synchronize
         )
-        agreement = measure_agreement(times.candidate_output.cpu().numpy(), times.reference_output)
         bound = Implementation("torch", precision).bound
-        within = agreement.within(bound.anything)
-        passed = passed and within
+        found = times.candidate_output.cpu().numpy()
+        agreement = compare(found, times.reference_output, allowed=bound.anything)
+        passed = passed and agreement.passed
         print(
             f"torch {compute.choice.library_version}, {options.device}, {precision}: {agreement}, "
-            f"{'within' if within else 'NOT WITHIN'} {bound.anything:.2g}; "
+            f"{'within' if agreement.passed else 'NOT WITHIN'} {bound.anything:.2g}; "
             f"{1000 * np.median(times.candidate):.1f} ms, {times.ratio} numpy exact"
         )
     return 0 if passed else 1

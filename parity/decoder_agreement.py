@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn import threshold_activations
+from parity.agreement import compare
 
 Paths = list[tuple[np.ndarray, float]]
 
@@ -16,8 +17,8 @@ _TOLERANCE = 0.07  # seconds, mir_eval's default for beats
 
 
 @dataclasses.dataclass(frozen=True)
-class Agreement:
-    """A decoding compared with the oracle's.
+class DecoderAgreement:
+    """A decoding compared with the oracle's, by `parity.agreement`.
 
     Attributes
     ----------
@@ -27,13 +28,14 @@ class Agreement:
         Frames compared, over all bar lengths.
     frames_different : int
     log_probability_difference : float
-        The largest over the bar lengths; 0 only if all are equal bit for bit, -inf included.
+        The largest over the bar lengths; 0 only if all are equal bit for bit, -inf (no path) included.
     beats_matched, num_beats : int
         Rows of time and position that are exactly the oracle's, and how many the oracle has.
     identical_beats : bool
         Whether all rows are, with none to spare.
     f_measure : float
-        Of the beat times, with the oracle's as reference (mir_eval, 70 ms); 1 if neither has beats.
+        Of the beat times, with the oracle's as reference (mir_eval, 70 ms); 1 if neither has beats, 0 if they are no
+        times.
     """
 
     identical_path: bool
@@ -55,7 +57,9 @@ class Agreement:
         return dataclasses.asdict(self)
 
 
-def compare(paths: Paths, beats: np.ndarray, oracle_paths: Paths, oracle_beats: np.ndarray) -> Agreement:
+def compare_decodings(
+    paths: Paths, beats: np.ndarray, oracle_paths: Paths, oracle_beats: np.ndarray
+) -> DecoderAgreement:
     """Compare a decoding with the oracle's.
 
     Parameters
@@ -66,22 +70,21 @@ def compare(paths: Paths, beats: np.ndarray, oracle_paths: Paths, oracle_beats: 
         Times in seconds, and positions if there is a second column.
     """
     assert len(paths) == len(oracle_paths), (len(paths), len(oracle_paths))
-    frames = [
-        _frames_different(path, expected)
-        for (path, _), (expected, _) in zip(paths, oracle_paths, strict=True)
+    pairs = list(zip(paths, oracle_paths, strict=True))
+    by_path = [compare(path, expected) for (path, _), (expected, _) in pairs]
+    by_log = [
+        compare(np.asarray(found), np.asarray(expected), documented=(-np.inf,))
+        for (_, found), (_, expected) in pairs
     ]
-    differences = [
-        _difference(found, expected) for (_, found), (_, expected) in zip(paths, oracle_paths, strict=True)
-    ]
-    rows = {tuple(np.atleast_1d(row)) for row in beats}
-    return Agreement(
-        identical_path=sum(frames) == 0,
+    rows = {np.asarray(row).tobytes() for row in beats}
+    return DecoderAgreement(
+        identical_path=all(agreement.passed for agreement in by_path),
         num_frames=sum(len(expected) for expected, _ in oracle_paths),
-        frames_different=sum(frames),
-        log_probability_difference=max(differences, default=0.0),
-        beats_matched=sum(tuple(np.atleast_1d(row)) in rows for row in oracle_beats),
+        frames_different=sum(agreement.different for agreement in by_path),
+        log_probability_difference=max((agreement.max_difference for agreement in by_log), default=0.0),
+        beats_matched=sum(np.asarray(row).tobytes() in rows for row in oracle_beats),
         num_beats=len(oracle_beats),
-        identical_beats=bool(np.array_equal(beats, oracle_beats)),
+        identical_beats=compare(beats, oracle_beats).passed,
         f_measure=f_measure(_times(oracle_beats), _times(beats)),
     )
 
@@ -111,26 +114,21 @@ def decode_all(decoder: Any, activations: np.ndarray) -> tuple[np.ndarray, Paths
 
 def _viterbi(model: Any, activations: np.ndarray, decoder: Any) -> tuple[np.ndarray, float]:
     choice = getattr(decoder, "choice", None)  # ours: the kernel that was asked for
-    found = model.viterbi(activations, backend=choice.backend) if choice else model.viterbi(activations)
-    return np.asarray(found[0]), float(found[1])
-
-
-def _frames_different(path: np.ndarray, expected: np.ndarray) -> int:
-    if len(path) != len(expected):
-        return max(len(path), len(expected))
-    return int(np.count_nonzero(path != expected))
-
-
-def _difference(found: float, expected: float) -> float:
-    return 0.0 if found == expected else abs(found - expected)
+    return model.viterbi(activations, backend=choice.backend) if choice else model.viterbi(activations)
 
 
 def _times(beats: np.ndarray) -> np.ndarray:
-    return beats[:, 0] if beats.ndim == 2 else beats
+    return beats[:, :1].reshape(-1) if beats.ndim == 2 else beats
 
 
 def f_measure(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """F-measure of beat times in seconds, without mir_eval's cut of the first five; 1 if both are empty."""
+    """F-measure of beat times in seconds, without mir_eval's cut of the first five.
+
+    1 if both are empty, 0 if either are no times: not in one dimension, not finite, or not in order.
+    """
+    for times in (reference, estimate):
+        if times.ndim != 1 or not np.isfinite(times).all() or not (np.diff(times) >= 0).all():
+            return 0.0
     if len(reference) == 0 or len(estimate) == 0:
         return float(len(reference) == len(estimate))
     import mir_eval

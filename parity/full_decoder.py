@@ -25,7 +25,13 @@ from bench.machine import machine_key
 from parity import accuracy
 from parity.activations import FPS, from_song
 from parity.annotations import read_annotations
-from parity.decoder_agreement import Paths, against_annotations, compare, decode_all
+from parity.decoder_agreement import (
+    DecoderAgreement,
+    Paths,
+    against_annotations,
+    compare_decodings,
+    decode_all,
+)
 from parity.oracles import madmom_dbn
 from parity.shared import shared_folder
 
@@ -78,7 +84,7 @@ def compare_song(shared: Path, name: str, folder: Path) -> dict[str, Any]:
         "tempo": song.tempo_kind,
         "interval_spread": song.interval_spread,
         "meter": song.meter,
-        "agreement": compare(paths, beats, oracle_paths, oracle_beats).measures(),
+        "agreement": compare_decodings(paths, beats, oracle_paths, oracle_beats).measures(),
         "ours": against_annotations(song.times, song.downbeats, beats),
         "oracle": against_annotations(song.times, song.downbeats, oracle_beats),
     }
@@ -120,11 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     names = list(read_annotations(shared))[: options.songs]
     rows = run(shared, options.work, options.processes, names)
-    same = sum(
-        row["agreement"]["identical_path"] and not row["agreement"]["log_probability_difference"]
-        for row in rows
-    )
-    print(f"decoder: {same} of {len(rows)} songs with identical paths and log probabilities")
+    same = sum(DecoderAgreement(**row["agreement"]).identical for row in rows)
+    print(f"decoder: {same} of {len(rows)} songs with identical paths, log probabilities and beats")
     if options.songs is None:
         accuracy.update(
             options.reports, "decoder", {"command": COMMAND, "oracle": madmom_dbn.oracle_name(), "rows": rows}

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -60,9 +61,18 @@ def _earlier_plots(path: Path) -> list[str]:
     return [Path(plot).name for plot in plots]
 
 
+# A string, whatever it holds, or what Python writes for a number that JSON has no name for.
+_STRING_OR_NOT_FINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
+
+
 def dump_json(content: Any) -> str:
-    """JSON that a person can read and a diff can show, ending in a newline; numpy values as plain ones."""
-    return json.dumps(content, indent=1, ensure_ascii=False, default=_plain) + "\n"
+    """JSON that a person can read and a diff can show, ending in a newline; numpy values as plain ones.
+
+    Infinity is written as 1e999, which every reader of JSON takes for infinity, and NaN as null.
+    """
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=_plain)
+    numbers = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
+    return _STRING_OR_NOT_FINITE.sub(lambda match: numbers.get(match[0], match[0]), text) + "\n"
 
 
 def _plain(value: Any) -> Any:

@@ -46,3 +46,18 @@ def read_stems(track: str) -> np.ndarray:
         assert sample_rate == 44100, (track, stem, sample_rate)
         stems.append(samples)
     return np.stack(stems)
+
+
+def read_score(track: str) -> tuple[np.ndarray, np.ndarray]:
+    """Beats and downbeats of a track's score, in seconds.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the shared reference material is not here.
+    """
+    folder = shared_folder()
+    if folder is None:
+        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
+    rows = np.loadtxt(folder / "audio" / track / "beats.tsv", ndmin=2)
+    return rows[:, 0], rows[rows[:, 1] == 1, 0]

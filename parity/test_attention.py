@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from parity.agreement import compare
 from parity.oracles import naive_attention, natten_golden
 from parity.records import ParityRecord, ParityRecorder
 
@@ -57,7 +58,7 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
         kernel_size=golden.kernel_size,
         dilation=golden.dilation,
     )
-    error = float(np.abs(output - golden.output).max())
+    agreement = compare(output, golden.output, allowed=BOUND)
     record_parity(
         ParityRecord(
             "attention",
@@ -67,12 +68,11 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
             "mlx" if backend == "mlx" else "cpu",
             "exact",
             "<= 1e-5",
-            error <= BOUND,
-            {"max_difference": error},
+            agreement.passed,
+            {"max_difference": agreement.max_difference},
         )
     )
-    assert output.shape == golden.output.shape
-    assert error <= BOUND, f"{backend}, {case}: differs from NATTEN by {error}"
+    agreement.require(f"{backend}, {case}")
 
 
 @pytest.mark.parametrize("case", natten_golden.CASES)
@@ -82,7 +82,7 @@ def test_naive_is_natten(case: str, shared: Path) -> None:
     output = naive_attention.naive_attention(
         golden.queries, golden.keys, golden.values, golden.bias, golden.kernel_size, golden.dilation
     )
-    np.testing.assert_allclose(output, golden.output, rtol=0, atol=BOUND)
+    compare(output, golden.output, allowed=BOUND).require(case)
 
 
 # (rows or None for one axis, frames, kernel size, dilation): lengths around the window, where windows shift.
@@ -114,7 +114,7 @@ def test_definition(rows: int | None, frames: int, kernel_size: int, dilation: i
     bias = rng.standard_normal((2, *len(axes) * (2 * kernel_size - 1,)), dtype=np.float32)
     output = attention_of(backend)(queries, keys, values, bias, kernel_size=kernel_size, dilation=dilation)
     expected = naive_attention.naive_attention(queries, keys, values, bias, kernel_size, dilation)
-    np.testing.assert_allclose(output, expected, rtol=0, atol=BOUND)
+    compare(output, expected, allowed=BOUND).require(backend)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

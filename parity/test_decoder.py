@@ -21,9 +21,11 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from parity import cases_decoder, foreign
+from parity.agreement import compare
 from parity.cases_decoder import Case, implementations, runs
-from parity.decoder_agreement import Agreement, Paths, compare, decode_all
+from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
 from parity.oracles import madmom_dbn
+from parity.oracles.pipeline import read_golden
 from parity.records import ParityRecord, ParityRecorder
 from parity.shared import read_stems, tracks
 
@@ -38,7 +40,9 @@ _SHORT_TRACKS = ("falcon69", "jaxius")
 _OURS = [] if foreign.any_requested() else implementations()
 
 
-def _check(record_parity: ParityRecorder, case: str, kind: str, backend: str, agreement: Agreement) -> None:
+def _check(
+    record_parity: ParityRecorder, case: str, kind: str, backend: str, agreement: DecoderAgreement
+) -> None:
     record_parity(
         ParityRecord(
             "decoder",
@@ -57,12 +61,12 @@ def _check(record_parity: ParityRecorder, case: str, kind: str, backend: str, ag
 
 def _agreement(
     backend: str, parameters: dict[str, Any], activations: np.ndarray, oracle: tuple[np.ndarray, Paths]
-) -> Agreement:
+) -> DecoderAgreement:
     decoder = load_decoder(backend)[0](**parameters)
     beats, paths = decode_all(decoder, activations)
     oracle_beats, oracle_paths = oracle
     beats_only = backend == foreign.requested("decoder") and not hasattr(decoder, "hmms")
-    return compare(paths, beats, [] if beats_only else oracle_paths, oracle_beats)
+    return compare_decodings(paths, beats, [] if beats_only else oracle_paths, oracle_beats)
 
 
 @functools.lru_cache(maxsize=256)
@@ -118,7 +122,7 @@ def test_transition_lambda_by_beat(
     activations = np.random.default_rng(num_beats).random((1500, 2)) ** 4 * 0.5
     none = np.empty((0, 2))
     paths = [model.viterbi(activations, backend=backend)]
-    agreement = compare(paths, none, [oracle.viterbi(activations)], none)
+    agreement = compare_decodings(paths, none, [oracle.viterbi(activations)], none)
     _check(record_parity, f"transition lambda {transition_lambda}", "parameters", backend, agreement)
 
 
@@ -154,7 +158,7 @@ def test_beat_decoder(parameters: str, signal: str, backend: str, record_parity:
     activations = _beat_signals()[signal]()
     beats, paths = decode_all(DBNBeatTrackingProcessor(**keywords, backend=backend), activations)
     oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
-    agreement = compare(paths, beats, oracle_paths, oracle_beats)
+    agreement = compare_decodings(paths, beats, oracle_paths, oracle_beats)
     _check(record_parity, f"beats only: {signal}, {parameters}", "beats only", backend, agreement)
 
 
@@ -166,7 +170,7 @@ def test_more_candidates_than_a_byte_counts(record_parity: ParityRecorder) -> No
     assert decoder.hmm.chains.max_candidates > 256
     beats, paths = decode_all(decoder, activations)
     oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
-    agreement = compare(paths, beats, oracle_paths, oracle_beats)
+    agreement = compare_decodings(paths, beats, oracle_paths, oracle_beats)
     backend = decoder.choice.backend
     _check(record_parity, "beats only: 1000 frames a second", "beats only", backend, agreement)
 
@@ -207,10 +211,8 @@ def test_no_counterexample(
 
 def test_goldens_beats(shared: Path) -> None:
     """From the goldens' probabilities to the goldens' beats and positions."""
-    import json
-
     for case in cases_decoder.golden_cases():
-        golden = json.loads((shared / "golden" / f"{case.name.split()[-1]}.json").read_text())
+        golden = read_golden(shared, case.name.split()[-1])
         beats = load_decoder()[0](**case.parameters)(case.activations())
-        assert [round(float(time), 6) for time in beats[:, 0]] == golden["beats"], case.name
-        assert beats[:, 1].astype(int).tolist() == golden["beat_positions"], case.name
+        expected = np.stack([golden.beats, golden.positions], axis=-1)
+        compare(beats, expected, allowed=1e-9).require(case.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from allin1_core import backends
 from allin1_core.network import Model, NetworkOutput, load_checkpoints, load_model
 from allin1_core.spectrogram import log_spectrogram
+from parity.agreement import Agreement, compare, compare_each, require_each
 from parity.oracles import allin1_infer, network_golden
 from parity.oracles.network_golden import OUTPUTS, SHORT_TRACKS, TRACKS
 from parity.records import ParityRecord, ParityRecorder
@@ -19,6 +21,8 @@ from parity.shared import read_stems, shared_folder
 
 # Probabilities; float32 sums in another order give about 1e-6.
 BOUND = 1e-4
+# Logits and embeddings, of order 10 and 3: 1e-4 of the largest, as float32 through 11 blocks allows.
+LARGE_BOUND = 2e-4
 FOLDS = tuple(f"harmonix-fold{index}" for index in range(8))
 BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
 
@@ -41,28 +45,34 @@ def output(name: str, backend: str, track: str) -> NetworkOutput:
     return model(name, backend)(spectrogram(track), return_logits=True, return_embeddings=True).to_numpy()
 
 
-def differences(found: Any, expected: Any) -> dict[str, float]:
-    """Largest difference of each output, and of all; `expected` is a mapping or another output."""
-    each = {}
-    for name in OUTPUTS:
-        reference = expected[name] if isinstance(expected, dict) else getattr(expected, name)
-        assert getattr(found, name).shape == reference.shape, name
-        each[name] = float(np.abs(getattr(found, name) - reference).max())
-    return {"max_difference": max(each.values()), **each}
+def differences(found: Any, expected: Any) -> dict[str, Agreement]:
+    """How close each of the probabilities came; `expected` is a mapping or another output."""
+    return compare_each(found, expected, OUTPUTS, allowed=BOUND)
 
 
 def check(
-    record_parity: ParityRecorder, case: str, oracle: str, backend: str, measures: dict[str, float]
+    record_parity: ParityRecorder,
+    case: str,
+    oracle: str,
+    backend: str,
+    agreements: Mapping[str, Agreement],
 ) -> None:
-    worst = measures["max_difference"]
-    passed = worst <= BOUND
-    choice = model(FOLDS[0], backend).choice
+    """Record how close each output came, probabilities and others, then hold it to what is allowed."""
+    each = {name: agreement.max_difference for name, agreement in agreements.items()}
     record_parity(
         ParityRecord(
-            "network", case, oracle, backend, choice.device, choice.precision, "<= 1e-4", passed, {**measures}
+            "network",
+            case,
+            oracle,
+            backend,
+            "mlx" if backend == "mlx" else "cpu",
+            "exact",
+            "<= 1e-4",
+            all(agreement.passed for agreement in agreements.values()),
+            {"max_difference": max(each[name] for name in OUTPUTS), **each},
         )
     )
-    assert passed, f"{backend}, {case}: differs from {oracle} by {measures}"
+    require_each(agreements, f"{backend}, {case}, beside {oracle}")
 
 
 # By default: MLX without Metal takes a second a fold for two seconds of music. The tracks of the fused network that are
@@ -81,16 +91,18 @@ def cases(backends: list[str], tracks: tuple[str, ...]) -> list[Any]:
 
 @pytest.mark.parametrize(("backend", "track"), cases(BACKENDS, TRACKS))
 def test_ensemble(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
-    measures = differences(output("harmonix-all", backend, track), network_golden.read_golden(shared, track))
-    check(record_parity, f"{track}, 8 folds", network_golden.ORACLE, backend, measures)
+    agreements = differences(
+        output("harmonix-all", backend, track), network_golden.read_golden(shared, track)
+    )
+    check(record_parity, f"{track}, 8 folds", network_golden.ORACLE, backend, agreements)
 
 
 @pytest.mark.parametrize(
     ("backend", "track"), cases([name for name in BACKENDS if name != "torch"], SHORT_TRACKS)
 )
 def test_against_torch(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
-    measures = differences(output("harmonix-all", backend, track), output("harmonix-all", "torch", track))
-    check(record_parity, f"{track}, 8 folds", "torch", backend, measures)
+    agreements = differences(output("harmonix-all", backend, track), output("harmonix-all", "torch", track))
+    check(record_parity, f"{track}, 8 folds", "torch", backend, agreements)
 
 
 @pytest.mark.parametrize(
@@ -104,8 +116,8 @@ def test_against_torch(backend: str, track: str, shared: Path, record_parity: Pa
     ],
 )
 def test_single_folds(backend: str, fold: str, shared: Path, record_parity: ParityRecorder) -> None:
-    measures = differences(output(fold, backend, "falcon69"), output(fold, "torch", "falcon69"))
-    check(record_parity, f"falcon69, {fold}", "torch", backend, measures)
+    agreements = differences(output(fold, backend, "falcon69"), output(fold, "torch", "falcon69"))
+    check(record_parity, f"falcon69, {fold}", "torch", backend, agreements)
 
 
 @functools.cache
@@ -125,15 +137,11 @@ def test_peer(backend: str, fold: str, shared: Path, record_parity: ParityRecord
     """Logits and embeddings as well as probabilities."""
     expected = peer_output(fold, "falcon69")
     found = output(fold, backend, "falcon69")
-    measures = differences(found, allin1_infer.probabilities(expected))
-    check(record_parity, f"falcon69, {fold}", allin1_infer.ORACLE, backend, measures)
-    # Of order 10 and 3: 1e-4 of the largest, as float32 through 11 blocks allows.
-    assert found.logits is not None
-    for name in OUTPUTS:
-        np.testing.assert_allclose(
-            getattr(found.logits, name), expected[name], rtol=0, atol=2e-4, err_msg=name
-        )
-    np.testing.assert_allclose(found.embeddings, expected["embeddings"], rtol=0, atol=2e-4)
+    agreements = differences(found, allin1_infer.probabilities(expected))
+    logits = compare_each(found.logits, expected, OUTPUTS, allowed=LARGE_BOUND)
+    agreements.update((f"{name} logits", agreement) for name, agreement in logits.items())
+    agreements["embeddings"] = compare(found.embeddings, expected["embeddings"], allowed=LARGE_BOUND)
+    check(record_parity, f"falcon69, {fold}", allin1_infer.ORACLE, backend, agreements)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -143,8 +151,7 @@ def test_native_spectrogram(backend: str, shared: Path) -> None:
     device = "mlx" if backend == "mlx" else "cpu"
     native = log_spectrogram(read_stems("falcon69"), backend=library, device=device, return_native=True)
     found = model(FOLDS[0], backend)(native)
-    measures = differences(found.to_numpy(), output(FOLDS[0], "torch", "falcon69"))
-    assert measures["max_difference"] <= BOUND
+    require_each(differences(found.to_numpy(), output(FOLDS[0], "torch", "falcon69")), backend)
 
 
 def test_thresholds(shared: Path) -> None:

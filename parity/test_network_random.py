@@ -7,18 +7,17 @@ import functools
 import numpy as np
 import pytest
 
-from allin1_core import backends
 from allin1_core.network import Checkpoint, Configuration, NetworkOutput, _fused, build_model
 from allin1_core.network.fused import FusedNetwork
+from parity.agreement import compare, compare_each, require_each
 from parity.oracles import naive_network
 from parity.oracles.network_golden import OUTPUTS
 from parity.random_networks import random_checkpoint, random_spectrogram
-from parity.records import ParityRecord, ParityRecorder
+from parity.records import ParityRecorder
+from parity.test_network import BACKENDS, BOUND, check, differences
 
-BOUND = 1e-4
 # Around the window of 5, of the double attention's 10, and of the padding that longer dilations need.
 LENGTHS = (1, 2, 5, 9, 10, 11, 100, 1000)
-BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
 # A chunk of the fused kernels is 248 frames, a tile 64: lengths at which a vector, tile or chunk ends early.
 SEAMS = (3, 4, 15, 16, 17, 63, 64, 65, 244, 247, 248, 249, 252, 253, 495, 497, 760)
 FEW_BLOCKS = Configuration(num_blocks=4)
@@ -27,7 +26,7 @@ FEW_BLOCKS = Configuration(num_blocks=4)
 @functools.cache
 def expected(frames: int, num_blocks: int) -> dict[str, np.ndarray]:
     checkpoint = random_checkpoint(1, Configuration(num_blocks=num_blocks))
-    return naive_network.run(checkpoint.parameters, checkpoint.configuration, random_spectrogram(frames))
+    return naive_network.run(checkpoint.parameters, random_spectrogram(frames))
 
 
 def run(backend: str, checkpoints: list[Checkpoint], spectrogram: np.ndarray) -> NetworkOutput:
@@ -36,39 +35,21 @@ def run(backend: str, checkpoints: list[Checkpoint], spectrogram: np.ndarray) ->
     return model(spectrogram, return_embeddings=True).to_numpy()
 
 
-def largest_difference(found: NetworkOutput, reference: dict[str, np.ndarray]) -> float:
-    for name in OUTPUTS:
-        assert getattr(found, name).shape == reference[name].shape, name
-    return float(max(np.abs(getattr(found, name) - reference[name]).max() for name in OUTPUTS))
-
-
 @pytest.mark.parametrize("frames", LENGTHS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_lengths(backend: str, frames: int, record_parity: ParityRecorder) -> None:
     reference = expected(frames, 11)
     found = run(backend, [random_checkpoint(1)], random_spectrogram(frames))
-    difference = largest_difference(found, reference)
-    record_parity(
-        ParityRecord(
-            "network",
-            f"random weights, {frames} frames",
-            naive_network.ORACLE,
-            backend,
-            "mlx" if backend == "mlx" else "cpu",
-            "exact",
-            "<= 1e-4",
-            difference <= BOUND,
-            {"max_difference": difference},
-        )
-    )
-    assert difference <= BOUND
-    np.testing.assert_allclose(found.embeddings, reference["embeddings"], rtol=0, atol=5e-4)
+    agreements = differences(found, reference)
+    # Of order 3, through 11 blocks.
+    agreements["embeddings"] = compare(found.embeddings, reference["embeddings"], allowed=5e-4)
+    check(record_parity, f"random weights, {frames} frames", naive_network.ORACLE, backend, agreements)
 
 
 @pytest.mark.parametrize("frames", SEAMS)
 def test_fused_seams(frames: int) -> None:
     found = run("fused", [random_checkpoint(1, FEW_BLOCKS)], random_spectrogram(frames))
-    assert largest_difference(found, expected(frames, 4)) <= BOUND
+    require_each(differences(found, expected(frames, 4)), frames)
 
 
 @pytest.mark.parametrize("instructions", _fused.instruction_sets())
@@ -83,9 +64,8 @@ def test_fused_instruction_sets(instructions: str) -> None:
     )
     probabilities = network.probabilities(network.logits(random_spectrogram(497)[None], False)[0])[0]
     reference = expected(497, 4)
-    for row, name in enumerate(OUTPUTS[:3]):
-        np.testing.assert_allclose(probabilities[row], reference[name], rtol=0, atol=BOUND)
-    np.testing.assert_allclose(probabilities[3:], reference["label"], rtol=0, atol=BOUND)
+    rows = np.stack([reference[name] for name in OUTPUTS[:3]])
+    compare(probabilities, np.concatenate([rows, reference["label"]]), allowed=BOUND).require(instructions)
 
 
 def test_fused_threads_give_the_same_bits() -> None:
@@ -95,8 +75,7 @@ def test_fused_threads_give_the_same_bits() -> None:
         build_model(checkpoints, backend="fused", num_threads=threads)(spectrogram, return_embeddings=True)
         for threads in (1, 5)
     )
-    for name in (*OUTPUTS, "embeddings"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(many, name), err_msg=name)
+    require_each(compare_each(many, one, (*OUTPUTS, "embeddings"), allowed=0), "5 threads")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -105,8 +84,7 @@ def test_long_dilation_inside_the_track(backend: str) -> None:
     pytest.importorskip("torch")
     checkpoint, spectrogram = random_checkpoint(3, Configuration(num_blocks=7)), random_spectrogram(760)
     found, reference = (run(name, [checkpoint], spectrogram) for name in (backend, "torch"))
-    for name in OUTPUTS:
-        np.testing.assert_allclose(getattr(found, name), getattr(reference, name), rtol=0, atol=BOUND)
+    require_each(differences(found, reference), backend)
 
 
 def test_a_changed_weight_is_seen() -> None:
@@ -119,4 +97,4 @@ def test_a_changed_weight_is_seen() -> None:
         "changed", checkpoint.configuration, checkpoint.thresholds, {**checkpoint.parameters, name: moved}
     )
     found = run("fused", [changed], random_spectrogram(100))
-    assert largest_difference(found, expected(100, 11)) > BOUND
+    assert not all(one.passed for one in differences(found, expected(100, 11)).values())

@@ -11,23 +11,22 @@ import numpy as np
 import pytest
 
 from allin1_core import AnalysisResult
-from allin1_core.metrical import Beats
 from allin1_core.structure import Segment
 from bench.bench_decoder import _differences, _models_differ
 from bench.memory import peak_memory_and_seconds
-from parity.oracles.pipeline import Expected, compare_results, difference_in_words
+from parity.oracles.pipeline import Expected, compare_results, difference_in_words, passed
 
-BEATS = Beats([0.5, 1.0, 1.5], [1, 2, 3])
 SEGMENTS = [Segment(0.0, 10.0, "intro"), Segment(10.0, 20.0, "verse")]
+EXPECTED = Expected([0.5, 1.0, 1.5], [1, 2, 3], [(0.0, 10.0, "intro"), (10.0, 20.0, "verse")])
 
 
-def result(beats: Beats = BEATS, segments: list[Segment] | None = None) -> AnalysisResult:
+def result(expected: Expected = EXPECTED, segments: list[Segment] | None = None) -> AnalysisResult:
     return AnalysisResult(
         path=Path("song"),
         bpm=120,
-        beats=beats.times,
-        downbeats=beats.downbeats,
-        beat_positions=beats.positions,
+        beats=expected.beats,
+        downbeats=expected.downbeats,
+        beat_positions=expected.positions,
         segments=SEGMENTS if segments is None else segments,
         provenance={},
     )
@@ -37,22 +36,23 @@ def result(beats: Beats = BEATS, segments: list[Segment] | None = None) -> Analy
     ("found", "words"),
     [
         (result(), ""),
-        (result(Beats([0.5, 1.0, 1.51], [1, 2, 3])), "beats"),
-        (result(Beats([0.5, 1.0, 1.5], [1, 2, 1])), "positions"),
+        (result(Expected([0.5, 1.0, 1.51], [1, 2, 3], [])), "beats"),
+        (result(Expected([0.5, 1.0, 1.5], [1, 2, 1], [])), "positions and downbeats"),
+        (dataclasses.replace(result(), bpm=121), "bpm"),
         (
             result(segments=[SEGMENTS[0], dataclasses.replace(SEGMENTS[1], label="chorus")]),
-            "labels of sections",
+            "labels",
         ),
         (
             result(segments=[SEGMENTS[0], dataclasses.replace(SEGMENTS[1], start=10.02)]),
-            "boundaries of sections",
+            "boundaries",
         ),
-        (result(segments=SEGMENTS[:1]), "labels of sections and boundaries of sections"),
+        (result(segments=SEGMENTS[:1]), "boundaries and labels"),
     ],
 )
 def test_a_result_that_differs_from_the_replaced_pipelines(found: AnalysisResult, words: str) -> None:
-    compared = compare_results(found, Expected(BEATS, SEGMENTS))
-    assert compared["passed"] is (words == "")
+    compared = compare_results(found, EXPECTED)
+    assert passed(compared) is (words == "")
     assert difference_in_words(compared) == words
 
 

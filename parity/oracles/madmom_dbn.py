@@ -65,7 +65,8 @@ class _Processor:
 
     def __call__(self, activations: np.ndarray) -> np.ndarray:
         with quiet():
-            return np.asarray(self.processor(activations))
+            # Where there are no beats, madmom's array is one of integers.
+            return np.asarray(self.processor(activations), dtype=np.float64)
 
     def decode_all(self, activations: np.ndarray) -> tuple[np.ndarray, list[tuple[np.ndarray, float]]]:
         """Beats, and path and log probability for every bar length, from one decoding; no paths if it ended early."""

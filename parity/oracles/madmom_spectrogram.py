@@ -9,8 +9,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.spectrogram.specification import SPECIFICATION
 from parity.oracles.madmom_import import import_madmom
+
+# What All-In-One was trained on, here once more: an oracle that asked the code under test would follow its mistakes.
+_FRAME_SIZE = 2048  # samples
+_FRAMES_PER_SECOND = 100  # a hop of 441 samples at 44.1 kHz
+_FILTERBANK = {"num_bands": 12, "fmin": 30, "fmax": 17000, "norm_filters": True}  # bands per octave; Hz
+_LOGARITHM = {"mul": 1, "add": 1}
 
 
 def madmom_spectrogram(signal: npt.NDArray, sample_rate: int) -> npt.NDArray[np.float32]:
@@ -34,18 +39,12 @@ def madmom_spectrogram(signal: npt.NDArray, sample_rate: int) -> npt.NDArray[np.
 
     if signal.size == 0:
         return np.zeros((0, madmom_filterbank(sample_rate).shape[1]), np.float32)
-    spec = SPECIFICATION
     process = SequentialProcessor(
         [
-            FramedSignalProcessor(frame_size=spec.frame_size, fps=spec.frames_per_second),
+            FramedSignalProcessor(frame_size=_FRAME_SIZE, fps=_FRAMES_PER_SECOND),
             ShortTimeFourierTransformProcessor(),
-            FilteredSpectrogramProcessor(
-                num_bands=spec.bands_per_octave,
-                fmin=spec.minimum_frequency,
-                fmax=spec.maximum_frequency,
-                norm_filters=True,
-            ),
-            LogarithmicSpectrogramProcessor(mul=spec.multiplier, add=spec.offset),
+            FilteredSpectrogramProcessor(**_FILTERBANK),
+            LogarithmicSpectrogramProcessor(**_LOGARITHM),
         ]
     )
     return np.asarray(process(Signal(signal, sample_rate=sample_rate)))
@@ -57,16 +56,7 @@ def madmom_filterbank(sample_rate: int) -> npt.NDArray[np.float32]:
     from madmom.audio.filters import LogarithmicFilterbank
     from madmom.audio.stft import fft_frequencies
 
-    spec = SPECIFICATION
-    return np.asarray(
-        LogarithmicFilterbank(
-            fft_frequencies(spec.num_bins, sample_rate),
-            num_bands=spec.bands_per_octave,
-            fmin=spec.minimum_frequency,
-            fmax=spec.maximum_frequency,
-            norm_filters=True,
-        )
-    )
+    return np.asarray(LogarithmicFilterbank(fft_frequencies(_FRAME_SIZE // 2, sample_rate), **_FILTERBANK))
 
 
 def backend(

@@ -27,7 +27,7 @@ def naive_attention(
     kernel_size: int,
     dilation: int,
 ) -> np.ndarray:
-    """Attention of arrays (B, heads, *axes, D) over every one of `axes`, scores not scaled."""
+    """Attention of arrays (B, heads, *axes, D) over every one of `axes`, scores not scaled; rounded to float32."""
     axes = queries.shape[2:-1]
     output = np.zeros(queries.shape)
     for sequence, head in itertools.product(*map(range, queries.shape[:2])):
@@ -44,4 +44,4 @@ def naive_attention(
                 seen.append(values[sequence, head][key].astype(np.float64))
             weights = np.exp(np.array(scores) - max(scores))
             output[sequence, head][query] = (weights[:, None] * np.array(seen)).sum(axis=0) / weights.sum()
-    return output
+    return output.astype(np.float32)

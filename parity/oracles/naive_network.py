@@ -1,8 +1,8 @@
 """The All-In-One network as the paper and the checkpoint describe it, in float64 numpy: slow, plain, independent.
 
 Written from the definition, not from the backends: every attention asks `naive_attention.window` for the keys of
-every position, every convolution is a sum over its taps. Memory and time grow with the window, so it is meant for
-short inputs.
+every position, every convolution is a sum over its taps, and what parameters do not say stands here. Memory and time
+grow with the window, so it is meant for short inputs.
 """
 
 from __future__ import annotations
@@ -12,22 +12,27 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.special import erf
 
-from allin1_core.network.configuration import Configuration
 from parity.oracles.naive_attention import window
 
 ORACLE = "naive float64"
 
+# Of the published configuration: keys of an attention along time, and frames between them in block i, 2^i at first.
+_KERNEL_SIZE = 5
+_DILATION_FACTOR, _DILATION_MAX = 2, 3200
 
-def run(
-    parameters: Mapping[str, np.ndarray], configuration: Configuration, spectrogram: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Probabilities of one fold by name, and its ``embeddings`` (4, T, 24), from a spectrogram (4, T, 81)."""
+
+def run(parameters: Mapping[str, np.ndarray], spectrogram: np.ndarray) -> dict[str, np.ndarray]:
+    """One fold on a spectrogram (4, T, 81), rounded to float32: probabilities by name, ``embeddings`` (4, T, 24).
+
+    The fold has as many blocks as `parameters` have.
+    """
     weights = {name: value.astype(np.float64) for name, value in parameters.items()}
     hidden = _stem(weights, spectrogram.astype(np.float64))
-    for block in range(configuration.num_blocks):
+    num_blocks = len({name.split(".")[2] for name in weights if name.startswith("encoder.layers.")})
+    for block in range(num_blocks):
         prefix = f"encoder.layers.{block}"
-        dilation = min(configuration.dilation_factor**block, configuration.dilation_max)
-        hidden = _time_layer(weights, f"{prefix}.timelayer", hidden, dilation, configuration.kernel_size)
+        dilation = min(_DILATION_FACTOR**block, _DILATION_MAX)
+        hidden = _time_layer(weights, f"{prefix}.timelayer", hidden, dilation, _KERNEL_SIZE)
         hidden = _instrument_layer(weights, f"{prefix}.instlayer", hidden)
     hidden = _layer_norm(weights, "norm", hidden)
     joined = hidden.transpose(1, 0, 2).reshape(hidden.shape[1], -1)
@@ -36,7 +41,8 @@ def run(
         for name, head in (("beat", "beat"), ("downbeat", "downbeat"), ("segment", "section"))
     }
     labels = np.exp(_linear(weights, "function_classifier.classifier", joined)).T
-    return {**scalars, "label": labels / labels.sum(axis=0), "embeddings": hidden}
+    found = {**scalars, "label": labels / labels.sum(axis=0), "embeddings": hidden}
+    return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def _linear(weights: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:

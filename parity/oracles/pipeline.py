@@ -1,46 +1,91 @@
 """The pipeline that `analyze` replaces, from other people's parts: the oracle and the reference of the whole.
 
-Stems from their files, madmom's log spectrogram of each, a network in plain PyTorch, and madmom's decoder. Reading
-the files and making sections of probabilities are ours on both sides: madmom reads no FLAC without ffmpeg, and the
-sections have goldens of their own.
+Stems from their files, madmom's log spectrogram of each, a network in plain PyTorch, madmom's decoder, and sections by
+their definition, with the published constants. Reading the files is ours on both sides: madmom reads no FLAC without
+ffmpeg.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
+import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allin1_core import AnalysisResult
-from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, Beats, beats_from_decoder, decoder_input
-from allin1_core.network import Checkpoint, NetworkOutput, Thresholds, build_model
+from allin1_core.network import Checkpoint, NetworkOutput, build_model
 from allin1_core.separation.folder import read_stems_folder
-from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
-from allin1_core.structure.numpy_backend import local_maxima
+from parity.agreement import Agreement, compare
 from parity.oracles import allin1_infer, madmom_dbn
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
+from parity.oracles.structure import Section, boundaries, compare_sections, local_maxima, sections
 
-# Half a frame of slack for the representation of a time, none for a second frame.
-_ONE_FRAME = 1.5 / FRAMES_PER_SECOND
+_BEATS_PER_BAR = (3, 4)
+_FRAMES_PER_SECOND = 100
+# A section may start or end a frame beside the oracle's, where two neighbours are all but equally probable; the half
+# is for the representation of a time.
+_ONE_FRAME = 0.015
 
 
 @dataclasses.dataclass(frozen=True)
 class Expected:
-    """What a result is held to, and how long the network took for it, where it was run (seconds)."""
+    """What a result is held to: beats and sections as found, and what follows from the beats.
 
-    beats: Beats
-    segments: list[Segment]
+    Attributes
+    ----------
+    beats : list of float
+        Seconds.
+    positions : list of int
+    segments : list of (start, end, label)
+    network_seconds : float
+        How long the network took for it, where it was run.
+    """
+
+    beats: list[float]
+    positions: list[int]
+    segments: list[Section]
     network_seconds: float = 0.0
+
+    @property
+    def downbeats(self) -> list[float]:
+        """Beats at position 1."""
+        return [time for time, position in zip(self.beats, self.positions, strict=True) if position == 1]
+
+    @property
+    def bpm(self) -> int | None:
+        """As All-In-One has it: the most frequent rounded rate, and the highest of equally frequent ones."""
+        rates = collections.Counter(
+            round(60 / (end - start)) for start, end in itertools.pairwise(self.beats)
+        )
+        return max(rates, key=lambda rate: (rates[rate], rate), default=None)
+
+
+def read_golden(shared: Path, track: str) -> Expected:
+    """What all-in-one-infer 3.1.0 gave for a shared track, as recorded."""
+    golden = json.loads((shared / "golden" / f"{track}.json").read_text(encoding="utf-8"))
+    segments = [(start, end, label) for start, end, label in golden["segments"]]
+    return Expected(golden["beats"], golden["beat_positions"], segments)
+
+
+def decoder_input(beat: np.ndarray, downbeat: np.ndarray) -> np.ndarray:
+    """Beat but not downbeat, and downbeat, ``float32 (T, 2)``: the published formula, whose third class is neither."""
+    three = np.stack(
+        [np.maximum(np.float32(1e-8), beat - downbeat), downbeat, ((1 - beat) + (1 - downbeat)) / 2], axis=-1
+    )
+    return (three / three.sum(axis=-1, keepdims=True))[:, :2]
 
 
 def make_decoder(threshold: float) -> Any:
     """madmom's decoder as the pipeline uses it."""
     return madmom_dbn.make_decoder(
-        beats_per_bar=list(BEATS_PER_BAR), threshold=threshold, fps=FRAMES_PER_SECOND
+        beats_per_bar=list(_BEATS_PER_BAR), threshold=threshold, fps=_FRAMES_PER_SECOND
     )
 
 
@@ -54,9 +99,11 @@ def from_probabilities(output: NetworkOutput, decoder: Callable[[np.ndarray], np
     decoder : callable
         From `make_decoder`.
     """
-    beats = beats_from_decoder(decoder(decoder_input(output.beat, output.downbeat)))
+    decoded = decoder(decoder_input(output.beat, output.downbeat))
     return Expected(
-        beats, sections(pick_boundaries(local_maxima(output.segment, LOCAL_MAXIMA_WINDOW)), output.label)
+        [float(time) for time in decoded[:, 0]],
+        [int(position) for position in decoded[:, 1]],
+        sections(boundaries(local_maxima(output.segment)), output.label),
     )
 
 
@@ -71,8 +118,8 @@ class Pipeline:
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
-        thresholds = Thresholds.mean([checkpoint.thresholds for checkpoint in checkpoints])
-        self._decoder = make_decoder(thresholds.downbeat)
+        thresholds = [checkpoint.thresholds.downbeat for checkpoint in checkpoints]
+        self._decoder = make_decoder(sum(thresholds) / len(thresholds))
         if allin1_infer.missing() is None:
             peer = allin1_infer.Peer(checkpoints, "cpu")
             self._network: Callable[[np.ndarray], NetworkOutput] = lambda spectrogram: _as_output(
@@ -95,46 +142,44 @@ class Pipeline:
         return dataclasses.replace(from_probabilities(output, self._decoder), network_seconds=elapsed)
 
 
-def difference_in_words(compared: dict[str, Any]) -> str:
-    """What `compare_results` found to differ; empty where all is the same."""
-    wrong = {
-        "beats": not compared["same_beats"],
-        "positions": not compared["same_positions"],
-        "labels of sections": not compared["same_labels"],
-        "boundaries of sections": compared["boundaries_apart_seconds"] is None
-        or compared["boundaries_apart_seconds"] >= _ONE_FRAME,
-    }
-    return " and ".join(name for name, differs in wrong.items() if differs)
-
-
 def _as_output(logits: dict[str, np.ndarray]) -> NetworkOutput:
     found = allin1_infer.probabilities(logits)
     return NetworkOutput(found["beat"], found["downbeat"], found["segment"], found["label"])
 
 
-def compare_results(result: AnalysisResult, expected: Expected) -> dict[str, Any]:
-    """Our result beside the oracle's: identical beats and positions, sections that start within a frame."""
-    segments = result.segments
-    same_labels = [segment.label for segment in segments] == [segment.label for segment in expected.segments]
-    apart = (
-        max(
-            (
-                max(abs(a.start - b.start), abs(a.end - b.end))
-                for a, b in zip(segments, expected.segments, strict=True)
-            ),
-            default=0.0,
-        )
-        if len(segments) == len(expected.segments)
-        else None
-    )
-    same_beats = result.beats == expected.beats.times
-    same_positions = result.beat_positions == expected.beats.positions
+def compare_results(result: AnalysisResult, expected: Expected) -> dict[str, Agreement]:
+    """Each field of our result beside the oracle's: the same, and boundaries of sections within a frame."""
+    pairs: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
+        "beats": (result.beats, expected.beats),
+        "positions": (result.beat_positions, expected.positions),
+        "downbeats": (result.downbeats, expected.downbeats),
+        "bpm": (_one(result.bpm), _one(expected.bpm)),
+    }
+    same = {name: compare(np.array(found), np.array(oracles)) for name, (found, oracles) in pairs.items()}
+    return {**same, **compare_sections(result.segments, expected.segments, allowed=_ONE_FRAME)}
+
+
+def _one(value: Any) -> list[Any]:
+    return [] if value is None else [value]
+
+
+def passed(agreements: Mapping[str, Agreement]) -> bool:
+    """Whether all that `compare_results` compared agrees."""
+    return all(agreement.passed for agreement in agreements.values())
+
+
+def measures(result: AnalysisResult, agreements: Mapping[str, Agreement]) -> dict[str, Any]:
+    """What a report shows of `compare_results`, JSON-ready."""
+    same = {f"same_{name}": one.passed for name, one in agreements.items() if name != "boundaries"}
     return {
         "beats": len(result.beats),
-        "same_beats": same_beats,
-        "same_positions": same_positions,
-        "segments": len(segments),
-        "same_labels": same_labels,
-        "boundaries_apart_seconds": apart,
-        "passed": same_beats and same_positions and same_labels and apart is not None and apart < _ONE_FRAME,
+        "segments": len(result.segments),
+        **same,
+        "boundaries_apart_seconds": agreements["boundaries"].max_difference,
+        "passed": passed(agreements),
     }
+
+
+def difference_in_words(agreements: Mapping[str, Agreement]) -> str:
+    """What `compare_results` found to differ; empty where all is the same."""
+    return " and ".join(name for name, agreement in agreements.items() if not agreement.passed)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from parity.decoder_agreement import DecoderAgreement
+
 _SCORES = {
     "f_measure": "F-measure",
     "cmlt": "CMLt",
@@ -53,17 +55,8 @@ def render(content: dict[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _identical(row: dict[str, Any]) -> bool:
-    agreement = row["agreement"]
-    return bool(
-        agreement["identical_path"]
-        and agreement["identical_beats"]
-        and agreement["log_probability_difference"] == 0
-    )
-
-
 def _verdict(rows: Rows, oracle: str) -> str:
-    same = sum(_identical(row) for row in rows)
+    same = sum(DecoderAgreement(**row["agreement"]).identical for row in rows)
     return f"{same} of {len(rows)} songs: identical paths, log probabilities and beats, bit for bit, with {oracle}."
 
 

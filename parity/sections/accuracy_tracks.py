@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from parity.cases_spectrogram import label
 from parity.sections.spectrogram import NOTE
+
+# Where points stand that are further away, or not finite; and those of what has to be bit-identical.
+_MOST_BOUNDS, _FAR = 3, 1e-5
 
 Rows = Sequence[dict[str, Any]]
 
@@ -88,11 +93,13 @@ def _spectrograms(rows: Rows) -> list[str]:
     lines.append("| --- |" + " ---: |" * len(names))
     lines.append("| *declared bound* | " + " | ".join(_number(bound) for bound in bounds) + " |")
     for row in rows:
-        cells = [
-            _number(part["largest"]) + ("" if part["passed"] else " **(!)**") for part in row["spectrogram"]
-        ]
+        cells = [_number(part["largest"]) + _mark(part) for part in row["spectrogram"]]
         lines.append(f"| {row['track']} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _mark(part: dict[str, Any]) -> str:
+    return "" if part["passed"] else " **(!)**"
 
 
 def _number(value: float) -> str:
@@ -101,24 +108,25 @@ def _number(value: float) -> str:
 
 def _results(rows: Rows) -> list[str]:
     lines = [
-        "| track | seconds | network, largest difference | of output | beats | same beats and positions | sections "
-        "| same labels | boundaries apart |",
-        "| --- | ---: | ---: | --- | ---: | --- | ---: | --- | ---: |",
+        "| track | seconds | network, largest difference | of output | beats | same beats and positions "
+        "| same downbeats and BPM | sections | same labels | boundaries apart |",
+        "| --- | ---: | ---: | --- | ---: | --- | --- | ---: | --- | ---: |",
     ]
     for row in rows:
         network, pipeline = row["network"], row["pipeline"]
         worst = max(network["by_output"], key=network["by_output"].get)
-        apart = pipeline["boundaries_apart_seconds"]
         cells = [
             row["track"],
             f"{row['seconds']:.1f}",
-            f"{network['largest']:.1e}",
+            f"{network['largest']:.1e}" + _mark(network),
             worst,
             str(pipeline["beats"]),
             _yes(pipeline["same_beats"] and pipeline["same_positions"]),
+            # Not in what was measured before it was compared.
+            _yes(pipeline["same_downbeats"] and pipeline["same_bpm"]) if "same_bpm" in pipeline else "-",
             str(pipeline["segments"]),
             _yes(pipeline["same_labels"]),
-            "not comparable" if apart is None else f"{apart:.2f} s",
+            f"{pipeline['boundaries_apart_seconds']:.2f} s" + _mark(pipeline),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -163,7 +171,7 @@ def _plot(rows: Rows, path: Path, spectrogram_title: str, network_title: str) ->
         _dots(network, height, [row["network"]["by_output"][output] for row in rows], bound)
     network.set_yticks(range(len(outputs)), outputs)
     network.set_xscale("symlog", linthresh=1e-8)
-    network.set_xlim(0, 3 * bound)
+    network.set_xlim(0, _MOST_BOUNDS * bound)
     network.set_title(f"{network_title}, {len(rows)} tracks")
     network.set_xlabel("largest difference of a probability on a track (logarithmic; 0 at the left)")
     for axes in (spectrogram, network):
@@ -178,5 +186,13 @@ def _dots(axes: Any, height: int, values: Sequence[float], bound: float) -> None
     """A point for each value, at one height, and the bound; the first row of a panel names both for the legend."""
     names = ("a stem or a track", "declared bound") if height == 0 else (None, None)
     # On the axis itself, a point at 0 is not cut off.
-    axes.plot(values, [height] * len(values), "o", color="C0", alpha=0.5, clip_on=False, label=names[0])
+    axes.plot(
+        np.minimum(values, _MOST_BOUNDS * bound or _FAR),
+        [height] * len(values),
+        "o",
+        color="C0",
+        alpha=0.5,
+        clip_on=False,
+        label=names[0],
+    )
     axes.plot([bound, bound], [height - 0.3, height + 0.3], color="C3", clip_on=False, label=names[1])

@@ -21,7 +21,9 @@ def worst(records: Sequence[ParityRecord]) -> str:
     frames = sum(record.measures["frames_different"] for record in records)
     compared = sum(record.measures["num_frames"] for record in records)
     difference = max(record.measures["log_probability_difference"] for record in records)
-    return f"{frames} of {compared:,} frames, log probability {difference:g}"
+    others = sum(not record.measures["identical_beats"] for record in records)
+    beats = f", other beats in {others}" if others else ""
+    return f"{frames} of {compared:,} frames, log probability {difference:g}{beats}"
 
 
 def render(records: Sequence[ParityRecord], folder: Path) -> str:

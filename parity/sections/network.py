@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from parity.records import ParityRecord
 
 _PLOT = "parity_network.png"
 _OUTPUTS = ("beat", "downbeat", "segment", "label")
 _BOUND = 1e-4
-# Where nothing differs there is no place on a logarithmic axis; such points stand at its left end.
-_FLOOR = 1e-8
+# Ends of a logarithmic axis: where points stand that do not differ, and those that differ by more or are not finite.
+_FLOOR, _CEILING = 1e-8, 4 * _BOUND
 
 
 def render(records: list[ParityRecord], folder: Path) -> str:
     """Markdown of the stage; writes one plot into ``folder``."""
-    probabilities = [record for record in records if "beat" in record.measures]
-    random = [record for record in records if "beat" not in record.measures]
+    random = [record for record in records if record.case.startswith("random weights")]
+    probabilities = [record for record in records if record not in random]
     lines = ["## Network", ""]
     if probabilities:
         lines += [
@@ -98,7 +100,7 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
         rows = [record for record in records if record.backend == backend]
         shift = (index - (len(backends) - 1) / 2) * 0.2
         axes.plot(
-            [max(_difference(record), _FLOOR) for record in rows],
+            np.clip([_difference(record) for record in rows], _FLOOR, _CEILING),
             [oracles.index(record.oracle) + shift for record in rows],
             linestyle="none",
             marker="os^D"[index % 4],
@@ -107,7 +109,7 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
         )
     axes.axvline(_BOUND, color="black", linestyle="--", label="bound")
     axes.set_xscale("log")
-    axes.set_xlim(_FLOOR / 2, _BOUND * 5)
+    axes.set_xlim(_FLOOR / 2, _CEILING * 1.25)
     axes.set_yticks(range(len(oracles)), oracles)
     axes.set_ylim(len(oracles) - 0.4, -0.6)
     axes.set_xlabel("largest difference of a probability (no unit)")

@@ -13,8 +13,8 @@ def worst(records: Sequence[ParityRecord]) -> str:
     different = [record.case for record in records if not record.passed]
     if different:
         return f"differs on {', '.join(different)}"
-    boundary = max(record.measures["boundary_difference_frames"] for record in records)
-    return f"identical beats; boundaries within {boundary:g} frames"
+    apart = max(record.measures["boundaries_apart_seconds"] for record in records)
+    return f"identical beats and BPM; boundaries within {apart:.2g} s"
 
 
 def render(records: Sequence[ParityRecord], folder: Path) -> str:
@@ -25,9 +25,9 @@ def render(records: Sequence[ParityRecord], folder: Path) -> str:
         "From the stems to the result with `harmonix-all`. F-measures are mir_eval's, within 70 ms, against the",
         "tempo map of the score; tracks without a score have none.",
         "",
-        "| track | spectrogram + network | beats | same beats | same positions | sections | same labels "
-        "| boundaries off by | BPM | F beats | F downbeats |",
-        "| --- | --- | ---: | --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
+        "| track | spectrogram + network | beats | same beats | same positions | same downbeats | sections "
+        "| same labels | boundaries apart | BPM | same BPM | F beats | F downbeats | within |",
+        "| --- | --- | ---: | --- | --- | --- | ---: | --- | ---: | ---: | --- | ---: | ---: | --- |",
     ]
     for record in sorted(records, key=lambda record: (record.case, record.backend)):
         measures = record.measures
@@ -37,12 +37,15 @@ def render(records: Sequence[ParityRecord], folder: Path) -> str:
             str(measures["beats"]),
             _yes(measures["same_beats"]),
             _yes(measures["same_positions"]),
+            _yes(measures["same_downbeats"]),
             str(measures["segments"]),
             _yes(measures["same_labels"]),
-            f"{measures['boundary_difference_frames']:g} frames",
+            f"{measures['boundaries_apart_seconds']:.2g} s",
             str(measures["bpm"]),
+            _yes(measures["same_bpm"]),
             f"{measures['f_beats']:.3f}" if "f_beats" in measures else "-",
             f"{measures['f_downbeats']:.3f}" if "f_downbeats" in measures else "-",
+            _yes(record.passed),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from parity.records import ParityRecord
 
 # For every report that shows these rows.
@@ -14,8 +16,8 @@ NOTE = (
     "kernels compute. What torch and MLX compute themselves, as on a GPU, are the rows *its own operations*."
 )
 _PLOT = "parity_spectrogram.png"
-# Where no value differs there is no place on a logarithmic axis; such points stand at its left end.
-_FLOOR = 1e-8
+# Ends of a logarithmic axis: where points stand that do not differ, and those that differ by more or are not finite.
+_FLOOR, _CEILING = 1e-8, 1e-2
 
 
 def render(records: list[ParityRecord], folder: Path) -> str:
@@ -47,7 +49,7 @@ def render(records: list[ParityRecord], folder: Path) -> str:
 def worst(records: Sequence[ParityRecord]) -> str:
     """The largest difference of a row of the summary, in words."""
     record = max(records, key=_difference)
-    if all(entry.measures["identical"] == entry.measures["values"] for entry in records):
+    if all(_difference(entry) == 0 for entry in records):
         return "bit-identical"
     return f"{_difference(record):.2g} ({record.case})"
 
@@ -122,8 +124,8 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
             if not chosen:
                 continue
             height = row + offset
-            largest = [max(_difference(record), _FLOOR) for record in chosen]
-            usual = [max(record.measures["p999_difference"], _FLOOR) for record in chosen]
+            largest = np.clip([_difference(record) for record in chosen], _FLOOR, _CEILING)
+            usual = np.clip([record.measures["p999_difference"] for record in chosen], _FLOOR, _CEILING)
             shown = row == 0
             axes.plot(
                 usual, [height] * len(usual), "|", color=color, markersize=9, alpha=0.6,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -99,8 +100,10 @@ class Trials:
     measures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def differ_by(self, difference: float) -> float:
-        """Keep the largest difference; returns the one that was given."""
-        self.measures["max_difference"] = max(self.measures.get("max_difference", 0.0), float(difference))
+        """Keep the largest difference; returns the one that was given, infinite if it is not finite."""
+        # `max` passes over a NaN.
+        difference = float(difference) if math.isfinite(difference) else math.inf
+        self.measures["max_difference"] = max(self.measures.get("max_difference", 0.0), difference)
         return difference
 
     def draw(self, number: int, check: Callable[..., None], **drawn: st.SearchStrategy) -> None:

@@ -49,3 +49,12 @@ def test_a_law_that_holds_says_how_often_and_how_well() -> None:
     assert record.passed
     assert record.measures["tried"] == 7
     assert record.measures["max_difference"] == 0.5
+
+
+@pytest.mark.parametrize("difference", [float("nan"), float("inf"), float("-inf")])
+def test_a_difference_that_is_not_finite_is_kept_as_infinite(difference: float) -> None:
+    recorder = ParityRecorder()
+    with recorded_trials(recorder, "properties", "any", "<= 1") as trials:
+        assert trials.differ_by(0.5) <= 1
+        assert not trials.differ_by(difference) <= 1
+    assert recorder.records[0].measures["max_difference"] == float("inf")

@@ -1,0 +1,168 @@
+"""The one comparison of arrays with an oracle's: parity, the benchmarks and the gate all decide by it.
+
+Two arrays are apart by the largest absolute difference of their values. It is infinite where type, dtype or shape
+differ, and where a value of either is not finite: NaN and infinity agree with nothing, themselves included, unless the
+case documents that they may. It is 0 for the same bits alone: between equal values of other bits, as 0 and -0, it is
+the smallest step of their dtype. It is never NaN, so that ``max`` and ``<=`` can be trusted with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How close an array came to the oracle's.
+
+    Attributes
+    ----------
+    max_difference, p999_difference : float
+        Largest, and 99.9th percentile, of the absolute differences.
+    identical, values : int
+        Values equal to the bit, and how many there are; no value is, where type, dtype or shape differ.
+    allowed : float
+        Largest difference that agrees; 0 asks for the same bits.
+    beyond : int
+        Values that differ by more than is allowed.
+    fault : str
+        The first of them, with both values, or what differs of type, dtype and shape; empty where the arrays agree.
+    """
+
+    max_difference: float
+    p999_difference: float
+    identical: int
+    values: int
+    allowed: float
+    beyond: int
+    fault: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference is at most what is allowed."""
+        return self.max_difference <= self.allowed
+
+    @property
+    def different(self) -> int:
+        """How many values are not equal to the bit."""
+        return self.values - self.identical
+
+    def measures(self) -> dict[str, Any]:
+        """The figures that a record keeps, JSON-ready."""
+        names = ("max_difference", "p999_difference", "identical", "values")
+        return {name: getattr(self, name) for name in names}
+
+    def require(self, subject: object) -> None:
+        """Raise `AssertionError` unless the arrays agree: the subject, the first fault, and how many there are."""
+        if not self.passed:
+            raise AssertionError(f"{subject}: {self}")
+
+    def __str__(self) -> str:
+        if self.passed:
+            return "bit-identical" if self.max_difference == 0 else f"max {self.max_difference:.2g}"
+        wanted = "the same bits" if self.allowed == 0 else f"at most {self.allowed:.2g}"
+        return (
+            f"{self.fault}; a difference of {self.max_difference:.3g}, expected {wanted} "
+            f"({self.beyond} of {self.values} values are beyond)"
+        )
+
+
+def compare(
+    found: Any,
+    expected: npt.NDArray,
+    *,
+    allowed: float = 0.0,
+    documented: tuple[float, ...] = (),
+    place: Callable[[tuple[int, ...]], str] = lambda index: f"at {list(index)}",
+) -> Agreement:
+    """Compare an array with the oracle's.
+
+    Parameters
+    ----------
+    found, expected : array
+        Of numbers or truth values; anything but an array is no agreement.
+    allowed : float
+        Largest absolute difference.
+    documented : tuple of float
+        Values that are not finite and yet agree with themselves, such as -inf, the log probability of the impossible.
+    place : callable
+        Index of a value, in words.
+    """
+    unlike = _unlike(found, expected)
+    if unlike:
+        values = max(expected.size, found.size if isinstance(found, np.ndarray) else 0, 1)
+        return Agreement(math.inf, math.inf, 0, values, allowed, values, unlike)
+    if expected.size == 0:
+        return Agreement(0.0, 0.0, 0, 0, allowed, 0, "")
+    one, other = np.atleast_1d(found, expected)
+    difference = _differences(one, other, documented)
+    beyond = difference > allowed
+    fault = ""
+    if beyond.any():
+        index = tuple(int(part) for part in np.unravel_index(int(beyond.argmax()), beyond.shape))
+        fault = f"{place(index)}: found {one[index]!s}, the oracle has {other[index]!s}"
+    return Agreement(
+        float(difference.max()),
+        float(np.percentile(difference, 99.9, method="higher")),
+        int(np.count_nonzero(difference == 0)),
+        int(expected.size),
+        allowed,
+        int(np.count_nonzero(beyond)),
+        fault,
+    )
+
+
+def compare_each(found: Any, expected: Any, names: Iterable[str], *, allowed: float) -> dict[str, Agreement]:
+    """`compare` of the arrays that two mappings or objects hold by each of these names."""
+    return {name: compare(_get(found, name), _get(expected, name), allowed=allowed) for name in names}
+
+
+def require_each(agreements: Mapping[str, Agreement], subject: object) -> None:
+    """`Agreement.require` of each, by its name."""
+    for name, agreement in agreements.items():
+        agreement.require(f"{subject}, {name}")
+
+
+def largest_difference(found: Any, expected: npt.NDArray) -> float:
+    """The `max_difference` of `compare`."""
+    return compare(found, expected).max_difference
+
+
+def _get(holder: Any, name: str) -> Any:
+    return holder[name] if isinstance(holder, Mapping) else getattr(holder, name)
+
+
+def _unlike(found: Any, expected: npt.NDArray) -> str:
+    """How type, dtype or shape differ; empty if they do not."""
+    if not isinstance(found, np.ndarray):
+        return f"found {type(found).__name__}, expected a numpy array"
+    if found.dtype != expected.dtype:
+        return f"found dtype {found.dtype}, expected {expected.dtype}"
+    if found.shape != expected.shape:
+        return f"found shape {found.shape}, expected {expected.shape}"
+    return ""
+
+
+def _differences(found: npt.NDArray, expected: npt.NDArray, documented: tuple[float, ...]) -> npt.NDArray:
+    """Absolute differences, ``float64``: those of ``float32`` are exact in it."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        difference: npt.NDArray = np.subtract(found, expected, dtype=np.float64)
+    np.abs(difference, out=difference)
+    difference[~np.isfinite(difference)] = np.inf
+    is_float = found.dtype.kind == "f"
+    smallest = float(np.finfo(found.dtype).smallest_subnormal) if is_float else 1.0
+    difference[(difference == 0) & (_bits(found) != _bits(expected))] = smallest
+    for value in documented:
+        both = [np.isnan(array) if math.isnan(value) else array == value for array in (found, expected)]
+        difference[both[0] & both[1]] = 0
+    return difference
+
+
+def _bits(array: npt.NDArray) -> npt.NDArray:
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")

@@ -1,0 +1,177 @@
+"""The check of the decoder: it has to see a missing beat, a single frame, the last bit of a log probability."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core.dbn import DBNDownBeatTrackingProcessor
+from parity import test_decoder
+from parity.activations import regular
+from parity.cases_decoder import Case
+from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
+from parity.meta_tests.faults import FAULTS, VALUE_FAULTS
+from parity.records import ParityRecorder
+
+_ACTIVATIONS = regular(1200, 50, 4)
+
+
+@functools.cache
+def _decoded() -> tuple[np.ndarray, Paths]:
+    return decode_all(DBNDownBeatTrackingProcessor([3, 4], fps=100), _ACTIVATIONS)
+
+
+def _decode() -> tuple[np.ndarray, Paths]:
+    beats, paths = _decoded()
+    return beats.copy(), [(path.copy(), log) for path, log in paths]
+
+
+def _against_itself(change: Any) -> DecoderAgreement:
+    beats, paths = _decode()
+    changed_beats, changed_paths = change(*_decode())
+    return compare_decodings(changed_paths, changed_beats, paths, beats)
+
+
+def test_itself() -> None:
+    agreement = _against_itself(lambda beats, paths: (beats, paths))
+    assert agreement.identical
+    assert agreement.num_beats == agreement.beats_matched == 24
+    assert agreement.num_frames == 2 * (1200 - 25 - 25 + 1)
+    assert agreement.f_measure == 1
+
+
+def test_missing_beat() -> None:
+    agreement = _against_itself(lambda beats, paths: (np.delete(beats, 7, axis=0), paths))
+    assert not agreement.identical
+    assert agreement.beats_matched == agreement.num_beats - 1
+    assert agreement.f_measure == pytest.approx(46 / 47)
+
+
+def test_extra_beat() -> None:
+    agreement = _against_itself(lambda beats, paths: (np.insert(beats, 3, [1.6, 2], axis=0), paths))
+    assert not agreement.identical
+    assert agreement.beats_matched == agreement.num_beats
+
+
+def test_wrong_position() -> None:
+    def change(beats: np.ndarray, paths: Paths) -> Any:
+        beats[4, 1] = 2 if beats[4, 1] != 2 else 3
+        return beats, paths
+
+    agreement = _against_itself(change)
+    assert not agreement.identical
+    assert agreement.beats_matched == agreement.num_beats - 1
+    assert agreement.f_measure == 1
+
+
+def test_one_frame_of_the_path() -> None:
+    def change(beats: np.ndarray, paths: Paths) -> Any:
+        paths[1][0][500] += 1
+        return beats, paths
+
+    agreement = _against_itself(change)
+    assert not agreement.identical
+    assert agreement.frames_different == 1
+
+
+def test_last_bit_of_the_log_probability() -> None:
+    def change(beats: np.ndarray, paths: Paths) -> Any:
+        path, log = paths[0]
+        return beats, [(path, float(np.nextafter(log, 0))), paths[1]]
+
+    agreement = _against_itself(change)
+    assert not agreement.identical
+    assert 0 < agreement.log_probability_difference < 1e-10
+
+
+def test_no_path() -> None:
+    agreement = _against_itself(lambda beats, paths: (beats, [(paths[0][0][:0], -np.inf), paths[1]]))
+    assert not agreement.identical
+    assert agreement.frames_different == len(_decode()[1][0][0])
+    assert agreement.log_probability_difference == np.inf
+
+
+def test_a_missing_model_is_no_agreement() -> None:
+    with pytest.raises(AssertionError):
+        _against_itself(lambda beats, paths: (beats, paths[:1]))
+
+
+class _Found:
+    """A decoder that finds what it is given."""
+
+    def __init__(self, beats: np.ndarray, paths: Paths) -> None:
+        self.found = beats, paths
+
+    def decode_all(self, activations: np.ndarray) -> tuple[np.ndarray, Paths]:
+        return self.found
+
+
+def _run(beats: np.ndarray, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> ParityRecorder:
+    """The suite's test of the decoder, with our own decoding in the place of madmom's, and another in that of ours."""
+    record = ParityRecorder()
+    case = Case("metronome", "synthetic", lambda: _ACTIVATIONS, {}, True)
+    monkeypatch.setattr(test_decoder, "_oracle", lambda _: _decode())
+    monkeypatch.setattr(test_decoder, "load_decoder", lambda _: (lambda **_: _Found(beats, paths), None))
+    try:
+        test_decoder.test_decoder("cython", case, record)
+    except AssertionError:
+        assert [entry.passed for entry in record.records] == [False]
+    else:
+        assert [entry.passed for entry in record.records] == [True]
+    return record
+
+
+def test_the_right_decoding_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _run(*_decode(), monkeypatch).records[0].passed
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_path_fails(fault: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, paths = _decode()
+    paths[index] = (FAULTS[fault](paths[index][0]), paths[index][1])
+    measures = _run(beats, paths, monkeypatch).records[0].measures
+    assert not measures["identical_path"]
+    assert measures["frames_different"] >= 1
+    assert measures["identical_beats"]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32(-1), None], ids=str)
+def test_a_fault_of_a_log_probability_fails(value: Any, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, paths = _decode()
+    paths[index] = (paths[index][0], value)
+    measures = _run(beats, paths, monkeypatch).records[0].measures
+    assert measures["log_probability_difference"] == np.inf
+    assert measures["identical_path"]
+
+
+@pytest.mark.parametrize(
+    ("column", "fault"),
+    [
+        *(("both", fault) for fault in FAULTS),
+        *itertools.product(("times", "positions"), VALUE_FAULTS),
+    ],
+)
+def test_a_fault_of_the_beats_fails(column: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats, paths = _decode()
+    if column == "both":
+        beats = FAULTS[fault](beats)
+    else:
+        index = ("times", "positions").index(column)
+        beats[:, index] = FAULTS[fault](beats[:, index])
+    measures = _run(beats, paths, monkeypatch).records[0].measures
+    assert not measures["identical_beats"]
+    assert measures["identical_path"]
+    assert 0 <= measures["f_measure"] <= 1
+
+
+def test_no_path_on_both_sides_agrees_and_a_log_probability_that_is_no_number_does_not() -> None:
+    beats, paths = _decode()
+    for log, agrees in ((-np.inf, True), (np.nan, False), (np.inf, False)):
+        both = [(path, log) for path, _ in paths]
+        assert compare_decodings(both, beats, both, beats).identical is agrees

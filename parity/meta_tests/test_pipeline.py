@@ -1,0 +1,191 @@
+"""The checks of whole results: the suite's, and the one of the track comparison and the benchmark."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core import AnalysisResult
+from allin1_core.structure import Segment
+from parity import test_pipeline, track_agreement
+from parity.full_tracks import passed as row_passed
+from parity.meta_tests.faults import FAULTS
+from parity.oracles import pipeline
+from parity.oracles.network_golden import TRACKS
+from parity.oracles.pipeline import Expected, compare_results, difference_in_words, measures
+from parity.records import ParityRecorder
+from parity.shared import STEMS
+
+EXPECTED = Expected(
+    [0.27, 0.78, 1.29, 1.8, 2.32, 2.82], [4, 1, 2, 3, 4, 1], [(0.0, 0.04, "chorus"), (0.04, 3.0, "verse")]
+)
+LISTS = ("beats", "downbeats", "beat_positions")
+NUMBERS = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf, "a text": "1", "nothing": None}
+
+
+def right() -> AnalysisResult:
+    """A result that is as it has to be."""
+    choice = {"backend": "none", "device": "cpu", "precision": "exact"}
+    return AnalysisResult(
+        path=Path("song"),
+        bpm=118,
+        beats=list(EXPECTED.beats),
+        downbeats=[0.78, 2.82],
+        beat_positions=list(EXPECTED.positions),
+        segments=[Segment(*section) for section in EXPECTED.segments],
+        provenance={"stages": {"nn": choice, "spectrogram": choice}},
+    )
+
+
+def assert_seen(wrong: AnalysisResult, name: str) -> None:
+    """The suite's check must fail and record it, and so must the comparison that rows and benchmarks are made of."""
+    record = ParityRecorder()
+    test_pipeline.check(right(), "song", EXPECTED, record)
+    with pytest.raises(AssertionError, match=f"song, {name}: "):
+        test_pipeline.check(wrong, "song", EXPECTED, record)
+    assert [entry.passed for entry in record.records] == [True, False]
+    agreements = compare_results(wrong, EXPECTED)
+    assert name in difference_in_words(agreements).split(" and ")
+    row = measures(wrong, agreements)
+    assert row["passed"] is False
+    assert row["boundaries_apart_seconds"] >= 0.015 if name == "boundaries" else row[f"same_{name}"] is False
+    good: dict[str, Any] = {"passed": True}
+    assert row_passed(
+        {
+            "spectrogram": [good],
+            "network": good,
+            "pipeline": measures(right(), compare_results(right(), EXPECTED)),
+        }
+    )
+    assert not row_passed({"spectrogram": [good], "network": good, "pipeline": row})
+
+
+@pytest.mark.parametrize("index", [0, 1, -1])
+@pytest.mark.parametrize("fault", [*NUMBERS, "a frame or a beat more"])
+@pytest.mark.parametrize("field", LISTS)
+def test_a_fault_of_one_beat_fails(field: str, fault: str, index: int) -> None:
+    result = right()
+    values = getattr(result, field)
+    step = 1 if field == "beat_positions" else 0.01
+    values[index] = NUMBERS.get(fault) if fault in NUMBERS else values[index] + step
+    assert_seen(result, {"beat_positions": "positions"}.get(field, field))
+
+
+@pytest.mark.parametrize("change", ["one missing", "one too many", "none", "others' type"])
+@pytest.mark.parametrize("field", LISTS)
+def test_another_shape_or_dtype_of_the_beats_fails(field: str, change: str) -> None:
+    changes: dict[str, Callable[[list[Any]], list[Any]]] = {
+        "one missing": lambda values: values[:-1],
+        "one too many": lambda values: [*values, values[-1]],
+        "none": lambda values: [],
+        "others' type": lambda values: [
+            float(value) if field == "beat_positions" else np.float32(value) for value in values
+        ],
+    }
+    result = right()
+    setattr(result, field, changes[change](getattr(result, field)))
+    assert_seen(result, {"beat_positions": "positions"}.get(field, field))
+
+
+@pytest.mark.parametrize("bpm", [*NUMBERS.values(), 117, 119, 59, 118.0, 118.4], ids=str)
+def test_another_bpm_fails(bpm: Any) -> None:
+    assert_seen(dataclasses.replace(right(), bpm=bpm), "bpm")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("fault", [*NUMBERS, "two frames off"])
+@pytest.mark.parametrize("field", ["start", "end"])
+def test_a_fault_of_a_boundary_fails(field: str, fault: str, index: int) -> None:
+    result = right()
+    value: Any = NUMBERS[fault] if fault in NUMBERS else getattr(result.segments[index], field) + 0.02
+    result.segments[index] = dataclasses.replace(result.segments[index], **{field: value})
+    assert_seen(result, "boundaries")
+
+
+@pytest.mark.parametrize("label", ["intro", "", "no label", None])
+def test_another_label_fails(label: Any) -> None:
+    result = right()
+    result.segments[1] = dataclasses.replace(result.segments[1], label=label)
+    assert_seen(result, "labels")
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_another_number_of_sections_fails(number: int) -> None:
+    result = right()
+    result.segments = [*result.segments, result.segments[-1]][:number]
+    assert_seen(result, "boundaries")
+
+
+def test_a_boundary_a_frame_off_is_allowed_and_shown() -> None:
+    result = right()
+    result.segments[1] = dataclasses.replace(result.segments[1], start=0.05)
+    record = ParityRecorder()
+    test_pipeline.check(result, "song", EXPECTED, record)
+    assert record.records[0].measures["boundaries_apart_seconds"] == pytest.approx(0.01)
+
+
+def test_other_scores_than_the_published_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        test_pipeline, "read_score", lambda _: (np.array(EXPECTED.beats), np.array([0.78, 2.82]))
+    )
+    monkeypatch.setattr(test_pipeline, "SCORES", {"song": (1.0, 1.0)})
+    record = ParityRecorder()
+    test_pipeline.check(right(), "song", EXPECTED, record)
+    monkeypatch.setattr(test_pipeline, "SCORES", {"song": (1.0, 0.999)})
+    with pytest.raises(AssertionError, match=r"song: .* and .*, published"):
+        test_pipeline.check(right(), "song", EXPECTED, record)
+    assert [entry.passed for entry in record.records] == [True, False]
+
+
+def test_downbeats_and_bpm_of_the_goldens(shared: Path) -> None:
+    found = {track: pipeline.read_golden(shared, track) for track in TRACKS}
+    assert {track: golden.bpm for track, golden in found.items()} == {
+        "falcon69": 118,
+        "jaxius": 130,
+        "boogi_marabi": 154,
+        "midnight_snow_run": 120,
+        "keep_on_rolling": 103,
+    }
+    assert found["falcon69"].downbeats == [0.78, 2.82, 4.86]
+    assert Expected([], [], []).bpm is Expected([1.0], [1], []).bpm is None
+    # 100 and 120 BPM twice each.
+    assert Expected([0, 0.6, 1.2, 1.7, 2.2], [1, 2, 3, 1, 2], []).bpm == 120
+
+
+class _Computed:
+    """A spectrogram backend that gives what it is given."""
+
+    def __init__(self, output: np.ndarray) -> None:
+        self.output, self.choice = output, self
+        self.computed_by = "none"
+
+    def __call__(self, *_: object) -> np.ndarray:
+        return self.output
+
+
+@pytest.mark.parametrize("stem", range(4))
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_a_spectrogram_fails_a_row_of_the_track_comparison(
+    stem: int, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.random.default_rng(0).random((4, 20, 81), dtype=np.float32)
+    wrong = FAULTS[fault](expected[stem])
+    output = expected.copy()
+    if wrong.shape == expected[stem].shape and wrong.dtype == expected.dtype:
+        output[stem] = wrong
+    else:
+        output = FAULTS[fault](expected)
+    for given, passes in ((expected, True), (output, False)):
+        monkeypatch.setattr(track_agreement, "select", lambda *_, given=given, **__: _Computed(given))
+        rows = track_agreement.compare_spectrograms(np.zeros((4, 9000), np.int16), 44100, expected)
+        assert rows
+        for row in rows:
+            assert row["passed"] is passes
+            assert row["largest"] == (0 if passes else math.inf)
+            assert row["by_stem"][STEMS[stem]] == row["largest"]

@@ -1,0 +1,147 @@
+"""What the reports show of checks that failed: failures, in tables and in valid JSON, and never a difference of 0."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from parity import accuracy, test_attention, test_network, test_network_random, test_pipeline, test_structure
+from parity.cases_spectrogram import Case, Implementation
+from parity.decoder_agreement import compare_decodings
+from parity.meta_tests.test_network import made_up, spoilt
+from parity.meta_tests.test_pipeline import EXPECTED, right
+from parity.oracles.natten_golden import AttentionCase
+from parity.oracles.network_golden import OUTPUTS
+from parity.oracles.pipeline import compare_results, measures
+from parity.records import Outcome, ParityRecorder, read_records
+from parity.report import write_parity_report
+from parity.test_decoder import _check as check_decoder
+from parity.test_spectrogram import check as check_spectrogram
+from parity.track_agreement import compare_networks
+
+NAN_LAST = "NaN at the last place"
+
+
+def without_a_frame(stems: np.ndarray, sample_rate: int, **keywords: Any) -> np.ndarray:
+    """A backend of empty spectrograms, which have as many identical values as values."""
+    return np.zeros((len(stems), 0, 81), np.float32)
+
+
+def failures(monkeypatch: pytest.MonkeyPatch) -> ParityRecorder:
+    """A record of every stage, of a check that failed."""
+    record = ParityRecorder()
+    wrong = spoilt(made_up(), "label", NAN_LAST)
+    array = np.zeros((1, 1, 5, 12), np.float32)
+    golden = AttentionCase(5, 1, array, array, array, np.zeros((1, 9), np.float32), array)
+    monkeypatch.setattr("parity.oracles.natten_golden.read_case", lambda *_: golden)
+    monkeypatch.setattr(test_attention, "attention_of", lambda _: lambda *_, **__: array * np.nan)
+    monkeypatch.setattr(test_structure, "_run", lambda *_: (array, array, []))
+    path, beats = np.zeros(3, np.uint32), np.array([[0.5, 1.0]])
+    result = right()
+    result.segments.pop()
+    samples = np.zeros((1, 900), np.int16)
+    case = Case("noise", "music", "int16", 44100, ("bass",), lambda: samples)
+    empty, backend = np.zeros((1, 0, 81), np.float32), Implementation(f"{__name__}:without_a_frame", "exact")
+    decoding = compare_decodings([(path, 0.0), (path, math.nan)], beats, [(path, 0.0), (path, 0.0)], beats)
+    for check in (
+        lambda: check_spectrogram((case, samples, np.zeros((1, 3, 81), np.float32)), backend, record),
+        lambda: check_spectrogram((case, samples, empty.astype(np.float64)), backend, record),
+        lambda: test_attention.test_natten("1d/0", "torch", Path(), record),
+        lambda: test_network.check(
+            record, "song", "torch", "fused", test_network.differences(wrong, made_up())
+        ),
+        lambda: test_network_random.check(
+            record, "random weights, 5 frames", "naive", "fused", test_network.differences(wrong, made_up())
+        ),
+        lambda: check_decoder(record, "song", "synthetic", "cython", decoding),
+        lambda: test_structure.test_made_up_probabilities(97, 1, "numpy", record),
+        lambda: test_pipeline.check(result, "song", EXPECTED, record),
+    ):
+        with contextlib.suppress(AssertionError):
+            check()
+    assert not any(entry.passed for entry in record.records)
+    return record
+
+
+def refuse(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def test_every_failure_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = failures(monkeypatch).records
+    path = write_parity_report(records, tmp_path, Outcome(0, ("a test",), ()))
+    text = path.read_text(encoding="utf-8")
+    assert "**8 of 8 comparisons are outside their bounds" in text
+    summary = text.partition("## Spectrogram")[0]
+    rows = [line for line in summary.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 8 - 1, rows  # both spectrograms are of one backend
+    for row in rows:
+        *_, within, worst = row.strip("| ").split(" | ")
+        assert within == "**0**"
+        assert any(words in worst for words in ("inf", "differs on song", "(97 frames of 2 values)")), worst
+        assert worst not in ("0", "no difference", "bit-identical")
+    sections = text.partition("## Spectrogram")[2]
+    assert sections.count("**no**") >= 8
+    assert "nan" not in text.lower().replace("nan at", "")
+    content = json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert len(content["records"]) == 8
+    assert read_records(tmp_path / "parity.json") == records
+    for stage in ("spectrogram", "network"):
+        assert (tmp_path / f"parity_{stage}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_a_track_that_failed_show(tmp_path: Path) -> None:
+    result = right()
+    result.segments.pop()
+    result.downbeats.pop()
+    part = {
+        "implementation": "numpy-exact",
+        "by_stem": {"bass": 0.0, "drums": math.inf, "other": 0.0, "vocals": 0.0},
+        "largest": math.inf,
+        "bound": 0.0,
+        "passed": False,
+    }
+    row = {
+        "track": "song",
+        "seconds": 3.0,
+        "spectrogram": [part],
+        "network": compare_networks(spoilt(made_up(), "segment", NAN_LAST), made_up()),
+        "pipeline": measures(result, compare_results(result, EXPECTED)),
+    }
+    content = {"command": "none", "oracle": "madmom", "model": "m", "folds": 1, "rows": [row]}
+    text = accuracy.update(tmp_path, "tracks", content).read_text(encoding="utf-8")
+    assert "on 0 of 1 tracks (spectrogram) and 0 of 1 (network)" in text
+    assert "the same beats, positions and sections on 0 of 1" in text
+    assert "| song | inf **(!)** |" in text
+    assert "| song | 3.0 | inf **(!)** | segment | 6 | yes | **no** | 1 | **no** | inf s **(!)** |" in text
+    # A later comparison renders the page from what was kept.
+    kept = json.loads((tmp_path / "accuracy.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert kept["sections"]["tracks"]["rows"][0]["network"]["by_output"]["segment"] == math.inf
+    assert set(kept["sections"]["tracks"]["rows"][0]["network"]["by_output"]) == set(OUTPUTS)
+    assert accuracy.render(tmp_path, kept["sections"]).read_text(encoding="utf-8") == text
+
+
+def test_a_song_whose_log_probability_is_no_number_counts_as_different(tmp_path: Path) -> None:
+    path, beats = np.zeros(3, np.uint32), np.array([[0.5, 1.0]])
+    row = {
+        "song": "0001",
+        "duration": 3600.0,
+        "tempo": "steady",
+        "interval_spread": 0.0,
+        "meter": 4,
+        "agreement": compare_decodings(
+            [(path, 0.0), (path, math.nan)], beats, [(path, 0.0)] * 2, beats
+        ).measures(),
+        "ours": dict.fromkeys(("f_measure", "cmlt", "amlt", "downbeat_f_measure"), 1.0),
+        "oracle": dict.fromkeys(("f_measure", "cmlt", "amlt", "downbeat_f_measure"), 1.0),
+    }
+    content = {"command": "none", "oracle": "madmom", "rows": [row, {**row, "tempo": "changing"}]}
+    text = accuracy.update(tmp_path, "decoder", content).read_text(encoding="utf-8")
+    assert "0 of 2 songs: identical paths, log probabilities and beats" in text
+    assert "| largest difference of log probability | inf |" in text

@@ -1,0 +1,132 @@
+"""NaN, infinity, a wrong shape and a wrong dtype are no agreement for the benchmarks and the gate either."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from allin1_core.spectrogram import log_spectrogram
+from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram, gate_cases, gate_checks
+from bench.gate_cases import madmom_is_installed
+from bench.tracks import Track
+from parity.activations import regular
+from parity.meta_tests.faults import FAULTS
+from parity.meta_tests.test_network import made_up, spoilt
+from parity.meta_tests.test_pipeline import EXPECTED, right
+from parity.oracles.network_golden import OUTPUTS
+
+needs_oracle = pytest.mark.skipif(
+    not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
+)
+
+
+@pytest.mark.parametrize("precision", ["exact", "fast"])
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_of_a_network(name: str, fault: str, precision: str) -> None:
+    expected = dataclasses.asdict(made_up())
+    assert bench_network.agreement_of(made_up(), expected, precision)[1]
+    words, agrees = bench_network.agreement_of(spoilt(made_up(), name, fault), expected, precision)
+    assert not agrees
+    assert words.startswith("max inf of a probability")
+
+
+@pytest.mark.parametrize("bound", [0.0, 1e-5])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_of_a_spectrogram(fault: str, bound: float) -> None:
+    expected = np.random.default_rng(0).random((4, 9, 81), dtype=np.float32)
+    assert bench_spectrogram.agreement_of(expected.copy(), expected, bound) == ("bit-identical", True)
+    words, agrees = bench_spectrogram.agreement_of(FAULTS[fault](expected), expected, bound)
+    assert not agrees
+    assert words.startswith("max inf in log10 of magnitude")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_of_beats(fault: str) -> None:
+    expected = np.stack([np.arange(1, 9) / 2, np.arange(8) % 4 + 1.0], axis=-1)
+    assert bench_decoder._differences(expected.copy(), expected) == "same beats"
+    words = bench_decoder._differences(FAULTS[fault](expected), expected)
+    assert words.startswith(("of 8 beats ", "0 beats instead of 8", "found shape ", "found dtype "))
+    assert "nan" not in words.lower()
+    assert "of 8 beats 0 at other times (up to 0 ms), 0 in other positions" not in words
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("bpm", 117),
+        ("bpm", math.nan),
+        ("beats", [*EXPECTED.beats[:-1], math.nan]),
+        ("downbeats", [0.78, math.inf]),
+        ("downbeats", []),
+        ("beat_positions", [float(position) for position in EXPECTED.positions]),
+    ],
+)
+def test_of_a_result(field: str, value: Any) -> None:
+    setting = bench_pipeline.Setting(Path("song"), "song", 3.0, "model", None, EXPECTED)
+    assert setting.agreement(right(), EXPECTED)[1]
+    wrong = dataclasses.replace(right(), **{field: value})
+    words, agrees = setting.agreement(wrong, EXPECTED)
+    assert not agrees
+    assert field.removeprefix("beat_") in words
+    # One that the other pipeline shares, and the golden does not.
+    moved = dataclasses.replace(EXPECTED, beats=[*EXPECTED.beats[:-1], 2.83])
+    assert setting.agreement(
+        dataclasses.replace(right(), beats=moved.beats, downbeats=moved.downbeats), moved
+    ) == ("differs from the golden", False)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("at_most", [0.0, 1e-4])
+def test_a_row_of_the_gate_fails(fault: str, at_most: float) -> None:
+    expected = np.random.default_rng(0).random((5, 81), dtype=np.float32)
+    for output, passes in ((expected.copy(), True), (FAULTS[fault](expected), False)):
+        difference = gate_cases.largest_difference(output, expected)
+        verdict = gate_checks.check_difference("stage/backend", difference, at_most)
+        assert verdict.passed is passes
+        assert verdict.measured == ("bit-identical" if passes else "inf")
+
+
+@needs_oracle
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_gates_check_of_a_spectrogram_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(-9000, 9000, (4, 9000), dtype=np.int16)
+    monkeypatch.setattr(gate_checks, "default_track", lambda: Track("noise", noise, "made up"))
+    # The fault is in the first of several signals: it may not be forgotten over the next.
+    monkeypatch.setattr(gate_checks, "_signals", lambda track: [track.stems, track.stems[:, ::-1].copy()])
+
+    def wrong(stems: np.ndarray) -> np.ndarray:
+        output = log_spectrogram(stems, backend="numpy")
+        return FAULTS[fault](output) if stems[0, 0] == noise[0, 0] else output
+
+    assert gate_checks.check_spectrogram_difference("numpy", "exact", 0.0).passed
+    verdict = gate_checks.check_spectrogram_difference("numpy", "exact", 1e-4, wrong)
+    assert verdict.passed is False
+    assert verdict.measured == "inf"
+
+
+@needs_oracle
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_gates_check_of_the_decoder_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_checks, "drifting", lambda seconds, seed: regular(400, 50 + seed, 4))
+    right = gate_cases.our_decoder("cython")
+    assert gate_checks.check_decoder("cython", right).passed
+    verdict = gate_checks.check_decoder("cython", lambda inputs: FAULTS[fault](right(inputs)))
+    assert verdict.passed is False
+    assert verdict.measured == "0 of 8 (0%)"
+
+
+@needs_oracle
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_a_timed_case_returns_is_held_to_the_oracle(fault: str) -> None:
+    right = gate_cases.our_decoder("cython")
+    case = gate_cases.decoder_case(
+        "cython", threads=1, seconds=5, decode=lambda inputs: FAULTS[fault](right(inputs))
+    )
+    assert case.difference(case.candidate(), case.reference()) == math.inf
+    assert case.difference(right(regular(500, 50, 4)), right(regular(500, 50, 4))) == 0

@@ -16,8 +16,26 @@ from allin1_core.threads import ThreadPool
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("wav", "wave", "w64", "rf64", "flac", "aif", "aiff", "aifc", "caf", "au"),
-        *("ogg", "oga", "opus", "mp3", "m4a", "mp4", "mka", "wma"),
+        *("wav", "wave", "bwf", "w64", "rf64", "bw64", "aif", "aiff", "aifc", "caf", "au", "snd"),
+        *(
+            "flac",
+            "mp3",
+            "mp2",
+            "mpga",
+            "aac",
+            "adts",
+            "ac3",
+            "eac3",
+            "dts",
+            "amr",
+            "ogg",
+            "oga",
+            "ogx",
+            "opus",
+            "spx",
+        ),
+        *("m4a", "m4b", "mp4", "m4v", "mov", "3gp", "3g2", "mka", "mkv", "webm", "weba", "wma", "wmv", "asf"),
+        *("wv", "tta", "ape", "mpc", "tak", "ts", "m2ts", "mts", "mpg", "mpeg", "vob", "ogv", "avi", "flv"),
     )
 )
 

@@ -143,7 +143,7 @@ def test_results_of_all_in_one_itself_count_as_there(
         "beats": [],
         "downbeats": [],
         "beat_positions": [],
-        "segments": [],
+        "segments": [{"start": 0.0, "end": 5.0, "label": "verse"}],
     }
     (out / "a.json").write_text(json.dumps(fields))
     assert analyze(folder, out_dir=out, **options).bpm == 77

@@ -123,7 +123,8 @@ class AnalysisResult:
                 if kind == ACTIVATIONS:
                     # Into memory first: without seeking, zip files get headers that not every reader understands.
                     content = io.BytesIO()
-                    np.savez(content, **{name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+                    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+                    np.savez(content, **ordered)  # type: ignore[arg-type]
                     hashing.write(content.getbuffer())
                 else:
                     np.save(hashing, np.ascontiguousarray(arrays))

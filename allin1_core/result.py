@@ -200,8 +200,8 @@ def read_json_result(path: Path) -> tuple[AnalysisResult, dict[str, str] | None]
     Returns
     -------
     AnalysisResult, dict of str
-        The SHA-256 of its arrays by ``activations`` and ``embeddings``, as far as it has them; None if All-In-One
-        itself wrote the file, which says nothing about them.
+        SHA-256 of its arrays by ``activations`` and ``embeddings``, as far as it has them; None if All-In-One itself
+        wrote the file, which says nothing about them.
 
     Raises
     ------
@@ -227,11 +227,15 @@ def read_json_result(path: Path) -> tuple[AnalysisResult, dict[str, str] | None]
         provenance=fields.get("provenance", {}),
     )
     validate(result, str(path))
-    arrays_sha256 = fields.get("arrays_sha256", {} if "provenance" in fields else None)
-    if arrays_sha256 is not None and not (
-        isinstance(arrays_sha256, dict) and all(isinstance(value, str) for value in arrays_sha256.values())
+    if not {"provenance", "arrays_sha256"} & fields.keys():
+        return result, None
+    arrays_sha256 = fields.get("arrays_sha256", {})
+    if not isinstance(arrays_sha256, dict) or not all(
+        isinstance(item, str) for item in arrays_sha256.values()
     ):
-        raise ResultError(f"{path}: arrays_sha256: expected an object of SHA-256 in hexadecimal")
+        raise ResultError(
+            f"{path}: arrays_sha256: found something else; expected an object of hexadecimal digests"
+        )
     return result, arrays_sha256
 
 

@@ -98,6 +98,11 @@ def test_no_tempo_is_null(result: AnalysisResult) -> None:
         ("[]", "not the JSON of an analysis"),
         ('{"path": "a"}', "no field 'bpm'"),
         ("\x00\xff", "cannot be read as JSON"),
+        (
+            '{"path": "a", "bpm": null, "beats": [], "downbeats": [], "beat_positions": [], "segments": '
+            '[{"start": 0, "end": 1, "label": "intro"}], "arrays_sha256": null}',
+            "arrays_sha256: found something else; expected an object",
+        ),
     ],
 )
 def test_files_that_are_no_results(tmp_path: Path, text: str, message: str) -> None:

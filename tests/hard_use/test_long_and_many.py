@@ -47,7 +47,7 @@ def test_many_tracks_in_flat_memory(
     with recorded_trials(
         record_parity,
         "long and many",
-        "short tracks in one run, with activations and embeddings",
+        "short tracks in one run",
         f"second half <= {growth >> 20} MB above the first",
         backend="fused",
     ) as trials:

@@ -82,6 +82,8 @@ def analyze(
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the best one here.
     include_activations, include_embeddings : bool
         Whether results carry the network's probabilities and hidden states (``NAME.activ.npz``, ``NAME.embed.npy``).
+        Those of a list whose arrays are written to files do not carry them, so that memory does not grow with the
+        list: `load_result` reads them.
     demix_dir, spec_dir : path-like
         Where byproducts are kept: ``demix_dir/<demix_model>/NAME/<stem>.wav`` and ``spec_dir/NAME.npy``.
     keep_byproducts : bool
@@ -126,7 +128,8 @@ def analyze(
     Returns
     -------
     AnalysisResult or list of AnalysisResult
-        One result for a single path that is not a pattern, else a list in input order.
+        One result for a single path that is not a pattern, else a list in input order; with `out_dir`, the results of
+        a list carry neither activations nor embeddings.
 
     Raises
     ------
@@ -175,6 +178,7 @@ def analyze(
         stems_dir=stems_dir,
         timings_path=timings_path,
         progress=progress,
+        keep_arrays=is_single or out_dir is None,
     )
     return results[0] if is_single else results
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.byproducts import Byproducts
 from allin1_core.claims import give_back_name, take_name
-from allin1_core.digests import audio_digests, is_separated
+from allin1_core.digests import audio_digests, file_digest, is_separated
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
 from allin1_core.exports import FORMATS, export
 from allin1_core.files import check_writable
 from allin1_core.progress import Progress
-from allin1_core.result import AnalysisResult, load_result
+from allin1_core.result import (
+    ACTIVATIONS,
+    EMBEDDINGS,
+    AnalysisResult,
+    array_paths,
+    load_result,
+    read_json_result,
+)
 from allin1_core.resuming import differences
 from allin1_core.timings import Timings
 from allin1_core.tracks import Track, name_tracks
@@ -77,7 +85,7 @@ class Outputs:
         if path is None or not path.is_file():
             return None
         try:
-            return load_result(path, load_activations=False, load_embeddings=False).path
+            return read_json_result(path)[0].path
         except ResultError:
             return None  # `existing` says what is wrong with it, or it is overwritten
 
@@ -99,9 +107,25 @@ class Outputs:
                 give_back_name(self.out_dir, track.name)
 
     def existing(
-        self, track: Track, session: Session, stems_dir: str | os.PathLike[str] | None
+        self,
+        track: Track,
+        session: Session,
+        stems_dir: str | os.PathLike[str] | None,
+        *,
+        keep_arrays: bool,
     ) -> AnalysisResult | None:
         """The result of an earlier run, if it is whole and was not to be made again.
+
+        It is not whole, and made again, if arrays that are there are not those that its JSON names by their SHA-256,
+        or arrays asked for are not there.
+
+        Parameters
+        ----------
+        track, session, stems_dir
+            As in `run_batch`.
+        keep_arrays : bool
+            Whether the result carries the arrays asked for. If not, it carries the activations if they are drawn. The
+            SHA-256 of all that are there is checked either way.
 
         Raises
         ------
@@ -115,7 +139,7 @@ class Outputs:
         path = self.result_path(track.name)
         if path is None or "json" in self.overwrite or not path.is_file():
             return None
-        result = load_result(path, self.include_activations, self.include_embeddings, self.array_dir)
+        result, arrays_sha256 = read_json_result(path)
         made_otherwise = differences(
             result, session, audio_digests(track, stems_dir), is_separated=is_separated(track, stems_dir)
         )
@@ -124,10 +148,17 @@ class Outputs:
                 f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
                 "again with overwrite='json' (--overwrite json)"
             )
-        if self.include_activations and result.activations is None:
-            return None
-        if self.include_embeddings and result.embeddings is None:
-            return None
+        is_asked_for = {ACTIVATIONS: self.include_activations, EMBEDDINGS: self.include_embeddings}
+        for kind, array_path in array_paths(path, self.array_dir).items():
+            if not array_path.is_file():
+                if is_asked_for[kind]:
+                    return None
+            elif arrays_sha256 is not None and not _has_digest(array_path, arrays_sha256.get(kind)):
+                return None
+        load_activations = self.include_activations and (keep_arrays or self.figures_dir is not None)
+        load_embeddings = self.include_embeddings and keep_arrays
+        if load_activations or load_embeddings:
+            return load_result(path, load_activations, load_embeddings, self.array_dir)
         return result
 
     def save(self, track: Track, result: AnalysisResult) -> None:
@@ -142,6 +173,13 @@ class Outputs:
             return
         for name in self.exports:
             export(result, self.out_dir / f"{track.name}{FORMATS[name][0]}", name)
+
+
+def _has_digest(path: Path, sha256: str | None) -> bool:
+    try:
+        return file_digest(path, ResultError) == sha256
+    except ResultError:
+        return False  # another process is replacing it, or it cannot be read
 
 
 def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
@@ -174,8 +212,18 @@ def run_batch(
     stems_dir: str | os.PathLike[str] | None = None,
     timings_path: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    keep_arrays: bool = True,
 ) -> list[AnalysisResult]:
     """Analyse tracks one after another; a track that fails does not stop the others.
+
+    Parameters
+    ----------
+    paths, analyzer, outputs
+        What is analysed, by what, and what is written.
+    stems_dir, timings_path, progress
+        As in `analyze`.
+    keep_arrays : bool
+        Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
 
     Raises
     ------
@@ -195,10 +243,12 @@ def run_batch(
         for track in tracks:
             with bars.track(track.name):
                 try:
-                    results.append(_run_track(track, analyzer, outputs, stems_dir, timings))
+                    results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
                 except (BackendError, WeightsError):
                     raise
                 except Exception as error:
+                    if len(tracks) > 1:
+                        _release_arrays(error)
                     results.append(None)
                     failures.append((track.path, error))
     finally:
@@ -211,14 +261,22 @@ def run_batch(
     return [result for result in results if result is not None]
 
 
+def _release_arrays(error: BaseException | None) -> None:
+    """Forget the variables of the functions that an error came through: audio and arrays of a track that failed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
 def _run_track(
     track: Track,
     analyzer: Analyzer,
     outputs: Outputs,
     stems_dir: str | os.PathLike[str] | None,
     timings: Timings,
+    keep_arrays: bool,
 ) -> AnalysisResult:
-    result = outputs.existing(track, analyzer.session, stems_dir)
+    result = outputs.existing(track, analyzer.session, stems_dir, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(
             track,
@@ -244,4 +302,4 @@ def _run_track(
 
         with timings.stage("sonify", track=track.name):
             sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
-    return result
+    return result if keep_arrays else dataclasses.replace(result, activations=None, embeddings=None)

@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.audio import Stems
-from allin1_core.errors import AudioError
+from allin1_core.errors import Allin1Error, AudioError
 from allin1_core.regular_files import open_regular
 from allin1_core.separation import find_stem_files, stems_folder
 from allin1_core.tracks import Track
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of an audio file; `AudioError` if it cannot be read."""
+def file_digest(path: Path, error: type[Allin1Error] = AudioError) -> str:
+    """SHA-256 of a file, read in blocks; `error` if it cannot be read."""
     digest = hashlib.sha256()
-    with open_regular(path, AudioError) as file:
+    with open_regular(path, error) as file:
         try:
             while block := file.read(1 << 20):
                 digest.update(block)
-        except OSError as error:
-            raise AudioError(f"{path}: cannot be read ({error.strerror}); copy the file again") from error
+        except OSError as cause:
+            raise error(f"{path}: cannot be read ({cause.strerror}); copy the file again") from cause
     return digest.hexdigest()
 
 

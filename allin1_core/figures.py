@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from allin1_core.audio import Audio
-from allin1_core.errors import ResultError
+from allin1_core.errors import ResultError, printable
 from allin1_core.files import make_folder, written_whole
 from allin1_core.metrical import FRAMES_PER_SECOND
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
 from allin1_core.structure import LABELS
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def visualize(
     Raises
     ------
     ResultError
-        If matplotlib is not installed.
+        If a result is not valid (see `allin1_core.result_validation`), or matplotlib is not installed.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
@@ -159,12 +160,19 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid, or matplotlib is not installed.
     """
+    validate(result)
     figure = new_figure(12, 3.2)
     axes: Any = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1.4])
     level_axes, beat_axes, section_axes = axes
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
-    level_axes.set_title(f"{result.path.name}: {tempo}, {len(result.beats)} beats", parse_math=False)
+    title = f"{printable(result.path.name)}: {tempo}, {len(result.beats)} beats"
+    level_axes.set_title(title, parse_math=False)
 
     times, level = loudness(mix)
     level_axes.plot(times, level, color="black", linewidth=0.8)
@@ -228,8 +236,9 @@ def activations(result: AnalysisResult) -> Figure:
     Raises
     ------
     ResultError
-        If the result carries no activations, or matplotlib is not installed.
+        If the result is not valid or carries no activations, or matplotlib is not installed.
     """
+    validate(result)
     if result.activations is None:
         raise ResultError(
             f"{result.path.name}: the result carries no activations; analyse with include_activations=True"
@@ -286,6 +295,6 @@ def activations(result: AnalysisResult) -> Figure:
     grid[-1].set_xlabel("Time (s); dashed: start of a section")
     figure.colorbar(image, ax=list(grid[1::2]), label="P(function)", fraction=0.02, pad=0.01)
     handles, names = grid[0].get_legend_handles_labels()
-    title = result.path.name.replace("$", r"\$")
+    title = printable(result.path.name).replace("$", r"\$")
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False, title=title)
     return figure

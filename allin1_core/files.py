@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import io
 import os
 import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from allin1_core.errors import OutputError
 
@@ -119,6 +120,37 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
             "Free space, or choose another folder"
         ) from error
+
+
+class HashingWriter(io.BufferedIOBase):
+    """A binary file to write to that hashes what is written.
+
+    Attributes
+    ----------
+    sha256
+        `hashlib` object of what was written so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Remove a file if it is there; `OutputError` if it cannot be removed."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror or error}); delete it") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 from allin1_core.files import make_folder, written_whole
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
 
 PathLike: TypeAlias = str | os.PathLike[str]
 
@@ -34,7 +35,13 @@ def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> n
     -------
     float32 (num_samples,)
         Peak of a click 0.5.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid; see `allin1_core.result_validation`.
     """
+    validate(result)
     clicks = np.zeros(num_samples, np.float32)
     for time, position in zip(result.beats, result.beat_positions, strict=True):
         _add(clicks, time, _click(_DOWNBEAT_HZ if position == 1 else _BEAT_HZ, sample_rate), sample_rate)
@@ -101,6 +108,8 @@ def sonify(
 
     Raises
     ------
+    ResultError
+        If a result is not valid; see `allin1_core.result_validation`.
     AudioError, StemsError
         If the track cannot be read.
     OutputError

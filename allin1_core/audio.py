@@ -20,6 +20,7 @@ import numpy as np
 
 from allin1_core.decoding import BLOCK_VALUES, Source, open_source
 from allin1_core.errors import AudioError, StemsError
+from allin1_core.files import expand_user
 from allin1_core.regular_files import open_regular
 from allin1_core.sample_buffer import SampleBuffer
 
@@ -110,7 +111,7 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     AudioError
         If the file is missing, empty, truncated, not audio, too long, holds no samples, or holds NaN or infinity.
     """
-    return _read(Path(path), MOST_BYTES, lambda block: block)
+    return _read(expand_user(path), MOST_BYTES, lambda block: block)
 
 
 def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:

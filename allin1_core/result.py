@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, write_text, written_whole
+from allin1_core.files import expand_user, make_folder, write_text, written_whole
 from allin1_core.regular_files import read_content, read_json, read_npy, read_npz
 from allin1_core.structure import Segment
 
@@ -89,7 +89,7 @@ class AnalysisResult:
         OutputError
             If a file cannot be written.
         """
-        path = Path(path)
+        path = expand_user(path)
         make_folder(path.parent)
         activations, embeddings = array_paths(path, array_dir)
         if self.activations is not None:
@@ -105,7 +105,7 @@ class AnalysisResult:
 
 def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> tuple[Path, Path]:
     """Where the activations and the embeddings of a result lie, whose JSON is at `path`."""
-    folder = path.parent if array_dir is None else Path(array_dir).expanduser()
+    folder = path.parent if array_dir is None else expand_user(array_dir)
     return folder / f"{path.stem}{ACTIVATIONS_SUFFIX}", folder / f"{path.stem}{EMBEDDINGS_SUFFIX}"
 
 
@@ -139,7 +139,7 @@ def load_result(
     ResultError
         If a file is missing, or is not such a result.
     """
-    path = Path(path).expanduser()
+    path = expand_user(path)
     fields = read_json(path, ResultError, most=_LARGEST_JSON)
     try:
         result = _from_fields(fields)

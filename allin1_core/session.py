@@ -9,11 +9,11 @@ import glob
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
 from allin1_core.digests import file_digest
+from allin1_core.files import expand_user
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
 from allin1_core.timings import Timings
 
@@ -84,7 +84,7 @@ class Session:
 
         self.model_name = model
         self.demix_model = demix_model
-        self.demix_repository = demix_repository
+        self.demix_repository = None if demix_repository is None else expand_user(demix_repository)
         self.demix_seed = demix_seed
         self.stems_as_int16 = stems_as_int16
         self._device = device
@@ -146,7 +146,7 @@ class Session:
         """
         if self.demix_repository is None:
             return {}
-        folder = Path(self.demix_repository).expanduser()
+        folder = self.demix_repository
         bag = folder / f"{self.demix_model}.yaml"
         models = sorted(folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.demix_model)}*.th"))
         return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
@@ -180,16 +180,24 @@ class Session:
     def _reading_of_checkpoints(self, timings: Timings) -> concurrent.futures.Future[list[Checkpoint]]:
         with self._reading_lock:
             if self._reading is None:
-                pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model_load")
-                self._reading = pool.submit(self._read_checkpoints, timings)
-                pool.shutdown(wait=False)
+                self._reading = concurrent.futures.Future()
+                # Not of a pool: a process that ends waits for a pool's threads, and this one may be downloading.
+                threading.Thread(
+                    target=self._fulfil, args=(self._reading, timings), name="model_load", daemon=True
+                ).start()
             return self._reading
+
+    def _fulfil(self, reading: concurrent.futures.Future[list[Checkpoint]], timings: Timings) -> None:
+        try:
+            reading.set_result(self._read_checkpoints(timings))
+        except BaseException as error:
+            reading.set_exception(error)
 
     def _read_checkpoints(self, timings: Timings) -> list[Checkpoint]:
         from allin1_core.network.weights import load_checkpoints
 
         with timings.stage(
-            "model_load", choice=self.network_choice, model=self.model_name, per="run"
+            "model_load", choice=self.network_choice, in_background=True, model=self.model_name, per="run"
         ) as stage:
             # Importing torch or MLX takes longer than reading the weights.
             backends.get("network", self.network_choice.backend).load()

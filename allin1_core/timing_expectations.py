@@ -62,10 +62,12 @@ def read_expectations(path: str | os.PathLike[str]) -> tuple[float, dict[str, Ex
         )
     unchanged = _number(content.get("unchanged", UNCHANGED))
     if not 1 <= unchanged < math.inf:
-        raise TimingsError(f"{path}: unchanged is {content['unchanged']!r}; expected a factor of at least 1")
+        raise TimingsError(
+            f"{path}: unchanged is {content['unchanged']!r:.60}; expected a factor of at least 1"
+        )
     stages = content.get("stage", {})
     if not isinstance(stages, dict):
-        raise TimingsError(f"{path}: stage is {stages!r}; expected a table [stage.<name>] for each stage")
+        raise TimingsError(f"{path}: stage is {stages!r:.60}; expected a table [stage.<name>] for each stage")
     return unchanged, {name: _expectation(path, name, table) for name, table in stages.items()}
 
 
@@ -74,7 +76,7 @@ def _expectation(path: Path, stage: str, table: Any) -> Expectation:
     if stage not in STAGES:
         raise TimingsError(f"{where}: no such stage; expected one of {', '.join(STAGES)}")
     if not isinstance(table, dict):
-        raise TimingsError(f"{where}: {table!r}; expected a table with speedup")
+        raise TimingsError(f"{where}: {table!r:.60}; expected a table with speedup")
     unknown = table.keys() - {"speedup", "backend", "device", "precision"}
     if unknown:
         raise TimingsError(
@@ -83,12 +85,12 @@ def _expectation(path: Path, stage: str, table: Any) -> Expectation:
     speedup = table.get("speedup")
     bounds = [_number(bound) for bound in speedup] if isinstance(speedup, list) else []
     if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-        raise TimingsError(f"{where}: speedup is {speedup!r}; expected [lowest, highest], both positive")
+        raise TimingsError(f"{where}: speedup is {speedup!r:.60}; expected [lowest, highest], both positive")
     allowed = {}
     for name in ("backend", "device", "precision"):
         values = table.get(name, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise TimingsError(f"{where}: {name} is {values!r}; expected a list of names")
+            raise TimingsError(f"{where}: {name} is {values!r:.60}; expected a list of names")
         allowed[name] = tuple(values)
     return Expectation((bounds[0], bounds[1]), **allowed)
 

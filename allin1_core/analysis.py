@@ -17,12 +17,13 @@ from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
 from allin1_core.cores import limited_cores
-from allin1_core.digests import is_separated
+from allin1_core.digests import check_input, is_separated
+from allin1_core.files import expand_user
 from allin1_core.metrical import tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.session import Session
 from allin1_core.timings import Timings
-from allin1_core.tracks import Track, expand_paths, is_pattern
+from allin1_core.tracks import Track, absolute, expand_paths, is_pattern, track_name
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Parameters = ParamSpec("Parameters")
@@ -141,7 +142,8 @@ def analyze(
         If a file cannot be written; nothing half-written is left behind. If a result that is there was made from
         other audio or with other settings.
     BatchError
-        If some of several tracks failed; the others are done, and are in its `results`.
+        If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
+        its own error.
     """
     is_single = isinstance(paths, str | os.PathLike) and not is_pattern(paths)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -179,12 +181,13 @@ def analyze(
         timings_path=timings_path,
         progress=progress,
         keep_arrays=is_single or out_dir is None,
+        is_single=is_single,
     )
     return results[0] if is_single else results
 
 
 def _folder(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expand_user(path)
 
 
 def _on_its_threads(
@@ -261,8 +264,8 @@ class Analyzer:
         Allin1Error
             See `analyze`.
         """
-        path = Path(path).expanduser().resolve()
-        track = Track(path, path.name if path.is_dir() else path.stem)
+        path = absolute(expand_user(path))
+        track = Track(path, track_name(path))
         return self.analyze_track(
             track,
             timings or Timings(),
@@ -285,7 +288,8 @@ class Analyzer:
         """All stages of one track; see `analyze` for the parameters and errors."""
         session = self.session
         if is_separated(track, stems_dir):
-            session.check_separation()  # before a thread is started that would have to be waited for
+            session.check_separation()
+        check_input(track, stems_dir)  # before anything is downloaded for it
         session.load_in_background(timings)
 
         stems, origin, digests = stages.stems_stage(session, track, timings, stems_dir, kept)

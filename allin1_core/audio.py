@@ -20,6 +20,7 @@ import numpy as np
 
 from allin1_core.decoding import BLOCK_VALUES, Source, open_source
 from allin1_core.errors import AudioError, StemsError
+from allin1_core.files import expand_user
 from allin1_core.regular_files import open_regular
 from allin1_core.sample_buffer import SampleBuffer
 
@@ -122,7 +123,7 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         If the file is missing, empty, truncated, damaged, not audio, too long, holds no samples, or holds samples
         that are NaN, infinite or beyond `LARGEST_SAMPLE`.
     """
-    return _read(Path(path), MOST_BYTES, lambda block: block)
+    return _read(expand_user(path), MOST_BYTES, lambda block: block)
 
 
 def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, write_text
+from allin1_core.files import expand_user, make_folder, write_text
 from allin1_core.result import AnalysisResult
 from allin1_core.result_validation import validate
 
@@ -122,5 +122,6 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     if file_format not in FORMATS:
         raise ResultError(f"format {file_format!r}: unknown; expected one of {', '.join(FORMATS)}")
     text = FORMATS[file_format][1](result)
-    make_folder(Path(path).parent)
+    path = expand_user(path)
+    make_folder(path.parent)
     return write_text(path, text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -11,7 +13,7 @@ import numpy as np
 
 from allin1_core.audio import Audio
 from allin1_core.errors import ResultError, printable
-from allin1_core.files import make_folder, written_whole
+from allin1_core.files import check_names, expand_user, make_folder, written_whole
 from allin1_core.metrical import FRAMES_PER_SECOND
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
@@ -38,6 +40,9 @@ _COLOURS = {
     "verse": "#E69F00",
     "chorus": "#D55E00",
 }
+# Of the overview, and of the activations where the result carries them.
+FIGURE_SUFFIXES = (".pdf", ".activations.pdf")
+
 _LOUDNESS_FRAME, _LOUDNESS_HOP = 4096, 1024
 _SILENCE_DB = -60.0
 _SECONDS_A_ROW = 30.0
@@ -116,11 +121,12 @@ def visualize(
     result = results
     figure = overview(result, read_mix(result.path, stems_dir))
     if out_dir is not None:
-        folder = make_folder(Path(out_dir).expanduser())
-        stem = name or result.path.stem
-        save(figure, folder / f"{stem}.pdf")
-        if result.activations is not None:
-            save(activations(result), folder / f"{stem}.activations.pdf")
+        folder = make_folder(expand_user(out_dir))
+        shown = [figure] if result.activations is None else [figure, activations(result)]
+        paths = [folder / f"{name or result.path.stem}{suffix}" for suffix in FIGURE_SUFFIXES[: len(shown)]]
+        check_names(paths)
+        for drawn, path in zip(shown, paths, strict=True):
+            save(drawn, path)
     return figure
 
 
@@ -136,6 +142,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches; `ResultError` if matplotlib is not installed."""
     try:
+        _import_matplotlib()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -146,6 +153,23 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, which refuses where MPLBACKEND names a backend that is not installed.
+
+    A process that a notebook starts inherits the notebook's. Figures here need none; a caller's pyplot keeps the one
+    that is named if it is installed.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    if backend is None:
+        return
+    try:
+        import matplotlib as mpl
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        mpl.rcParams["backend"] = backend
 
 
 def overview(result: AnalysisResult, mix: Audio) -> Figure:

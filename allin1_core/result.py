@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import ResultError
-from allin1_core.files import HashingWriter, make_folder, remove, write_text, written_whole
+from allin1_core.files import HashingWriter, expand_user, make_folder, remove, write_text, written_whole
 from allin1_core.regular_files import read_content, read_json, read_npy, read_npz
 from allin1_core.result_validation import validate
 from allin1_core.structure import Segment
@@ -27,7 +27,7 @@ _LARGEST_JSON = 64 << 20
 _LARGEST_ARRAYS = 8 << 30
 
 ACTIVATIONS, EMBEDDINGS = "activations", "embeddings"
-_SUFFIXES = {ACTIVATIONS: ".activ.npz", EMBEDDINGS: ".embed.npy"}
+SUFFIXES = {ACTIVATIONS: ".activ.npz", EMBEDDINGS: ".embed.npy"}
 
 
 @dataclasses.dataclass
@@ -109,7 +109,7 @@ class AnalysisResult:
             If a file cannot be written.
         """
         validate(self)
-        path = Path(path)
+        path = expand_user(path)
         make_folder(path.parent)
         arrays_sha256 = {}
         for kind, array_path in array_paths(path, array_dir).items():
@@ -134,8 +134,8 @@ class AnalysisResult:
 
 def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> dict[str, Path]:
     """Where the activations and the embeddings of a result lie, whose JSON is at `path`."""
-    folder = path.parent if array_dir is None else Path(array_dir).expanduser()
-    return {kind: folder / f"{path.stem}{suffix}" for kind, suffix in _SUFFIXES.items()}
+    folder = path.parent if array_dir is None else expand_user(array_dir)
+    return {kind: folder / f"{path.stem}{suffix}" for kind, suffix in SUFFIXES.items()}
 
 
 def _value(value: Any) -> str:
@@ -171,7 +171,7 @@ def load_result(
         wrote the JSON, or of a version that did not record them. All-In-One's own JSON, which says nothing of how it
         was made, is taken to belong to the arrays beside it.
     """
-    path = Path(path).expanduser()
+    path = expand_user(path)
     result, arrays_sha256 = read_json_result(path)
     for kind, array_path in array_paths(path, array_dir).items():
         if (load_activations if kind == ACTIVATIONS else load_embeddings) and array_path.is_file():

@@ -9,12 +9,12 @@ import glob
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
 from allin1_core.cores import check_num_threads
 from allin1_core.digests import file_digest
+from allin1_core.files import expand_user
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
 from allin1_core.threads import Lock, call_in_child
 from allin1_core.timings import Timings
@@ -92,7 +92,7 @@ class Session:
         check_num_threads(num_threads)
         self.model_name = model
         self.demix_model = demix_model
-        self.demix_repository = demix_repository
+        self.demix_repository = None if demix_repository is None else expand_user(demix_repository)
         self.demix_seed = demix_seed
         self.stems_as_int16 = stems_as_int16
         self._device = device
@@ -160,7 +160,7 @@ class Session:
         """
         if self.demix_repository is None:
             return {}
-        folder = Path(self.demix_repository).expanduser()
+        folder = self.demix_repository
         bag = folder / f"{self.demix_model}.yaml"
         models = sorted(folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.demix_model)}*.th"))
         return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
@@ -213,7 +213,7 @@ class Session:
         from allin1_core.network.weights import load_checkpoints
 
         with timings.stage(
-            "model_load", choice=self.network_choice, model=self.model_name, per="run"
+            "model_load", choice=self.network_choice, in_background=True, model=self.model_name, per="run"
         ) as stage:
             # Importing torch or MLX takes longer than reading the weights.
             backends.get("network", self.network_choice.backend).load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import gc
 import json
 import signal
@@ -441,6 +442,22 @@ def test_the_model_loads_in_a_thread_of_its_own(
         ("build", True),
     ]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("model_load")]
+
+
+@pytest.mark.parametrize("has_recorder", [False, True])
+def test_a_call_from_a_worker_thread_is_timed_as_one_from_the_main_thread(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path, has_recorder: bool
+) -> None:
+    folders, path = [write_stems("a"), write_stems("b")], tmp_path / "t.jsonl"
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        if has_recorder:
+            analyzer, timings = Analyzer(**options), Timings(path)
+            for folder in folders:
+                pool.submit(analyzer, folder, timings=timings).result()
+        else:
+            pool.submit(analyze, folders, timings_path=path, **options).result()
+    beside = [line.details["what"] for line in read_timings(path) if line.thread != "main"]
+    assert beside == ["weights"]
 
 
 def test_every_stage_of_every_track_is_timed(

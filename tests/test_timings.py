@@ -92,6 +92,64 @@ def test_a_stage_in_a_thread_has_no_parent_in_another() -> None:
     assert (load_line.stage, load_line.parent, load_line.thread) == ("model_load", None, "loader")
 
 
+def test_a_stage_is_beside_others_if_another_thread_is_in_one() -> None:
+    """Which thread of the process that is does not matter."""
+    timings, started = Timings(on_start=lambda name: started.append(name)), []  # type: ignore[var-annotated]
+
+    def work() -> None:
+        with timings.stage("demix"):
+            loader = threading.Thread(target=load, name="loader")
+            loader.start()
+            loader.join()
+            other = threading.Thread(target=read, name="other")
+            other.start()
+            other.join()
+        with timings.stage("postprocess"), timings.stage("metrical_dbn"):
+            pass
+
+    def load() -> None:
+        with timings.stage("model_load", in_background=True):
+            pass
+
+    def read() -> None:
+        with timings.stage("audio_read"):
+            pass
+
+    for name in ("first", "second"):
+        worker = threading.Thread(target=work, name=name)
+        worker.start()
+        worker.join()
+    assert [(line.stage, line.thread) for line in timings.records] == 2 * [
+        ("model_load", "loader"),
+        ("audio_read", "other"),
+        ("demix", "main"),
+        ("metrical_dbn", "main"),
+        ("postprocess", "main"),
+    ]
+    assert started == 2 * ["demix", "postprocess", "metrical_dbn"]
+
+
+def test_what_runs_in_the_background_puts_no_other_stage_beside_it() -> None:
+    timings, is_loading, is_done = Timings(), threading.Event(), threading.Event()
+
+    def load() -> None:
+        with timings.stage("model_load", in_background=True):
+            is_loading.set()
+            is_done.wait()
+
+    loader = threading.Thread(target=load, name="loader")
+    loader.start()
+    is_loading.wait()
+    with timings.stage("audio_read"):
+        pass
+    is_done.set()
+    loader.join()
+    assert [(line.stage, line.thread) for line in timings.records] == [
+        ("audio_read", "main"),
+        ("model_load", "loader"),
+    ]
+
+
 def test_a_stage_that_fails_leaves_a_line(tmp_path: Path) -> None:
     timings = Timings(tmp_path / "t.jsonl")
 

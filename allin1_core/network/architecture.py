@@ -105,7 +105,7 @@ class Folds:
         """Three convolutions over time and frequency, for each instrument by itself."""
         batch, instruments, frames, bands = spectrogram.shape
         shape = [batch * instruments, frames + 2, bands]
-        shape.insert(self.operations.image_axes[1], 1)
+        shape.insert(self.operations.image_axes[1], 1)  # images of one channel
         images = self.operations.pad(spectrogram, {2: (1, 1)}).reshape(shape)
         folds = [self._convolutions(images, fold)[None] for fold in range(self.num_folds)]
         hidden = self.operations.concatenate(folds, 0)
@@ -113,27 +113,27 @@ class Folds:
         return self._layer_norm(hidden, "embeddings.norm", epsilon=1e-5)
 
     def _convolutions(self, images: Array, fold: int) -> Array:
-        """Of one fold, from images with a frame of zeros at either end to (N, T, C)."""
+        """Those of one fold, from images with a frame of zeros at either end to (N, T, C)."""
         time, channels = self.operations.image_axes
 
-        def convolved(x: Array, start: int, stop: int, *layers: int) -> Array:
-            x = x[(slice(None),) * time + (slice(start, stop + 2),)]
+        def convolved(images: Array, start: int, stop: int, *layers: int) -> Array:
+            # Convolutions 0 and 2 reach a frame to either side, which the margins allow; convolution 1 none.
+            x = images[(slice(None),) * time + (slice(start, stop + 2),)]
             for layer in layers:
                 name = f"embeddings.conv{layer}"
                 weight, bias = (self._parameters[f"{name}.{kind}"][fold] for kind in ("weight", "bias"))
                 x = self.operations.convolve(x, weight, bias)
             return x
 
+        def first(start: int, stop: int) -> Array:
+            return convolved(images, start, stop, 0, 1)
+
+        def last(start: int, stop: int) -> Array:
+            return convolved(inner, start, stop, 2).moveaxis(channels, -1)[:, :, 0]
+
         num_rows, frames = images.shape[0], images.shape[time] - 2
-        inner = self._piecewise(
-            lambda start, stop: convolved(images, start, stop, 0, 1), num_rows, frames, time, margin=1
-        )
-        return self._piecewise(
-            lambda start, stop: convolved(inner, start, stop, 2).moveaxis(channels, -1)[:, :, 0],
-            num_rows,
-            frames,
-            1,
-        )
+        inner = self._piecewise(first, num_rows, frames, time, margin=1)
+        return self._piecewise(last, num_rows, frames, 1)
 
     def _time_layer(self, hidden: Array, name: str, dilation: int) -> Array:
         """Two dilated attentions along time on the same input, then a feed-forward layer on both results."""
@@ -180,9 +180,9 @@ class Folds:
     ) -> Callable[[int, int, int], Array]:
         """One attention of a layer: keys and values of the whole time at once, queries piece by piece.
 
-        From the normalised and padded input (F, N, T, R, C), N sequences of R rows that see each other, to a function
-        of ``start, stop, num_rows``: the output projection of what the first `num_rows` rows of these frames attend
-        to, (F, N, stop - start, num_rows, C).
+        Takes the normalised and padded input (F, N, T, R, C): N sequences of R rows that see each other. Returns a
+        function of ``start, stop, num_rows`` that gives what the first `num_rows` rows of these frames attend to,
+        after the output projection: (F, N, stop - start, num_rows, C).
         """
 
         def project(what: str, x: Array) -> Array:

@@ -9,7 +9,11 @@ export PIP_BUILD_CONSTRAINT := $(abspath $(CONSTRAINTS))
 WHOLE_CHECKOUT := from pathlib import Path; from sysconfig import get_path; \
 	Path(get_path("purelib"), "allin1_core_checkout.pth").write_text(f"{Path.cwd()}\n", encoding="utf-8")
 ROUNDS ?= 7
-SOURCES := $(wildcard allin1_core/*.h allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
+SOURCES := $(wildcard allin1_core/*.h allin1_core/*.pyx allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
+
+# WITHOUT=avx512 runs the tests as on a processor with AVX2 alone.
+WITHOUT ?=
+RUN := $(BIN)/python $(if $(WITHOUT),-m parity.without_$(WITHOUT) $(BIN)/python)
 
 # BACKEND=module:function runs the parity cases against that implementation alone; STAGE says what it implements.
 BACKEND ?=
@@ -29,6 +33,7 @@ help:
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
 	@echo "make readme       copies the summary of the last bench run into README.md"
 	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
+	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
 	@echo "make parity-full [TRACKS=folder]  the long checks too, and the tracks of a folder of yours"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 
@@ -47,8 +52,8 @@ lint: $(VENV)/.installed
 
 ifeq ($(BACKEND),)
 parity: lint
-	$(BIN)/python -m pytest tests parity --parity-report reports
-	@echo "parity report: reports/parity.md"
+	$(RUN) -m pytest tests parity --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
+	@echo "parity report: $(if $(WITHOUT),reports/without_$(WITHOUT),reports)/parity.md"
 else
 parity: $(VENV)/.installed
 	$(BIN)/python -m pytest parity --backend $(BACKEND) --backend-stage $(STAGE) \

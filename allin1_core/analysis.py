@@ -6,22 +6,27 @@ folder of stems ------------^                               -> decoder -> beats 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Concatenate, ParamSpec, TypeAlias
 
 from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
-from allin1_core.digests import is_separated
+from allin1_core.cores import limited_cores
+from allin1_core.digests import check_input, is_separated
+from allin1_core.files import expand_user
 from allin1_core.metrical import tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.session import Session
 from allin1_core.timings import Timings
-from allin1_core.tracks import Track, expand_paths, is_pattern
+from allin1_core.tracks import Track, absolute, expand_paths, is_pattern, track_name
 
 PathLike: TypeAlias = str | os.PathLike[str]
+Parameters = ParamSpec("Parameters")
 
 
 def analyze(
@@ -78,6 +83,8 @@ def analyze(
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the best one here.
     include_activations, include_embeddings : bool
         Whether results carry the network's probabilities and hidden states (``NAME.activ.npz``, ``NAME.embed.npy``).
+        Those of a list whose arrays are written to files do not carry them, so that memory does not grow with the
+        list: `load_result` reads them.
     demix_dir, spec_dir : path-like
         Where byproducts are kept: ``demix_dir/<demix_model>/NAME/<stem>.wav`` and ``spec_dir/NAME.npy``.
     keep_byproducts : bool
@@ -113,7 +120,7 @@ def analyze(
     exports : sequence of str
         Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.exports`.
     num_threads : int, optional
-        Threads that the network may use on the CPU; by default all cores.
+        Threads that each stage may use on the CPU, the separation excepted; by default all cores.
     timings_path : path-like, optional
         File that a line of JSON is added to for each stage of each track; see docs/timings.md.
     progress : bool, optional
@@ -122,7 +129,8 @@ def analyze(
     Returns
     -------
     AnalysisResult or list of AnalysisResult
-        One result for a single path that is not a pattern, else a list in input order.
+        One result for a single path that is not a pattern, else a list in input order; with `out_dir`, the results of
+        a list carry neither activations nor embeddings.
 
     Raises
     ------
@@ -134,7 +142,8 @@ def analyze(
         If a file cannot be written; nothing half-written is left behind. If a result that is there was made from
         other audio or with other settings.
     BatchError
-        If some of several tracks failed; the others are done, and are in its `results`.
+        If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
+        its own error.
     """
     is_single = isinstance(paths, str | os.PathLike) and not is_pattern(paths)
     given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -171,12 +180,28 @@ def analyze(
         stems_dir=stems_dir,
         timings_path=timings_path,
         progress=progress,
+        keep_arrays=is_single or out_dir is None,
+        is_single=is_single,
     )
     return results[0] if is_single else results
 
 
 def _folder(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else expand_user(path)
+
+
+def _on_its_threads(
+    method: Callable[Concatenate[Analyzer, Parameters], AnalysisResult],
+) -> Callable[Concatenate[Analyzer, Parameters], AnalysisResult]:
+    """The method within the limit that ``num_threads`` sets to all thread pools."""
+
+    @functools.wraps(method)
+    def limited(self: Analyzer, *args: Parameters.args, **options: Parameters.kwargs) -> AnalysisResult:
+        most = self.session.num_threads
+        with contextlib.nullcontext() if most is None else limited_cores(most):
+            return method(self, *args, **options)
+
+    return limited
 
 
 class Analyzer:
@@ -184,7 +209,8 @@ class Analyzer:
 
     Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
     separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
-    may no other thread use it than the one that did first.
+    may no other thread use it than the one that did first. Other processes may use it too: after a fork what is loaded
+    is theirs as well, and pickled (for ``spawn`` or loky) it carries its options and loads again.
 
     Parameters
     ----------
@@ -207,6 +233,11 @@ class Analyzer:
 
     def __init__(self, **options: Any) -> None:
         self.session = Session(**options)
+        self._options = options
+
+    def __reduce__(self) -> tuple[Callable[[], Analyzer], tuple[()]]:
+        """Pickled as its options: where it arrives, backends are chosen and weights are loaded again."""
+        return functools.partial(type(self), **self._options), ()
 
     def __call__(
         self,
@@ -233,8 +264,8 @@ class Analyzer:
         Allin1Error
             See `analyze`.
         """
-        path = Path(path).expanduser().resolve()
-        track = Track(path, path.name if path.is_dir() else path.stem)
+        path = absolute(expand_user(path))
+        track = Track(path, track_name(path))
         return self.analyze_track(
             track,
             timings or Timings(),
@@ -243,6 +274,7 @@ class Analyzer:
             include_embeddings=include_embeddings,
         )
 
+    @_on_its_threads
     def analyze_track(
         self,
         track: Track,
@@ -256,7 +288,8 @@ class Analyzer:
         """All stages of one track; see `analyze` for the parameters and errors."""
         session = self.session
         if is_separated(track, stems_dir):
-            session.check_separation()  # before a thread is started that would have to be waited for
+            session.check_separation()
+        check_input(track, stems_dir)  # before anything is downloaded for it
         session.load_in_background(timings)
 
         stems, origin, digests = stages.stems_stage(session, track, timings, stems_dir, kept)

@@ -1,9 +1,9 @@
 """Audio from files: read, checked, mixed to mono, resampled, quantised.
 
-libsndfile reads everything but the MPEG-4, Matroska and ASF containers, which go through PyAV. Which of the two is
-decided by the first bytes of the file, not by its name and not by trying one after the other, so that an error is
-the error of the reader that was meant to succeed. Files are read in blocks until they end: how much memory is taken
-depends on what a file holds, never on what its header claims.
+libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), FFmpeg through PyAV whatever is compressed or in another
+container. Which of the two is decided by the content of the file, not by its name and not by trying one after the
+other, so that an error is the error of the reader that was meant to succeed. Files are read in blocks until they end:
+how much memory is taken depends on what a file holds, never on what its header claims.
 
 16-bit audio stays ``int16`` (the spectrogram's reference transforms the integers as they are); everything else
 becomes ``float32`` in [-1, 1].
@@ -20,6 +20,7 @@ import numpy as np
 
 from allin1_core.decoding import BLOCK_VALUES, Source, open_source
 from allin1_core.errors import AudioError, StemsError
+from allin1_core.files import expand_user
 from allin1_core.regular_files import open_regular
 from allin1_core.sample_buffer import SampleBuffer
 
@@ -29,6 +30,10 @@ SAMPLE_RATE = 44100
 # Silence packs so well that a few megabytes could decode to more than any memory. This is 3.4 hours of stereo at
 # 44.1 kHz in 16 bits.
 MOST_BYTES = 2 << 30
+
+# Integers of 32 bits that were stored as float as they are; what is beyond is no sound, and its sums and spectra would
+# overflow sooner or later.
+LARGEST_SAMPLE = np.float32(2**31)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,13 +94,20 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     Parameters
     ----------
     path : path-like
-        Any file that libsndfile reads (WAV, FLAC, AIFF, Ogg, Opus, MP3, CAF ...), or the first audio stream of an
-        MPEG-4, Matroska or ASF container (m4a, mp4, mka, wma ...).
+        Any file that FFmpeg reads: WAV, AIFF, FLAC, MP3, AAC, Ogg, Opus, WavPack, the containers MPEG-4, QuickTime,
+        Matroska, WebM, AVI, FLV, ASF, MPEG-TS ... The samples are those that ``ffmpeg -i FILE -map 0:a:0 -f f32le -``
+        gives, of the first audio stream: encoder delay and edit lists are honoured, all parts of chained Ogg and of
+        concatenated MP3 files are read (of chained Opus each without its pre-skip), and gaps in the time stamps, or
+        a start after 0, are not filled with silence. A change of sample rate or channels is an error. A file that
+        names others (a playlist) is refused.
 
-        A file that was cut off is refused where the format tells its length: by a header, an index, or a mark at the
-        end. It cannot be told, and the file is read as far as it goes, of MP3 without a Xing or Info header (encoders
-        write one), of WAV and FLAC written to a pipe, which state no length, and of IRCAM, PAF, PVF and XI; in
-        Matroska, where less than 0.25 s is lost.
+        A file that was cut off is refused where the format tells its length: by a header, an index, the size of a
+        chunk, or a mark at the end. It cannot be told, and the file is read as far as it goes, of MP3 without a Xing
+        or Info header, MP2, AAC (ADTS), AC-3, DTS, AMR, MPEG program and transport streams, and of WAV, AU, CAF and
+        Matroska written to a pipe, which state no length. A part cut out of a FLAC file without decoding
+        (``ffmpeg -ss T -c copy``) is read to its end, whatever its header says, if its first frame is not the
+        whole's. A packet that cannot be decoded is an error, but for those before the first and after the last
+        frame of a format that can be entered anywhere (MP3, AAC, MPEG-TS ...), which are passed over.
 
         Its samples may take `MOST_BYTES`, 2 GiB, and at a lower rate than 44.1 kHz so much less as resampling adds:
         3.4 hours of stereo at 44.1 kHz in 16 bits, half of that in ``float32``. Reading takes a quarter more.
@@ -108,9 +120,10 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     Raises
     ------
     AudioError
-        If the file is missing, empty, truncated, not audio, too long, holds no samples, or holds NaN or infinity.
+        If the file is missing, empty, truncated, damaged, not audio, too long, holds no samples, or holds samples
+        that are NaN, infinite or beyond `LARGEST_SAMPLE`.
     """
-    return _read(Path(path), MOST_BYTES, lambda block: block)
+    return _read(expand_user(path), MOST_BYTES, lambda block: block)
 
 
 def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
@@ -138,11 +151,11 @@ def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
 def _read(path: Path, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray]) -> Audio:
     try:
         with open_regular(path, AudioError) as file:
-            head = file.read(16)
-            if not head:
+            size = os.fstat(file.fileno()).st_size
+            if not size:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-            with open_source(path, file, head) as source:
-                samples = _gather(path, source, most_bytes, mix, os.fstat(file.fileno()).st_size)
+            with open_source(path, file) as source:
+                samples = _gather(path, source, most_bytes, mix, size)
     except MemoryError as error:
         raise AudioError(
             f"{path}: decodes to more than the memory that is free; cut it into parts"
@@ -162,9 +175,8 @@ def _gather(
 ) -> np.ndarray:
     """All samples of a source, at most so many bytes of them at 44.1 kHz or, if that is higher, at their own rate."""
     most = most_bytes * min(SAMPLE_RATE, source.sample_rate) // SAMPLE_RATE
-    buffer, found = SampleBuffer(most, source.promised, file_size), 0
+    buffer = SampleBuffer(most, source.promised, file_size)
     for unmixed in source.blocks:
-        found += len(unmixed)
         block = mix(unmixed)
         if not buffer.add(block):
             hours = most_bytes / (block.itemsize * block.shape[1] * SAMPLE_RATE * 3600)
@@ -172,12 +184,11 @@ def _gather(
                 f"{path}: decodes to more than {most_bytes} bytes; expected at most that, which is {hours:.1f} hours "
                 f"of {block.shape[1]} channels in {block.dtype} at {SAMPLE_RATE} Hz. Cut it into parts"
             )
-    source.check_whole(found)
     return buffer.samples(source.dtype, source.num_channels)
 
 
 def check_finite(samples: np.ndarray, name: str) -> None:
-    """Refuse samples that are NaN or infinite.
+    """Refuse samples that are NaN, infinite, or beyond `LARGEST_SAMPLE`.
 
     Parameters
     ----------
@@ -195,13 +206,17 @@ def check_finite(samples: np.ndarray, name: str) -> None:
     number, first = 0, 0
     step = max(1, BLOCK_VALUES * len(samples) // max(1, samples.size))
     for start in range(0, len(samples), step):
-        bad = ~np.isfinite(samples[start : start + step])
-        if bad.any():
-            first = first if number else start + int(np.argwhere(bad)[0][0])
-            number += int(bad.sum())
+        block = samples[start : start + step]
+        if block.min() >= -LARGEST_SAMPLE and block.max() <= LARGEST_SAMPLE:  # neither, if there is a NaN
+            continue
+        bad = ~(np.abs(block) <= LARGEST_SAMPLE)
+        first = first if number else start + int(np.argwhere(bad)[0][0])
+        number += int(bad.sum())
     if number:
+        is_finite = np.isfinite(samples[first]).all()
+        found = f"beyond {LARGEST_SAMPLE:.0f}, where full scale is 1" if is_finite else "NaN or infinite"
         raise AudioError(
-            f"{name}: {number} samples are NaN or infinite, the first at sample {first}; expected finite numbers. "
+            f"{name}: {number} samples are {found}, the first at sample {first}; expected finite numbers in [-1, 1]. "
             "Repair the file with an audio editor"
         )
 

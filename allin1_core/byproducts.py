@@ -26,6 +26,7 @@ from allin1_core.separation import read_stems_folder
 from allin1_core.tracks import Track
 
 _RECORD = "made_from.json"
+SPECTROGRAM_SUFFIXES = (".npy", f".{_RECORD}")
 # Bytes.
 _LARGEST_RECORD = 1 << 20
 # Bytes: ten hours.

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from allin1_core.errors import BackendError
+
 _LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)
 
 
@@ -15,6 +17,20 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = _LIMIT.get()
     return cores if limit is None else min(cores, limit)
+
+
+def at_most_usable(num_threads: int | None) -> int:
+    """Threads for who asks for that many: not more than `limited_cores` allows; for None `usable_cores`."""
+    if num_threads is None:
+        return usable_cores()
+    limit = _LIMIT.get()
+    return num_threads if limit is None else min(num_threads, limit)
+
+
+def check_num_threads(num_threads: int | None) -> None:
+    """Raise `BackendError` unless it is at least 1, or None."""
+    if num_threads is not None and num_threads < 1:
+        raise BackendError(f"num_threads: {num_threads}; expected at least 1, or None for all cores")
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@
 #ifndef ALLIN1_DISPATCH_H
 #define ALLIN1_DISPATCH_H
 
-#include <string.h>
+#include <stdint.h>
 
 #if defined(__GNUC__) || defined(__clang__)
 #define ALLIN1_INLINE static inline __attribute__((always_inline))
@@ -13,35 +13,65 @@
 #define ALLIN1_INLINE static inline
 #endif
 
-/* Name of the best instruction set of this processor that kernels are compiled for. */
-ALLIN1_INLINE const char *allin1_instruction_set(void) {
-#if defined(__x86_64__) && defined(__linux__) && (defined(__GNUC__) || defined(__clang__))
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        return "AVX-512";
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-        return "AVX2";
-    return "baseline x86-64";
+/* What the processor says of itself; on another than x86, nothing. */
+typedef struct {
+    uint32_t leaf1_ecx, leaf7_ebx, extended1_ecx; /* cpuid, leaves 1, 7 and 0x80000001 */
+    uint32_t xcr0;                                /* registers that the operating system saves */
+} allin1_features_t;
+
+/* Not on Windows, where GCC does not align the stack for the registers of AVX. */
+#if defined(__x86_64__) && !defined(_WIN32) && (defined(__GNUC__) || defined(__clang__))
+#define ALLIN1_SEVERAL_SETS 1
+
+#include <cpuid.h>
+
+/* Levels 3 and 4 of the x86-64 psABI, whose names GCC knows from version 11 on. What kernels are compiled for here is
+ * what `allin1_best_set` asks for, beside registers that the system saves: SSE (bit 1 of XCR0) and AVX (2), for
+ * AVX-512 also masks (5) and the registers' upper halves (6) and second half (7). On macOS the last three show only
+ * after a thread has used them, so that AVX2 is the best there. */
+#define ALLIN1_LEVEL3 "sse3,ssse3,sse4.1,sse4.2,popcnt,cx16,sahf,avx,avx2,bmi,bmi2,f16c,fma,lzcnt,movbe"
+#define ALLIN1_LEVEL4 ALLIN1_LEVEL3 ",avx512f,avx512bw,avx512cd,avx512dq,avx512vl"
+
+static inline int allin1_has_level3(allin1_features_t features) {
+    const uint32_t leaf1_ecx = bit_SSE3 | bit_SSSE3 | bit_SSE4_1 | bit_SSE4_2 | bit_POPCNT | bit_CMPXCHG16B | bit_AVX |
+                               bit_F16C | bit_FMA | bit_MOVBE | bit_OSXSAVE;
+    const uint32_t leaf7_ebx = bit_AVX2 | bit_BMI | bit_BMI2, extended1_ecx = bit_LAHF_LM | bit_LZCNT, xcr0 = 0x06;
+    return (features.leaf1_ecx & leaf1_ecx) == leaf1_ecx && (features.leaf7_ebx & leaf7_ebx) == leaf7_ebx &&
+           (features.extended1_ecx & extended1_ecx) == extended1_ecx && (features.xcr0 & xcr0) == xcr0;
+}
+
+static inline int allin1_has_level4(allin1_features_t features) {
+    const uint32_t leaf7_ebx = bit_AVX512F | bit_AVX512BW | bit_AVX512CD | bit_AVX512DQ | bit_AVX512VL, xcr0 = 0xE6;
+    return allin1_has_level3(features) && (features.leaf7_ebx & leaf7_ebx) == leaf7_ebx &&
+           (features.xcr0 & xcr0) == xcr0;
+}
+#endif
+
+/* Name of the best instruction set that kernels are compiled for and a processor with these features can run. */
+static inline const char *allin1_best_set(allin1_features_t features) {
+#if defined(ALLIN1_SEVERAL_SETS)
+    return allin1_has_level4(features) ? "AVX-512" : allin1_has_level3(features) ? "AVX2" : "baseline x86-64";
 #elif defined(__aarch64__) || defined(_M_ARM64)
+    (void)features;
     return "NEON";
 #else
+    (void)features;
     return "baseline";
 #endif
 }
 
-/* Whether kernels of that name are compiled and this processor can run them: those of its best set and of lesser ones.
- * Called by another name, a kernel would be absent, or end the process at its first instruction. */
-ALLIN1_INLINE int allin1_has_instruction_set(const char *name) {
-    static const char *const descending[] = {"AVX-512", "AVX2", "baseline x86-64"};
-    const char *best = allin1_instruction_set();
-    int reached = 0;
-    for (int i = 0; i < 3; i++) {
-        reached |= strcmp(descending[i], best) == 0;
-        if (strcmp(descending[i], name) == 0) return reached;
-    }
-    return strcmp(name, best) == 0; /* not x86: there is one */
+/* The features of this processor. */
+static inline allin1_features_t allin1_features(void) {
+    allin1_features_t features = {0, 0, 0, 0};
+#if defined(ALLIN1_SEVERAL_SETS)
+    uint32_t eax, ebx, ecx, edx;
+    if (__get_cpuid(1, &eax, &ebx, &ecx, &edx)) features.leaf1_ecx = ecx;
+    if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) features.leaf7_ebx = ebx;
+    if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx)) features.extended1_ecx = ecx;
+    /* Without OSXSAVE xgetbv is an illegal instruction. */
+    if (features.leaf1_ecx & bit_OSXSAVE) __asm__("xgetbv" : "=a"(features.xcr0), "=d"(edx) : "c"(0));
+#endif
+    return features;
 }
 
 #endif

@@ -58,8 +58,13 @@ class OutputError(Allin1Error, OSError):
     """A result that could not be written; nothing half-written is left behind."""
 
 
+def failure_line(path: Path, error: Exception) -> str:
+    """One line that names a track, what it raised, and the message, whatever those hold."""
+    return f"{printable(str(path))}: {type(error).__name__}: {printable(str(error))}"
+
+
 class BatchError(Allin1Error):
-    """Some tracks of several failed; the others were analysed.
+    """Tracks of a list failed; the others were analysed.
 
     Attributes
     ----------
@@ -72,8 +77,9 @@ class BatchError(Allin1Error):
     def __init__(self, failures: list[tuple[Path, Exception]], results: list[Any]) -> None:
         self.failures = failures
         self.results = results
-        lines = "".join(f"\n  {printable(str(path))}: {error}" for path, error in failures)
-        super().__init__(f"{len(failures)} of {len(results)} tracks failed, the others are done:{lines}")
+        lines = "".join(f"\n  {failure_line(path, error)}" for path, error in failures)
+        others = ", the others are done" if len(failures) < len(results) else ""
+        super().__init__(f"{len(failures)} of {len(results)} tracks failed{others}:{lines}")
 
     def __str__(self) -> str:
         return Exception.__str__(self)  # one line for each track

@@ -8,14 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, write_text
+from allin1_core.files import expand_user, make_folder, write_text
 from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
 
 _VERSION_KEY = "allin1_core_version"
 
 
 def beats_text(result: AnalysisResult) -> str:
-    """One beat a line: time in seconds, tab, position in the bar (the form of madmom and of beat_this)."""
+    """One beat a line: time in seconds, tab, position in the bar (the form of madmom and of beat_this).
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid.
+    """
+    validate(result)
     return "".join(
         f"{time:.2f}\t{position}\n"
         for time, position in zip(result.beats, result.beat_positions, strict=True)
@@ -23,7 +31,14 @@ def beats_text(result: AnalysisResult) -> str:
 
 
 def audacity_text(result: AnalysisResult) -> str:
-    """A label track for Audacity (File > Import > Labels): sections as regions, then beats as points."""
+    """A label track for Audacity (File > Import > Labels): sections as regions, then beats as points.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid.
+    """
+    validate(result)
     lines = [f"{segment.start:.6f}\t{segment.end:.6f}\t{segment.label}\n" for segment in result.segments]
     lines += [
         f"{time:.6f}\t{time:.6f}\t{position}\n"
@@ -38,8 +53,9 @@ def jams_text(result: AnalysisResult) -> str:
     Raises
     ------
     ResultError
-        If the package ``jams`` is not installed.
+        If the result is not valid, or the package ``jams`` is not installed.
     """
+    validate(result)
     try:
         import jams
     except ModuleNotFoundError as error:
@@ -98,12 +114,14 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     Raises
     ------
     ResultError
-        If the format is unknown, or its package is not installed.
+        If the format is unknown, its package is not installed, or the result is not valid; see
+        `allin1_core.result_validation`.
     OutputError
         If the file cannot be written.
     """
     if file_format not in FORMATS:
         raise ResultError(f"format {file_format!r}: unknown; expected one of {', '.join(FORMATS)}")
     text = FORMATS[file_format][1](result)
-    make_folder(Path(path).parent)
+    path = expand_user(path)
+    make_folder(path.parent)
     return write_text(path, text)

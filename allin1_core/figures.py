@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
@@ -10,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, overload
 import numpy as np
 
 from allin1_core.audio import Audio
-from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, written_whole
+from allin1_core.errors import ResultError, printable
+from allin1_core.files import check_names, expand_user, make_folder, written_whole
 from allin1_core.metrical import FRAMES_PER_SECOND
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
 from allin1_core.structure import LABELS
 
 if TYPE_CHECKING:
@@ -37,6 +40,9 @@ _COLOURS = {
     "verse": "#E69F00",
     "chorus": "#D55E00",
 }
+# Of the overview, and of the activations where the result carries them.
+FIGURE_SUFFIXES = (".pdf", ".activations.pdf")
+
 _LOUDNESS_FRAME, _LOUDNESS_HOP = 4096, 1024
 _SILENCE_DB = -60.0
 _SECONDS_A_ROW = 30.0
@@ -104,7 +110,7 @@ def visualize(
     Raises
     ------
     ResultError
-        If matplotlib is not installed.
+        If a result is not valid (see `allin1_core.result_validation`), or matplotlib is not installed.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
@@ -115,11 +121,12 @@ def visualize(
     result = results
     figure = overview(result, read_mix(result.path, stems_dir))
     if out_dir is not None:
-        folder = make_folder(Path(out_dir).expanduser())
-        stem = name or result.path.stem
-        save(figure, folder / f"{stem}.pdf")
-        if result.activations is not None:
-            save(activations(result), folder / f"{stem}.activations.pdf")
+        folder = make_folder(expand_user(out_dir))
+        shown = [figure] if result.activations is None else [figure, activations(result)]
+        paths = [folder / f"{name or result.path.stem}{suffix}" for suffix in FIGURE_SUFFIXES[: len(shown)]]
+        check_names(paths)
+        for drawn, path in zip(shown, paths, strict=True):
+            save(drawn, path)
     return figure
 
 
@@ -135,6 +142,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that size in inches; `ResultError` if matplotlib is not installed."""
     try:
+        _import_matplotlib()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
@@ -145,6 +153,23 @@ def new_figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, which refuses where MPLBACKEND names a backend that is not installed.
+
+    A process that a notebook starts inherits the notebook's. Figures here need none; a caller's pyplot keeps the one
+    that is named if it is installed.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    if backend is None:
+        return
+    try:
+        import matplotlib as mpl
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        mpl.rcParams["backend"] = backend
 
 
 def overview(result: AnalysisResult, mix: Audio) -> Figure:
@@ -159,12 +184,19 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid, or matplotlib is not installed.
     """
+    validate(result)
     figure = new_figure(12, 3.2)
     axes: Any = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1.4])
     level_axes, beat_axes, section_axes = axes
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
-    level_axes.set_title(f"{result.path.name}: {tempo}, {len(result.beats)} beats", parse_math=False)
+    title = f"{printable(result.path.name)}: {tempo}, {len(result.beats)} beats"
+    level_axes.set_title(title, parse_math=False)
 
     times, level = loudness(mix)
     level_axes.plot(times, level, color="black", linewidth=0.8)
@@ -228,8 +260,9 @@ def activations(result: AnalysisResult) -> Figure:
     Raises
     ------
     ResultError
-        If the result carries no activations, or matplotlib is not installed.
+        If the result is not valid or carries no activations, or matplotlib is not installed.
     """
+    validate(result)
     if result.activations is None:
         raise ResultError(
             f"{result.path.name}: the result carries no activations; analyse with include_activations=True"
@@ -286,6 +319,6 @@ def activations(result: AnalysisResult) -> Figure:
     grid[-1].set_xlabel("Time (s); dashed: start of a section")
     figure.colorbar(image, ax=list(grid[1::2]), label="P(function)", fraction=0.02, pad=0.01)
     handles, names = grid[0].get_legend_handles_labels()
-    title = result.path.name.replace("$", r"\$")
+    title = printable(result.path.name).replace("$", r"\$")
     figure.legend(handles, names, loc="outside upper center", ncols=5, frameon=False, title=title)
     return figure

@@ -1,20 +1,33 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all.
+
+A file that is being made, and a name that is taken (`claims`), is locked (``flock``) by the process at work on it. The
+kernel releases the lock when that process ends, however it ends and whatever container it runs in. So what is found
+unlocked was abandoned, and is removed. Where a file system has no locks, nothing is removed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import functools
 import hashlib
+import io
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from allin1_core.errors import OutputError
 
-_TEMPORARY = ".part"
+_TEMPORARY, CLAIM = ".part", ".claim"
+
+
+def expand_user(path: str | os.PathLike[str]) -> Path:
+    """The path with a leading ``~`` or ``~user`` replaced by that home folder; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))
 
 
 def make_folder(folder: str | os.PathLike[str]) -> Path:
@@ -47,7 +60,7 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     probe = folder / temporary_name()
     try:
         probe.touch(exist_ok=False)
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may have taken it for abandoned
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot be written to ({error.strerror or error}); choose another folder"
@@ -56,35 +69,76 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def check_names(paths: Iterable[Path]) -> None:
+    """Refuse files whose names, or whole paths, are longer than their file system takes.
+
+    Raises
+    ------
+    OutputError
+        To be raised before any of them is written.
+    """
+    for path in paths:
+        try:
+            path.lstat()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                continue
+            raise OutputError(
+                f"{path}: too long a name for a file ({len(os.fsencode(path.name))} bytes, and with its folder "
+                f"{len(os.fsencode(path))}); nothing was written. Give the track a shorter name"
+            ) from error
+
+
 def temporary_name() -> str:
-    """A name for a temporary file that tells which process made it, so that it can be removed if that was killed."""
-    return f".{_host()}-{os.getpid()}-{uuid.uuid4().hex}{_TEMPORARY}"
+    """A name for a temporary file; it tells the machine, because locks may not reach beyond it."""
+    return f".{_host()}-{uuid.uuid4().hex}{_TEMPORARY}"
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files that processes of this machine left in a folder when they were killed."""
-    if os.name != "posix":
-        return  # asking whether a process lives would end it
-    for path in folder.glob(f".{_host()}-*{_TEMPORARY}"):
-        process = path.name.split("-")[1]
-        if process.isdecimal() and not _is_alive(int(process)):
-            with contextlib.suppress(OSError):  # another process was faster, or may and we may not
-                path.unlink()
+    """Remove the temporary files and claims that processes of this machine left in a folder when they were killed."""
+    for pattern in (f".{_host()}-*{_TEMPORARY}", f".*{CLAIM}"):
+        for path in folder.glob(pattern):
+            # Another process was faster, it is another user's, or there are no locks.
+            with contextlib.suppress(OSError), path.open("r+b") as file:
+                if try_lock(file.fileno()):
+                    path.unlink()
 
 
-def _is_alive(process: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file for this process alone, until it is closed; False if another one has it locked.
+
+    Raises
+    ------
+    OSError
+        If its file system has no locks.
+    """
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        pass  # it is another user's
     return True
+
+
+def is_deleted(descriptor: int) -> bool:
+    """Whether an open file was deleted since it was opened."""
+    return os.fstat(descriptor).st_nlink == 0
 
 
 @functools.cache
 def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+
+
+def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file, locked where the file system has locks."""
+    while True:
+        path = folder / temporary_name()
+        file = path.open("xb")
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if not is_deleted(file.fileno()):
+            return path, file
+        file.close()  # another process saw it before it was locked
 
 
 @contextlib.contextmanager
@@ -100,25 +154,54 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         If the file cannot be written: no permission, no space, no such folder.
     """
     path = Path(path)
-    temporary: Path | None = None
     try:
-        try:
-            name = path.with_name(temporary_name())
-            with name.open("xb") as file:
-                temporary = name
+        temporary, file = _open_temporary(path.parent)
+        # Renamed while it is open: until then it stays locked.
+        with file:
+            try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-            temporary = None
-        finally:
-            if temporary is not None:
+                os.replace(temporary, path)
+            except BaseException:
                 temporary.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
             "Free space, or choose another folder"
         ) from error
+
+
+class HashingWriter(io.BufferedIOBase):
+    """A binary file to write to that hashes what is written.
+
+    Attributes
+    ----------
+    sha256
+        `hashlib` object of what was written so far.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        return self._file.write(data)
+
+
+def remove(path: str | os.PathLike[str]) -> None:
+    """Remove a file if it is there; `OutputError` if it cannot be removed."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror or error}); delete it") from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:

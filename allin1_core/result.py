@@ -1,26 +1,33 @@
-"""What an analysis gives, and its files: JSON as All-In-One writes it, with the arrays beside it."""
+"""What an analysis gives, and its files: JSON as All-In-One writes it, with the arrays beside it.
+
+The JSON names its arrays by SHA-256, so that arrays of another run are never taken for those of this result.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allin1_core.errors import ResultError
-from allin1_core.files import make_folder, write_text, written_whole
+from allin1_core.files import HashingWriter, expand_user, make_folder, remove, write_text, written_whole
 from allin1_core.regular_files import read_content, read_json, read_npy, read_npz
+from allin1_core.result_validation import validate
 from allin1_core.structure import Segment
 
 # Bytes. Embeddings of the ensemble take 300 kB a second.
 _LARGEST_JSON = 64 << 20
 _LARGEST_ARRAYS = 8 << 30
 
-ACTIVATIONS_SUFFIX = ".activ.npz"
-EMBEDDINGS_SUFFIX = ".embed.npy"
+ACTIVATIONS, EMBEDDINGS = "activations", "embeddings"
+SUFFIXES = {ACTIVATIONS: ".activ.npz", EMBEDDINGS: ".embed.npy"}
 
 
 @dataclasses.dataclass
@@ -58,8 +65,14 @@ class AnalysisResult:
     activations: dict[str, np.ndarray] | None = None
     embeddings: np.ndarray | None = None
 
-    def to_json(self) -> str:
-        """The text of the JSON file: one line a field, so that results compare well line by line."""
+    def to_json(self, arrays_sha256: Mapping[str, str] | None = None) -> str:
+        """The text of the JSON file: one line a field, so that results compare well line by line.
+
+        Parameters
+        ----------
+        arrays_sha256 : dict of str, optional
+            SHA-256 of the files of arrays beside it, of ``activations`` and ``embeddings``; `save` adds them.
+        """
         fields: dict[str, Any] = {
             "path": str(self.path),
             "bpm": self.bpm,
@@ -69,13 +82,17 @@ class AnalysisResult:
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
             "provenance": self.provenance,
         }
+        if arrays_sha256:
+            fields["arrays_sha256"] = dict(arrays_sha256)
         lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def save(self, path: str | os.PathLike[str], array_dir: str | os.PathLike[str] | None = None) -> Path:
         """Write the result: ``NAME.json``, and where it carries them ``NAME.activ.npz`` and ``NAME.embed.npy``.
 
-        The JSON is written last: where it is, the result is complete.
+        The JSON is written last, with the SHA-256 of the arrays: where it is, the result is complete. Arrays that the
+        result does not carry are removed if they are there, because they are another result's; so load those that are
+        to be kept before saving to the same place. Equal results give equal files.
 
         Parameters
         ----------
@@ -86,27 +103,39 @@ class AnalysisResult:
 
         Raises
         ------
+        ResultError
+            If the result is not valid; see `allin1_core.result_validation`. Nothing is written.
         OutputError
             If a file cannot be written.
         """
-        path = Path(path)
+        validate(self)
+        path = expand_user(path)
         make_folder(path.parent)
-        activations, embeddings = array_paths(path, array_dir)
-        if self.activations is not None:
-            make_folder(activations.parent)
-            with written_whole(activations) as file:
-                np.savez(file, **self.activations)  # type: ignore[arg-type]
-        if self.embeddings is not None:
-            make_folder(embeddings.parent)
-            with written_whole(embeddings) as file:
-                np.save(file, self.embeddings)
-        return write_text(path, self.to_json())
+        arrays_sha256 = {}
+        for kind, array_path in array_paths(path, array_dir).items():
+            arrays = getattr(self, kind)
+            if arrays is None:
+                remove(array_path)
+                continue
+            make_folder(array_path.parent)
+            with written_whole(array_path) as file:
+                hashing = HashingWriter(file)
+                if kind == ACTIVATIONS:
+                    # Into memory first: without seeking, zip files get headers that not every reader understands.
+                    content = io.BytesIO()
+                    ordered = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+                    np.savez(content, **ordered)  # type: ignore[arg-type]
+                    hashing.write(content.getbuffer())
+                else:
+                    np.save(hashing, np.ascontiguousarray(arrays))
+            arrays_sha256[kind] = hashing.sha256.hexdigest()
+        return write_text(path, self.to_json(arrays_sha256))
 
 
-def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> tuple[Path, Path]:
+def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> dict[str, Path]:
     """Where the activations and the embeddings of a result lie, whose JSON is at `path`."""
-    folder = path.parent if array_dir is None else Path(array_dir).expanduser()
-    return folder / f"{path.stem}{ACTIVATIONS_SUFFIX}", folder / f"{path.stem}{EMBEDDINGS_SUFFIX}"
+    folder = path.parent if array_dir is None else expand_user(array_dir)
+    return {kind: folder / f"{path.stem}{suffix}" for kind, suffix in SUFFIXES.items()}
 
 
 def _value(value: Any) -> str:
@@ -137,62 +166,81 @@ def load_result(
     Raises
     ------
     ResultError
-        If a file is missing, or is not such a result.
+        If a file is missing, or is not such a result (see `allin1_core.result_validation`). If arrays that are there
+        are not those that the JSON names by their SHA-256: they are of another run, of one that was killed before it
+        wrote the JSON, or of a version that did not record them. All-In-One's own JSON, which says nothing of how it
+        was made, is taken to belong to the arrays beside it.
     """
-    path = Path(path).expanduser()
-    fields = read_json(path, ResultError, most=_LARGEST_JSON)
-    try:
-        result = _from_fields(fields)
-    except KeyError as error:
-        raise ResultError(f"{path}: no field {error}; expected the JSON of an analysis") from error
-    except (ValueError, TypeError) as error:
-        raise ResultError(f"{path}: not the JSON of an analysis ({error})") from error
-    activations, embeddings = array_paths(path, array_dir)
-    if load_activations and activations.is_file():
-        content = read_content(activations, ResultError, most=_LARGEST_ARRAYS)
-        result.activations = read_npz(content, str(activations), ResultError, most=_LARGEST_ARRAYS)
-    if load_embeddings and embeddings.is_file():
-        content = read_content(embeddings, ResultError, most=_LARGEST_ARRAYS)
-        result.embeddings = read_npy(content, str(embeddings), ResultError, most=_LARGEST_ARRAYS)
+    path = expand_user(path)
+    result, arrays_sha256 = read_json_result(path)
+    for kind, array_path in array_paths(path, array_dir).items():
+        if (load_activations if kind == ACTIVATIONS else load_embeddings) and array_path.is_file():
+            content = read_content(array_path, ResultError, most=_LARGEST_ARRAYS)
+            if arrays_sha256 is not None:
+                _check_sha256(array_path, content, path, arrays_sha256.get(kind))
+            read = read_npz if kind == ACTIVATIONS else read_npy
+            setattr(result, kind, read(content, str(array_path), ResultError, most=_LARGEST_ARRAYS))
+            validate(result, str(array_path))
     return result
 
 
-def _from_fields(fields: Any) -> AnalysisResult:
-    """The result that JSON stands for; `KeyError`, `TypeError` or `ValueError` if it stands for none."""
+def _check_sha256(array_path: Path, content: bytes, path: Path, expected: str | None) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        named = f"that with SHA-256 {expected[:12]}..." if expected else "none"
+        raise ResultError(
+            f"{array_path}: found SHA-256 {found[:12]}...; expected {named}, which {path} names. The file is another "
+            "result's, or damaged: delete it, or make the result again with overwrite='json' (--overwrite json)"
+        )
+
+
+def read_json_result(path: Path) -> tuple[AnalysisResult, dict[str, str] | None]:
+    """What the JSON file of a result holds, without arrays.
+
+    Returns
+    -------
+    AnalysisResult, dict of str
+        SHA-256 of its arrays by ``activations`` and ``embeddings``, as far as it has them; None if All-In-One itself
+        wrote the file, which says nothing about them.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing, or is not such a result.
+    """
+    fields = read_json(path, ResultError, most=_LARGEST_JSON)
     if not isinstance(fields, dict):
-        raise TypeError(f"found {type(fields).__name__}, expected an object")
-    provenance = fields.get("provenance", {})
-    _check_object("provenance", provenance)
-    for name in ("model", "stages", "audio_sha256"):
-        _check_object(f"provenance.{name}", provenance.get(name, {}))
-    for name, stage in provenance.get("stages", {}).items():
-        _check_object(f"provenance.stages.{name[:40]}", stage)
-    weights = provenance.get("model", {}).get("weights", [])
-    if not isinstance(weights, list):
-        raise TypeError(f"provenance.model.weights is {type(weights).__name__}, expected a list")
-    for fold in weights:
-        _check_object("provenance.model.weights", fold)
-    bpm = fields["bpm"]
-    return AnalysisResult(
-        path=Path(fields["path"]),
-        bpm=None if bpm is None else _number(bpm),
-        beats=[_number(time) for time in fields["beats"]],
-        downbeats=[_number(time) for time in fields["downbeats"]],
-        beat_positions=[_number(position) for position in fields["beat_positions"]],
-        segments=[
-            Segment(_number(segment["start"]), _number(segment["end"]), str(segment["label"]))
-            for segment in fields["segments"]
-        ],
-        provenance=provenance,
+        raise ResultError(
+            f"{path}: not the JSON of an analysis; found {type(fields).__name__}, expected an object"
+        )
+    for name in ("path", "bpm", "beats", "downbeats", "beat_positions", "segments"):
+        if name not in fields:
+            raise ResultError(f"{path}: no field {name!r}; expected the JSON of an analysis")
+    segments = fields["segments"]
+    result = AnalysisResult(
+        path=Path(fields["path"]) if isinstance(fields["path"], str) else fields["path"],
+        bpm=fields["bpm"],
+        beats=fields["beats"],
+        downbeats=fields["downbeats"],
+        beat_positions=fields["beat_positions"],
+        segments=[_segment(segment) for segment in segments] if isinstance(segments, list) else segments,
+        provenance=fields.get("provenance", {}),
     )
+    validate(result, str(path))
+    if not {"provenance", "arrays_sha256"} & fields.keys():
+        return result, None
+    arrays_sha256 = fields.get("arrays_sha256", {})
+    if not isinstance(arrays_sha256, dict) or not all(
+        isinstance(item, str) for item in arrays_sha256.values()
+    ):
+        raise ResultError(
+            f"{path}: arrays_sha256: found something else; expected an object of hexadecimal digests"
+        )
+    return result, arrays_sha256
 
 
-def _check_object(name: str, value: Any) -> None:
-    if not isinstance(value, dict):
-        raise TypeError(f"{name} is {type(value).__name__}, expected an object")
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
-        raise TypeError(f"found {str(value)[:40]!r}, expected a number")
-    return value
+def _segment(fields: Any) -> Any:
+    """A `Segment`, or what is there instead, for `validate` to refuse."""
+    if not isinstance(fields, dict) or not {"start", "end", "label"} <= fields.keys():
+        return fields
+    return Segment(fields["start"], fields["end"], fields["label"])

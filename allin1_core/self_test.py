@@ -1,8 +1,9 @@
 """A test of five seconds against stored values: does what is installed here compute what it should?
 
 Inputs come from integer arithmetic, so that they are the same on every machine and with every version of numpy. The
-expected outputs lie in ``data/self_test.npz``; the test suite compares them with the oracles. Each backend that is
-installed is held to them with the bound its stage promises.
+expected outputs lie in ``data/self_test.npz``, as one machine computed them; the last bits of a spectrogram depend on
+the processor. The test suite holds them to the oracles, and each backend that is installed is held to them, within
+bounds.
 """
 
 from __future__ import annotations

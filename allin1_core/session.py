@@ -9,12 +9,14 @@ import glob
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
+from allin1_core.cores import check_num_threads
 from allin1_core.digests import file_digest
+from allin1_core.files import expand_user
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
+from allin1_core.threads import Lock, call_in_child
 from allin1_core.timings import Timings
 
 if TYPE_CHECKING:
@@ -32,8 +34,12 @@ class _LoadedOnce(Generic[Loaded]):
     """What one thread loads while others that need it wait; a failure is not kept."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._value: Loaded | None = None
+
+    @property
+    def is_loaded(self) -> bool:
+        return self._value is not None
 
     def get(self, load: Callable[[], Loaded]) -> Loaded:
         with self._lock:
@@ -61,7 +67,8 @@ class Session:
     Raises
     ------
     BackendError
-        If a backend, device or precision does not exist, is not installed, or the two do not fit.
+        If a backend, device or precision does not exist, is not installed, or the two do not fit, or `num_threads` is
+        not positive.
     """
 
     def __init__(
@@ -82,9 +89,10 @@ class Session:
     ) -> None:
         from allin1_core.spectrogram import select
 
+        check_num_threads(num_threads)
         self.model_name = model
         self.demix_model = demix_model
-        self.demix_repository = demix_repository
+        self.demix_repository = None if demix_repository is None else expand_user(demix_repository)
         self.demix_seed = demix_seed
         self.stems_as_int16 = stems_as_int16
         self._device = device
@@ -106,10 +114,16 @@ class Session:
         self.structure_choice = self._beside_network(structure_choice)
         self.local_maxima: Callable[[Any, int], Any] = local_maxima.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
-        self._reading_lock = threading.Lock()
+        self._reading_lock = Lock()
         self._model: _LoadedOnce[Model] = _LoadedOnce()
         self._separator: _LoadedOnce[Separator] = _LoadedOnce()
         self._decoder: _LoadedOnce[DBNDownBeatTrackingProcessor] = _LoadedOnce()
+        self.num_threads = num_threads
+        call_in_child(self)
+
+    def reset_in_child(self) -> None:
+        """Forget the reading of weights, which no thread of a forked child goes on with."""
+        self._reading = None
 
     def _device_for(self, stage: str, backend: str) -> str | None:
         """The network's device; None if the named backend cannot use it: then it takes its own."""
@@ -146,7 +160,7 @@ class Session:
         """
         if self.demix_repository is None:
             return {}
-        folder = Path(self.demix_repository).expanduser()
+        folder = self.demix_repository
         bag = folder / f"{self.demix_model}.yaml"
         models = sorted(folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.demix_model)}*.th"))
         return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
@@ -172,6 +186,8 @@ class Session:
 
     def load_in_background(self, timings: Timings) -> None:
         """Start reading the network's weights, unless that was done before, and did not fail."""
+        if self._model.is_loaded:
+            return
         with self._reading_lock:
             if self._reading is not None and self._reading.done() and self._reading.exception() is not None:
                 self._reading = None
@@ -180,16 +196,24 @@ class Session:
     def _reading_of_checkpoints(self, timings: Timings) -> concurrent.futures.Future[list[Checkpoint]]:
         with self._reading_lock:
             if self._reading is None:
-                pool = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="model_load")
-                self._reading = pool.submit(self._read_checkpoints, timings)
-                pool.shutdown(wait=False)
+                self._reading = concurrent.futures.Future()
+                # Not of a pool: a process that ends waits for a pool's threads, and this one may be downloading.
+                threading.Thread(
+                    target=self._fulfil, args=(self._reading, timings), name="model_load", daemon=True
+                ).start()
             return self._reading
+
+    def _fulfil(self, reading: concurrent.futures.Future[list[Checkpoint]], timings: Timings) -> None:
+        try:
+            reading.set_result(self._read_checkpoints(timings))
+        except BaseException as error:
+            reading.set_exception(error)
 
     def _read_checkpoints(self, timings: Timings) -> list[Checkpoint]:
         from allin1_core.network.weights import load_checkpoints
 
         with timings.stage(
-            "model_load", choice=self.network_choice, model=self.model_name, per="run"
+            "model_load", choice=self.network_choice, in_background=True, model=self.model_name, per="run"
         ) as stage:
             # Importing torch or MLX takes longer than reading the weights.
             backends.get("network", self.network_choice.backend).load()

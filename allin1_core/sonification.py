@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeAlias, overload
 
 import numpy as np
 
-from allin1_core.files import make_folder, written_whole
+from allin1_core.files import expand_user, make_folder, written_whole
 from allin1_core.mix import read_mix
 from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
 
 PathLike: TypeAlias = str | os.PathLike[str]
+
+SOUND_SUFFIX = ".sonif.wav"
 
 _BEAT_HZ, _DOWNBEAT_HZ = 1500.0, 3000.0
 _CLICK_SECONDS = 0.1
@@ -34,7 +36,13 @@ def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> n
     -------
     float32 (num_samples,)
         Peak of a click 0.5.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid; see `allin1_core.result_validation`.
     """
+    validate(result)
     clicks = np.zeros(num_samples, np.float32)
     for time, position in zip(result.beats, result.beat_positions, strict=True):
         _add(clicks, time, _click(_DOWNBEAT_HZ if position == 1 else _BEAT_HZ, sample_rate), sample_rate)
@@ -101,6 +109,8 @@ def sonify(
 
     Raises
     ------
+    ResultError
+        If a result is not valid; see `allin1_core.result_validation`.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
@@ -116,7 +126,7 @@ def sonify(
     if out_dir is not None:
         import soundfile
 
-        path = make_folder(Path(out_dir).expanduser()) / f"{name or result.path.stem}.sonif.wav"
+        path = make_folder(expand_user(out_dir)) / f"{name or result.path.stem}{SOUND_SUFFIX}"
         with written_whole(path) as file:
             soundfile.write(file, mixed, mix.sample_rate, subtype="PCM_16", format="WAV")
     return mixed, mix.sample_rate

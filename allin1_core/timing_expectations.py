@@ -12,15 +12,19 @@ A stage that is not named there is expected to stay as it was, or to get faster.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from allin1_core.errors import TimingsError
+from allin1_core.files import expand_user
+from allin1_core.regular_files import read_content
 from allin1_core.timings import STAGES
 
 UNCHANGED = 1.1
+_LARGEST_FILE = 1 << 20  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,44 +53,56 @@ def read_expectations(path: str | os.PathLike[str]) -> tuple[float, dict[str, Ex
     TimingsError
         If the file cannot be read or says something else than this module's docstring allows.
     """
-    path = Path(path)
+    path = expand_user(path)
     content = _read_toml(path)
     unknown = content.keys() - {"unchanged", "stage"}
     if unknown:
         raise TimingsError(
             f"{path}: unknown key {sorted(unknown)[0]!r}; expected 'unchanged' and [stage.<name>]"
         )
-    unchanged = content.get("unchanged", 1.1)
-    if not isinstance(unchanged, int | float) or unchanged < 1:
-        raise TimingsError(f"{path}: unchanged is {unchanged!r}; expected a factor of at least 1")
+    unchanged = _number(content.get("unchanged", UNCHANGED))
+    if not 1 <= unchanged < math.inf:
+        raise TimingsError(
+            f"{path}: unchanged is {content['unchanged']!r:.60}; expected a factor of at least 1"
+        )
     stages = content.get("stage", {})
-    return float(unchanged), {name: _expectation(path, name, table) for name, table in stages.items()}
+    if not isinstance(stages, dict):
+        raise TimingsError(f"{path}: stage is {stages!r:.60}; expected a table [stage.<name>] for each stage")
+    return unchanged, {name: _expectation(path, name, table) for name, table in stages.items()}
 
 
-def _expectation(path: Path, stage: str, table: dict[str, Any]) -> Expectation:
+def _expectation(path: Path, stage: str, table: Any) -> Expectation:
     where = f"{path}, [stage.{stage}]"
     if stage not in STAGES:
         raise TimingsError(f"{where}: no such stage; expected one of {', '.join(STAGES)}")
+    if not isinstance(table, dict):
+        raise TimingsError(f"{where}: {table!r:.60}; expected a table with speedup")
     unknown = table.keys() - {"speedup", "backend", "device", "precision"}
     if unknown:
         raise TimingsError(
             f"{where}: unknown key {sorted(unknown)[0]!r}; expected speedup, backend, device, precision"
         )
     speedup = table.get("speedup")
-    if (
-        not isinstance(speedup, list)
-        or len(speedup) != 2
-        or not all(isinstance(bound, int | float) for bound in speedup)
-        or not 0 < speedup[0] <= speedup[1]
-    ):
-        raise TimingsError(f"{where}: speedup is {speedup!r}; expected [lowest, highest], both positive")
+    bounds = [_number(bound) for bound in speedup] if isinstance(speedup, list) else []
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        raise TimingsError(f"{where}: speedup is {speedup!r:.60}; expected [lowest, highest], both positive")
     allowed = {}
     for name in ("backend", "device", "precision"):
         values = table.get(name, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise TimingsError(f"{where}: {name} is {values!r}; expected a list of names")
+            raise TimingsError(f"{where}: {name} is {values!r:.60}; expected a list of names")
         allowed[name] = tuple(values)
-    return Expectation((float(speedup[0]), float(speedup[1])), **allowed)
+    return Expectation((bounds[0], bounds[1]), **allowed)
+
+
+def _number(value: Any) -> float:
+    """A number of TOML; NaN, which passes no comparison, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -95,6 +111,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(read_content(path, TimingsError, most=_LARGEST_FILE).decode())
+    except (ValueError, RecursionError) as error:
         raise TimingsError(f"{path}: cannot be read as expectations ({error}); expected TOML") from error

@@ -30,7 +30,9 @@ from allin1_core.appending import append_line
 from allin1_core.backends import Choice
 from allin1_core.cores import usable_cores
 from allin1_core.errors import OutputError, TimingsError
+from allin1_core.files import expand_user
 from allin1_core.regular_files import read_content
+from allin1_core.threads import Lock
 
 SCHEMA_VERSION = 1
 
@@ -95,7 +97,8 @@ class StageTiming:
     cached : bool
         Whether the stage was served from something that was already there.
     thread : str
-        ``main``, or the name of the thread that ran the stage beside the others.
+        ``main``, or of a stage that ran beside others the name of its thread: one that works for the run in the
+        background, or one that was in a stage while another thread was.
     error : str or None
         What the stage raised.
     details : dict
@@ -155,7 +158,7 @@ class Timings:
     path : path-like, optional
         File of JSON lines; lines of earlier runs are kept.
     on_start : callable, optional
-        Called with the name of each stage that starts in the main thread, for a progress display.
+        Called with the name of each stage that starts and is not beside others, for a progress display.
     on_progress : callable, optional
         Called by stages that take long with the part that is done, from 0 to 1.
 
@@ -173,13 +176,14 @@ class Timings:
     ) -> None:
         self._on_start = on_start
         self.report_progress = on_progress
-        self.path = Path(path) if path is not None else None
+        self.path = expand_user(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex
         self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
         self._zero = time.perf_counter()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._open = threading.local()
+        self._at_work: set[threading.Thread] = set()
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -198,9 +202,13 @@ class Timings:
         choice: Choice | None = None,
         audio_seconds: float | None = None,
         cached: bool = False,
+        in_background: bool = False,
         **details: Any,
     ) -> Iterator[Stage]:
         """Time the block as a stage; what the block assigns to `Stage.output` is evaluated before the clock stops.
+
+        `in_background` says that a thread of its own runs it, beside the run's other stages. Whichever thread those
+        run in is ``main`` to the records, as long as it is alone.
 
         Raises
         ------
@@ -212,12 +220,18 @@ class Timings:
         parents: list[str] = self._open.__dict__.setdefault("stages", [])
         parent = parents[-1] if parents else None
         failure: str | None = None
-        if self._on_start is not None and threading.current_thread() is threading.main_thread():
-            self._on_start(name)
-        synchronize(choice)
+        thread = threading.current_thread()
+        with self._lock:
+            is_beside = in_background or bool(self._at_work - {thread})
+            if not in_background:
+                self._at_work.add(thread)
         parents.append(name)
         start = time.perf_counter() - self._zero
         try:
+            if self._on_start is not None and not is_beside:
+                self._on_start(name)
+            synchronize(choice)
+            start = time.perf_counter() - self._zero
             yield stage
             synchronize(stage.choice, stage.output)
         except BaseException as error:
@@ -226,7 +240,11 @@ class Timings:
         finally:
             end = time.perf_counter() - self._zero
             parents.pop()
-            record = self._record(name, parent, start, end, track, stage, failure)
+            if not parents:
+                with self._lock:
+                    self._at_work.discard(thread)
+            name_of_thread = thread.name if is_beside else "main"
+            record = self._record(name, parent, start, end, track, stage, name_of_thread, failure)
             # What the stage raised is what its caller must see, whatever becomes of the line.
             with contextlib.nullcontext() if failure is None else contextlib.suppress(OutputError):
                 self._add(record)
@@ -239,9 +257,9 @@ class Timings:
         end: float,
         track: str | None,
         stage: Stage,
+        thread: str,
         failure: str | None,
     ) -> StageTiming:
-        thread = threading.current_thread()
         choice = stage.choice
         return StageTiming(
             schema=SCHEMA_VERSION,
@@ -264,7 +282,7 @@ class Timings:
             reason=choice.reason if choice else None,
             synchronized=failure is None,
             cached=stage.cached,
-            thread="main" if thread is threading.main_thread() else thread.name,
+            thread=thread,
             error=failure,
             details=stage.details,
             machine=machine(),
@@ -330,7 +348,7 @@ def read_timings(path: str | os.PathLike[str]) -> list[StageTiming]:
     TimingsError
         If the file cannot be read, or a line is not a timing of this schema.
     """
-    path = Path(path)
+    path = expand_user(path)
     try:
         # At newlines only: `splitlines` also splits at characters that a track's name may hold.
         lines = read_content(path, TimingsError, most=_LARGEST_FILE).decode().split("\n")

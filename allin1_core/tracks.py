@@ -6,10 +6,11 @@ import dataclasses
 import glob
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from allin1_core.errors import AudioError
+from allin1_core.files import expand_user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,31 @@ class Track:
     name: str
 
 
+def track_name(path: Path) -> str:
+    """What a track's files are called: its file's name without suffix, its folder's name."""
+    return path.name if os.path.isdir(path) else path.stem
+
+
+def name_with_hash(path: Path) -> str:
+    """The same with a short hash of the whole path, for a track whose name another one has."""
+    return f"{track_name(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+
+
+def absolute(path: Path) -> Path:
+    """The absolute path of a track, without links but for one that is the track itself.
+
+    Such a link is a name of its own, by which the track's stems are looked for and its files are called. So a link and
+    its target are two tracks.
+    """
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent), path.name)
+
+
 def is_pattern(path: str | os.PathLike[str]) -> bool:
     """Whether a path stands for others; what is there as it is written does not, whatever characters it has."""
-    path = Path(path).expanduser()
-    return glob.has_magic(str(path)) and not path.exists()
+    path = expand_user(path)
+    return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
 def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -46,37 +68,17 @@ def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """
     expanded: dict[Path, None] = {}
     for given in paths:
-        path = Path(given).expanduser()
+        path = expand_user(given)
         matches = [path]
-        if is_pattern(path):
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if is_pattern(given):
+            matches = [Path(match) for match in sorted(glob.glob(_escape_folder(path), recursive=True))]
             if not matches:
                 raise AudioError(f"{given}: no file matches this pattern; check it")
-        expanded.update((match.resolve(), None) for match in matches)
+        expanded.update((absolute(match), None) for match in matches)
     return list(expanded)
 
 
-def name_tracks(paths: Iterable[Path], take_name: Callable[[str, Path], bool]) -> list[Track]:
-    """Give each path a name of its own for its files.
-
-    That is the file's name without suffix (a folder's name), unless another track has it: one earlier in this call,
-    one whose result is already in the output folder, or one that another process is at work on. Then a short hash of
-    the whole path is added, which is the same in every run.
-
-    Parameters
-    ----------
-    paths : iterable of Path
-        Absolute, without duplicates.
-    take_name : callable
-        Asked whether a path may have a name.
-    """
-    tracks = []
-    taken: set[str] = set()
-    for path in paths:
-        name = path.name if path.is_dir() else path.stem
-        # Some file systems do not tell upper from lower case.
-        if name.casefold() in taken or not take_name(name, path):
-            name = f"{name}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        taken.add(name.casefold())
-        tracks.append(Track(path, name))
-    return tracks
+def _escape_folder(pattern: Path) -> str:
+    """A pattern with its folder, as far as that is there as it is written, escaped: ``albums [2020]/*.mp3``."""
+    folder = next(parent for parent in pattern.parents if os.path.lexists(parent))
+    return os.path.join(glob.escape(str(folder)), pattern.relative_to(folder))

@@ -21,7 +21,6 @@ from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import read_golden
 from parity.shared import shared_folder
 
-LOCAL_MAXIMA_SECONDS = 0.001
 _FRAMES = 19_551
 # A round takes a millisecond or less.
 _ROUNDS = 51
@@ -72,13 +71,13 @@ def test_local_maxima(backend: str, record_bench: BenchRecorder) -> None:
             reference_seconds=times.reference.tolist(),
             agreement="bit-identical" if same else "differs",
             agrees=same,
-            figures={"note": f"held to {LOCAL_MAXIMA_SECONDS * 1000:g} ms where `auto` runs it"},
+            figures={"note": "held to be faster than its definition where `auto` runs it"},
             reference_threads=1,
         )
     )
     assert same
     if device in row.devices:
-        assert times.candidate.min() <= LOCAL_MAXIMA_SECONDS
+        assert times.ratio.median > 1
 
 
 def _probabilities() -> tuple[dict[str, np.ndarray], str]:

@@ -19,9 +19,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.gate import Row, ratio_to_keep, read_bars, short_case
+from bench.gate import ratio_to_keep, short_case
+from bench.gate_bars import Row, read_bars
 from bench.gate_cases import Case
-from bench.gate_checks import SlowdownCheck
+from bench.gate_speed import SlowdownCheck
 from bench.machine import machine_key
 from parity.publish import dump_json, now
 

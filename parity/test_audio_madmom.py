@@ -1,4 +1,4 @@
-"""Audio as madmom reads and mixes it: the same samples, bit for bit. And the doctor's stored values, from madmom."""
+"""Audio as madmom reads and mixes it: the same samples, bit for bit. And the doctor's stored values beside madmom's."""
 
 from __future__ import annotations
 
@@ -17,8 +17,18 @@ from parity.oracles.madmom_spectrogram import madmom_spectrogram
 from parity.oracles.pipeline import decoder_input
 from parity.records import ParityRecord, ParityRecorder
 
+# The stored spectrogram was computed on one machine. numpy's absolute value and the BLAS round as their kernels for the
+# processor do, so madmom's values on another differ by a step of float32 or two, as implementations do that differ
+# after the transform (docs/method.md).
+STORED_BOUND = 5e-7
 
-def _record(case: str, found: np.ndarray, expected: np.ndarray, stage: str = "audio") -> ParityRecord:
+
+def _record(
+    case: str, found: np.ndarray, expected: np.ndarray, stage: str = "audio", allowed: float = 0.0
+) -> ParityRecord:
+    within = (
+        np.array_equal(found, expected) if allowed == 0 else bool(np.all(abs(found - expected) <= allowed))
+    )
     return ParityRecord(
         stage=stage,
         case=case,
@@ -26,8 +36,8 @@ def _record(case: str, found: np.ndarray, expected: np.ndarray, stage: str = "au
         backend="numpy",
         device="cpu",
         precision="exact",
-        bound="bit-identical",
-        passed=found.dtype == expected.dtype and np.array_equal(found, expected),
+        bound="bit-identical" if allowed == 0 else f"<= {allowed:.0e}",
+        passed=found.dtype == expected.dtype and within,
         measures={"values": int(expected.size), "differences": int((found != expected).sum())},
     )
 
@@ -68,11 +78,16 @@ def test_reading_a_16_bit_file(
 
 
 def test_the_doctors_stored_values_are_madmoms(record_parity: ParityRecorder) -> None:
+    """Stored values within their bound, whatever the machine; what numpy computes on this one bit for bit."""
     stored = self_test.stored_values()
     spectrogram = np.stack([madmom_spectrogram(stem, 44100) for stem in self_test.stems()])[:, ::25]
     decode = make_decoder(beats_per_bar=[3, 4], fps=100)
     beats = np.asarray(decode(decoder_input(*self_test.probabilities())))
-    record_parity(_record("self-test, spectrogram", stored["spectrogram"], spectrogram, "self-test"))
+    record_parity(
+        _record("self-test, spectrogram", stored["spectrogram"], spectrogram, "self-test", STORED_BOUND)
+    )
     record_parity(_record("self-test, beats", stored["decoder"], beats, "self-test"))
-    np.testing.assert_array_equal(stored["spectrogram"], spectrogram)
+    assert stored["spectrogram"].dtype == spectrogram.dtype
+    np.testing.assert_allclose(stored["spectrogram"], spectrogram, rtol=0, atol=STORED_BOUND)
+    np.testing.assert_array_equal(self_test.spectrogram("numpy"), spectrogram)
     np.testing.assert_array_equal(stored["decoder"], beats)

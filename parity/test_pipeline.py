@@ -99,10 +99,18 @@ def test_one_command_gives_the_goldens_for_all_tracks(
         assert (tmp_path / "again" / f"{track}.json").read_bytes() == first[f"{track}.json"]
 
 
-@pytest.mark.parametrize("implementation", _SLOW, ids=lambda value: value.nn_backend)
 @pytest.mark.parametrize(
-    "track",
-    [pytest.param(track, marks=() if track in SHORT_TRACKS else pytest.mark.full) for track in TRACKS],
+    ("implementation", "track"),
+    [
+        pytest.param(
+            implementation,
+            track,
+            id=f"{track}-{implementation.nn_backend}",
+            marks=() if track == "falcon69" else pytest.mark.full,
+        )
+        for implementation in _SLOW
+        for track in TRACKS
+    ],
 )
 def test_other_backends_give_the_goldens(
     shared: Path, track: str, implementation: Implementation, record_parity: ParityRecorder

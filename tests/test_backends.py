@@ -128,8 +128,11 @@ def test_madmom_is_offered_by_name_with_its_own_version_and_never_picked() -> No
     assert chosen.load().__module__ == "parity.oracles.madmom_spectrogram"
 
 
-def test_madmom_is_not_offered_where_the_oracle_is_not(only: set[str]) -> None:
+def test_madmom_is_not_offered_where_the_oracle_is_not(
+    monkeypatch: pytest.MonkeyPatch, only: set[str]
+) -> None:
     only.add("numpy")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [])
     assert "madmom" not in backends.backends("spectrogram")
     assert backends.choose("spectrogram")[1].backend == "numpy"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from allin1_core import analyze, stages
 from allin1_core.cli import main
+from allin1_core.errors import Allin1Error, BatchError, StemsError
+from allin1_core.network import weights
 
 Analyze = Callable[..., tuple[int, str, str]]
 
@@ -239,3 +244,111 @@ def test_failures_as_json(run: Analyze, write_stems: Callable[..., Path]) -> Non
     assert [result["path"] for result in report["results"]] == [str(good)]
     assert report["failures"][0]["error"] == "StemsError"
     assert report["failures"][0]["path"] == str(bad)
+    # Nor does it matter that it was the only one.
+    status, out, _ = run(bad, "--json")
+    assert status == 1
+    assert json.loads(out) == {"results": [], "failures": report["failures"]}
+
+
+def test_a_failure_of_the_whole_run_as_json(run: Analyze, write_stems: Callable[..., Path]) -> None:
+    status, out, err = run(write_stems("a"), "--json", model="harmonix-fold9")
+    assert status == 1
+    [failure] = json.loads(out)["failures"]
+    assert (failure["path"], failure["error"]) == (None, "WeightsError")
+    assert err == f"allin1-core: {failure['message']}\n"
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("option", ["-q", "--json", "--debug"])
+def test_an_unexpected_exception_is_one_line_for_each_track(
+    run: Analyze,
+    write_stems: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    option: str,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr(stages, "network_stage", fail)
+    folders = [write_stems(f"song{index}") for index in range(number)]
+    status, out, err = run(*folders, option)
+    assert status == 1
+    lines = [f"{number} of {number} tracks failed:"]
+    lines += [f"  {folder}: RuntimeError: first line\\nsecond line" for folder in folders]
+    assert [line for line in err.splitlines() if line in lines] == lines
+    if option == "--debug":
+        assert err.count("Traceback (most recent call last)") == number
+        assert err.count("in fail\n") == number
+    else:
+        assert err.splitlines() == lines
+    if option == "--json":
+        assert [failure["path"] for failure in json.loads(out)["failures"]] == list(map(str, folders))
+
+
+def test_a_single_path_raises_its_own_error_and_a_list_one_of_all(
+    write_stems: Callable[..., Path], small_model: str
+) -> None:
+    folder = write_stems("song")
+    _break_bass("missing stem", folder)
+    with pytest.raises(StemsError, match="no file for the stem bass"):
+        analyze(folder, model=small_model, device="cpu")
+    with pytest.raises(BatchError, match=r"^1 of 1 tracks failed:\n  .*/song: StemsError: ") as caught:
+        analyze([folder], model=small_model, device="cpu")
+    assert caught.value.results == [None]
+
+
+@pytest.mark.parametrize("kind", ["mix", "folder", "stems_dir"])
+def test_nothing_is_loaded_for_a_track_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separation_repository: Path, kind: str
+) -> None:
+    def load(*arguments: object, **keywords: object) -> None:
+        loaded.append(arguments)
+
+    loaded: list[object] = []
+    monkeypatch.setattr(weights, "load_checkpoints", load)
+    (tmp_path / "empty").mkdir()
+    given = {
+        "mix": (tmp_path / "typo.wav", None, "cannot be opened"),
+        "folder": (tmp_path / "empty", None, "no file for the stem"),
+        "stems_dir": (tmp_path / "typo.wav", tmp_path, "typo: no such folder"),
+    }
+    path, stems_dir, message = given[kind]
+    with pytest.raises(Allin1Error, match=message):
+        analyze(path, stems_dir=stems_dir, device="cpu")
+    assert loaded == []
+
+
+_WEIGHTS_THAT_NEVER_COME = """
+import sys, threading
+from allin1_core import analyze, stages
+from allin1_core.cli import main
+from allin1_core.errors import Allin1Error, BatchError, StemsError
+from allin1_core.network import weights
+from allin1_core.network import weights
+loading = threading.Event()
+def load(*arguments, **keywords):
+    loading.set()
+    threading.Event().wait()
+weights.load_checkpoints = load
+status = main(sys.argv[1:])
+assert loading.is_set()
+sys.exit(status)
+"""
+
+
+def test_a_run_that_failed_does_not_wait_for_weights(write_stems: Callable[..., Path]) -> None:
+    folder = write_stems("song")
+    _break_bass("text renamed to wav", folder)
+    # The limit only ends the test: a process that waits for the weights would never end.
+    child = subprocess.run(
+        [sys.executable, "-c", _WEIGHTS_THAT_NEVER_COME, "analyze", str(folder), "-d", "cpu"],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert child.returncode == 1
+    assert "bass.wav: not audio" in child.stderr
+    assert "Traceback" not in child.stderr

@@ -88,6 +88,7 @@ def test_states_and_transitions_that_differ_are_named() -> None:
 
 
 def test_a_fresh_process_tells_how_long_the_call_took() -> None:
+    start = time.perf_counter()
     peak, seconds = peak_memory_and_seconds(time.sleep, 0.05)
-    assert 0.05 <= seconds < 5
+    assert 0.05 <= seconds < time.perf_counter() - start
     assert peak < 2**20

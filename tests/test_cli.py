@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from allin1_core import __version__, analyze, backends
 from allin1_core.cli import main
 from allin1_core.metrical import decoder_input
-from allin1_core.result import load_result
+from allin1_core.result import AnalysisResult, load_result
 from allin1_core.self_test import probabilities
 from allin1_core.spectrogram import log_spectrogram
 from allin1_core.timings import read_timings
@@ -97,7 +98,9 @@ def test_analyze_writes_everything_asked_for(
     # All of it is there, so the second run only reads; --json prints the same result.
     assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report == {"results": [json.loads((out / "song.json").read_text())], "failures": []}
+    expected = json.loads((out / "song.json").read_text())
+    assert sorted(expected.pop("arrays_sha256")) == ["activations", "embeddings"]
+    assert report == {"results": [expected], "failures": []}
 
 
 def test_quiet_prints_nothing(
@@ -148,6 +151,80 @@ def test_unknown_export_and_overwrite(
     assert "exports: midi unknown; expected of beats, audacity, jams" in capsys.readouterr().err
     assert main(["analyze", folder, "-o", str(tmp_path / "o"), "--overwrite", "viz"]) == 1
     assert "overwrite: viz unknown; expected all, or of json, demix, spec" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "paths", "remade"),
+    [
+        (["--overwrite", "song"], ["song"], "all"),
+        (["--overw", "song"], ["song"], "all"),
+        (["--overwrite", "s*"], ["s*"], "all"),
+        (["--overwrite", "nowhere/song"], ["nowhere/song"], "all"),
+        (["--overwrite", "typo.wav", "song"], ["typo.wav", "song"], "all"),
+        (["song", "--overwrite"], ["song"], "all"),
+        (["--overwrite", "-q", "song"], ["song"], "all"),
+        (["--overwrite", "json", "song"], ["song"], "json"),
+        (["--overwrite=json,demix", "song"], ["song"], "json,demix"),
+        (["song", "--overwrite", "spec,json"], ["song"], "spec,json"),
+        (["song", "--overwrite", "viz"], ["song"], "viz"),
+        (["song"], ["song"], ""),
+        (["--", "--overwrite", "song"], ["--overwrite", "song"], ""),
+    ],
+)
+def test_overwrite_takes_what_it_knows_and_leaves_paths_alone(
+    write_stems: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    paths: list[str],
+    remade: str,
+) -> None:
+    def analyze(paths: list[str], **options: object) -> list[AnalysisResult]:
+        called.append((paths, options["overwrite"]))
+        return []
+
+    called: list[object] = []
+    monkeypatch.setattr("allin1_core.analysis.analyze", analyze)
+    write_stems("song")
+    write_stems("json")  # a name of what is made again stays that
+    monkeypatch.chdir(tmp_path)
+    assert main(["analyze", *arguments]) == 0
+    assert called == [(paths, remade)]
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no_such_backend"])
+def test_figures_are_drawn_whatever_backend_the_environment_names(
+    write_stems: Callable[..., Path], small_model: str, tmp_path: Path, backend: str
+) -> None:
+    arguments = ["analyze", str(write_stems("song")), "-m", small_model, "-d", "cpu", "-v", "-q"]
+    arguments += ["--viz-dir", str(tmp_path / "viz"), "-o", str(tmp_path / "out")]
+    arguments += ["--timings", str(tmp_path / "t.jsonl")]
+    for command in (arguments, ["timings", str(tmp_path / "t.jsonl")]):
+        child = subprocess.run(
+            [sys.executable, "-m", "allin1_core.cli", *command],
+            env={**os.environ, "MPLBACKEND": backend},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (child.returncode, child.stderr) == (0, "")
+    assert (tmp_path / "viz" / "song.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_caller_keeps_the_plotting_backend_of_the_environment() -> None:
+    code = (
+        "import os; from allin1_core.figures import new_figure; new_figure(1, 1); import matplotlib; "
+        "print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout == "svg svg\n"
 
 
 def test_spectrogram_of_stems_and_of_a_file(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import itertools
-import time
 import warnings
 
 import numpy as np
@@ -234,15 +233,11 @@ def test_decoded_tempo() -> None:
 def test_models_are_made_once() -> None:
     bar_model.cache_clear()
     beat_model.cache_clear()
-    start = time.perf_counter()
     first = DBNDownBeatTrackingProcessor([3, 4], fps=100)
-    cold = time.perf_counter() - start
     again = DBNDownBeatTrackingProcessor([3, 4], fps=100, threshold=0.2)
+    assert bar_model.cache_info().misses == 2
     assert all(ours is theirs for ours, theirs in zip(first.hmms, again.hmms, strict=True))
     assert DBNDownBeatTrackingProcessor([3, 4], fps=50).hmms[0] is not first.hmms[0]
-    assert cold < 0.25, (
-        "ten times what is promised: this machine may be busy; bench/gate.toml holds the promise"
-    )
 
 
 def test_threads_share_a_decoder() -> None:

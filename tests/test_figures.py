@@ -11,8 +11,8 @@ import soundfile
 
 from allin1_core import sonify, visualize
 from allin1_core.audio import Audio
-from allin1_core.errors import AudioError, OutputError, ResultError
-from allin1_core.figures import activations, loudness, overview
+from allin1_core.errors import AudioError, OutputError, ResultError, printable
+from allin1_core.figures import activations, loudness, overview, save
 from allin1_core.result import AnalysisResult
 from allin1_core.sonification import click_track
 from allin1_core.structure import Segment
@@ -125,5 +125,15 @@ def test_sonification_keeps_channels_and_is_written(result: AnalysisResult, tmp_
 
 
 def test_beats_near_the_end_do_not_overrun(result: AnalysisResult) -> None:
-    result.beats, result.beat_positions = [3.999, 5.0], [1, 2]
-    assert len(click_track(result, 4 * 44100, 44100)) == 4 * 44100
+    result.beats, result.beat_positions, result.downbeats = [2.999, 3.5], [1, 2], [2.999]
+    assert len(click_track(result, 3 * 44100, 44100)) == 3 * 44100
+
+
+@pytest.mark.parametrize("name", ["a\udcff.wav", "a\nb\x00.wav", r"x\$y$.wav"])
+def test_tracks_with_odd_names_are_drawn(result: AnalysisResult, name: str, tmp_path: Path) -> None:
+    result.path = tmp_path / name
+    figures = [overview(result, Audio(np.zeros((44100, 1), np.float32), 44100)), activations(result)]
+    for index, figure in enumerate(figures):
+        save(figure, tmp_path / f"{index}.pdf")
+    title = figures[0].axes[0].get_title()
+    assert title == f"{printable(name)}: 120 BPM, 4 beats"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from setuptools import find_packages
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,6 +59,21 @@ def test_the_oracle_is_asked_for_where_it_has_wheels(
     assert oracle.marker is not None
     here = {"python_version": python, "sys_platform": system, "platform_machine": machine}
     assert oracle.marker.evaluate(here) == wanted
+
+
+def test_every_entry_point_leads_into_the_wheel() -> None:
+    project = PROJECT["project"]
+    packages = find_packages(str(ROOT), **PROJECT["tool"]["setuptools"]["packages"]["find"])
+    targets = [
+        target
+        for group in (project["scripts"], *project.get("entry-points", {}).values())
+        for target in group.values()
+    ]
+    assert targets
+    for target in targets:
+        module, _, attribute = target.partition(":")
+        assert module in packages or module.rpartition(".")[0] in packages, f"{target} is not in the wheel"
+        assert hasattr(importlib.import_module(module), attribute)
 
 
 def test_the_whole_checkout_can_be_imported_from_any_folder(tmp_path: Path) -> None:

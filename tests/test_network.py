@@ -14,6 +14,7 @@ import allin1_core
 from allin1_core import backends
 from allin1_core.errors import BackendError
 from allin1_core.network import Checkpoint, Configuration, Model, NetworkOutput, Thresholds, build_model
+from allin1_core.network.architecture import Folds, ensemble
 from parity.random_networks import random_checkpoint, random_spectrogram
 
 FEW_BLOCKS = Configuration(num_blocks=2)
@@ -82,6 +83,29 @@ def test_batch(backend: str) -> None:
             np.testing.assert_allclose(
                 getattr(together, name)[index], getattr(alone, name), rtol=0, atol=1e-6
             )
+
+
+@pytest.mark.parametrize("rows", [1, 100, 500])
+@pytest.mark.parametrize("backend", ["torch", "mlx"])
+def test_pieces_of_time(backend: str, rows: int) -> None:
+    """Time is walked in pieces, which MLX evaluates one by one where a track is long: it gives what one piece gives."""
+    if backend == "torch":
+        torch = pytest.importorskip("torch")
+        from allin1_core.network.torch_model import TorchOperations
+
+        whole, pieces = (TorchOperations(torch.device("cpu"), size) for size in (1 << 20, rows))
+    else:
+        pytest.importorskip("mlx.core")
+        from allin1_core.network.mlx_model import MLXOperations
+
+        whole, pieces = MLXOperations(), MLXOperations(rows, stepwise=True)
+    folds = [random_checkpoint(seed, FEW_BLOCKS) for seed in range(2)]
+    spectrogram = whole.array(random_spectrogram(70)[None])
+    expected, found = (
+        ensemble([Folds(folds, operations)], spectrogram, True) for operations in (whole, pieces)
+    )
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(np.array(other), np.array(one), rtol=0, atol=1e-5)
 
 
 def test_thresholds_are_averaged() -> None:

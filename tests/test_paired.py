@@ -32,26 +32,35 @@ def test_sides_alternate_and_warm_up_is_not_counted() -> None:
 
 
 def test_the_wait_for_the_device_is_part_of_the_time() -> None:
+    now = 0.0
     waited: list[object] = []
 
     def wait(output: object) -> None:
+        nonlocal now
         waited.append(output)
-        time.sleep(0.01)
+        now += 0.5
 
-    times = paired_times(lambda: "lazy", lambda: None, rounds=2, synchronize=wait)
+    times = paired_times(lambda: "lazy", lambda: None, rounds=2, synchronize=wait, clock=lambda: now)
     assert waited == ["lazy"] * 3
-    assert times.candidate.min() >= 0.01
-    assert times.reference.max() < 0.01
+    assert times.candidate.tolist() == [0.5, 0.5]
+    assert times.reference.tolist() == [0.0, 0.0]
 
 
 def test_a_short_candidate_is_called_more_often_and_its_mean_counts() -> None:
+    now = 0
     calls: list[int] = []
+
+    def work(seconds: int) -> None:
+        nonlocal now
+        now += seconds
+        calls.append(seconds)
+
     times = paired_times(
-        lambda: calls.append(1), lambda: time.sleep(0.002), rounds=2, warmup=0, candidate_calls=50
+        lambda: work(1), lambda: work(8), rounds=2, warmup=0, candidate_calls=50, clock=lambda: now
     )
-    assert len(calls) == 100
-    assert times.candidate.max() < 0.001
-    assert times.reference.min() >= 0.002
+    assert calls == ([8] + [1] * 50) * 2
+    assert times.candidate.tolist() == [1, 1]
+    assert times.reference.tolist() == [8, 8]
 
 
 def test_another_clock() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import jams
@@ -33,9 +36,15 @@ def result() -> AnalysisResult:
         beat_positions=[4, 1, 2],
         segments=[Segment(0.0, 1.0, "intro"), Segment(1.0, 2.04, "verse")],
         provenance={"model": {"name": "harmonix-all"}},
-        activations={"beat": np.array([0.1, 0.9], np.float32), "label": np.ones((10, 2), np.float32)},
-        embeddings=np.arange(6, dtype=np.float32).reshape(1, 2, 3),
+        activations=activations(204),
+        embeddings=np.random.default_rng(1).normal(size=(4, 204, 24, 8)).astype(np.float32),
     )
+
+
+def activations(num_frames: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    scalars = {name: random.random(num_frames, np.float32) for name in ("beat", "downbeat", "segment")}
+    return {**scalars, "label": random.dirichlet(np.ones(10), num_frames).T.astype(np.float32)}
 
 
 def test_a_result_comes_back_as_it_was_saved(tmp_path: Path, result: AnalysisResult) -> None:
@@ -89,6 +98,11 @@ def test_no_tempo_is_null(result: AnalysisResult) -> None:
         ("[]", "not the JSON of an analysis"),
         ('{"path": "a"}', "no field 'bpm'"),
         ("\x00\xff", "cannot be read as JSON"),
+        (
+            '{"path": "a", "bpm": null, "beats": [], "downbeats": [], "beat_positions": [], "segments": '
+            '[{"start": 0, "end": 1, "label": "intro"}], "arrays_sha256": null}',
+            "arrays_sha256: found something else; expected an object",
+        ),
     ],
 )
 def test_files_that_are_no_results(tmp_path: Path, text: str, message: str) -> None:
@@ -106,8 +120,151 @@ def test_missing_result(tmp_path: Path) -> None:
 def test_damaged_arrays(tmp_path: Path, result: AnalysisResult) -> None:
     path = result.save(tmp_path / "a.json")
     (tmp_path / "a.activ.npz").write_bytes(b"PK\x03\x04 no zip")
+    with pytest.raises(
+        ResultError, match=r"a\.activ\.npz: found SHA-256 [0-9a-f]{12}\.\.\.; expected that with"
+    ):
+        load_result(path)
+    as_all_in_one_writes_it(path)
     with pytest.raises(ResultError, match=r"a\.activ\.npz: cannot be read as \.npz"):
         load_result(path)
+
+
+def as_all_in_one_writes_it(path: Path) -> None:
+    """Take from a JSON file what All-In-One does not write."""
+    fields = json.loads(path.read_text())
+    path.write_text(
+        json.dumps({name: fields[name] for name in fields if name not in ("provenance", "arrays_sha256")})
+    )
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_json_names_its_arrays_by_sha256(tmp_path: Path, result: AnalysisResult) -> None:
+    path = result.save(tmp_path / "a.json", array_dir=tmp_path / "arrays")
+    expected = {
+        "activations": sha256(tmp_path / "arrays" / "a.activ.npz"),
+        "embeddings": sha256(tmp_path / "arrays" / "a.embed.npy"),
+    }
+    assert json.loads(path.read_text())["arrays_sha256"] == expected
+    result.embeddings = None
+    result.save(path, array_dir=tmp_path / "arrays")
+    assert json.loads(path.read_text())["arrays_sha256"] == {"activations": expected["activations"]}
+    result.activations = None
+    assert result.save(tmp_path / "b.json").read_text() == result.to_json()
+
+
+def test_equal_results_give_equal_files(tmp_path: Path, result: AnalysisResult) -> None:
+    """Whatever the order of arrays in memory, and of values in an array."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    result.save(one / "a.json")
+    loaded = load_result(one / "a.json")
+    assert loaded.activations is not None
+    assert loaded.embeddings is not None
+    loaded.activations = dict(reversed(loaded.activations.items()))
+    loaded.embeddings = np.asfortranarray(loaded.embeddings)
+    loaded.save(other / "a.json")
+    for name in ("a.json", "a.activ.npz", "a.embed.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    with zipfile.ZipFile(one / "a.activ.npz") as archive:
+        assert {member.date_time for member in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        assert not any(member.flag_bits & 8 for member in archive.infolist())  # sizes stand in the headers
+
+
+def test_saving_removes_arrays_that_are_not_the_results(tmp_path: Path, result: AnalysisResult) -> None:
+    for array_dir in (None, tmp_path / "arrays"):
+        path = result.save(tmp_path / "a.json", array_dir)
+        (tmp_path / "other.activ.npz").touch()
+        bare = load_result(path, load_activations=False, load_embeddings=False)
+        bare.save(path, array_dir)
+        assert load_result(path, array_dir=array_dir).activations is None
+        assert sorted(file.name for file in tmp_path.rglob("a.*")) == ["a.json"]
+        assert (tmp_path / "other.activ.npz").exists()
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("activations", ".activ.npz"), ("embeddings", ".embed.npy")])
+def test_arrays_of_another_result_are_not_loaded(
+    tmp_path: Path, result: AnalysisResult, kind: str, suffix: str
+) -> None:
+    """Good files of the right shapes, but of another run."""
+    result.save(tmp_path / "other" / "a.json")
+    other = (tmp_path / "other" / f"a{suffix}").read_bytes()
+    assert result.activations is not None
+    assert result.embeddings is not None
+    result.activations["beat"] = result.activations["beat"][::-1]
+    result.embeddings = -result.embeddings
+    path = result.save(tmp_path / "a.json")
+    (tmp_path / f"a{suffix}").write_bytes(other)
+    named = json.loads(path.read_text())["arrays_sha256"][kind][:12]
+    with pytest.raises(
+        ResultError,
+        match=rf"a{suffix}: found SHA-256 .*that with SHA-256 {named}.*a\.json names.*--overwrite json",
+    ):
+        load_result(path)
+    # They were not asked for, so nothing is wrong with what was.
+    assert load_result(path, kind != "activations", kind != "embeddings").to_json() == result.to_json()
+    setattr(result, kind, None)
+    result.save(path)
+    (tmp_path / f"a{suffix}").write_bytes(other)
+    with pytest.raises(
+        ResultError, match=rf"a{suffix}: found SHA-256 .*; expected none, which .*a\.json names"
+    ):
+        load_result(path)
+
+
+def test_arrays_beside_results_of_all_in_one_and_of_versions_before(
+    tmp_path: Path, result: AnalysisResult
+) -> None:
+    """All-In-One's JSON has neither provenance nor SHA-256; what has the one without the other is not trusted."""
+    path = result.save(tmp_path / "a.json")
+    path.write_text(result.to_json())
+    with pytest.raises(ResultError, match=r"a\.activ\.npz: found SHA-256 .*; expected none"):
+        load_result(path)
+    as_all_in_one_writes_it(path)
+    loaded = load_result(path)
+    assert loaded.activations is not None
+    assert result.activations is not None
+    np.testing.assert_array_equal(loaded.activations["beat"], result.activations["beat"])
+    np.testing.assert_array_equal(loaded.embeddings, result.embeddings)
+    np.save(tmp_path / "a.embed.npy", result.embeddings[:, :-1])
+    with pytest.raises(
+        ResultError,
+        match=r"a\.embed\.npy: embeddings: found float32 \(4, 203, 24, 8\); expected float32 \(4, 204, 24, 8\)",
+    ):
+        load_result(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("last", range(4))
+def test_killed_while_a_result_replaces_another(tmp_path: Path, result: AnalysisResult, last: int) -> None:
+    """Killed when so many of the three files are in place: one of the two results, or an error that says so."""
+    path = result.save(tmp_path / "a.json")
+    old = result.to_json()
+    assert result.activations is not None
+    result.bpm, result.activations["beat"], result.embeddings = 99, np.zeros(204, np.float32), None
+    result.embeddings = np.ones((4, 204, 24), np.float32)
+    child = os.fork()
+    if child == 0:
+        replace, done = os.replace, []
+
+        def replace_or_die(*paths: Path) -> None:
+            if len(done) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            done.append(replace(*paths))
+
+        os.replace = replace_or_die  # type: ignore[assignment]
+        result.save(path)
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1]) == (last < 3)
+    if last in (1, 2):
+        with pytest.raises(ResultError, match=r"a\.activ\.npz: found SHA-256"):
+            load_result(path)
+    else:
+        loaded = load_result(path)
+        assert loaded.to_json() == (old if last == 0 else result.to_json())
+        assert loaded.activations is not None
+        assert loaded.activations["beat"].any() == (last == 0)
 
 
 def test_beats_and_audacity_formats(result: AnalysisResult) -> None:

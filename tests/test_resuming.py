@@ -14,7 +14,7 @@ import soundfile
 from allin1_core import Analyzer, analyze
 from allin1_core.digests import audio_digests
 from allin1_core.errors import AudioError, OutputError, ResultError, WeightsError
-from allin1_core.result import AnalysisResult
+from allin1_core.result import AnalysisResult, load_result
 from allin1_core.resuming import differences
 from allin1_core.session import Session
 from allin1_core.tracks import Track
@@ -105,6 +105,112 @@ def test_audio_that_has_changed_since_is_refused_and_analysed_again(
     soundfile.write(song / "drums.flac", np.roll(stems[1], 1), 44100)
     with pytest.raises(OutputError, match=r"made from other audio \(drums\.flac, drums\.wav by SHA-256\)"):
         analyze(song, **options)
+
+
+def array_files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".json"}
+
+
+@pytest.mark.parametrize("array_dir", [None, "arrays"])
+def test_arrays_of_a_run_before_are_never_those_of_this_one(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path, array_dir: str | None
+) -> None:
+    """Overwritten without arrays, then asked for with them: those of the first run are gone, or not taken."""
+    song = write_stems("song")
+    with_arrays = {**options, "include_activations": True, "include_embeddings": True}
+    if array_dir is not None:
+        with_arrays["array_dir"] = tmp_path / array_dir
+    before = analyze(song, **with_arrays)
+    soundfile.write(
+        song / "drums.wav", np.random.default_rng(0).integers(-9000, 9000, 220_500, np.int16), 44100
+    )
+    analyze(song, overwrite="json", **options)
+    found = analyze(song, **with_arrays)
+    fresh = Analyzer(model=options["model"], device="cpu", spec_backend="numpy")(
+        song, include_activations=True, include_embeddings=True
+    )
+    assert before.activations is not None
+    assert found.activations is not None
+    assert fresh.activations is not None
+    assert not np.array_equal(before.activations["beat"], fresh.activations["beat"])
+    for name, values in fresh.activations.items():
+        np.testing.assert_array_equal(found.activations[name], values)
+    np.testing.assert_array_equal(found.embeddings, fresh.embeddings)
+    again = load_result(tmp_path / "out" / "song.json", array_dir=with_arrays.get("array_dir"))
+    np.testing.assert_array_equal(again.embeddings, fresh.embeddings)
+
+
+def replace_by_another(path: Path) -> None:
+    """Good arrays of the same shapes, as a run leaves them that is killed before it writes the JSON."""
+    if path.suffix == ".npy":
+        np.save(path, -np.load(path))
+    else:
+        arrays = dict(np.load(path))
+        np.savez(path, **{**arrays, "beat": arrays["beat"][::-1]})
+
+
+@pytest.mark.parametrize("harm", [replace_by_another, Path.unlink, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("name", ["song.activ.npz", "song.embed.npy"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_result_whose_arrays_are_not_those_of_its_json_is_made_again(
+    write_stems: Callable[..., Path],
+    options: dict[str, Any],
+    tmp_path: Path,
+    harm: Callable[[Path], None],
+    name: str,
+    several: bool,
+) -> None:
+    song = write_stems("song")
+    options |= {"include_activations": True, "include_embeddings": True}
+    analyze(song, **options)
+    expected, stamp = array_files(tmp_path / "out"), made(tmp_path)
+    assert sorted(expected) == ["song.activ.npz", "song.embed.npy"]
+    analyze([song] if several else song, **options)
+    assert made(tmp_path) == stamp
+    harm(tmp_path / "out" / name)
+    analyze([song] if several else song, **options)
+    assert made(tmp_path) > stamp
+    assert array_files(tmp_path / "out") == expected
+    assert load_result(tmp_path / "out" / "song.json").embeddings is not None
+
+
+def test_arrays_left_beside_a_result_without_any_are_cleared_away(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """What a run with arrays leaves that is killed before it writes its JSON, and is then run without them."""
+    song = write_stems("song")
+    analyze(song, include_activations=True, **options)
+    left = array_files(tmp_path / "out")["song.activ.npz"]
+    bare = analyze(song, overwrite="json", **options)
+    assert array_files(tmp_path / "out") == {}
+    (tmp_path / "out" / "song.activ.npz").write_bytes(left)
+    assert analyze(song, **options).to_json() == bare.to_json()
+    assert array_files(tmp_path / "out") == {}
+    assert load_result(tmp_path / "out" / "song.json").activations is None
+
+
+def test_arrays_of_results_that_do_not_name_them(
+    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Of a version before: made again. Of All-In-One itself, whose JSON says nothing: taken."""
+    song, path = write_stems("song"), tmp_path / "out" / "song.json"
+    expected = analyze(song, include_activations=True, **options)
+    fields = json.loads(path.read_text())
+    del fields["arrays_sha256"]
+    path.write_text(json.dumps(fields))
+    analyze(song, include_activations=True, **options)
+    assert sorted(json.loads(path.read_text())["arrays_sha256"]) == ["activations"]
+    del fields["provenance"]
+    path.write_text(json.dumps(fields))
+    stamp = made(tmp_path)
+    found = analyze(song, include_activations=True, **options)
+    assert made(tmp_path) == stamp
+    assert found.activations is not None
+    assert expected.activations is not None
+    np.testing.assert_array_equal(found.activations["beat"], expected.activations["beat"])
+    np.savez(path.with_name("song.activ.npz"), **{**found.activations, "beat": np.zeros(3, np.float32)})
+    with pytest.raises(ResultError, match=r"song\.activ\.npz: activations\['beat'\]: found float32 \(3,\)"):
+        analyze(song, include_activations=True, **options)
 
 
 def test_audio_that_is_gone_cannot_be_compared(
@@ -250,11 +356,12 @@ def test_a_result_with_provenance_of_another_kind_is_one_error(
     fields = {
         "path": str(song),
         "bpm": None,
-        **{name: [] for name in ("beats", "downbeats", "beat_positions", "segments")},
+        **{name: [] for name in ("beats", "downbeats", "beat_positions")},
+        "segments": [{"start": 0.0, "end": 5.0, "label": "intro"}],
     }
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "song.json").write_text(json.dumps({**fields, "provenance": provenance}))
-    with pytest.raises(ResultError, match=r"song\.json: not the JSON of an analysis \(provenance"):
+    with pytest.raises(ResultError, match=r"song\.json: provenance[a-z0-9_.\[\]]*: found .*; expected a"):
         analyze(song, **options)
 
 

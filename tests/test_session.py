@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -121,10 +121,8 @@ def test_a_failure_that_no_track_waited_for_is_not_kept(
     model = tmp_path / "own.npz"
     session = Session(model=str(model), device="cpu")
     session.load_in_background(Timings())
-    deadline = time.monotonic() + 30
-    while not session._reading.done():  # type: ignore[union-attr]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    assert session._reading is not None
+    wait([session._reading])
     model.write_bytes(Path(small_model).read_bytes())
     model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     session.load_in_background(Timings())

@@ -26,14 +26,16 @@ from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, re
 def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
     timings = Timings(tmp_path / "new" / "t.jsonl")
     choice = backends.choose("spectrogram", "numpy", precision="fast")[1]
+    start = time.perf_counter()
     with timings.stage("spectrogram", track="a", choice=choice, audio_seconds=5.0, what="x") as stage:
         time.sleep(0.02)
         stage.details["frames"] = 500
+    around = time.perf_counter() - start
     [line] = read_timings(tmp_path / "new" / "t.jsonl")
     assert line == timings.records[0]
     assert line.schema == SCHEMA_VERSION
     assert (line.stage, line.parent, line.track, line.audio_seconds) == ("spectrogram", None, "a", 5.0)
-    assert 0.02 <= line.duration < 1
+    assert 0.02 <= line.duration <= around
     assert line.end == pytest.approx(line.start + line.duration)
     assert {
         name: getattr(line, name) for name in ("backend", "device", "precision", "library", "reason")
@@ -88,6 +90,64 @@ def test_a_stage_in_a_thread_has_no_parent_in_another() -> None:
         thread.join()
     load_line = timings.records[0]
     assert (load_line.stage, load_line.parent, load_line.thread) == ("model_load", None, "loader")
+
+
+def test_a_stage_is_beside_others_if_another_thread_is_in_one() -> None:
+    """Which thread of the process that is does not matter."""
+    timings, started = Timings(on_start=lambda name: started.append(name)), []  # type: ignore[var-annotated]
+
+    def work() -> None:
+        with timings.stage("demix"):
+            loader = threading.Thread(target=load, name="loader")
+            loader.start()
+            loader.join()
+            other = threading.Thread(target=read, name="other")
+            other.start()
+            other.join()
+        with timings.stage("postprocess"), timings.stage("metrical_dbn"):
+            pass
+
+    def load() -> None:
+        with timings.stage("model_load", in_background=True):
+            pass
+
+    def read() -> None:
+        with timings.stage("audio_read"):
+            pass
+
+    for name in ("first", "second"):
+        worker = threading.Thread(target=work, name=name)
+        worker.start()
+        worker.join()
+    assert [(line.stage, line.thread) for line in timings.records] == 2 * [
+        ("model_load", "loader"),
+        ("audio_read", "other"),
+        ("demix", "main"),
+        ("metrical_dbn", "main"),
+        ("postprocess", "main"),
+    ]
+    assert started == 2 * ["demix", "postprocess", "metrical_dbn"]
+
+
+def test_what_runs_in_the_background_puts_no_other_stage_beside_it() -> None:
+    timings, is_loading, is_done = Timings(), threading.Event(), threading.Event()
+
+    def load() -> None:
+        with timings.stage("model_load", in_background=True):
+            is_loading.set()
+            is_done.wait()
+
+    loader = threading.Thread(target=load, name="loader")
+    loader.start()
+    is_loading.wait()
+    with timings.stage("audio_read"):
+        pass
+    is_done.set()
+    loader.join()
+    assert [(line.stage, line.thread) for line in timings.records] == [
+        ("audio_read", "main"),
+        ("model_load", "loader"),
+    ]
 
 
 def test_a_stage_that_fails_leaves_a_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from allin1_core import load_model
 from allin1_core.errors import WeightsError
 from allin1_core.network import Configuration, Thresholds, load_checkpoints, weights
 from allin1_core.network.weights import PUBLISHED, PublishedFile, digest_of_values
+from bench.paired import paired_times
 from parity.random_networks import random_checkpoint, random_spectrogram
 
 NAME = "harmonix-fold0"
@@ -387,13 +388,19 @@ def test_published_table(shared: Path) -> None:
         assert checkpoint.thresholds == PUBLISHED[checkpoint.name].thresholds
 
 
-def test_loading_the_ensemble_is_fast(shared: Path) -> None:
-    """Under half a second from local files. Loading is one thread that does not wait, so its processor time is what
-    it takes on a machine with nothing else to do."""
-    times = []
-    for _ in range(3):
-        start = time.thread_time()
-        model = load_model("harmonix-all", backend="fused", weights_dir=shared / "weights")
-        times.append(time.thread_time() - start)
-        assert model.num_folds == 8
-    assert min(times) < 0.5, times
+def test_loading_the_ensemble_is_little_more_than_reading_and_hashing_it(shared: Path) -> None:
+    """Packing and checking eight folds take at most as long again as reading the arrays with numpy and hashing file
+    and values, by the processor time of one thread in turns; measured: under a tenth."""
+    folder = shared / "weights"
+
+    def read_and_hash() -> None:
+        for path in sorted(folder.glob("harmonix-fold*.npz")):
+            hashlib.sha256(path.read_bytes())
+            with np.load(path) as arrays:
+                digest_of_values(dict(arrays))
+
+    def load() -> None:
+        assert load_model("harmonix-all", backend="fused", weights_dir=folder).num_folds == 8
+
+    times = paired_times(load, read_and_hash, rounds=5, clock=time.thread_time)
+    assert times.candidate.min() < 2 * times.reference.min(), times

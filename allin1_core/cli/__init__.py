@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
@@ -37,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments after the program's name; by default those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding lacks is no reason to fail when the work is done.
+            stream.reconfigure(errors="backslashreplace")
     parser = make_parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
     try:
         return int(arguments.run(arguments))
     except BackendError as error:

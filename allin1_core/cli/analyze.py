@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from allin1_core import backends
-from allin1_core.errors import BatchError, printable
+from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
 from allin1_core.exports import FORMATS
 from allin1_core.result import AnalysisResult
 
@@ -105,7 +107,7 @@ def add_parser(commands: Any) -> None:
         help=f"{_backends('spectrogram', 'module:function')} (default: %(default)s)",
     )
     run_group.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
-    run_group.add_argument("--num-threads", type=int, help="for the network on a CPU (default: all cores)")
+    run_group.add_argument("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
 
     stems = parser.add_argument_group("stems")
     stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
@@ -134,6 +136,36 @@ def add_parser(commands: Any) -> None:
     display = parser.add_mutually_exclusive_group()
     display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     display.add_argument("--json", action="store_true", help="print results and failures as JSON")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of each failure")
+
+
+def complete_overwrite(argv: Sequence[str]) -> list[str]:
+    """The arguments with ``--overwrite`` given its value, all, where it has none and a path follows.
+
+    ``--overwrite song.mp3`` names a song, ``--overwrite json song.mp3`` what is made again. A word that is neither
+    one of those names nor a path that is there stays the option's value, which is then refused.
+    """
+    completed: list[str] = []
+    for argument in argv:
+        if argument == "--":
+            break
+        option = completed[-1] if completed else ""
+        if len(option) > len("--o") and "--overwrite".startswith(option) and _is_path(argument):
+            completed[-1] = "--overwrite=all"
+        completed.append(argument)
+    return [*completed, *argv[len(completed) :]]
+
+
+def _is_path(argument: str) -> bool:
+    from allin1_core.batch import parse_overwrite
+    from allin1_core.tracks import is_pattern
+
+    try:
+        parse_overwrite(argument)
+    except OutputError:
+        looks_like_one = os.sep in argument or "." in argument or is_pattern(argument)
+        return looks_like_one or os.path.lexists(argument)
+    return False
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,7 +173,7 @@ def run(arguments: argparse.Namespace) -> int:
     from allin1_core.analysis import analyze
 
     formats = [name.strip() for name in arguments.export.split(",") if name.strip()]
-    failures: list[tuple[Path, Exception]] = []
+    failures: Sequence[tuple[Path, Exception]] = ()
     try:
         results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]
             arguments.paths,
@@ -174,6 +206,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     except BatchError as error:
         results, failures = error.results, error.failures
+    except Allin1Error as error:
+        if arguments.json:
+            _print_json([], [(None, error)])
+        raise
     _print(arguments, results, failures)
     return 1 if failures else 0
 
@@ -185,25 +221,28 @@ def _print(
 ) -> None:
     done = [result for result in results if result is not None]
     if arguments.json:
-        print(
-            json.dumps(
-                {
-                    "results": [json.loads(result.to_json()) for result in done],
-                    "failures": [
-                        {"path": str(path), "error": type(error).__name__, "message": str(error)}
-                        for path, error in failures
-                    ],
-                },
-                indent=2,
-            )
-        )
+        _print_json(done, failures)
     elif not arguments.quiet:
         for result in done:
             print(_summary(result))
     if failures:
         print(f"{len(failures)} of {len(results)} tracks failed:", file=sys.stderr)
         for path, error in failures:
-            print(f"  {printable(str(path))}: {type(error).__name__}: {error}", file=sys.stderr)
+            print(f"  {failure_line(path, error)}", file=sys.stderr)
+            if arguments.debug:
+                traceback.print_exception(error)
+
+
+def _print_json(results: Sequence[AnalysisResult], failures: Sequence[tuple[Path | None, Exception]]) -> None:
+    """Print results, and failures of tracks or, without a path, of the whole run."""
+    report = {
+        "results": [json.loads(result.to_json()) for result in results],
+        "failures": [
+            {"path": path and str(path), "error": type(error).__name__, "message": str(error)}
+            for path, error in failures
+        ],
+    }
+    print(json.dumps(report, indent=2))
 
 
 def _summary(result: AnalysisResult) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from allin1_core.errors import ActivationsError
+from allin1_core.files import expand_user, make_folder, write_text
 from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, Beats, beats_from_decoder, decoder_input
 
 if TYPE_CHECKING:
@@ -64,9 +65,8 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Decode and print; returns the exit status."""
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
-    from allin1_core.files import make_folder, write_text
 
-    path = Path(arguments.path).expanduser()
+    path = expand_user(arguments.path)
     activations = read_activations(path)
     try:
         decode = DBNDownBeatTrackingProcessor(
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         text = _beats_text(beats)
     if arguments.out:
-        out = Path(arguments.out).expanduser()
+        out = expand_user(arguments.out)
         make_folder(out.parent)
         write_text(out, text)
     else:

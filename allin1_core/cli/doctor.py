@@ -8,11 +8,11 @@ import json
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__, backends
-from allin1_core.errors import BackendError
+from allin1_core.errors import BackendError, printable
+from allin1_core.files import expand_user
 
 _OPTIONAL = ("torch", "mlx", "demucs-infer", "demucs-mlx", "matplotlib", "jams")
 
@@ -118,7 +118,7 @@ def _weights(weights_dir: str | None) -> dict[str, str | None]:
     for fold, published in PUBLISHED.items():
         if named:
             names = [f"{fold}{suffix}" for suffix in FORMATS] + [published.file]
-            paths = [Path(named).expanduser() / name for name in names]
+            paths = [expand_user(named) / name for name in names]
             found[fold] = next((str(path) for path in paths if path.is_file()), None)
         else:
             cached = try_to_load_from_cache(REPOSITORY, published.file, revision=REVISION)
@@ -150,4 +150,5 @@ def _print_findings(report: dict[str, Any]) -> None:
         )
     print("\nweights")
     for fold, path in report["weights"].items():
-        print(f"  {fold:<18}{path or 'not here; from the folder named, or downloaded when first needed'}")
+        where = printable(path or "not here; from the folder named, or downloaded when first needed")
+        print(f"  {fold:<18}{where}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+import os
 from typing import Any
 
 from allin1_core import backends
 from allin1_core.errors import printable
+from allin1_core.files import expand_user, make_folder, written_whole
 
 _EPILOG = """\
 examples:
@@ -48,19 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from allin1_core.audio import read_audio, remix_to_mono
-    from allin1_core.files import make_folder, written_whole
     from allin1_core.separation import read_stems_folder
     from allin1_core.spectrogram import select
 
     log_spectrogram = select(arguments.backend, device=arguments.device, precision=arguments.precision)
-    path = Path(arguments.path).expanduser()
-    if path.is_dir():
+    path = expand_user(arguments.path)
+    if os.path.isdir(path):
         stems = read_stems_folder(path)
         spectrogram = log_spectrogram(stems.samples, stems.sample_rate)
     else:
         audio = read_audio(path)
         spectrogram = log_spectrogram(remix_to_mono(audio.samples), audio.sample_rate)
-    out = Path(arguments.out).expanduser()
+    out = expand_user(arguments.out)
     make_folder(out.parent)
     with written_whole(out) as file:
         np.save(file, spectrogram)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
-from allin1_core.errors import TimingsError
+from allin1_core.errors import TimingsError, printable
+from allin1_core.files import expand_user
 
 _EPILOG = """\
 examples:
@@ -59,7 +59,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from allin1_core import figures, timing_report
     from allin1_core.timings import read_timings
 
-    path = Path(arguments.files[0]).expanduser()
+    path = expand_user(arguments.files[0])
     lines = read_timings(path)
     if not lines:
         raise TimingsError(f"{path}: holds no lines; analyse something with --timings first")
@@ -69,10 +69,10 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         print(timing_report.stage_table(records))
     if not arguments.no_plot:
-        plot = Path(arguments.plot).expanduser() if arguments.plot else timing_report.default_plot_path(path)
+        plot = expand_user(arguments.plot) if arguments.plot else timing_report.default_plot_path(path)
         figures.save(timing_report.waterfall(records), plot)
         if not arguments.json:
-            print(f"\nwaterfall plot: {plot}")
+            print(f"\nwaterfall plot: {printable(str(plot))}")
     return 0
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from allin1_core.instruction_sets import instruction_set, instruction_sets
+
 
 cdef extern from "viterbi_kernel.h":
     enum:
@@ -45,8 +47,6 @@ cdef extern from "viterbi_kernel.h":
                               const double *, int) noexcept nogil
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
-    int viterbi_vector_bytes() noexcept nogil
-    const char *allin1_instruction_set() noexcept nogil
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
@@ -54,14 +54,12 @@ cdef enum:
     FRAMES_BETWEEN_MOVES = 192
 
 
-def instruction_set():
-    """Name of the instruction set that the kernel was dispatched to on this machine."""
-    return allin1_instruction_set().decode()
+_VECTOR_BYTES = {"AVX-512": 64, "AVX2": 32}  # of any other 16
 
 
 def vector_widths():
     """Widths in bytes of the vectors that the kernel can use on this machine, ascending."""
-    return [width for width in (16, 32, 64) if width <= viterbi_vector_bytes()]
+    return [_VECTOR_BYTES.get(name, 16) for name in reversed(instruction_sets())]
 
 
 def _aligned(Py_ssize_t size):
@@ -77,7 +75,7 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
 
     `vector_bytes` asks for one of `vector_widths`, by default for the widest; any other is a ValueError.
     """
-    vector_bytes = vector_bytes or viterbi_vector_bytes()
+    vector_bytes = vector_bytes or max(vector_widths())
     if vector_bytes not in vector_widths():
         raise ValueError(f"vector_bytes: {vector_bytes}; expected one of {vector_widths()} on this machine")
     cdef const int32_t[::1] intervals = chains.intervals

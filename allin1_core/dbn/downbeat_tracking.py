@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from allin1_core.dbn.checks import check_threshold, positive_integer, positive_n
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model
 from allin1_core.dbn.viterbi import choose_kernel
+from allin1_core.threads import ThreadPool
 
 
 class DBNDownBeatTrackingProcessor:
@@ -190,13 +190,11 @@ class DBNDownBeatTrackingProcessor:
         def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:
             return hmm.decode(span.activations, span.required, self.choice.backend)
 
-        if self.num_threads == 1:
-            return [decode(hmm) for hmm in self.hmms]
         # The largest model goes first: it is what the others are waited for with.
         order = sorted(range(len(self.hmms)), key=lambda index: -self.hmms[index].chains.num_states)
-        with ThreadPoolExecutor(self.num_threads) as pool:
-            running = {index: pool.submit(decode, self.hmms[index]) for index in order}
-        return [running[index].result() for index in range(len(self.hmms))]
+        with ThreadPool(self.num_threads, "dbn") as pool:
+            results = dict(zip(order, pool.map(decode, [self.hmms[index] for index in order]), strict=True))
+        return [results[index] for index in range(len(self.hmms))]
 
 
 def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:

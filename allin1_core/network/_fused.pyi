@@ -3,12 +3,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SIZES: dict[str, int]
-INSTRUCTION_SETS: tuple[str, ...]
+from allin1_core.instruction_sets import instruction_set as instruction_set
+from allin1_core.instruction_sets import instruction_sets as instruction_sets
 
-def instruction_set() -> str: ...
-def instruction_sets() -> tuple[str, ...]: ...
-def checked(instruction_set: str | None = None) -> bytes: ...
+SIZES: dict[str, int]
+
+def checked(name: str | None = None) -> bytes: ...
 def run_stem(
     instructions: bytes,
     spectrogram: NDArray[np.float32],

@@ -4,10 +4,10 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t
 
+from allin1_core.instruction_sets import instruction_set, instruction_sets
+
 
 cdef extern from "fused.h" nogil:
-    const char *allin1_instruction_set()
-    int allin1_has_instruction_set(const char *name)
     enum:
         STEM_SIZE
         BLOCK_SIZE
@@ -66,34 +66,21 @@ SIZES = {
     "chunk": CHUNK,
     "max_keys": MAX_KEYS,
 }
-# Best first.
-INSTRUCTION_SETS = ("AVX-512", "AVX2", "baseline x86-64", "NEON", "baseline")
 
 
-def instruction_set():
-    """Name of the instruction set whose kernels run here unless another is asked for."""
-    return allin1_instruction_set().decode()
-
-
-def instruction_sets():
-    """Names of those that can be asked for on this machine, best first."""
-    return tuple([name for name in INSTRUCTION_SETS if allin1_has_instruction_set(name.encode())])
-
-
-def checked(instruction_set=None):
+def checked(name=None):
     """The encoded name of an instruction set that has kernels here, by default of the best; else ValueError."""
-    name = allin1_instruction_set() if instruction_set is None else instruction_set.encode()
+    name = (instruction_set() if name is None else name).encode()
     _kernels(name)
     return name
 
 
 cdef kernels_t _kernels(bytes instructions) except *:
-    cdef kernels_t kernels = kernels_for(instructions)
-    if kernels.stem is NULL:
+    if instructions.decode() not in instruction_sets():
         raise ValueError(
             f"instruction_set: {instructions.decode()!r} has no kernels here; expected one of {instruction_sets()}"
         )
-    return kernels
+    return kernels_for(instructions)
 
 
 def run_stem(

@@ -119,9 +119,8 @@ typedef struct {
 #include "../instruction_sets.h"
 #undef KERNELS
 
-/* The kernels of an instruction set by name; NULL where `allin1_has_instruction_set` says no. */
+/* The kernels of an instruction set by name, which this processor must be able to run. */
 static inline kernels_t kernels_for(const char *name) {
-    if (!allin1_has_instruction_set(name)) return (kernels_t){name, NULL, NULL, NULL};
 #ifdef ALLIN1_SEVERAL_SETS
     if (strcmp(name, "AVX-512") == 0)
         return (kernels_t){name, stem_avx512, block_avx512, attention_avx512};

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from allin1_core.network import _fused, neighbourhood
 from allin1_core.network.configuration import Configuration
 from allin1_core.network.packing import PackedParameters, pack
 from allin1_core.network.weights import Checkpoint
+from allin1_core.threads import ThreadPool
 
 # The kernels are compiled for these dimensions; the number of blocks and their dilations are free.
 _COMPILED_FOR = Configuration()
@@ -43,7 +42,7 @@ class FusedNetwork:
         _check_dimensions(self._configuration)
         self._instructions = _fused.checked(instruction_set)
         self._folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
-        self._threads = _Threads(num_threads)
+        self._num_threads = num_threads
 
     def as_native(self, spectrogram: Any) -> np.ndarray:
         if not isinstance(spectrogram, np.ndarray):
@@ -68,15 +67,18 @@ class FusedNetwork:
             shape = (batch, instruments, frames, self._configuration.num_channels, len(self._folds))
             embeddings = np.empty(shape, dtype=np.float32)
         buffers = _Buffers(self._configuration, frames)
-        for track in range(batch):
-            for fold in range(len(self._folds)):
-                self._run_fold(
-                    fold,
-                    spectrogram[track],
-                    buffers,
-                    logits[track],
-                    None if embeddings is None else embeddings[track],
-                )
+        with ThreadPool(self._num_threads, "allin1-network") as pool:
+            threads = _Threads(pool)
+            for track in range(batch):
+                for fold in range(len(self._folds)):
+                    self._run_fold(
+                        fold,
+                        spectrogram[track],
+                        buffers,
+                        threads,
+                        logits[track],
+                        None if embeddings is None else embeddings[track],
+                    )
         logits /= len(self._folds)
         return logits, embeddings
 
@@ -95,12 +97,13 @@ class FusedNetwork:
         fold: int,
         spectrogram: np.ndarray,
         buffers: _Buffers,
+        threads: _Threads,
         logits: np.ndarray,
         embeddings: np.ndarray | None,
     ) -> None:
         parameters, epsilon = self._folds[fold], self._configuration.layer_norm_epsilon
         hidden, keys_values = buffers.hidden, buffers.keys_values
-        self._threads.run(
+        threads.run(
             lambda counter, scratch: _fused.run_stem(
                 self._instructions,
                 spectrogram,
@@ -117,7 +120,7 @@ class FusedNetwork:
         for block, dilation in enumerate(self._configuration.dilations):
             is_last = block == num_blocks - 1
             here, there = block % 2, (block + 1) % 2
-            self._threads.run(
+            threads.run(
                 functools.partial(
                     _fused.run_block,
                     self._instructions,
@@ -169,26 +172,16 @@ class _Buffers:
 
 
 class _Threads:
-    """A few threads that share the chunks of a pass; `run` returns when the pass is done.
+    """The threads of a call, which share the chunks of a pass, each with scratch memory of its own."""
 
-    Passes of callers in several threads take turns, because they share the scratch memory.
-    """
-
-    def __init__(self, num_threads: int) -> None:
-        self._scratch = [_aligned(_fused.SIZES["scratch"]) for _ in range(num_threads)]
-        self._pool = ThreadPoolExecutor(num_threads - 1, "allin1-network") if num_threads > 1 else None
-        self._turn = threading.Lock()
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+        self._scratch = [_aligned(_fused.SIZES["scratch"]) for _ in range(pool.num_threads)]
 
     def run(self, kernel: Callable[[np.ndarray, np.ndarray], None]) -> None:
         """Call ``kernel(counter, scratch)`` in every thread; `counter` hands out the chunks."""
         counter = np.zeros(1, dtype=np.int64)
-        with self._turn:
-            others = [
-                self._pool.submit(kernel, counter, scratch) for scratch in self._scratch[1:] if self._pool
-            ]
-            kernel(counter, self._scratch[0])
-            for other in others:
-                other.result()
+        self._pool.map(functools.partial(kernel, counter), self._scratch)
 
 
 def _zeros(shape: tuple[int, ...]) -> np.ndarray:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.cores import usable_cores
-from allin1_core.errors import BackendError
+from allin1_core.cores import check_num_threads, usable_cores
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.weights import Checkpoint, load_checkpoints
 
@@ -120,12 +120,31 @@ class Model:
     checkpoints : list of Checkpoint
     """
 
-    def __init__(self, network: Network, checkpoints: Sequence[Checkpoint], choice: backends.Choice) -> None:
+    def __init__(
+        self,
+        network: Network,
+        checkpoints: Sequence[Checkpoint],
+        choice: backends.Choice,
+        num_threads: int | None = None,
+    ) -> None:
         self._network = network
+        self._num_threads = num_threads
         self.checkpoints = list(checkpoints)
         self.choice = choice
         self.configuration: Configuration = self.checkpoints[0].configuration
         self.thresholds = Thresholds.mean([checkpoint.thresholds for checkpoint in self.checkpoints])
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[list[Checkpoint]]]:
+        """Pickled as its checkpoints and what was asked for: where it arrives, the network is built again."""
+        choice = self.choice
+        build = functools.partial(
+            build_model,
+            backend=choice.requested_backend,
+            device=None if choice.requested_device == "auto" else choice.requested_device,
+            precision=choice.precision,
+            num_threads=self._num_threads,
+        )
+        return build, (self.checkpoints,)
 
     @property
     def num_folds(self) -> int:
@@ -223,13 +242,12 @@ def build_model(
         raise ValueError("checkpoints: none; expected one, or the folds of an ensemble")
     if any(checkpoint.configuration != checkpoints[0].configuration for checkpoint in checkpoints):
         raise ValueError("checkpoints: their configurations differ; expected the folds of one ensemble")
-    if num_threads is not None and num_threads < 1:
-        raise BackendError(f"num_threads: {num_threads}; expected at least 1, or None for all cores")
+    check_num_threads(num_threads)
     chosen, choice = backends.choose("network", backend, device=device, precision=precision)
     network = chosen.load()(
         checkpoints, device=choice.device, precision=precision, num_threads=num_threads or usable_cores()
     )
-    return Model(network, checkpoints, choice)
+    return Model(network, checkpoints, choice, num_threads)
 
 
 def load_model(

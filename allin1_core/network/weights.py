@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.errors import WeightsError
+from allin1_core.files import expand_user
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.formats import FORMATS, LARGEST_FILE, read_checkpoint_file
 from allin1_core.regular_files import read_content
@@ -203,7 +204,7 @@ def load_checkpoints(name: str, *, weights_dir: str | os.PathLike[str] | None = 
         If the name is unknown, or a file is missing, unreadable, altered or does not match its configuration.
     """
     if name not in (ENSEMBLE, *PUBLISHED):
-        path = Path(name)
+        path = expand_user(name)
         if path.suffix in FORMATS:
             return [_load_file(path, path.stem, None)]
         raise WeightsError(
@@ -222,9 +223,9 @@ def load_checkpoints(name: str, *, weights_dir: str | os.PathLike[str] | None = 
 def _explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
     named = os.environ.get(FOLDER_VARIABLE)
     if weights_dir is not None:
-        folder, origin = Path(weights_dir), "weights_dir"
+        folder, origin = expand_user(weights_dir), "weights_dir"
     elif named:
-        folder, origin = Path(named), FOLDER_VARIABLE
+        folder, origin = expand_user(named), FOLDER_VARIABLE
     else:
         return None, ""
     if not folder.is_dir():

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allin1_core.errors import WeightsError
+from allin1_core.files import expand_user
+from allin1_core.threads import Lock
 
-_RANDOM = threading.Lock()
+_RANDOM = Lock()
 
 
 class Separator:
@@ -40,7 +40,7 @@ class Separator:
     def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None = None) -> None:
         from demucs_infer.api import Separator as Demucs
 
-        folder = None if repository is None else Path(repository).expanduser()
+        folder = None if repository is None else expand_user(repository)
         if folder is not None and not folder.is_dir():
             raise WeightsError(f"{folder}: no such folder; expected one with the separation model {model}.th")
         source = "the weights that demucs-infer downloads" if folder is None else str(folder)

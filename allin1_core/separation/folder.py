@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import re
 from pathlib import Path
@@ -11,13 +10,33 @@ import numpy as np
 
 from allin1_core.audio import MOST_BYTES, SAMPLE_RATE, STEM_NAMES, Stems, read_mono, resample
 from allin1_core.errors import StemsError
+from allin1_core.files import expand_user
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
+from allin1_core.threads import ThreadPool
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("wav", "wave", "w64", "rf64", "flac", "aif", "aiff", "aifc", "caf", "au"),
-        *("ogg", "oga", "opus", "mp3", "m4a", "mp4", "mka", "wma"),
+        *("wav", "wave", "bwf", "w64", "rf64", "bw64", "aif", "aiff", "aifc", "caf", "au", "snd"),
+        *(
+            "flac",
+            "mp3",
+            "mp2",
+            "mpga",
+            "aac",
+            "adts",
+            "ac3",
+            "eac3",
+            "dts",
+            "amr",
+            "ogg",
+            "oga",
+            "ogx",
+            "opus",
+            "spx",
+        ),
+        *("m4a", "m4b", "mp4", "m4v", "mov", "3gp", "3g2", "mka", "mkv", "webm", "weba", "wma", "wmv", "asf"),
+        *("wv", "tta", "ape", "mpc", "tak", "ts", "m2ts", "mts", "mpg", "mpeg", "vob", "ogv", "avi", "flv"),
     )
 )
 
@@ -38,8 +57,8 @@ def stems_folder(stems_dir: str | os.PathLike[str], track: str) -> Path:
     StemsError
         If it is not there.
     """
-    folder = Path(stems_dir).expanduser() / track
-    if not folder.is_dir():
+    folder = expand_user(stems_dir) / track
+    if not os.path.isdir(folder):
         raise StemsError(
             f"{folder}: no such folder; expected the stems of {track!r} there: {', '.join(STEM_NAMES)}"
         )
@@ -66,7 +85,7 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     StemsError
         If the folder cannot be read, one of the four is missing, or two files claim to be the same stem.
     """
-    folder = Path(folder)
+    folder = expand_user(folder)
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
     except OSError as error:
@@ -79,13 +98,19 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
         words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _NAMES]
         if words:
             claims.setdefault(words[-1], []).append(path)
+    # Each stem is there at most once, and files that are none, such as the mix, do not matter.
+    suffixes = sorted({path.suffix for path in files})
+    patterns = " and ".join(str(folder / f"*{suffix}") for suffix in suffixes)
+    if_songs = f". To analyse each file as a song, give {patterns}" if files else ""
     found = {}
     for stem in _NAMES:
         claimants = claims.get(stem, [])
         exact = [path for path in claimants if path.stem.lower() == stem]
         if len(exact or claimants) > 1:
             names = ", ".join(path.name for path in exact or claimants)
-            raise StemsError(f"{folder}: {names} all name the stem {stem!r}; expected one file for each stem")
+            raise StemsError(
+                f"{folder}: {names} all name the stem {stem!r}; expected one file for each stem{if_songs}"
+            )
         if claimants:
             found[stem] = (exact or claimants)[0]
     missing = [stem for stem in STEM_NAMES if stem not in found]
@@ -93,7 +118,7 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
         names = ", ".join(path.name for path in files) or "no audio files"
         raise StemsError(
             f"{folder}: no file for the stem {', '.join(missing)}; found {names}; "
-            f"expected names with the words {', '.join(STEM_NAMES)}"
+            f"expected names with the words {', '.join(STEM_NAMES)}{if_songs}"
         )
     return found
 
@@ -125,7 +150,7 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     files = find_stem_files(folder)
     most_bytes = MOST_BYTES_OF_STEMS // len(files)
     # Decoding releases the interpreter's lock.
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with ThreadPool(name="stems") as pool:
         stems = dict(
             zip(files, pool.map(lambda path: _read_mono(path, most_bytes), files.values()), strict=True)
         )

@@ -1,10 +1,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from allin1_core.instruction_sets import instruction_set as instruction_set
+from allin1_core.instruction_sets import instruction_sets as instruction_sets
+
 SCRATCH_SIZE: int
 
-def instruction_set() -> str: ...
-def instruction_sets() -> tuple[str, ...]: ...
 def run(
     instructions: bytes,
     samples: NDArray[np.int16] | NDArray[np.float32],

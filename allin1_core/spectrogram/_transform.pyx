@@ -4,6 +4,8 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int16_t, int32_t, int64_t, uintptr_t
 
+from allin1_core.instruction_sets import instruction_set, instruction_sets
+
 ctypedef fused sample:
     int16_t
     float
@@ -14,8 +16,6 @@ ctypedef fused real:
 
 
 cdef extern from "transform.h" nogil:
-    const char *allin1_instruction_set()
-    int allin1_has_instruction_set(const char *name)
     enum:
         ALIGNMENT
         SCRATCH_BYTES
@@ -41,17 +41,6 @@ cdef extern from "transform.h" nogil:
 
 
 SCRATCH_SIZE = SCRATCH_BYTES
-_ALL_SETS = ("AVX-512", "AVX2", "baseline x86-64", "NEON", "baseline")
-
-
-def instruction_set():
-    """Name of the instruction set whose kernels run here unless another is asked for."""
-    return allin1_instruction_set().decode()
-
-
-def instruction_sets():
-    """Names of those that can be asked for on this machine, best first."""
-    return tuple([name for name in _ALL_SETS if allin1_has_instruction_set(name.encode())])
 
 
 def run(
@@ -74,11 +63,11 @@ def run(
     """Log bands of the frames that begin at `starts`, into `output` (frames, bands)."""
     cdef frames_t call
     cdef uintptr_t aligned = (<uintptr_t>&scratch[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    cdef frames_kernel kernel = frames_kernel_for(instructions, real is double)
-    if kernel is NULL:
+    if instructions.decode() not in instruction_sets():
         raise ValueError(
             f"instructions: {instructions.decode()!r} has no kernels here; expected one of {instruction_sets()}"
         )
+    cdef frames_kernel kernel = frames_kernel_for(instructions, real is double)
     call.num_frames = starts.shape[0]
     call.is_float = sample is float
     call.samples = &samples[0]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from allin1_core.spectrogram import _transform, framing
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
-from allin1_core.spectrogram.threads import run_all, thread_pool
+from allin1_core.threads import ThreadPool
 
 CHUNK_FRAMES = 256
 _POINTS = SPECIFICATION.frame_size // 2
@@ -107,12 +107,13 @@ def log_spectrogram(
     total = framing.num_frames(stems.shape[-1], sample_rate)
     output = np.empty((len(stems), total, num_bands(sample_rate)), np.float32)
 
-    def run(stem: int, first: int, last: int) -> None:
+    def run(task: tuple[int, int, int]) -> None:
+        stem, first, last = task
         log_bands(output[stem, first:last], stems[stem], first, last, sample_rate, precision)
 
     chunks = list(framing.chunks(total, CHUNK_FRAMES))
-    with thread_pool() as pool:
-        run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
+    with ThreadPool(name="log_spectrogram") as pool:
+        pool.map(run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
     return output
 
 

@@ -1,4 +1,4 @@
-"""The log spectrogram in numpy and scipy, bit-identical to the oracle when ``exact``, up to 33 minutes.
+"""The log spectrogram in numpy and scipy, on one machine bit-identical to the oracle when ``exact``, up to 33 minutes.
 
 ``exact`` takes the oracle's arithmetic step by step: samples times window in ``float64``, a ``float64`` transform
 rounded to ``complex64``, its absolute value, the dense product with the filterbank, and the logarithm, the last
@@ -17,8 +17,6 @@ another order follows from how many there are in all.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
@@ -27,7 +25,7 @@ from allin1_core.spectrogram import framing
 from allin1_core.spectrogram.decimation import EIGHTH, HALF, QUARTER, twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
-from allin1_core.spectrogram.threads import run_all, thread_pool
+from allin1_core.threads import ThreadPool
 
 CHUNK_FRAMES = 64
 PRODUCT_FRAMES = 200_000
@@ -49,7 +47,7 @@ def log_spectrogram(
     output = np.empty((len(stems), total, num_bands(sample_rate)), np.float32)
     if output.size == 0:
         return output
-    with thread_pool() as pool:
+    with ThreadPool(name="log_spectrogram") as pool:
         compute = _exact if precision == "exact" else _fast
         compute(stems, sample_rate, output, pool)
     return output
@@ -101,9 +99,7 @@ def _logarithm_in_place(bands: npt.NDArray[np.float32]) -> None:
     np.log10(bands, out=bands)
 
 
-def _exact(
-    stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32], pool: ThreadPoolExecutor
-) -> None:
+def _exact(stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32], pool: ThreadPool) -> None:
     weights = filterbank(sample_rate)
     taper = window(stems.dtype.name, "exact")
     total = output.shape[1]
@@ -117,18 +113,17 @@ def _exact(
                 (magnitudes[first:last], signal, start + first, start + last, sample_rate, taper)
                 for first, last in framing.chunks(stop - start, CHUNK_FRAMES)
             ]
-            run_all(pool, _exact_magnitudes, tasks)
+            pool.map(lambda task: _exact_magnitudes(*task), tasks)
             np.dot(magnitudes, weights, out=bands[start:stop])
         _logarithm_in_place(bands)
 
 
-def _fast(
-    stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32], pool: ThreadPoolExecutor
-) -> None:
+def _fast(stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32], pool: ThreadPool) -> None:
     groups = band_groups(sample_rate, GROUP_BANDS)
     taper = window(stems.dtype.name, "fast")
 
-    def run(stem: int, first: int, last: int) -> None:
+    def run(task: tuple[int, int, int]) -> None:
+        stem, first, last = task
         magnitudes = np.empty((last - first, SPECIFICATION.num_bins), np.float32)
         _fast_magnitudes(magnitudes, stems[stem], first, last, sample_rate, taper)
         bands = output[stem, first:last]
@@ -137,4 +132,4 @@ def _fast(
         _logarithm_in_place(bands)
 
     chunks = list(framing.chunks(output.shape[1], CHUNK_FRAMES))
-    run_all(pool, run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])
+    pool.map(run, [(stem, *chunk) for stem in range(len(stems)) for chunk in chunks])

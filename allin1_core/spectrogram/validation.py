@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from allin1_core.audio import LARGEST_SAMPLE
 from allin1_core.errors import AudioError
 
 _FINITE_BLOCK = 1 << 20
@@ -16,7 +17,8 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
     Raises
     ------
     AudioError
-        If the type is neither ``int16`` nor ``float32``, there are not one or two axes, or a sample is not finite.
+        If the type is neither ``int16`` nor ``float32``, there are not one or two axes, or a sample is not finite
+        or beyond `LARGEST_SAMPLE`.
     """
     array = np.asarray(stems)
     dtype = array.dtype.newbyteorder("=")
@@ -39,11 +41,11 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
 def _validate_finite(array: npt.NDArray) -> None:
     for stem, signal in enumerate(np.atleast_2d(array)):
         for start in range(0, signal.size, _FINITE_BLOCK):
-            finite = np.isfinite(signal[start : start + _FINITE_BLOCK])
-            if not finite.all():
-                sample = start + int(np.argmin(finite))
+            sound = np.abs(signal[start : start + _FINITE_BLOCK]) <= LARGEST_SAMPLE  # False for NaN
+            if not sound.all():
+                sample = start + int(np.argmin(sound))
                 index = f"[{stem}, {sample}]" if array.ndim == 2 else f"[{sample}]"
                 raise AudioError(
-                    f"stems{index}: found {signal[sample]}; expected finite samples; "
+                    f"stems{index}: found {signal[sample]}; expected finite samples, full scale at 1.0; "
                     "repair or re-export the audio"
                 )

@@ -1,4 +1,4 @@
-"""Analyses tracks in one run and tells, after each, how much memory the process had taken at most since the last.
+"""Analyses tracks in one run, with all their arrays, and tells how much memory the process took at most for each.
 
 Arguments: model, output folder, then the tracks. Prints a JSON list of bytes, one for each track.
 """
@@ -31,7 +31,15 @@ def main(model: str, folder: str, *paths: str) -> None:
         return written
 
     AnalysisResult.save = save_and_measure  # type: ignore[method-assign]
-    analyze(paths, out_dir=folder, model=model, device="cpu", progress=False)
+    analyze(
+        paths,
+        out_dir=folder,
+        model=model,
+        device="cpu",
+        include_activations=True,
+        include_embeddings=True,
+        progress=False,
+    )
     print(json.dumps(peaks))
 
 

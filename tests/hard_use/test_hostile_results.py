@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -35,7 +36,7 @@ def npz(**arrays: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def good_result() -> bytes:
+def good_result(**arrays_sha256: str) -> bytes:
     result = AnalysisResult(
         Path("/music/a.wav"),
         120,
@@ -45,7 +46,7 @@ def good_result() -> bytes:
         [Segment(0.0, 2.0, "intro")],
         {"model": {"name": "x"}},
     )
-    return result.to_json().encode()
+    return result.to_json(arrays_sha256).encode()
 
 
 def good_timings(folder: Path) -> bytes:
@@ -205,6 +206,10 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
                     {"weights": [3]},
                 )
             ),
+            *(
+                json.dumps({**fields, "arrays_sha256": value})
+                for value in (None, 3, "x", [], {"activations": 3}, {"x": "y"})
+            ),
             json.dumps({**fields, "beats": [float("nan")]}),
             json.dumps({**fields, "beats": [1e400]}),
             json.dumps(fields).replace("120", long),
@@ -292,9 +297,19 @@ def test_hostile_files_are_refused_or_harmless(
 
 
 def test_hostile_arrays_beside_a_result(tmp_path: Path, record_parity: ParityRecorder) -> None:
+    """The JSON vouches for them by their SHA-256, so that they are read."""
     planted = tmp_path / "planted"
     objects = np.array([Planted(planted)], dtype=object)
+    embeddings = np.random.default_rng(0).random((4, 200, 24), np.float32)
     paths = []
+
+    def write_with_json(name: str, suffix: str, content: bytes) -> Path:
+        kind = "activations" if suffix == ".activ.npz" else "embeddings"
+        vouching = good_result(**{kind: hashlib.sha256(content).hexdigest()})
+        (tmp_path / f"{name}.json").write_bytes(vouching)
+        (tmp_path / f"{name}{suffix}").write_bytes(content)
+        return tmp_path / f"{name}{suffix}"
+
     for index, (suffix, content) in enumerate(
         [
             (".activ.npz", npz(beat=objects)),
@@ -302,19 +317,21 @@ def test_hostile_arrays_beside_a_result(tmp_path: Path, record_parity: ParityRec
             (".activ.npz", npz(beat=PROBABILITIES)[:-30]),
             (".embed.npy", npy(objects)),
             (".embed.npy", pickle.dumps(Planted(planted))),
-            (".embed.npy", npy(PROBABILITIES)[:-1]),
+            (".embed.npy", npy(PROBABILITIES)),
+            (".embed.npy", npy(embeddings)[:-1]),
             (".embed.npy", b""),
         ]
     ):
-        (tmp_path / f"{index}.json").write_bytes(good_result())
-        paths.append(tmp_path / f"{index}{suffix}")
-        paths[-1].write_bytes(content)
-    (tmp_path / "good.json").write_bytes(good_result())
-    good = tmp_path / "good.embed.npy"
-    good.write_bytes(npy(PROBABILITIES))
-    readings = read_hostile_files("hard_use.readers:result_with_arrays", paths, warmup=[good], memory=MEMORY)
+        paths.append(write_with_json(str(index), suffix, content))
+    good = write_with_json("good", ".embed.npy", npy(embeddings))
+    readings = read_hostile_files(
+        "hard_use.readers:result_with_arrays", [good, *paths], warmup=[good], memory=MEMORY
+    )
     wrong = faults(readings, memory=MEMORY)
-    wrong += [f"{row.path}: read" for row in readings if row.ended == "read"]
+    wrong += [
+        f"{row.path}: {row.ended}" for row in readings if (row.ended == "read") != (row.path == str(good))
+    ]
+    wrong += [f"{row.path}: {row.message}" for row in readings if "SHA-256" in row.message]
     wrong += ["a pickle was executed"] * planted.exists()
     record(
         record_parity,

@@ -96,14 +96,14 @@ def undisturbed_mixes(
     return run_undisturbed(folder / "out", run, 12)
 
 
-@pytest.mark.parametrize("number", [5, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize("number", [3, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
 def test_killed_at_random_moments_and_resumed(
     undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
 ) -> None:
     kill_and_resume(undisturbed, tmp_path, number, record_parity, "kill -9 at a random moment, then resume")
 
 
-@pytest.mark.parametrize("number", [2, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize("number", [1, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
 def test_killed_while_mixes_are_separated_and_kept(
     undisturbed_mixes: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
 ) -> None:

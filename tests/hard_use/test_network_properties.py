@@ -51,7 +51,7 @@ def test_probabilities(backend: str, law: Law) -> None:
 
 def test_a_batch_is_its_tracks(backend: str, law: Law) -> None:
     model = network(backend, seeds=(0, 1))
-    batch = spectrogram(150, 1, batch=3)
+    batch = spectrogram(60, 1, batch=3)
     with law("a batch is its tracks", f"<= {ROUNDING:g}") as trials:
         together = as_array(model, batch)
         for index, track in enumerate(batch):
@@ -76,12 +76,12 @@ def test_an_ensemble_is_the_mean_of_its_logits(backend: str, law: Law) -> None:
 def test_repetitions_and_what_ran_before(backend: str, law: Law) -> None:
     model = network(backend)
     with law("repetition, whatever ran between", "bit-identical") as trials:
-        for num_frames in (1, 37, 200):
+        for num_frames in (1, 137):
             trials.tried += 1
             track = spectrogram(num_frames)
             first = as_array(model, track)
             as_array(model, spectrogram(7, 1))
-            as_array(model, spectrogram(300, 2))
+            as_array(model, spectrogram(200, 2))
             np.testing.assert_array_equal(as_array(model, track), first)
             np.testing.assert_array_equal(as_array(network(backend), track), first)
 
@@ -100,7 +100,7 @@ def test_number_of_threads(backend: str, law: Law) -> None:
 
 def test_eight_threads_share_a_model(backend: str, law: Law) -> None:
     model = network(backend)
-    tracks = [spectrogram(60 + 17 * seed, seed) for seed in range(12)]
+    tracks = [spectrogram(20 + 17 * seed, seed) for seed in range(8)]
     with law("8 threads at once", "bit-identical") as trials:
         trials.tried = len(tracks)
         expected = [as_array(model, track) for track in tracks]
@@ -117,10 +117,10 @@ def test_eight_threads_share_a_model(backend: str, law: Law) -> None:
 def test_far_from_the_ends_a_delay_is_a_delay(backend: str, law: Law) -> None:
     """Inside, every frame is treated alike: only frames within reach of an end know where they are."""
     model = network(backend)
-    track = spectrogram(REACH * 2 + 200)
+    track = spectrogram(REACH * 2 + 80)
     whole = as_array(model, track)
     with law("delay, away from the ends", f"<= {ROUNDING:g}") as trials:
-        for shift in (1, 2, 7, 64):
+        for shift in (1, 7, 64):
             trials.tried += 1
             later = as_array(model, track[:, shift:])
             inside = np.abs(later[:, REACH:-REACH] - whole[:, shift + REACH : -REACH])

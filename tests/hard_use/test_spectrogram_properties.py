@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,8 +18,9 @@ import pytest
 from hypothesis import strategies as st
 
 from allin1_core import backends
+from allin1_core import cores as cores_module
 from allin1_core.cores import limited_cores, usable_cores
-from allin1_core.spectrogram import log_spectrogram, num_frames, threads
+from allin1_core.spectrogram import log_spectrogram, num_frames
 from hard_use.reporting import recorded_trials
 from hard_use.signals import Signal, signals
 from parity.cases_spectrogram import OWN_OPERATIONS, label, own_operations
@@ -314,7 +316,7 @@ def test_number_of_threads(backend: str, precision: str, record_parity: ParityRe
         for cores in (1, 2, 5):
             # As many threads as that even where the machine has fewer cores.
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(threads, "usable_cores", lambda cores=cores: cores)
+                patch.setattr(cores_module, "usable_cores", lambda cores=cores: cores)
                 outputs.append(log_spectrogram(stems, backend=backend, precision=precision))
         for other in outputs[1:]:
             np.testing.assert_array_equal(other, outputs[0])
@@ -330,18 +332,21 @@ def test_number_of_threads(backend: str, precision: str, record_parity: ParityRe
         trials.draw(10, check, signal=signals(60_000))
 
 
-def test_one_core_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("backend", ["numpy", "fused"])
+def test_one_core_is_one_thread(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the law above varies is what the library's users vary."""
     started = []
-    pool = threads.ThreadPoolExecutor
+    start = threading.Thread.start
     monkeypatch.setattr(
-        threads, "ThreadPoolExecutor", lambda number, **names: started.append(number) or pool(number, **names)
+        threading.Thread, "start", lambda thread: started.append(thread.name) or start(thread)
     )
     stems = Signal("noise", 0, 300_000, "int16").stems()
     with limited_cores(1):
-        one = log_spectrogram(stems, backend="fused")
-    np.testing.assert_array_equal(one, log_spectrogram(stems, backend="fused"))
-    assert started == [1, usable_cores()]
+        one = log_spectrogram(stems, backend=backend)
+    assert started == []
+    with limited_cores(2):
+        np.testing.assert_array_equal(one, log_spectrogram(stems, backend=backend))
+    assert started == ["log_spectrogram_1"] * (min(usable_cores(), 2) - 1)
 
 
 def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) -> None:

@@ -1,0 +1,186 @@
+"""Paths as people give them, and the names that tracks' files get from them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from allin1_core import Analyzer, analyze, load_result
+from allin1_core.cli import main
+from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
+from allin1_core.timings import read_timings
+
+WriteStems = Callable[..., Path]
+LONGEST = 255  # bytes of a name, on the file systems that tests run on
+
+
+@pytest.fixture
+def options(small_model: str) -> dict[str, Any]:
+    return {"device": "cpu", "spec_backend": "numpy", "model": small_model}
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def test_tracks_of_one_name_that_is_no_text(
+    write_stems: WriteStems, options: dict[str, Any], tmp_path: Path
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    first, second = (write_stems(f"{folder}/plain").rename(tmp_path / folder / name) for folder in ("x", "y"))
+    results = analyze(
+        [first, second],
+        out_dir=tmp_path / "out",
+        visualize=tmp_path / "viz",
+        sonify=tmp_path / "sonif",
+        exports=["jams"],
+        include_activations=True,
+        timings_path=tmp_path / "t.jsonl",
+        **options,
+    )
+    assert [result.path for result in results] == [first, second]
+    names = sorted((path.stem for path in (tmp_path / "out").glob("*.json")), key=len)
+    assert names[0] == name
+    assert len(names[1]) == len(name) + len("-xxxxxxxx")
+    assert [load_result(tmp_path / "out" / f"{each}.json").path for each in names] == [first, second]
+    assert len(files_below(tmp_path / "viz")) == 4
+    assert {line.track for line in read_timings(tmp_path / "t.jsonl")} == {None, *names}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_name_that_the_terminal_cannot_show(
+    write_stems: WriteStems, small_model: str, tmp_path: Path, encoding: str
+) -> None:
+    folder = write_stems("ночь ☾ née")
+    arguments = [sys.executable, "-m", "allin1_core.cli", "analyze", str(folder), str(tmp_path / "né.wav")]
+    child = subprocess.run(
+        [*arguments, "-m", small_model, "-d", "cpu", "-o", str(tmp_path / "out")],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        capture_output=True,
+        encoding=encoding,
+        check=False,
+    )
+    assert child.returncode == 1
+    shown = str(folder).encode(encoding, "backslashreplace").decode(encoding)
+    assert child.stdout.startswith(f"{shown}: ")
+    assert len(child.stdout.splitlines()) == 1
+    assert "1 of 2 tracks failed" in child.stderr
+    assert "Traceback" not in child.stderr
+    assert load_result(tmp_path / "out" / f"{folder.name}.json").path == folder
+
+
+def test_a_link_is_a_track_of_its_own_name(
+    write_stems: WriteStems, write_mix: Callable[[str], Path], options: dict[str, Any], tmp_path: Path
+) -> None:
+    target, folder = write_mix("store/0001.wav"), write_stems("stems/song")
+    (tmp_path / "songs").mkdir()
+    link = tmp_path / "songs" / "song.wav"
+    link.symlink_to(target)
+    out = tmp_path / "out"
+    result = analyze(link, out_dir=out, stems_dir=tmp_path / "stems", **options)
+    assert result.path == link
+    assert [path.name for path in out.iterdir()] == ["song.json"]
+    assert Analyzer(**options)(link, stems_dir=tmp_path / "stems").to_json() == result.to_json()
+    # There are no stems called 0001, by which the target would be looked for.
+    with pytest.raises(StemsError, match="0001: no such folder"):
+        analyze(target, stems_dir=tmp_path / "stems", **options)
+    linked_folder = tmp_path / "songs" / "alias"
+    linked_folder.symlink_to(folder)
+    assert [each.path for each in analyze([linked_folder, folder, linked_folder], **options)] == [
+        linked_folder,
+        folder,
+    ]
+
+
+def test_one_track_has_one_path_whatever_links_its_folder_is_reached_by(
+    write_stems: WriteStems, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_stems("disk/songs/a")
+    (tmp_path / "music").symlink_to(tmp_path / "disk" / "songs")
+    monkeypatch.chdir(tmp_path / "music")
+    ways = [folder, tmp_path / "music" / "a", tmp_path / "music" / ".." / "songs" / "a", "a", "../songs/a"]
+    assert [result.path for result in analyze(ways, **options)] == [folder]
+    monkeypatch.chdir(folder)
+    assert [result.path for result in analyze([".", "../a"], **options)] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("longest_suffix", "asked_for"),
+    [
+        (".json", {}),
+        (".labels.txt", {"exports": ["audacity"]}),
+        (".activ.npz", {"include_activations": True}),
+        (".embed.npy", {"include_embeddings": True, "array_dir": "arrays"}),
+        (".activations.pdf", {"visualize": "viz", "include_activations": True}),
+        (".sonif.wav", {"sonify": "sonif"}),
+        (".made_from.json", {"keep_byproducts": True}),
+    ],
+)
+def test_a_name_too_long_for_one_of_the_files_is_refused_before_any_is_written(
+    write_stems: WriteStems,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    longest_suffix: str,
+    asked_for: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    longest = "é" * 10 + "x" * (LONGEST - 20 - len(longest_suffix))
+    fits, too_long = write_stems(f"in/{longest}"), write_stems(f"in/{longest}y")
+    analyze(fits, out_dir="out", **asked_for, **options)
+    written = files_below(tmp_path)
+    assert max(len(os.fsencode(Path(name).name)) for name in written) == LONGEST
+    with pytest.raises(OutputError, match=r"too long a name for a file \(256 bytes.*nothing was written"):
+        analyze(too_long, out_dir="out", **asked_for, **options)
+    assert files_below(tmp_path) == written
+    # Of two tracks of the name that fits, the second one's is longer by a hash.
+    again = tmp_path / "again" / longest
+    again.parent.mkdir()
+    again.symlink_to(fits)
+    with pytest.raises(BatchError, match=r"1 of 2 tracks failed.*\n.*too long a name for a file \(\d+ bytes"):
+        analyze([fits, again], out_dir="out", **asked_for, **options)
+    assert files_below(tmp_path) == written
+
+
+def test_a_pattern_below_a_folder_whose_name_looks_like_one(
+    write_stems: WriteStems, options: dict[str, Any], tmp_path: Path
+) -> None:
+    for name in (
+        "albums [2020]/a*/one",
+        "albums [2020]/a*/two",
+        "albums [2020]/ab/three",
+        "albums 2/ab/four",
+    ):
+        write_stems(name)
+    names = {
+        "albums [2020]/a[*]/*": ["one", "two"],
+        "albums [2020]/a*/*": ["one", "two"],
+        "albums [2020]/*b/*": ["three"],
+        "albums [12]/*/*": ["four"],
+        "albums [2020]/**/t*": ["three", "two"],
+    }
+    for pattern, expected in names.items():
+        results = analyze(tmp_path / pattern, **options)
+        assert sorted(result.path.name for result in results) == expected, pattern
+    with pytest.raises(AudioError, match=r"albums \[2020\]/z\*: no file matches this pattern"):
+        analyze(tmp_path / "albums [2020]" / "z*", **options)
+
+
+@pytest.mark.parametrize(
+    "names", [["one.mp3", "two.mp3"], ["Bass one.mp3", "Bass two.mp3"], ["one.mp3", "my drums.mp3"]]
+)
+def test_a_folder_of_songs_is_refused_with_what_to_give_instead(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: list[str]
+) -> None:
+    folder = tmp_path / "album [1]"
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    assert main(["analyze", str(folder), "-o", str(tmp_path / "out")]) == 1
+    assert f"To analyse each file as a song, give {folder}/*.mp3\n" in capsys.readouterr().err

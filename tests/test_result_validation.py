@@ -1,0 +1,364 @@
+"""Results that cannot be: refused where they are read, saved, exported, drawn and sonified, in words that help."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from allin1_core import load_result, sonify, visualize
+from allin1_core.audio import Audio
+from allin1_core.errors import ResultError
+from allin1_core.exports import FORMATS, audacity_text, beats_text, export, jams_text
+from allin1_core.figures import activations, overview
+from allin1_core.result import AnalysisResult
+from allin1_core.result_validation import validate
+from allin1_core.sonification import click_track
+from allin1_core.structure import LABELS, Segment
+
+NUM_FRAMES = 400
+FIELDS: dict[str, Any] = {
+    "path": "/music/a.wav",
+    "bpm": 120,
+    "beats": [0.5, 1.0, 1.5, 2.0, 2.5],
+    "downbeats": [1.0, 2.5],
+    "beat_positions": [3, 1, 2, 3, 1],
+    "segments": [
+        {"start": 0.0, "end": 0.02, "label": "start"},
+        {"start": 0.02, "end": 3.0, "label": "verse"},
+        {"start": 3.0, "end": 4.0, "label": "chorus"},
+    ],
+    "provenance": {"allin1_core_version": "0", "model": {"name": "x", "weights": [{"sha256": "0"}]}},
+}
+RANDOM = np.random.default_rng(0)
+ACTIVATIONS = {
+    **{name: RANDOM.random(NUM_FRAMES, np.float32) for name in ("beat", "downbeat", "segment")},
+    "label": RANDOM.dirichlet(np.ones(10), NUM_FRAMES).T.astype(np.float32),
+}
+EMBEDDINGS = RANDOM.normal(size=(4, NUM_FRAMES, 24)).astype(np.float32)
+
+
+def changed(*where: str | int, to: Any) -> dict[str, Any]:
+    """The fields, but for one value."""
+    fields: Any = copy.deepcopy(FIELDS)
+    inner = fields
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = to
+    changed_fields: dict[str, Any] = fields
+    return changed_fields
+
+
+def in_code(fields: dict[str, Any]) -> AnalysisResult:
+    """A result of these fields that nothing has looked at."""
+    segments = fields["segments"]
+    if isinstance(segments, list):
+        with contextlib.suppress(TypeError):
+            segments = [Segment(**segment) for segment in segments]
+    path = Path(fields["path"]) if isinstance(fields["path"], str) else fields["path"]
+    return AnalysisResult(**{**fields, "path": path, "segments": segments})
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "path is a number": (changed("path", to=3), "path: found 3; expected the path of a track"),
+    "path without a name": (changed("path", to=""), r"path: found PosixPath\('.'\); expected the path"),
+    "bpm is text": (changed("bpm", to="120"), "bpm: found '120'; expected a number from 0 to 6000"),
+    "bpm is a truth": (changed("bpm", to=True), "bpm: found True"),
+    "bpm is infinite": (changed("bpm", to=math.inf), "bpm: found inf"),
+    "bpm of many digits": (changed("bpm", to=10**4000), "bpm: found a number of 13288 bits"),
+    "beats are null": (changed("beats", to=None), "beats: found None; expected a list of seconds"),
+    "a beat is text": (changed("beats", 1, to="1"), r"beats\[1\]: found '1'; expected a number from 0 to 4"),
+    "a beat is NaN": (changed("beats", 1, to=math.nan), r"beats\[1\]: found nan"),
+    "a beat before the start": (changed("beats", 0, to=-0.5), r"beats\[0\]: found -0.5"),
+    "a beat after the end": (changed("beats", 4, to=4.5), r"beats\[4\]: found 4.5; .*within the sections"),
+    "a beat twice": (
+        changed("beats", 1, to=0.5),
+        r"beats\[1\]: found 0.5; expected more than the one before",
+    ),
+    "beats descend": (
+        changed("beats", to=[2.0, 1.0, 1.5, 2.0, 2.5]),
+        r"beats\[1\]: found 1.0; expected more",
+    ),
+    "fewer positions than beats": (
+        changed("beat_positions", to=[3, 1, 2, 3]),
+        "beat_positions: found 4; expected 5, one for each of the beats",
+    ),
+    "more positions than beats": (changed("beats", to=[0.5, 1.0]), "beat_positions: found 5; expected 2"),
+    "position 0": (changed("beat_positions", 0, to=0), r"beat_positions\[0\]: found 0; expected a number"),
+    "a position is half": (
+        changed("beat_positions", 2, to=1.5),
+        r"beat_positions\[2\]: found 1.5; .*whole number",
+    ),
+    "a position without end": (
+        changed("beat_positions", 2, to=2**70),
+        r"beat_positions\[2\]: found a number",
+    ),
+    "fewer downbeats than there are": (
+        changed("downbeats", to=[1.0]),
+        "downbeats: found 1; expected 2, the beats at position 1",
+    ),
+    "a downbeat elsewhere": (
+        changed("downbeats", 1, to=2.0),
+        r"downbeats\[1\]: found 2.0; expected 2.5, a beat at",
+    ),
+    "a downbeat is null": (changed("downbeats", 0, to=None), r"downbeats\[0\]: found None; expected 1.0"),
+    "segments are text": (changed("segments", to="verse"), "segments: found 'verse'; expected a list"),
+    "no segments": (changed("segments", to=[]), "segments: found none; expected at least one"),
+    "a segment without a label": (
+        changed("segments", 1, to={"start": 0.02, "end": 3.0}),
+        r"segments\[[01]\]: found a value of type dict; expected an object with start, end and label",
+    ),
+    "an unknown label": (
+        changed("segments", 1, "label", to="refrain"),
+        r"segments\[1\].label: found 'refrain'; expected one of start, end, intro, outro",
+    ),
+    "a label is a list": (
+        changed("segments", 1, "label", to=[]),
+        r"segments\[1\].label: found a value of type",
+    ),
+    "a gap": (
+        changed("segments", 2, "start", to=3.1),
+        r"segments\[2\].start: found 3.1; expected 3.0, without gap",
+    ),
+    "an overlap": (changed("segments", 2, "start", to=2.9), r"segments\[2\].start: found 2.9; expected 3.0"),
+    "not from the start": (changed("segments", 0, "start", to=0.01), r"segments\[0\].start: found 0.01"),
+    "an end before the start": (
+        changed("segments", 2, "end", to=2.0),
+        r"segments\[2\].end: found 2.0; expected more than its start, 3.0",
+    ),
+    "an empty segment": (changed("segments", 2, "end", to=3.0), r"segments\[2\].end: found 3.0"),
+    "a segment without end": (changed("segments", 2, "end", to=1e300), r"segments\[2\].end: found 1e\+300"),
+    "an end of many digits": (
+        changed("segments", 2, "end", to=10**400),
+        r"segments\[2\].end: found a number of",
+    ),
+    "provenance is null": (changed("provenance", to=None), "provenance: found None; expected an object"),
+    "weights are a number": (
+        changed("provenance", "model", "weights", to=3),
+        "provenance.model.weights: found 3",
+    ),
+}
+
+ARRAYS: dict[str, tuple[dict[str, np.ndarray] | np.ndarray, str]] = {
+    "activations of another length": (
+        {name: values[..., 1:] for name, values in ACTIVATIONS.items()},
+        r"activations\['beat'\]: found float32 \(399,\); expected float32 \(400,\), 100 frames a second",
+    ),
+    "activations of different lengths": (
+        {**ACTIVATIONS, "label": ACTIVATIONS["label"][:, 1:]},
+        r"activations\['label'\]: found float32 \(10, 399\)",
+    ),
+    "activations of nine labels": (
+        {**ACTIVATIONS, "label": ACTIVATIONS["label"][1:]},
+        r"activations\['label'\]: found float32 \(9, 400\); expected float32 \(10, 400\)",
+    ),
+    "activations turned": (
+        {**ACTIVATIONS, "label": ACTIVATIONS["label"].T},
+        r"activations\['label'\]: found float32 \(400, 10\)",
+    ),
+    "activations without downbeats": (
+        {name: values for name, values in ACTIVATIONS.items() if name != "downbeat"},
+        "activations: found beat, segment, label; expected beat, downbeat, segment, label",
+    ),
+    "activations in double precision": (
+        {**ACTIVATIONS, "beat": ACTIVATIONS["beat"].astype(np.float64)},
+        r"activations\['beat'\]: found float64 \(400,\); expected float32",
+    ),
+    "activations that are text": (
+        {**ACTIVATIONS, "segment": np.array(["a"] * NUM_FRAMES)},
+        r"activations\['segment'\]: found <U1 \(400,\)",
+    ),
+    "activations with NaN": (
+        {
+            **ACTIVATIONS,
+            "beat": np.where(np.arange(NUM_FRAMES) == 7, np.float32(np.nan), ACTIVATIONS["beat"]),
+        },
+        r"activations\['beat'\]: found values from nan to nan; expected probabilities",
+    ),
+    "activations that are logits": (
+        {**ACTIVATIONS, "downbeat": 3 * ACTIVATIONS["downbeat"] - 1},
+        r"activations\['downbeat'\]: found values from -0.9\d* to 1.9\d*; expected probabilities",
+    ),
+    "embeddings of another length": (
+        EMBEDDINGS[:, 1:],
+        r"embeddings: found float32 \(4, 399, 24\); expected float32 \(4, 400, 24\)",
+    ),
+    "embeddings of three stems": (EMBEDDINGS[:3], r"embeddings: found float32 \(3, 400, 24\)"),
+    "embeddings without an axis": (EMBEDDINGS[..., 0], r"embeddings: found float32 \(4, 400\)"),
+    "embeddings without a width": (EMBEDDINGS[..., :0], r"embeddings: found float32 \(4, 400, 0\)"),
+    "embeddings that are whole": (EMBEDDINGS.astype(np.int32), r"embeddings: found int32 \(4, 400, 24\)"),
+    "embeddings that are infinite": (
+        EMBEDDINGS * np.float32(np.inf),
+        "embeddings: found values from -inf to inf; expected finite numbers",
+    ),
+}
+
+
+def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
+    """Everything that takes a result and gives something else."""
+    mix = Audio(np.zeros((44100, 1), np.float32), 44100)
+    yield lambda: validate(result)
+    yield lambda: result.save(folder / "saved.json")
+    yield lambda: beats_text(result)
+    yield lambda: audacity_text(result)
+    yield lambda: jams_text(result)
+    for name, (suffix, _) in FORMATS.items():
+        yield lambda name=name, suffix=suffix: export(result, folder / f"a{suffix}", name)
+    yield lambda: overview(result, mix)
+    yield lambda: activations(result)
+    yield lambda: click_track(result, 44100, 44100)
+
+
+def assert_refused_everywhere(result: AnalysisResult, message: str, folder: Path) -> None:
+    for use in uses(result, folder):
+        with pytest.raises(ResultError, match=rf"^result of .*: {message}"):
+            use()
+    assert not list(folder.iterdir())
+
+
+def test_the_fields_that_are_made_wrong_below_are_right(tmp_path: Path) -> None:
+    result = in_code(FIELDS)
+    result.activations, result.embeddings = ACTIVATIONS, EMBEDDINGS
+    for use in uses(result, tmp_path):
+        use()
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(FIELDS))
+    assert load_result(path).to_json() == in_code(FIELDS).to_json()
+    names = [segment.label for segment in in_code(FIELDS).segments]
+    assert set(names) < set(LABELS)
+
+
+@pytest.mark.parametrize(("fields", "message"), WRONG.values(), ids=WRONG)
+def test_fields_that_cannot_be_are_refused(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ResultError, match=rf"^{re.escape(str(path))}: {message}"):
+        load_result(path)
+    path.unlink()
+    result = in_code(fields)
+    result.activations = ACTIVATIONS
+    assert_refused_everywhere(result, message, tmp_path)
+
+
+@pytest.mark.parametrize(("arrays", "message"), ARRAYS.values(), ids=ARRAYS)
+def test_arrays_that_cannot_be_are_refused(
+    tmp_path: Path, arrays: dict[str, np.ndarray] | np.ndarray, message: str
+) -> None:
+    """Beside a JSON file that does not vouch for them, and in a result made in code."""
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "files" / "a.json"
+    path.write_text(json.dumps({name: FIELDS[name] for name in FIELDS if name != "provenance"}))
+    result = in_code(FIELDS)
+    if isinstance(arrays, dict):
+        result.activations = arrays
+        array_path = path.with_name("a.activ.npz")
+        np.savez(array_path, **arrays)  # type: ignore[arg-type]
+    else:
+        result.activations, result.embeddings = ACTIVATIONS, arrays
+        array_path = path.with_name("a.embed.npy")
+        np.save(array_path, arrays)
+    with pytest.raises(ResultError, match=rf"^{re.escape(str(array_path))}: {message}"):
+        load_result(path)
+    (tmp_path / "out").mkdir()
+    assert_refused_everywhere(result, message, tmp_path / "out")
+
+
+def test_visualize_and_sonify_refuse_before_they_write(tmp_path: Path) -> None:
+    result = in_code(changed("segments", 1, "label", to="refrain"))
+    result.path = tmp_path / "a.wav"
+    soundfile.write(result.path, np.zeros(4 * 44100), 44100)
+    for use in (visualize, sonify):
+        with pytest.raises(ResultError, match=r"a\.wav: segments\[1\]\.label: found 'refrain'"):
+            use(result, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
+    """`json` cannot write them."""
+    result = in_code(changed("beat_positions", 1, to=np.int64(1)))
+    with pytest.raises(
+        ResultError, match=r"beat_positions\[1\]: found a value of type int64; expected a whole"
+    ):
+        result.save(tmp_path / "a.json")
+    assert not list(tmp_path.iterdir())
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from([0, 1, 3, 0.02, 3.0, 2.5, -1, 1e308, 10**400, "verse", "a"])
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["start", "end", "label", "model", "stages"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@st.composite
+def altered(draw: st.DrawFn) -> dict[str, Any]:
+    """The fields with up to three values replaced, removed or repeated, at any depth."""
+    fields = copy.deepcopy(FIELDS)
+    for _ in range(draw(st.integers(1, 3))):
+        inner: Any = fields
+        while True:
+            keys = sorted(inner) if isinstance(inner, dict) else range(len(inner))
+            if not keys:
+                break
+            key = draw(st.sampled_from(keys))
+            if isinstance(inner[key], dict | list) and draw(st.booleans()):
+                inner = inner[key]
+                continue
+            kind = draw(st.sampled_from(["replace", "remove", "repeat"]))
+            if kind == "remove":
+                del inner[key]
+            elif kind == "repeat" and isinstance(inner, list):
+                inner.insert(key, inner[key])
+            else:
+                inner[key] = draw(VALUES)
+            break
+    return fields
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(altered())
+def test_what_is_loaded_can_be_used(tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any]) -> None:
+    """Whatever the file holds: refused, or everything that takes a result takes this one."""
+    folder = tmp_path_factory.mktemp("altered")
+    (folder / "a.json").write_text(json.dumps(fields))
+    refusal = ""
+    try:
+        result = load_result(folder / "a.json")
+    except ResultError as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith(f"{folder / 'a.json'}: ")
+        assert len(refusal) < 1000
+        return
+    frames = round(result.segments[-1].end * 100)
+    if 0 < frames <= 10_000:
+        result.activations = {
+            name: np.zeros((*values.shape[:-1], frames), np.float32) for name, values in ACTIVATIONS.items()
+        }
+        for use in uses(result, folder):
+            use()
+    else:
+        overview(result, Audio(np.zeros((44100, 1), np.float32), 44100))
+        assert len(beats_text(result).splitlines()) == len(result.beats)
+    assert load_result(folder / "a.json").to_json() == result.to_json()
+    assert io.StringIO(result.to_json()).readline() == "{\n"

@@ -128,7 +128,8 @@ def _models_differ(ours: Any, oracle: Any) -> list[str]:
 
 
 def _unequal(one: Any, other: Any, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if not np.array_equal(getattr(one, name), getattr(other, name))]
+    pairs = {name: [np.asarray(getattr(model, name)) for model in (one, other)] for name in names}
+    return [name for name, (found, expected) in pairs.items() if not compare(found, expected).passed]
 
 
 def test_construction(record_bench: BenchRecorder, rounds: int) -> None:

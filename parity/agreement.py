@@ -3,7 +3,7 @@
 Two arrays are apart by the largest absolute difference of their values. It is infinite where type, dtype or shape
 differ, and where a value of either is not finite: NaN and infinity agree with nothing, themselves included, unless the
 case documents that they may. It is 0 for the same bits alone: between equal values of other bits, as 0 and -0, it is
-the smallest step of their dtype. It is never NaN, so that ``max`` and ``<=`` can be trusted with it.
+the smallest normal number of their dtype. It is never NaN, so that ``max`` and ``<=`` can be trusted with it.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def _differences(found: npt.NDArray, expected: npt.NDArray, documented: tuple[fl
         difference: npt.NDArray = np.subtract(found, expected, dtype=np.float64)
     np.abs(difference, out=difference)
     difference[~np.isfinite(difference)] = np.inf
-    is_float = found.dtype.kind == "f"
-    smallest = float(np.finfo(found.dtype).smallest_subnormal) if is_float else 1.0
+    # No smaller one, which a processor may be told to take for 0.
+    smallest = float(np.finfo(found.dtype).smallest_normal) if found.dtype.kind == "f" else 1.0
     difference[(difference == 0) & (_bits(found) != _bits(expected))] = smallest
     for value in documented:
         both = [np.isnan(array) if math.isnan(value) else array == value for array in (found, expected)]

@@ -36,6 +36,8 @@ class DecoderAgreement:
     f_measure : float
         Of the beat times, with the oracle's as reference (mir_eval, 70 ms); 1 if neither has beats, 0 if they are no
         times.
+    fault : str
+        The first place, type, dtype or shape at which each of what was compared differs; empty if it is identical.
     """
 
     identical_path: bool
@@ -46,6 +48,7 @@ class DecoderAgreement:
     num_beats: int
     identical_beats: bool
     f_measure: float
+    fault: str = ""
 
     @property
     def identical(self) -> bool:
@@ -53,8 +56,8 @@ class DecoderAgreement:
         return self.identical_path and self.log_probability_difference == 0 and self.identical_beats
 
     def measures(self) -> dict[str, Any]:
-        """The fields, JSON-ready."""
-        return dataclasses.asdict(self)
+        """The figures, JSON-ready."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if name != "fault"}
 
 
 def compare_decodings(
@@ -76,6 +79,12 @@ def compare_decodings(
         compare(np.asarray(found), np.asarray(expected), documented=(-np.inf,))
         for (_, found), (_, expected) in pairs
     ]
+    by_beat = compare(beats, oracle_beats)
+    compared = {
+        **{f"path {index}": agreement for index, agreement in enumerate(by_path)},
+        **{f"log probability {index}": agreement for index, agreement in enumerate(by_log)},
+        "beats": by_beat,
+    }
     rows = {np.asarray(row).tobytes() for row in beats}
     return DecoderAgreement(
         identical_path=all(agreement.passed for agreement in by_path),
@@ -84,8 +93,9 @@ def compare_decodings(
         log_probability_difference=max((agreement.max_difference for agreement in by_log), default=0.0),
         beats_matched=sum(np.asarray(row).tobytes() in rows for row in oracle_beats),
         num_beats=len(oracle_beats),
-        identical_beats=compare(beats, oracle_beats).passed,
+        identical_beats=by_beat.passed,
         f_measure=f_measure(_times(oracle_beats), _times(beats)),
+        fault="; ".join(f"{name}: {one.fault}" for name, one in compared.items() if not one.passed),
     )
 
 

@@ -110,23 +110,18 @@ class _Found:
         return self.found
 
 
-def _run(beats: np.ndarray, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> ParityRecorder:
-    """The suite's test of the decoder, with our own decoding in the place of madmom's, and another in that of ours."""
+def _measures_of_failure(beats: np.ndarray, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The suite's test of the decoder has to fail, with another decoding beside ours in the place of madmom's."""
     record = ParityRecorder()
     case = Case("metronome", "synthetic", lambda: _ACTIVATIONS, {}, True)
     monkeypatch.setattr(test_decoder, "_oracle", lambda _: _decode())
+    monkeypatch.setattr(test_decoder, "load_decoder", lambda _: (lambda **_: _Found(*_decode()), None))
+    test_decoder.test_decoder("cython", case, record)
     monkeypatch.setattr(test_decoder, "load_decoder", lambda _: (lambda **_: _Found(beats, paths), None))
-    try:
+    with pytest.raises(AssertionError, match=r"(path [01]|log probability [01]|beats): (found|at) "):
         test_decoder.test_decoder("cython", case, record)
-    except AssertionError:
-        assert [entry.passed for entry in record.records] == [False]
-    else:
-        assert [entry.passed for entry in record.records] == [True]
-    return record
-
-
-def test_the_right_decoding_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _run(*_decode(), monkeypatch).records[0].passed
+    assert [entry.passed for entry in record.records] == [True, False]
+    return record.records[1].measures
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -134,7 +129,7 @@ def test_the_right_decoding_passes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_fault_of_a_path_fails(fault: str, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, paths = _decode()
     paths[index] = (FAULTS[fault](paths[index][0]), paths[index][1])
-    measures = _run(beats, paths, monkeypatch).records[0].measures
+    measures = _measures_of_failure(beats, paths, monkeypatch)
     assert not measures["identical_path"]
     assert measures["frames_different"] >= 1
     assert measures["identical_beats"]
@@ -145,7 +140,7 @@ def test_a_fault_of_a_path_fails(fault: str, index: int, monkeypatch: pytest.Mon
 def test_a_fault_of_a_log_probability_fails(value: Any, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
     beats, paths = _decode()
     paths[index] = (paths[index][0], value)
-    measures = _run(beats, paths, monkeypatch).records[0].measures
+    measures = _measures_of_failure(beats, paths, monkeypatch)
     assert measures["log_probability_difference"] == np.inf
     assert measures["identical_path"]
 
@@ -164,7 +159,7 @@ def test_a_fault_of_the_beats_fails(column: str, fault: str, monkeypatch: pytest
     else:
         index = ("times", "positions").index(column)
         beats[:, index] = FAULTS[fault](beats[:, index])
-    measures = _run(beats, paths, monkeypatch).records[0].measures
+    measures = _measures_of_failure(beats, paths, monkeypatch)
     assert not measures["identical_beats"]
     assert measures["identical_path"]
     assert 0 <= measures["f_measure"] <= 1

@@ -105,7 +105,7 @@ def test_pieces_of_time(backend: str, rows: int) -> None:
         ensemble([Folds(folds, operations)], spectrogram, True) for operations in (whole, pieces)
     )
     for one, other in zip(expected, found, strict=True):
-        np.testing.assert_allclose(np.array(other), np.array(one), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(other), np.asarray(one), rtol=0, atol=1e-5)
 
 
 def test_thresholds_are_averaged() -> None:

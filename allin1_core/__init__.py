@@ -7,6 +7,8 @@ imports neither torch nor MLX.
 
 from __future__ import annotations
 
+# Libraries that are imported on first use import this in their turn, which fails once the main thread has ended.
+import concurrent.futures.thread  # noqa: F401
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -42,6 +42,8 @@ _TAGS = (b"ID3", b"TAG", b"APE", b"LYR", b"\0\0\0")
 # Samples by which time stamps may run ahead: in FLAC none; in Ogg those within a page are reckoned from its end, which
 # is off by up to a quarter of Vorbis' longest block, and by the pre-skip between two parts of a chain.
 _MOST_AHEAD = {"flac": 1, "ogg": 4096}
+# How far FFmpeg looks for the next page of Ogg, and more.
+_OGG_SEARCH_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,7 @@ def _open_ffmpeg(path: Path, file: BinaryIO) -> Iterator[Source]:
                     f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"
                 )
             opened = True
-            frames = _frames(av, path, container, stream)
+            frames = _frames(av, path, container, stream, file)
             first = next(frames, None)
             rate = stream.codec_context.sample_rate if first is None else first.sample_rate
             duration = (stream.duration or 0) * (stream.time_base or 0)
@@ -179,15 +181,18 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _frames(av: Any, path: Path, container: Any, stream: Any) -> Iterator[Any]:
+def _frames(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) -> Iterator[Any]:
     """The frames of a stream; `AudioError` if a packet among them is damaged, or samples are missing."""
     context, name = stream.codec_context, container.format.name
     if context.name in _WITH_CHECKSUMS:
         context.options = {"err_detect": "crccheck+explode"}
+    elif (name, context.name) == ("caf", "alac"):
+        # The last packet is shorter already; FFmpeg 8 would cut the same number of samples off once more.
+        context.options = {"flags2": "+skip_manual"}
     most_ahead = _MOST_AHEAD.get(name)
     first = last = failed = None
     found, end = 0, 0.0
-    for packet in _packets(av, path, container, stream):
+    for packet in _packets(av, path, container, stream, file):
         try:
             frames = packet.decode()
         except MemoryError:
@@ -248,16 +253,24 @@ def _check_end(av: Any, path: Path, container: Any, stream: Any, first: Any, las
             )
 
 
-def _packets(av: Any, path: Path, container: Any, stream: Any) -> Iterator[Any]:
+def _packets(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) -> Iterator[Any]:
+    is_ogg, position = container.format.name == "ogg", 0
     try:
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            position = position if packet.pos is None else packet.pos
+            yield packet
     except (av.PatchWelcomeError, av.ArgumentError) as error:
-        if container.format.name != "ogg":
+        if not is_ogg:
             raise
         raise AudioError(
             f"{path}: its parts differ in codec, sample rate or number of channels ({_reason(error)}); expected "
             "a chain of equal ones. Convert its parts to one"
         ) from error
+    except av.InvalidDataError:
+        # Behind the last page, FFmpeg looks for another in vain.
+        file.seek(position + 1)
+        if not is_ogg or b"OggS" in file.read(_OGG_SEARCH_BYTES):
+            raise
 
 
 def _is_no_sound(container: str, codec: str, packet: bytes) -> bool:

@@ -380,6 +380,20 @@ def test_eight_channels(tmp_path: Path, codec: str) -> None:
         assert np.abs(audio.samples).mean(axis=0)[heard] == pytest.approx(expected, rel=0.2)
 
 
+def test_channels_in_an_order_of_their_own(tmp_path: Path) -> None:
+    """QuickTime may describe each channel; PyAV frees that description twice."""
+    content = bytearray(encoded(STEREO, "pcm_s16le", "mov", sample_rate=44100))
+    place = content.index(b"chan") - 4
+    (length,) = struct.unpack_from(">I", content, place)
+    right_left = b"".join(struct.pack(">IIfff", label, 0, 0, 0, 0) for label in (2, 1))
+    box = struct.pack(">I4sIIII", 24 + len(right_left), b"chan", 0, 0, 0, 2) + right_left
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"sowt"):
+        at = content.rindex(name, 0, place) - 4
+        struct.pack_into(">I", content, at, struct.unpack_from(">I", content, at)[0] + len(box) - length)
+    content[place : place + length] = box
+    np.testing.assert_array_equal(read(tmp_path, bytes(content)).samples, STEREO)
+
+
 def test_tags_that_are_not_unicode(tmp_path: Path) -> None:
     content = encoded(STEREO, "libmp3lame", "avi", sample_rate=44100, metadata={"title": "Motorhead"})
     changed = content.replace(b"Motorhead", b"Mot\xf6rhead")

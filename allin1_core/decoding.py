@@ -42,6 +42,8 @@ _TAGS = (b"ID3", b"TAG", b"APE", b"LYR", b"\0\0\0")
 # Samples by which time stamps may run ahead: in FLAC none; in Ogg those within a page are reckoned from its end, which
 # is off by up to a quarter of Vorbis' longest block, and by the pre-skip between two parts of a chain.
 _MOST_AHEAD = {"flac": 1, "ogg": 4096}
+# How far FFmpeg looks for the next page of Ogg, and more.
+_OGG_SEARCH_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,8 @@ def _open_ffmpeg(path: Path, file: BinaryIO) -> Iterator[Source]:
                     f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"
                 )
             opened = True
-            frames = _frames(av, path, container, stream)
+            _forget_order_of_channels(stream.codec_context)
+            frames = _frames(av, path, container, stream, file)
             first = next(frames, None)
             rate = stream.codec_context.sample_rate if first is None else first.sample_rate
             duration = (stream.duration or 0) * (stream.time_base or 0)
@@ -175,19 +178,31 @@ def _open_ffmpeg(path: Path, file: BinaryIO) -> Iterator[Source]:
         ) from error
 
 
+def _forget_order_of_channels(context: Any) -> None:
+    """PyAV frees the layout of channels in an order of their own twice; the mean of them knows no order."""
+    layout = context.layout
+    has_own_order, channels = "+" in layout.name, layout.nb_channels
+    del layout
+    if has_own_order:
+        context.layout = f"{channels}c"
+
+
 def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _frames(av: Any, path: Path, container: Any, stream: Any) -> Iterator[Any]:
+def _frames(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) -> Iterator[Any]:
     """The frames of a stream; `AudioError` if a packet among them is damaged, or samples are missing."""
     context, name = stream.codec_context, container.format.name
     if context.name in _WITH_CHECKSUMS:
         context.options = {"err_detect": "crccheck+explode"}
+    elif (name, context.name) == ("caf", "alac"):
+        # The last packet is shorter already; FFmpeg 8 would cut the same number of samples off once more.
+        context.options = {"flags2": "+skip_manual"}
     most_ahead = _MOST_AHEAD.get(name)
     first = last = failed = None
     found, end = 0, 0.0
-    for packet in _packets(av, path, container, stream):
+    for packet in _packets(av, path, container, stream, file):
         try:
             frames = packet.decode()
         except MemoryError:
@@ -248,16 +263,24 @@ def _check_end(av: Any, path: Path, container: Any, stream: Any, first: Any, las
             )
 
 
-def _packets(av: Any, path: Path, container: Any, stream: Any) -> Iterator[Any]:
+def _packets(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) -> Iterator[Any]:
+    is_ogg, position = container.format.name == "ogg", 0
     try:
-        yield from container.demux(stream)
+        for packet in container.demux(stream):
+            position = position if packet.pos is None else packet.pos
+            yield packet
     except (av.PatchWelcomeError, av.ArgumentError) as error:
-        if container.format.name != "ogg":
+        if not is_ogg:
             raise
         raise AudioError(
             f"{path}: its parts differ in codec, sample rate or number of channels ({_reason(error)}); expected "
             "a chain of equal ones. Convert its parts to one"
         ) from error
+    except av.InvalidDataError:
+        # Behind the last page, FFmpeg looks for another in vain.
+        file.seek(position + 1)
+        if not is_ogg or b"OggS" in file.read(_OGG_SEARCH_BYTES):
+            raise
 
 
 def _is_no_sound(container: str, codec: str, packet: bytes) -> bool:
@@ -270,37 +293,35 @@ def _is_no_sound(container: str, codec: str, packet: bytes) -> bool:
 def _ffmpeg_blocks(av: Any, path: Path, first: Any, others: Iterator[Any]) -> Iterator[np.ndarray]:
     expected = _parameters(first)
     channels = first.layout.nb_channels
-    is_int16 = first.format.name in _INT16_FORMATS
+    dtype = np.dtype(np.int16 if first.format.name in _INT16_FORMATS else np.float32)
     is_planar = first.format.is_planar and channels <= _MOST_PLANES
-    wanted = ("s16" if is_int16 else "flt") + ("p" if is_planar else "")
     # It hands frames on that are so already.
-    converter = av.AudioResampler(format=wanted)
-    pieces: list[np.ndarray] = []
-    num_values = found = 0
+    converter = av.AudioResampler(format=("s16" if dtype == np.int16 else "flt") + ("p" if is_planar else ""))
+    # `to_ndarray` and a concatenation take three times as long as the bytes, joined.
+    planes: list[list[bytes]] = [[] for _ in range(channels if is_planar else 1)]
+    sample_bytes = dtype.itemsize * channels // len(planes)
+    found = held = 0
 
     def block() -> np.ndarray:
-        values = np.concatenate(pieces, axis=1)
-        return values.T if is_planar else values.reshape(-1, channels)
+        values = [np.frombuffer(b"".join(pieces), dtype) for pieces in planes]
+        return np.stack(values, axis=1) if len(values) > 1 else values[0].reshape(-1, channels)
 
-    for frame in itertools.chain([first], others):
-        if _parameters(frame) != expected:
+    for frame in itertools.chain([first], others, [None]):
+        if frame is not None and _parameters(frame) != expected:
             raise AudioError(
-                f"{path}: changes after sample {found} from {_described(expected)} to "
+                f"{path}: changes after sample {found + held} from {_described(expected)} to "
                 f"{_described(_parameters(frame))}; expected one sample rate and number of channels. "
                 "Convert its parts to one"
             )
-        found += frame.samples
         for converted in converter.resample(frame):
-            pieces.append(converted.to_ndarray())
-            num_values += pieces[-1].size
-        if num_values >= _DECODED_VALUES:
+            if converted is not None:
+                for pieces, plane in zip(planes, converted.planes, strict=True):
+                    pieces.append(bytes(plane)[: converted.samples * sample_bytes])
+                held += converted.samples
+        if held * channels >= _DECODED_VALUES or (frame is None and held):
             yield block()
-            pieces, num_values = [], 0
-    for converted in converter.resample(None):
-        if converted is not None:
-            pieces.append(converted.to_ndarray())
-    if pieces:
-        yield block()
+            planes = [[] for _ in planes]
+            found, held = found + held, 0
 
 
 def _parameters(frame: Any) -> tuple[str, int, int]:

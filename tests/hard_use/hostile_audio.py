@@ -8,9 +8,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import numpy as np
 import soundfile
+from audio_files import encoded, music
 
 SEED = 7
 CONTAINERS = {
@@ -25,21 +25,29 @@ CONTAINERS = {
     "w64": ("W64", "PCM_24"),
     "au": ("AU", "PCM_16"),
     "rf64": ("RF64", "PCM_16"),
-    "voc": ("VOC", "PCM_16"),
     "nist": ("NIST", "PCM_16"),
     "svx": ("SVX", "PCM_16"),
-    "avr": ("AVR", "PCM_16"),
-    "mat4": ("MAT4", "PCM_16"),
-    "mat5": ("MAT5", "PCM_16"),
+    "ima.wav": ("WAV", "IMA_ADPCM"),
 }
-
-
-def music(seconds: float, channels: int = 1, sample_rate: int = 48000) -> np.ndarray:
-    """A few tones and noise, ``int16 (num_samples, channels)``."""
-    time = np.arange(int(seconds * sample_rate))[:, None] / sample_rate
-    tones = sum(np.sin(2 * np.pi * f * (time + c)) for f in (110, 440, 3520) for c in (0.0,))
-    noise = np.random.default_rng(SEED).standard_normal((len(time), channels))
-    return np.int16(6000 * tones + 2000 * noise)
+# Codec and container by FFmpeg's names, and the format of the samples where it is not the codec's first.
+ENCODED = {
+    "m4a": ("aac", "mp4", ""),
+    "mka": ("flac", "matroska", "s16"),
+    "oga": ("flac", "ogg", "s16"),
+    "webm": ("libopus", "webm", ""),
+    "avi": ("libmp3lame", "avi", ""),
+    "mov": ("alac", "mov", "s16p"),
+    "wv": ("wavpack", "wv", "s16p"),
+    "tta": ("tta", "tta", "s16"),
+    "wma": ("wmav2", "asf", ""),
+}
+# These state no length.
+ENDLESS = {
+    "mp2": ("mp2", "mp2", ""),
+    "aac": ("aac", "adts", ""),
+    "ac3": ("ac3", "ac3", ""),
+    "ts": ("aac", "mpegts", ""),
+}
 
 
 def wholesome(seconds: float = 0.25) -> dict[str, bytes]:
@@ -49,24 +57,11 @@ def wholesome(seconds: float = 0.25) -> dict[str, bytes]:
         file = io.BytesIO()
         soundfile.write(file, music(seconds), 48000, subtype=subtype, format=container)
         files[suffix] = file.getvalue()
-    for suffix, codec, container in (("m4a", "aac", "mp4"), ("mka", "flac", "matroska")):
-        files[suffix] = _encoded(music(seconds), codec, container)
+    for suffix, (codec, container, sample_format) in {**ENCODED, **ENDLESS}.items():
+        files[suffix] = encoded(
+            music(seconds), codec, container, sample_format=sample_format, bit_rate=96_000
+        )
     return files
-
-
-def _encoded(samples: np.ndarray, codec: str, container: str) -> bytes:
-    file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=48000, layout="mono")
-        if codec == "flac":
-            stream.format = "s16"
-        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
-        frame.sample_rate, frame.pts = 48000, 0
-        context = stream.codec_context
-        pieces = av.AudioResampler(format=context.format.name, frame_size=context.frame_size or 4096)
-        for piece in [*pieces.resample(frame), *pieces.resample(None), None]:
-            output.mux(stream.encode(piece))
-    return file.getvalue()
 
 
 def wav(rate: int, channels: int, bits: int, claimed: int, tag: int = 1, held: int = 2000) -> bytes:
@@ -104,8 +99,10 @@ def absurd_headers() -> Iterator[tuple[str, bytes]]:
 
 
 def truncated(step: int = 1024) -> Iterator[tuple[str, bytes]]:
-    """Every kind of file cut off at every kilobyte, and within its first hundred bytes."""
+    """Every kind of file that states its length cut off at every kilobyte, and within its first hundred bytes."""
     for suffix, content in wholesome().items():
+        if suffix in ENDLESS:
+            continue
         for length in sorted({*range(0, len(content), step), *range(1, 100, 9)}):
             if length < len(content):
                 yield f"cut{length}.{suffix}", content[:length]

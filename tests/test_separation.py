@@ -38,6 +38,7 @@ def _touch(folder: Path, *names: str) -> None:
         ("bass.wav", "drums.wav", "other.wav", "vocals.wav"),
         ("Song - Bass.flac", "Song - Drums.flac", "Song - Other.flac", "Song - Vocals.flac"),
         ("01_bass_(mix).mp3", "02_drums_(mix).mp3", "03_other_(mix).mp3", "04_vocals_(mix).mp3"),
+        ("bass.wv", "drums.webm", "other.MOV", "vocals.mp2"),
         (
             "Drums of War bass.wav",
             "Drums of War drums.wav",

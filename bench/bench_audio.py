@@ -1,4 +1,4 @@
-"""Reading the stems of a track, a thread a file: WAV against madmom's own reading, FLAC and MP3 (FFmpeg) alone."""
+"""Reading the stems of a track, a thread a file: WAV against madmom's own reading, FLAC and MP3 on their own."""
 
 from __future__ import annotations
 

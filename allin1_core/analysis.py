@@ -15,7 +15,7 @@ from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
 from allin1_core.digests import is_separated
-from allin1_core.metrical import tempo
+from allin1_core.metrical import fitted_tempo, most_frequent_tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.session import Session
 from allin1_core.timings import Timings
@@ -265,14 +265,17 @@ class Analyzer:
         with timings.stage("postprocess", track=track.name, audio_seconds=stems.seconds):
             beats = stages.metrical_stage(session, track, timings, output, stems.seconds)
             segments = stages.functional_stage(session, track, timings, output, stems.seconds)
+            tempo = fitted_tempo(beats.times)
 
         return AnalysisResult(
             path=track.path,
-            bpm=tempo(beats.times),
+            bpm=most_frequent_tempo(beats.times),
             beats=beats.times,
             downbeats=beats.downbeats,
             beat_positions=beats.positions,
             segments=segments,
+            tempo=None if tempo is None else tempo.bpm,
+            tempo_spread=None if tempo is None else tempo.spread,
             provenance=session.provenance(origin, digests),
             activations=stages.activations(output) if include_activations else None,
             embeddings=stages.to_host(output.embeddings) if include_embeddings else None,

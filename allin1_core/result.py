@@ -32,7 +32,8 @@ class AnalysisResult:
     path : Path
         The audio file or folder of stems that was analysed, absolute.
     bpm : int or None
-        Beats per minute; None with fewer than two beats.
+        Beats per minute as All-In-One gives them, the most frequent of the rounded rates ``60 / interval``; None with
+        fewer than two beats.
     beats, downbeats : list of float
         Seconds, multiples of 0.01 s.
     beat_positions : list of int
@@ -46,6 +47,13 @@ class AnalysisResult:
         ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
     embeddings : float32 array, optional
         ``(4, T, 24)``, and with an ensemble ``(4, T, 24, folds)``.
+    tempo : float or None
+        Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
+        of All-In-One itself. See `allin1_core.metrical.fitted_tempo`.
+    tempo_spread : float or None
+        How much the tempo varies over the track, in beats per minute: half the width of the range that 90 % of the
+        local tempi, each over 16 beats, lie in. Of a steady track below 0.25, which is what rounding beats to 0.01 s
+        leaves.
     """
 
     path: Path
@@ -57,6 +65,8 @@ class AnalysisResult:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     activations: dict[str, np.ndarray] | None = None
     embeddings: np.ndarray | None = None
+    tempo: float | None = None
+    tempo_spread: float | None = None
 
     def to_json(self) -> str:
         """The text of the JSON file: one line a field, so that results compare well line by line."""
@@ -67,6 +77,8 @@ class AnalysisResult:
             "downbeats": self.downbeats,
             "beat_positions": self.beat_positions,
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
+            "tempo": self.tempo,
+            "tempo_spread": self.tempo_spread,
             "provenance": self.provenance,
         }
         lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
@@ -172,10 +184,9 @@ def _from_fields(fields: Any) -> AnalysisResult:
         raise TypeError(f"provenance.model.weights is {type(weights).__name__}, expected a list")
     for fold in weights:
         _check_object("provenance.model.weights", fold)
-    bpm = fields["bpm"]
     return AnalysisResult(
         path=Path(fields["path"]),
-        bpm=None if bpm is None else _number(bpm),
+        bpm=_number_or_none(fields["bpm"]),
         beats=[_number(time) for time in fields["beats"]],
         downbeats=[_number(time) for time in fields["downbeats"]],
         beat_positions=[_number(position) for position in fields["beat_positions"]],
@@ -184,6 +195,8 @@ def _from_fields(fields: Any) -> AnalysisResult:
             for segment in fields["segments"]
         ],
         provenance=provenance,
+        tempo=_number_or_none(fields.get("tempo")),
+        tempo_spread=_number_or_none(fields.get("tempo_spread")),
     )
 
 
@@ -196,3 +209,7 @@ def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < float("inf"):
         raise TypeError(f"found {str(value)[:40]!r}, expected a number")
     return value
+
+
+def _number_or_none(value: Any) -> Any:
+    return None if value is None else _number(value)

@@ -208,6 +208,8 @@ def _print(
 
 def _summary(result: AnalysisResult) -> str:
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
+    if result.tempo is not None:
+        tempo += f" (fitted {result.tempo:.2f}, spread {result.tempo_spread:.2f})"
     labels = ", ".join(segment.label for segment in result.segments)
     return (
         f"{printable(str(result.path))}: {tempo}, {len(result.beats)} beats, {len(result.downbeats)} downbeats, "

@@ -163,7 +163,7 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
             f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
         )
     # A result made from older byproducts would contradict the new ones.
-    return frozenset(names | {"json"})
+    return frozenset(names | {"json"}) if names else frozenset()
 
 
 def run_batch(

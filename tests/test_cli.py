@@ -100,7 +100,7 @@ def test_analyze_writes_everything_asked_for(
     assert report == {"results": [json.loads((out / "song.json").read_text())], "failures": []}
 
 
-def test_the_summary_gives_the_fitted_tempo(
+def test_a_result_that_is_there_is_read_and_its_fitted_tempo_shown(
     write_stems: Callable[..., Path], small_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, segment = write_stems("song"), {"start": 0.0, "end": 5.0, "label": "intro"}

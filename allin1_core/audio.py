@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from allin1_core.decoding import BLOCK_VALUES, Source, open_source
-from allin1_core.errors import AudioError, StemsError
-from allin1_core.regular_files import open_regular
+from allin1_core.decoding import BLOCK_VALUES, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Source, open_source
+from allin1_core.errors import Allin1Error, AudioError, StemsError
+from allin1_core.regular_files import FileContent, open_file
 from allin1_core.sample_buffer import SampleBuffer
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
@@ -29,6 +29,9 @@ SAMPLE_RATE = 44100
 # Silence packs so well that a few megabytes could decode to more than any memory. This is 3.4 hours of stereo at
 # 44.1 kHz in 16 bits.
 MOST_BYTES = 2 << 30
+
+# As libsndfile. More are samples along the wrong axis.
+_MOST_CHANNELS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,10 +44,33 @@ class Audio:
         float32 in [-1, 1].
     sample_rate : int
         Samples per second.
+
+    Raises
+    ------
+    AudioError
+        If they have another shape or dtype, or the rate is no whole number from 1,000 to 1,000,000.
     """
 
     samples: np.ndarray
     sample_rate: int
+
+    def __post_init__(self) -> None:
+        samples = self.samples
+        if (
+            not isinstance(samples, np.ndarray)
+            or samples.ndim != 2
+            or not 1 <= samples.shape[1] <= _MOST_CHANNELS
+        ):
+            raise AudioError(
+                f"samples: {type(samples).__name__} of shape {np.shape(samples)}; expected a numpy array of shape "
+                f"(num_samples, num_channels) with at most {_MOST_CHANNELS} channels. Mono samples are "
+                "samples[:, np.newaxis], samples with channels first samples.T"
+            )
+        if samples.dtype not in (np.int16, np.float32):
+            raise AudioError(
+                f"samples: dtype {samples.dtype}; expected int16, or float32 with full scale at 1. Convert with astype"
+            )
+        _check_sample_rate(self.sample_rate, AudioError)
 
     @property
     def seconds(self) -> float:
@@ -62,6 +88,11 @@ class Stems:
         Mono.
     sample_rate : int
         Samples per second.
+
+    Raises
+    ------
+    StemsError
+        If they have another shape or dtype, or the rate is no whole number from 1,000 to 1,000,000.
     """
 
     samples: np.ndarray
@@ -76,6 +107,7 @@ class Stems:
             )
         if samples.dtype not in (np.int16, np.float32):
             raise StemsError(f"stems: dtype {samples.dtype}; expected int16 or float32")
+        _check_sample_rate(self.sample_rate, StemsError)
 
     @property
     def seconds(self) -> float:
@@ -83,12 +115,19 @@ class Stems:
         return self.samples.shape[1] / self.sample_rate
 
 
-def read_audio(path: str | os.PathLike[str]) -> Audio:
+def _check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:
+    if not isinstance(sample_rate, int | np.integer) or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise error(
+            f"sample_rate: {sample_rate!r}; expected a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
+
+
+def read_audio(path: str | os.PathLike[str] | FileContent) -> Audio:
     """Read an audio file.
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or FileContent
         Any file that libsndfile reads (WAV, FLAC, AIFF, Ogg, Opus, MP3, CAF ...), or the first audio stream of an
         MPEG-4, Matroska or ASF container (m4a, mp4, mka, wma ...).
 
@@ -110,17 +149,19 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
     AudioError
         If the file is missing, empty, truncated, not audio, too long, holds no samples, or holds NaN or infinity.
     """
-    return _read(Path(path), MOST_BYTES, lambda block: block)
+    return _read(path, MOST_BYTES, lambda block: block)
 
 
-def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
+def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, stream: int = 0) -> Audio:
     """Read an audio file as `read_audio` does, mixed to mono block by block; its other channels take no memory.
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or FileContent
     most_bytes : int
         Size that its mono samples may have at 44.1 kHz or, if that is higher, at their own rate.
+    stream : int
+        Which of the audio streams of a container; only containers have more than one.
 
     Returns
     -------
@@ -132,16 +173,22 @@ def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
     AudioError
         As `read_audio`.
     """
-    return _read(Path(path), most_bytes, lambda block: remix_to_mono(block)[:, None])
+    return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream)
 
 
-def _read(path: Path, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray]) -> Audio:
+def _read(
+    source_file: str | os.PathLike[str] | FileContent,
+    most_bytes: int,
+    mix: Callable[[np.ndarray], np.ndarray],
+    stream: int = 0,
+) -> Audio:
+    path = Path(source_file.name if isinstance(source_file, FileContent) else source_file)  # for messages
     try:
-        with open_regular(path, AudioError) as file:
+        with open_file(source_file, AudioError) as file:
             head = file.read(16)
             if not head:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-            with open_source(path, file, head) as source:
+            with open_source(path, file, head, stream) as source:
                 samples = _gather(path, source, most_bytes, mix, os.fstat(file.fileno()).st_size)
     except MemoryError as error:
         raise AudioError(

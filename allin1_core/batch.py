@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from allin1_core.tracks import Track, name_tracks
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer
+    from allin1_core.inputs import Given
     from allin1_core.session import Session
 
 _REMAKE = ("json", "demix", "spec")
@@ -171,11 +172,17 @@ def run_batch(
     analyzer: Analyzer,
     outputs: Outputs,
     *,
+    given: Mapping[Path, Given] | None = None,
     stems_dir: str | os.PathLike[str] | None = None,
     timings_path: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> list[AnalysisResult]:
     """Analyse tracks one after another; a track that fails does not stop the others.
+
+    Parameters
+    ----------
+    given : dict of Given
+        Tracks that came without a path, by the one in `paths` that stands for it.
 
     Raises
     ------
@@ -195,6 +202,7 @@ def run_batch(
         for track in tracks:
             with bars.track(track.name):
                 try:
+                    track = dataclasses.replace(track, given=(given or {}).get(track.path))
                     results.append(_run_track(track, analyzer, outputs, stems_dir, timings))
                 except (BackendError, WeightsError):
                     raise
@@ -234,14 +242,15 @@ def _run_track(
     if outputs.exports:
         with timings.stage("export", track=track.name):
             outputs.export(track, result)
+    audio = None if track.given is None else track.given.audio
     if outputs.figures_dir is not None:
         from allin1_core.figures import visualize
 
         with timings.stage("visualize", track=track.name):
-            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir)
+            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     if outputs.sounds_dir is not None:
         from allin1_core.sonification import sonify
 
         with timings.stage("sonify", track=track.name):
-            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
+            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     return result

@@ -17,7 +17,7 @@ from allin1_core.errors import AudioError
 BLOCK_VALUES = 1 << 20
 
 # A rate below or above these is a damaged header: resampling from 1 Hz would turn a second into 44,100.
-_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
 
 _INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW", "ALAC_16", "DPCM_16", "DPCM_8"}
 _MATROSKA = b"\x1a\x45\xdf\xa3"
@@ -51,8 +51,10 @@ class Source:
     check_whole: Callable[[int], None]
 
 
-def open_source(path: Path, file: BinaryIO, head: bytes) -> contextlib.AbstractContextManager[Source]:
-    """Open a file with the decoder that its first 16 bytes are for.
+def open_source(
+    path: Path, file: BinaryIO, head: bytes, stream: int = 0
+) -> contextlib.AbstractContextManager[Source]:
+    """Open a file, and of a container that audio stream, with the decoder that its first 16 bytes are for.
 
     Raises
     ------
@@ -60,13 +62,13 @@ def open_source(path: Path, file: BinaryIO, head: bytes) -> contextlib.AbstractC
         Here, or while blocks are taken inside the ``with`` block: not audio, truncated, damaged, an absurd rate.
     """
     is_container = head[4:8] == b"ftyp" or head.startswith((_MATROSKA, _ASF))
-    return _open_container(path, file) if is_container else _open_libsndfile(path, file)
+    return _open_container(path, file, stream) if is_container else _open_libsndfile(path, file)
 
 
 def _check_rate(path: Path, sample_rate: int) -> int:
-    if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise AudioError(
-            f"{path}: sample rate {sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
+            f"{path}: sample rate {sample_rate} Hz; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. "
             "The header is damaged, or this is not audio"
         )
     return sample_rate
@@ -111,7 +113,7 @@ def _libsndfile_blocks(sound: Any, dtype: str) -> Iterator[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _open_container(path: Path, file: BinaryIO) -> Iterator[Source]:
+def _open_container(path: Path, file: BinaryIO, number: int) -> Iterator[Source]:
     import av
 
     file.seek(0)
@@ -120,7 +122,7 @@ def _open_container(path: Path, file: BinaryIO) -> Iterator[Source]:
         with av.open(file) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
-            stream = container.streams.audio[0]
+            stream = container.streams.audio[number]
             if stream.codec_context is None:
                 raise AudioError(
                     f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"

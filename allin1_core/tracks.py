@@ -8,8 +8,12 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from allin1_core.errors import AudioError
+
+if TYPE_CHECKING:
+    from allin1_core.inputs import Given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +26,13 @@ class Track:
         Audio file or folder of stems, absolute.
     name : str
         What its files are called, without suffix; no two tracks share one.
+    given : Given, optional
+        The track itself, if it came without a path; then `path` leads to no file.
     """
 
     path: Path
     name: str
+    given: Given | None = None
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

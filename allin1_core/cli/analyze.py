@@ -19,7 +19,8 @@ examples:
   allin1-core analyze song.mp3
       separates with Demucs and writes struct/song.json
   allin1-core analyze stems/one stems/two -o results
-      folders with bass, drums, other and vocals (guitar and piano are added to other): nothing is separated
+      folders with bass, drums, other and vocals (guitar and piano are added to other): nothing is separated, nor is
+      a file that holds its stems as streams of those names, such as song.stem.mp4
   allin1-core analyze songs/*.wav --stems-dir stems
       stems of songs/one.wav are in stems/one/
   allin1-core analyze song.mp3 --export beats,audacity,jams --visualize --sonify
@@ -57,7 +58,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio file, folder of stems, or pattern")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="audio file, folder of stems, stem file, or pattern"
+    )
 
     output = parser.add_argument_group("what is written")
     output.add_argument(

@@ -30,7 +30,8 @@ class AnalysisResult:
     Attributes
     ----------
     path : Path
-        The audio file or folder of stems that was analysed, absolute.
+        The audio file or folder of stems that was analysed, absolute; of a track that came as samples or a file object
+        its name, ``track-`` and the first eight digits of its SHA-256, relative, which leads to no file.
     bpm : int or None
         Beats per minute as All-In-One gives them, the most frequent of the rounded rates ``60 / interval``; None with
         fewer than two beats.

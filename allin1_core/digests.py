@@ -55,7 +55,7 @@ def find_ready_stems(
     audio = track.given.audio if track.given is not None else track.path
     if isinstance(audio, Stems):
         return {}
-    if stems_dir is not None and not track.path.is_dir():
+    if stems_dir is not None and not os.path.isdir(track.path):
         if track.given is not None:
             raise StemsError(
                 f"stems_dir: {stems_dir}; expected none, because the track came without the name that its stems go by. "

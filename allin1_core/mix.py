@@ -38,7 +38,7 @@ def read_mix(
         If it cannot be read.
     """
     if audio is None:
-        is_elsewhere = stems_dir is not None and not path.exists()
+        is_elsewhere = stems_dir is not None and not os.path.exists(path)
         audio = stems_folder(stems_dir or "", path.stem) if is_elsewhere else path
     elif isinstance(audio, str | os.PathLike):
         audio = Path(audio)

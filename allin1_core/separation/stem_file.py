@@ -8,6 +8,7 @@ order of the streams. Other writers name each stream by its title, in MPEG-4 or 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def find_stems(source: Path | FileContent) -> dict[str, tuple[Path | FileContent
     AudioError, StemsError
         As `find_stem_files` and `find_stem_streams`.
     """
-    if isinstance(source, Path) and source.is_dir():
+    if isinstance(source, Path) and os.path.isdir(source):
         return {stem: (path, 0) for stem, path in find_stem_files(source).items()}
     streams = find_stem_streams(source)
     return None if streams is None else {stem: (source, stream) for stem, stream in streams.items()}

@@ -190,7 +190,7 @@ class Outputs:
             )
         is_asked_for = {ACTIVATIONS: self.include_activations, EMBEDDINGS: self.include_embeddings}
         for kind, array_path in array_paths(path, self.array_dir).items():
-            if not array_path.is_file():
+            if not os.path.isfile(array_path):
                 if is_asked_for[kind]:
                     return None
             elif arrays_sha256 is not None and not _has_digest(array_path, arrays_sha256.get(kind)):

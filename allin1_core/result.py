@@ -187,7 +187,8 @@ def load_result(
     path = expand_user(path)
     result, arrays_sha256 = read_json_result(path)
     for kind, array_path in array_paths(path, array_dir).items():
-        if (load_activations if kind == ACTIVATIONS else load_embeddings) and array_path.is_file():
+        is_asked_for = load_activations if kind == ACTIVATIONS else load_embeddings
+        if is_asked_for and os.path.isfile(array_path):
             content = read_content(array_path, ResultError, most=_LARGEST_ARRAYS)
             if arrays_sha256 is not None:
                 _check_sha256(array_path, content, path, arrays_sha256.get(kind))

@@ -126,7 +126,7 @@ def test_empty_file(tmp_path: Path) -> None:
 
 def test_text_renamed_to_wav(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_text("these are words, not samples\n" * 100)
-    with pytest.raises(AudioError, match=r"a\.wav: not audio that libsndfile can read \(.+\); expected WAV"):
+    with pytest.raises(AudioError, match=r"a\.wav: not audio that FFmpeg can read \(.+\); expected WAV"):
         read_audio(tmp_path / "a.wav")
 
 

@@ -71,7 +71,7 @@ def _break_bass(case: str, folder: Path) -> None:
         ("missing stem", "song: no file for the stem bass; found drums.wav, other.wav, vocals.wav"),
         ("empty", "bass.wav: the file is empty (0 bytes)"),
         ("truncated", "bass.wav: truncated; the header promises"),
-        ("text renamed to wav", "bass.wav: not audio that libsndfile can read"),
+        ("text renamed to wav", "bass.wav: not audio that FFmpeg can read"),
         ("zero length", "bass.wav: the file holds no samples"),
         ("NaN samples", "bass.wav: 220500 samples are NaN or infinite, the first at sample 0"),
     ],
@@ -94,7 +94,7 @@ def test_stems_that_cannot_be_used(
     [
         (None, "cannot be opened (No such file or directory)"),
         (b"", "the file is empty (0 bytes)"),
-        (b"words, not samples" * 50, "not audio that libsndfile can read"),
+        (b"words, not samples" * 50, "not audio that FFmpeg can read"),
     ],
 )
 def test_mixes_that_cannot_be_used(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,41 @@ def test_inputs_of_all_kinds_in_one_list_keep_their_order(
     assert results[1].segments[-1].end == 2.27
     [of_list] = analyze([arrays], **options)
     assert of_list.to_json() == results[1].to_json()
+
+
+def test_arrays_of_a_result_made_from_samples_are_read_again(
+    stems: np.ndarray, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a folder is called as the track is."""
+    monkeypatch.chdir(tmp_path)
+    arguments: dict[str, Any] = {**options, "out_dir": "out", "include_activations": True}
+    first = analyze(Stems(stems), **arguments)
+    first.path.mkdir()
+    stamp = (tmp_path / "out" / f"{first.path}.json").stat().st_mtime_ns
+    again = analyze(Stems(stems), stems_dir=tmp_path, **arguments)
+    assert (tmp_path / "out" / f"{first.path}.json").stat().st_mtime_ns == stamp
+    assert first.activations is not None
+    assert again.activations is not None
+    np.testing.assert_array_equal(again.activations["label"], first.activations["label"])
+    # Of a list they are in their files alone.
+    assert [result.activations for result in analyze([Stems(stems)], **arguments)] == [None]
+
+
+def test_a_folder_called_as_the_track_is_no_stems_of_it(
+    write_mix: Callable[..., Path], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_mix("song.wav").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    Path(f"track-{hashlib.sha256(content).hexdigest()[:8]}").mkdir()
+    with pytest.raises(StemsError, match="expected none, because the track came without the name"):
+        Analyzer(**options)(io.BytesIO(content), stems_dir=tmp_path)
+
+
+def test_an_analyzer_and_its_inputs_can_be_pickled(stems: np.ndarray, options: dict[str, Any]) -> None:
+    """As workers get them that are not forked."""
+    analyzer, given = Analyzer(**options), Stems(stems)
+    copied = pickle.loads(pickle.dumps((analyzer, given)))
+    assert copied[0](copied[1]).to_json() == analyzer(given).to_json()
 
 
 def test_a_file_object_that_is_no_audio_does_not_stop_the_others(

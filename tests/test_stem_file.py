@@ -19,7 +19,8 @@ from allin1_core.audio import STEM_NAMES, read_audio
 from allin1_core.cli import main
 from allin1_core.errors import OutputError, StemsError
 from allin1_core.mix import read_mix
-from allin1_core.separation import find_stems, read_stems
+from allin1_core.network import weights
+from allin1_core.separation import find_stems, read_stems, stem_file
 from allin1_core.separation.stem_file import find_stem_streams
 
 # In the order that Native Instruments' own files have.
@@ -251,6 +252,35 @@ def test_a_stem_file_is_analysed_as_its_stems_in_a_folder_are(
     add_atom(write_streams(path, streams[::-1]), manifest(NATIVE))
     with pytest.raises(OutputError, match=r"from other audio \(song\.stem\.mp4 by SHA-256\)"):
         analyze(path, out_dir=tmp_path / "out", **options)
+
+
+def test_a_file_is_asked_once_for_its_stems(
+    tmp_path: Path, streams: np.ndarray, small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = add_atom(write_streams(tmp_path / "song.stem.mp4", streams), manifest(NATIVE))
+    asked: list[object] = []
+
+    def find(source: Any) -> dict[str, int] | None:
+        asked.append(source)
+        return find_stem_streams(source)
+
+    monkeypatch.setattr(stem_file, "find_stem_streams", find)
+    for _ in ("analysed", "read"):
+        analyze(path, out_dir=tmp_path / "out", model=small_model, device="cpu", spec_backend="numpy")
+        assert asked == [path]
+        asked.clear()
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_nothing_is_loaded_for_a_stem_file_whose_names_do_not_tell_its_stems(
+    tmp_path: Path, streams: np.ndarray, monkeypatch: pytest.MonkeyPatch, as_object: bool
+) -> None:
+    path = add_atom(write_streams(tmp_path / "song.stem.mp4", streams), manifest(["a", "b", "c", "d"]))
+    loaded: list[object] = []
+    monkeypatch.setattr(weights, "load_checkpoints", lambda *arguments, **_: loaded.append(arguments))
+    with pytest.raises(StemsError, match="the stems in this file are called 'a', 'b', 'c', 'd'"):
+        analyze(io.BytesIO(path.read_bytes()) if as_object else path, device="cpu")
+    assert loaded == []
 
 
 def test_the_spectrogram_command_takes_the_stems(tmp_path: Path, streams: np.ndarray) -> None:

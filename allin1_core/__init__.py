@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer, analyze
+    from allin1_core.audio import Audio, Stems
     from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
     from allin1_core.figures import visualize
     from allin1_core.network import load_model
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "AnalysisResult": "allin1_core.result",
     "Analyzer": "allin1_core.analysis",
+    "Audio": "allin1_core.audio",
     "DBNBeatTrackingProcessor": "allin1_core.dbn",
     "DBNDownBeatTrackingProcessor": "allin1_core.dbn",
+    "Stems": "allin1_core.audio",
     "analyze": "allin1_core.analysis",
     "load_model": "allin1_core.network",
     "load_result": "allin1_core.result",
@@ -39,8 +42,10 @@ _EXPORTS = {
 __all__ = [
     "AnalysisResult",
     "Analyzer",
+    "Audio",
     "DBNBeatTrackingProcessor",
     "DBNDownBeatTrackingProcessor",
+    "Stems",
     "__version__",
     "analyze",
     "load_model",

@@ -11,26 +11,26 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeAlias
+from typing import Any, Concatenate, ParamSpec, cast
 
 from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
 from allin1_core.byproducts import Byproducts
 from allin1_core.cores import limited_cores
-from allin1_core.digests import check_input, is_separated
+from allin1_core.digests import ReadyStems, find_ready_stems
 from allin1_core.files import expand_user
-from allin1_core.metrical import tempo
+from allin1_core.inputs import Given, Input, PathLike, is_one_input, take
+from allin1_core.metrical import fitted_tempo, most_frequent_tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.session import Session
 from allin1_core.timings import Timings
 from allin1_core.tracks import Track, absolute, expand_paths, is_pattern, track_name
 
-PathLike: TypeAlias = str | os.PathLike[str]
 Parameters = ParamSpec("Parameters")
 
 
 def analyze(
-    paths: PathLike | Sequence[PathLike],
+    paths: Input | Sequence[Input],
     out_dir: PathLike | None = None,
     visualize: bool | PathLike = False,
     sonify: bool | PathLike = False,
@@ -63,10 +63,15 @@ def analyze(
 
     Parameters
     ----------
-    paths : path-like or sequence of path-like
-        Audio files, folders that hold the four (or six) stems of a track, or patterns (``songs/*.mp3``). A mix may
-        decode to 2 GiB of samples, stems, as mono, to 4 GiB together: 3.4 hours at 44.1 kHz in 16 bits, half of that
-        in ``float32``. Separation takes several times the mix.
+    paths : path-like, Audio, Stems or binary file object, or sequence of those
+        Audio files, folders that hold the four (or six) stems of a track, stem files (``.stem.mp4``, told by their
+        content), or patterns (``songs/*.mp3``). A mix may decode to 2 GiB of samples, stems, as mono, to 4 GiB
+        together: 3.4 hours at 44.1 kHz in 16 bits, half of that in ``float32``. Separation takes several times the
+        mix. What comes again is dropped.
+
+        Instead of a path, samples (`Audio` of a mix, `Stems` of four stems) or a binary file object, which is read
+        from where it stands to its end, into memory, and left open. Such a track is called ``track-`` and the first
+        eight digits of its SHA-256, also as the `path` of its result, which is relative and leads to no file.
     out_dir : path-like, optional
         Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
@@ -94,7 +99,8 @@ def analyze(
         named, separated by commas.
     stems_dir : path-like, optional
         Folder with ready stems, ``<stems_dir>/<file name without suffix>/{bass,drums,other,vocals}.*``. Files are
-        told by the stem in their name; guitar and piano are added to other.
+        told by the stem in their name; guitar and piano are added to other. Samples of a mix and file objects have no
+        name to look for.
     spec_backend : str
         ``auto``, ``fused``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or
         ``module:function``. On a CPU ``auto`` takes ``fused``.
@@ -135,7 +141,7 @@ def analyze(
     Raises
     ------
     AudioError, StemsError
-        If a track cannot be used.
+        If a track cannot be used, or is none of the things named above.
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     OutputError
@@ -145,8 +151,9 @@ def analyze(
         If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
         its own error.
     """
-    is_single = isinstance(paths, str | os.PathLike) and not is_pattern(paths)
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    is_one = is_one_input(paths)
+    is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(
         out_dir=_folder(out_dir),
         array_dir=_folder(array_dir),
@@ -174,9 +181,10 @@ def analyze(
         num_threads=num_threads,
     )
     results = run_batch(
-        expand_paths(given),
+        list(tracks),
         analyzer,
         outputs,
+        given={path: given for path, given in tracks.items() if given is not None},
         stems_dir=stems_dir,
         timings_path=timings_path,
         progress=progress,
@@ -184,6 +192,18 @@ def analyze(
         is_single=is_single,
     )
     return results[0] if is_single else results
+
+
+def _expand(inputs: Sequence[Input]) -> dict[Path, Given | None]:
+    """The path of each track, or what stands for it, and what came without one; see `expand_paths`."""
+    tracks: dict[Path, Given | None] = {}
+    for one in inputs:
+        if isinstance(one, str | os.PathLike):
+            tracks.update(dict.fromkeys(expand_paths([one])))
+        else:
+            given = take(one)
+            tracks[given.path] = given
+    return tracks
 
 
 def _folder(path: PathLike | None) -> Path | None:
@@ -241,9 +261,9 @@ class Analyzer:
 
     def __call__(
         self,
-        path: str | os.PathLike[str],
+        path: Input,
         *,
-        stems_dir: str | os.PathLike[str] | None = None,
+        stems_dir: PathLike | None = None,
         include_activations: bool = False,
         include_embeddings: bool = False,
         timings: Timings | None = None,
@@ -252,8 +272,8 @@ class Analyzer:
 
         Parameters
         ----------
-        path : path-like
-            Audio file, or folder with its stems.
+        path : path-like, Audio, Stems or binary file object
+            Audio file, folder with its stems, or stem file; or the track itself, as in `analyze`.
         stems_dir, include_activations, include_embeddings
             As in `analyze`.
         timings : Timings, optional
@@ -264,12 +284,16 @@ class Analyzer:
         Allin1Error
             See `analyze`.
         """
-        path = absolute(expand_user(path))
-        track = Track(path, track_name(path))
+        if isinstance(path, str | os.PathLike):
+            path = absolute(expand_user(path))
+            track = Track(path, track_name(path))
+        else:
+            given = take(path)
+            track = Track(given.path, given.path.name, given)
         return self.analyze_track(
             track,
             timings or Timings(),
-            stems_dir=stems_dir,
+            find_ready_stems(track, stems_dir),
             include_activations=include_activations,
             include_embeddings=include_embeddings,
         )
@@ -279,33 +303,35 @@ class Analyzer:
         self,
         track: Track,
         timings: Timings,
+        ready: ReadyStems | None,
         *,
-        stems_dir: str | os.PathLike[str] | None = None,
         include_activations: bool = False,
         include_embeddings: bool = False,
         kept: Byproducts | None = None,
     ) -> AnalysisResult:
-        """All stages of one track; see `analyze` for the parameters and errors."""
+        """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
         session = self.session
-        if is_separated(track, stems_dir):
+        if ready is None:
             session.check_separation()
-        check_input(track, stems_dir)  # before anything is downloaded for it
         session.load_in_background(timings)
 
-        stems, origin, digests = stages.stems_stage(session, track, timings, stems_dir, kept)
+        stems, origin, digests = stages.stems_stage(session, track, timings, ready, kept)
         spectrogram = stages.spectrogram_stage(session, track, timings, stems, kept)
         output = stages.network_stage(session, track, timings, spectrogram, stems.seconds, include_embeddings)
         with timings.stage("postprocess", track=track.name, audio_seconds=stems.seconds):
             beats = stages.metrical_stage(session, track, timings, output, stems.seconds)
             segments = stages.functional_stage(session, track, timings, output, stems.seconds)
+            tempo = fitted_tempo(beats.times)
 
         return AnalysisResult(
             path=track.path,
-            bpm=tempo(beats.times),
+            bpm=most_frequent_tempo(beats.times),
             beats=beats.times,
             downbeats=beats.downbeats,
             beat_positions=beats.positions,
             segments=segments,
+            tempo=None if tempo is None else tempo.bpm,
+            tempo_spread=None if tempo is None else tempo.spread,
             provenance=session.provenance(origin, digests),
             activations=stages.activations(output) if include_activations else None,
             embeddings=stages.to_host(output.embeddings) if include_embeddings else None,

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from allin1_core.decoding import BLOCK_VALUES, Source, open_source
-from allin1_core.errors import AudioError, StemsError
+from allin1_core.decoding import BLOCK_VALUES, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Source, open_source
+from allin1_core.errors import Allin1Error, AudioError, StemsError
 from allin1_core.files import expand_user
-from allin1_core.regular_files import open_regular
+from allin1_core.regular_files import FileContent, open_file
 from allin1_core.sample_buffer import SampleBuffer
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
@@ -35,6 +35,9 @@ MOST_BYTES = 2 << 30
 # overflow sooner or later.
 LARGEST_SAMPLE = np.float32(2**31)
 
+# As libsndfile. More are samples along the wrong axis.
+_MOST_CHANNELS = 1024
+
 
 @dataclasses.dataclass(frozen=True)
 class Audio:
@@ -46,10 +49,33 @@ class Audio:
         float32 in [-1, 1].
     sample_rate : int
         Samples per second.
+
+    Raises
+    ------
+    AudioError
+        If they have another shape or dtype, or the rate is no whole number from 1,000 to 1,000,000.
     """
 
     samples: np.ndarray
     sample_rate: int
+
+    def __post_init__(self) -> None:
+        samples = self.samples
+        if (
+            not isinstance(samples, np.ndarray)
+            or samples.ndim != 2
+            or not 1 <= samples.shape[1] <= _MOST_CHANNELS
+        ):
+            raise AudioError(
+                f"samples: {type(samples).__name__} of shape {np.shape(samples)}; expected a numpy array of shape "
+                f"(num_samples, num_channels) with at most {_MOST_CHANNELS} channels. Mono samples are "
+                "samples[:, np.newaxis], samples with channels first samples.T"
+            )
+        if samples.dtype not in (np.int16, np.float32):
+            raise AudioError(
+                f"samples: dtype {samples.dtype}; expected int16, or float32 with full scale at 1. Convert with astype"
+            )
+        _check_sample_rate(self.sample_rate, AudioError)
 
     @property
     def seconds(self) -> float:
@@ -67,6 +93,11 @@ class Stems:
         Mono.
     sample_rate : int
         Samples per second.
+
+    Raises
+    ------
+    StemsError
+        If they have another shape or dtype, or the rate is no whole number from 1,000 to 1,000,000.
     """
 
     samples: np.ndarray
@@ -81,6 +112,7 @@ class Stems:
             )
         if samples.dtype not in (np.int16, np.float32):
             raise StemsError(f"stems: dtype {samples.dtype}; expected int16 or float32")
+        _check_sample_rate(self.sample_rate, StemsError)
 
     @property
     def seconds(self) -> float:
@@ -88,12 +120,19 @@ class Stems:
         return self.samples.shape[1] / self.sample_rate
 
 
-def read_audio(path: str | os.PathLike[str]) -> Audio:
+def _check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:
+    if not isinstance(sample_rate, int | np.integer) or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        raise error(
+            f"sample_rate: {sample_rate!r}; expected a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        )
+
+
+def read_audio(path: str | os.PathLike[str] | FileContent) -> Audio:
     """Read an audio file.
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or FileContent
         Any file that FFmpeg reads: WAV, AIFF, FLAC, MP3, AAC, Ogg, Opus, WavPack, the containers MPEG-4, QuickTime,
         Matroska, WebM, AVI, FLV, ASF, MPEG-TS ... The samples are those that ``ffmpeg -i FILE -map 0:a:0 -f f32le -``
         gives, of the first audio stream: encoder delay and edit lists are honoured, all parts of chained Ogg and of
@@ -123,17 +162,20 @@ def read_audio(path: str | os.PathLike[str]) -> Audio:
         If the file is missing, empty, truncated, damaged, not audio, too long, holds no samples, or holds samples
         that are NaN, infinite or beyond `LARGEST_SAMPLE`.
     """
-    return _read(expand_user(path), MOST_BYTES, lambda block: block)
+    source = path if isinstance(path, FileContent) else expand_user(path)
+    return _read(source, MOST_BYTES, lambda block: block)
 
 
-def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
+def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, stream: int = 0) -> Audio:
     """Read an audio file as `read_audio` does, mixed to mono block by block; its other channels take no memory.
 
     Parameters
     ----------
-    path : path-like
+    path : path-like or FileContent
     most_bytes : int
         Size that its mono samples may have at 44.1 kHz or, if that is higher, at their own rate.
+    stream : int
+        Which of the audio streams of a container; only containers have more than one.
 
     Returns
     -------
@@ -145,16 +187,22 @@ def read_mono(path: str | os.PathLike[str], most_bytes: int) -> Audio:
     AudioError
         As `read_audio`.
     """
-    return _read(Path(path), most_bytes, lambda block: remix_to_mono(block)[:, None])
+    return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream)
 
 
-def _read(path: Path, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray]) -> Audio:
+def _read(
+    source_file: str | os.PathLike[str] | FileContent,
+    most_bytes: int,
+    mix: Callable[[np.ndarray], np.ndarray],
+    stream: int = 0,
+) -> Audio:
+    path = Path(source_file.name if isinstance(source_file, FileContent) else source_file)  # for messages
     try:
-        with open_regular(path, AudioError) as file:
+        with open_file(source_file, AudioError) as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-            with open_source(path, file) as source:
+            with open_source(path, file, stream) as source:
                 samples = _gather(path, source, most_bytes, mix, size)
     except MemoryError as error:
         raise AudioError(

@@ -6,13 +6,13 @@ import contextlib
 import dataclasses
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.byproducts import SPECTROGRAM_SUFFIXES, Byproducts
 from allin1_core.claims import claimed
-from allin1_core.digests import audio_digests, file_digest, is_separated
+from allin1_core.digests import ReadyStems, audio_digests, file_digest, find_ready_stems
 from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
 from allin1_core.exports import FORMATS, export
 from allin1_core.figures import FIGURE_SUFFIXES, visualize
@@ -34,6 +34,7 @@ from allin1_core.tracks import Track, name_with_hash, track_name
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer
+    from allin1_core.inputs import Given
     from allin1_core.session import Session
 
 _REMAKE = ("json", "demix", "spec")
@@ -120,7 +121,7 @@ class Outputs:
         Parameters
         ----------
         path : Path
-            Absolute.
+            Absolute, or `Given.path`.
         taken : set of str
             Names that this call has given, to which this one is added.
 
@@ -149,7 +150,7 @@ class Outputs:
         self,
         track: Track,
         session: Session,
-        stems_dir: str | os.PathLike[str] | None,
+        ready: ReadyStems | None,
         *,
         keep_arrays: bool,
     ) -> AnalysisResult | None:
@@ -160,8 +161,10 @@ class Outputs:
 
         Parameters
         ----------
-        track, session, stems_dir
-            As in `run_batch`.
+        track : Track
+        session : Session
+        ready : ReadyStems, optional
+            From `find_ready_stems`.
         keep_arrays : bool
             Whether the result carries the arrays asked for. If not, it carries the activations if they are drawn. The
             SHA-256 of all that are there is checked either way.
@@ -179,9 +182,7 @@ class Outputs:
         if path is None or "json" in self.overwrite or not path.is_file():
             return None
         result, arrays_sha256 = read_json_result(path)
-        made_otherwise = differences(
-            result, session, audio_digests(track, stems_dir), is_separated=is_separated(track, stems_dir)
-        )
+        made_otherwise = differences(result, session, audio_digests(track, ready), is_separated=ready is None)
         if made_otherwise:
             raise OutputError(
                 f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
@@ -189,7 +190,7 @@ class Outputs:
             )
         is_asked_for = {ACTIVATIONS: self.include_activations, EMBEDDINGS: self.include_embeddings}
         for kind, array_path in array_paths(path, self.array_dir).items():
-            if not array_path.is_file():
+            if not os.path.isfile(array_path):
                 if is_asked_for[kind]:
                     return None
             elif arrays_sha256 is not None and not _has_digest(array_path, arrays_sha256.get(kind)):
@@ -240,7 +241,7 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
             f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
         )
     # A result made from older byproducts would contradict the new ones.
-    return frozenset(names | {"json"})
+    return frozenset(names | {"json"}) if names else frozenset()
 
 
 def run_batch(
@@ -248,6 +249,7 @@ def run_batch(
     analyzer: Analyzer,
     outputs: Outputs,
     *,
+    given: Mapping[Path, Given] | None = None,
     stems_dir: str | os.PathLike[str] | None = None,
     timings_path: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
@@ -260,6 +262,8 @@ def run_batch(
     ----------
     paths, analyzer, outputs
         What is analysed, by what, and what is written.
+    given : dict of Given
+        Tracks that came without a path, by the one in `paths` that stands for it.
     stems_dir, timings_path, progress
         As in `analyze`.
     keep_arrays : bool
@@ -284,6 +288,7 @@ def run_batch(
             with bars.track(track_name(path)):
                 try:
                     with outputs.named(path, taken) as track:
+                        track = dataclasses.replace(track, given=(given or {}).get(path))
                         results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
                 except (BackendError, WeightsError):
                     raise
@@ -316,12 +321,13 @@ def _run_track(
     timings: Timings,
     keep_arrays: bool,
 ) -> AnalysisResult:
-    result = outputs.existing(track, analyzer.session, stems_dir, keep_arrays=keep_arrays)
+    ready = find_ready_stems(track, stems_dir)
+    result = outputs.existing(track, analyzer.session, ready, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(
             track,
             timings,
-            stems_dir=stems_dir,
+            ready,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
             kept=outputs.byproducts,
@@ -332,10 +338,11 @@ def _run_track(
     if outputs.exports:
         with timings.stage("export", track=track.name):
             outputs.export(track, result)
+    audio = None if track.given is None else track.given.audio
     if outputs.figures_dir is not None:
         with timings.stage("visualize", track=track.name):
-            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir)
+            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     if outputs.sounds_dir is not None:
         with timings.stage("sonify", track=track.name):
-            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir)
+            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     return result if keep_arrays else dataclasses.replace(result, activations=None, embeddings=None)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.audio import STEM_NAMES, Stems
-from allin1_core.digests import stems_digest
+from allin1_core.digests import samples_digest
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
 from allin1_core.regular_files import read_content, read_json, read_npy
@@ -76,7 +76,7 @@ class Byproducts:
             stems = read_stems_folder(self.stems_folder(track, model))
         except (AudioError, StemsError):
             return None  # damaged, or another process is replacing them
-        return (stems, record["provenance"]) if stems_digest(stems) == record["sha256"] else None
+        return (stems, record["provenance"]) if samples_digest(stems) == record["sha256"] else None
 
     def _stems_record(self, track: Track, model: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         return _read_record(self.stems_folder(track, model) / _RECORD, key)
@@ -117,7 +117,7 @@ class Byproducts:
             subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
             with written_whole(folder / f"{stem}.wav") as file:
                 soundfile.write(file, samples, sample_rate, subtype=subtype, format="WAV")
-        _save_record(folder / _RECORD, key, stems_digest(stems), provenance)
+        _save_record(folder / _RECORD, key, samples_digest(stems), provenance)
 
     def spectrogram_path(self, track: Track) -> Path:
         """Where the log spectrogram of a track is."""

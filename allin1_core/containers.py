@@ -76,9 +76,9 @@ _AIFF_PCM |= {b"fl32", b"FL32", b"fl64", b"FL64", b"alaw", b"ALAW", b"ulaw", b"U
 _CAF_PCM = {b"lpcm", b"alaw", b"ulaw"}
 _AU_PCM = {*range(1, 8), 27}
 
-_BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot"}
+BOXES = {b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"wide", b"free", b"skip", b"pnot"}
 _NEEDED_BOXES = {b"moov", b"moof", b"mdat"}
-_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 _OGG = b"OggS"
 # Capture pattern, version, flags, granule position, serial number, sequence number, checksum, number of segments.
@@ -108,9 +108,9 @@ def is_plain_pcm(path: Path, file: BinaryIO) -> bool:
         start, length, encoding = struct.unpack(">3I" if head[:4] == b".snd" else "<3I", head[4:16])
         _check_bytes(path, length, size - start, _UNKNOWN_32)
         return encoding in _AU_PCM
-    if head[4:8] in _BOXES:
+    if head[4:8] in BOXES:
         _check_boxes(path, file, size)
-    elif head[:4] == _EBML:
+    elif head[:4] == EBML:
         _check_segment(path, file, size)
     elif head[:4] == _OGG:
         _check_last_page(path, file, size)
@@ -200,7 +200,7 @@ def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
 def _check_segment(path: Path, file: BinaryIO, size: int) -> None:
     """Matroska and WebM: the EBML header, and a segment that holds the rest."""
     position = 0
-    for name in (_EBML, _SEGMENT):
+    for name in (EBML, _SEGMENT):
         header = _read(file, position, 12)
         if len(header) < 12 or not header.startswith(name) or header[4] == 0:
             return

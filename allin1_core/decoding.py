@@ -20,7 +20,7 @@ BLOCK_VALUES = 1 << 20
 _DECODED_VALUES = 1 << 16
 
 # A rate below or above these is a damaged header: resampling from 1 Hz would turn a second into 44,100.
-_MIN_SAMPLE_RATE, _MAX_SAMPLE_RATE = 1_000, 1_000_000
+MIN_SAMPLE_RATE, MAX_SAMPLE_RATE = 1_000, 1_000_000
 
 _INT16_SUBTYPES = {"PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW"}
 _INT16_FORMATS = {"u8", "u8p", "s16", "s16p"}
@@ -68,21 +68,21 @@ class Source:
     blocks: Iterator[np.ndarray]
 
 
-def open_source(path: Path, file: BinaryIO) -> contextlib.AbstractContextManager[Source]:
-    """Open a file with the decoder that its content is for.
+def open_source(path: Path, file: BinaryIO, stream: int = 0) -> contextlib.AbstractContextManager[Source]:
+    """Open a file, and of a container that audio stream, with the decoder that its content is for.
 
     Raises
     ------
     AudioError
         Here, or while blocks are taken inside the ``with`` block: not audio, truncated, damaged, an absurd rate.
     """
-    return _open_libsndfile(path, file) if is_plain_pcm(path, file) else _open_ffmpeg(path, file)
+    return _open_libsndfile(path, file) if is_plain_pcm(path, file) else _open_ffmpeg(path, file, stream)
 
 
 def _check_rate(path: Path, sample_rate: int) -> int:
-    if not _MIN_SAMPLE_RATE <= sample_rate <= _MAX_SAMPLE_RATE:
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise AudioError(
-            f"{path}: sample rate {sample_rate} Hz; expected {_MIN_SAMPLE_RATE} to {_MAX_SAMPLE_RATE} Hz. "
+            f"{path}: sample rate {sample_rate} Hz; expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz. "
             "The header is damaged, or this is not audio"
         )
     return sample_rate
@@ -134,20 +134,26 @@ def _check_length(path: Path, promised: int, found: int) -> None:
         )
 
 
+def open_container(file: BinaryIO) -> Any:
+    """Open a file with FFmpeg (PyAV), which looks at its content alone."""
+    import av
+
+    # Not by name: FFmpeg takes "concat:..." or "http:..." for a protocol, though it names a file. And none is allowed,
+    # since playlists name other files.
+    return av.open(file, metadata_errors="replace", container_options={"protocol_whitelist": "none"})
+
+
 @contextlib.contextmanager
-def _open_ffmpeg(path: Path, file: BinaryIO) -> Iterator[Source]:
+def _open_ffmpeg(path: Path, file: BinaryIO, number: int) -> Iterator[Source]:
     import av
 
     file.seek(0)
     opened = False
     try:
-        # Not by name: FFmpeg takes "concat:..." or "http:..." for a protocol, though it names a file. And none is
-        # allowed, since playlists name other files.
-        options = {"protocol_whitelist": "none"}
-        with av.open(file, metadata_errors="replace", container_options=options) as container:
+        with open_container(file) as container:
             if not container.streams.audio:
                 raise AudioError(f"{path}: the container holds no audio stream; expected at least one")
-            stream = container.streams.audio[0]
+            stream = container.streams.audio[number]
             if stream.codec_context is None:
                 raise AudioError(
                     f"{path}: the sound is coded in a way that FFmpeg does not know; convert it to FLAC"

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from allin1_core.audio import Stems
-from allin1_core.errors import Allin1Error, AudioError
-from allin1_core.regular_files import open_regular
-from allin1_core.separation import find_stem_files, stems_folder
+from allin1_core.audio import Audio, Stems
+from allin1_core.errors import Allin1Error, AudioError, StemsError
+from allin1_core.regular_files import FileContent, open_regular
+from allin1_core.separation import find_stems, stems_folder
 from allin1_core.tracks import Track
+
+# As they were given, or file and audio stream of each.
+ReadyStems: TypeAlias = Stems | Mapping[str, tuple[Path | FileContent, int]]
 
 
 def file_digest(path: Path, error: type[Allin1Error] = AudioError) -> str:
@@ -27,47 +32,56 @@ def file_digest(path: Path, error: type[Allin1Error] = AudioError) -> str:
     return digest.hexdigest()
 
 
-def stems_digest(stems: Stems) -> str:
-    """SHA-256 of the samples, their type and their rate."""
-    digest = hashlib.sha256(f"{stems.samples.dtype} {stems.samples.shape} {stems.sample_rate}".encode())
-    digest.update(np.ascontiguousarray(stems.samples).data)
+def samples_digest(audio: Audio | Stems) -> str:
+    """SHA-256 of the samples, their type, shape and rate."""
+    digest = hashlib.sha256(f"{audio.samples.dtype} {audio.samples.shape} {audio.sample_rate}".encode())
+    digest.update(np.ascontiguousarray(audio.samples).data)
     return digest.hexdigest()
 
 
-def is_separated(track: Track, stems_dir: str | os.PathLike[str] | None) -> bool:
-    """Whether a track is a mix, so that its stems come from a separation."""
-    return stems_dir is None and not os.path.isdir(track.path)
-
-
-def ready_stems(track: Track, stems_dir: str | os.PathLike[str] | None) -> Path:
-    """The folder of a track's ready stems; `StemsError` if it is not there."""
-    return track.path if os.path.isdir(track.path) else stems_folder(stems_dir or "", track.path.stem)
-
-
-def check_input(track: Track, stems_dir: str | os.PathLike[str] | None) -> None:
-    """Whether there are files to read, without reading them.
+def find_ready_stems(track: Track, stems_dir: str | os.PathLike[str] | None) -> ReadyStems | None:
+    """A track's ready stems, which can be opened but are not read; None if it is a mix, to be separated.
 
     Raises
     ------
     AudioError, StemsError
-        If one is missing or cannot be opened.
+        If they are not there or not complete, or a file of the track cannot be opened.
     """
-    for path in _audio_files(track, stems_dir):
-        open_regular(path, AudioError).close()
+    source: Path | FileContent
+    if track.given is None:
+        is_in_stems_dir = stems_dir is not None and not os.path.isdir(track.path)
+        source = stems_folder(stems_dir or "", track.path.stem) if is_in_stems_dir else track.path
+    elif isinstance(track.given.audio, Stems):
+        return track.given.audio
+    elif stems_dir is not None:
+        raise StemsError(
+            f"stems_dir: {stems_dir}; expected none, because the track came without the name that its stems go by. "
+            "Give its path, or Stems"
+        )
+    elif isinstance(track.given.audio, Audio):
+        return None
+    else:
+        source = track.given.audio
+    stems = find_stems(source)
+    for path, _ in (stems or {}).values():
+        if path != source and isinstance(path, Path):  # of a folder
+            open_regular(path, AudioError).close()
+    return stems
 
 
-def audio_digests(track: Track, stems_dir: str | os.PathLike[str] | None) -> dict[str, str]:
-    """SHA-256 of the files that a track is made from, by their names: the mix, or the stems.
+def audio_digests(track: Track, ready: ReadyStems | None) -> dict[str, str]:
+    """SHA-256 of the files that a track is made from, by their names: the mix, or its ready stems.
+
+    Of a track that came as samples or a file object it is that one's, by ``samples`` or ``file``.
 
     Raises
     ------
     AudioError, StemsError
         If one is missing or cannot be read.
     """
-    return {path.name: file_digest(path) for path in _audio_files(track, stems_dir)}
-
-
-def _audio_files(track: Track, stems_dir: str | os.PathLike[str] | None) -> list[Path]:
-    if is_separated(track, stems_dir):
-        return [track.path]
-    return list(find_stem_files(ready_stems(track, stems_dir)).values())
+    if track.given is not None:
+        return {"file" if isinstance(track.given.audio, FileContent) else "samples": track.given.sha256}
+    files = (
+        [track.path] if ready is None or isinstance(ready, Stems) else [file for file, _ in ready.values()]
+    )
+    return {path.name: file_digest(path) for path in dict.fromkeys(files) if isinstance(path, Path)}

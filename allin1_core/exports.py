@@ -86,8 +86,9 @@ def jams_text(result: AnalysisResult) -> str:
     segments = annotate("segment_open")
     for segment in result.segments:
         segments.append(time=segment.start, duration=segment.end - segment.start, value=segment.label)
-    if result.bpm is not None:
-        annotate("tempo").append(time=0, duration=duration, value=result.bpm, confidence=1)
+    tempo = result.bpm if result.tempo is None else result.tempo
+    if tempo is not None:
+        annotate("tempo").append(time=0, duration=duration, value=tempo, confidence=1)
     text = io.StringIO()
     document.save(text)
     return text.getvalue()

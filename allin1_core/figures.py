@@ -14,8 +14,10 @@ import numpy as np
 from allin1_core.audio import Audio
 from allin1_core.errors import ResultError, printable
 from allin1_core.files import check_names, expand_user, make_folder, written_whole
+from allin1_core.inputs import Input
 from allin1_core.metrical import FRAMES_PER_SECOND
 from allin1_core.mix import read_mix
+from allin1_core.regular_files import FileContent
 from allin1_core.result import AnalysisResult
 from allin1_core.result_validation import validate
 from allin1_core.structure import LABELS
@@ -78,6 +80,7 @@ def visualize(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
+    audio: Input | FileContent | None = ...,
 ) -> Figure: ...
 @overload
 def visualize(
@@ -89,6 +92,7 @@ def visualize(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
+    audio: Input | FileContent | None = None,
 ) -> Figure | list[Figure]:
     """Draw a track's loudness, its labelled sections, and its beats.
 
@@ -102,6 +106,8 @@ def visualize(
         Of a single result; by default the name of the track's file.
     stems_dir : path-like, optional
         Where the stems are, as in `analyze`; needed if `path` is not there.
+    audio : path-like, Audio, Stems or binary file object, optional
+        Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
 
     Returns
     -------
@@ -119,7 +125,7 @@ def visualize(
     if not isinstance(results, AnalysisResult):
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
-    figure = overview(result, read_mix(result.path, stems_dir))
+    figure = overview(result, read_mix(result.path, stems_dir, audio))
     if out_dir is not None:
         folder = make_folder(expand_user(out_dir))
         shown = [figure] if result.activations is None else [figure, activations(result)]

@@ -198,7 +198,7 @@ def remove(path: str | os.PathLike[str]) -> None:
     """Remove a file if it is there; `OutputError` if it cannot be removed."""
     path = Path(path)
     try:
-        if path.is_file():
+        if os.path.isfile(path):  # no error where the name is too long for a file
             path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be removed ({error.strerror or error}); delete it") from error

@@ -6,11 +6,14 @@ kilobytes that unpack to terabytes. Here each of them is an error before anythin
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import io
 import json
 import math
 import os
 import stat
+import tempfile
 import tokenize
 import zipfile
 import zlib
@@ -77,6 +80,48 @@ def open_regular(path: str | os.PathLike[str], error: type[Allin1Error]) -> Bina
         os.close(descriptor)
         raise error(f"{path}: is {_KINDS.get(kind, 'no regular file')}; expected a file")
     return os.fdopen(descriptor, "rb")
+
+
+@dataclasses.dataclass(frozen=True)
+class FileContent:
+    """What a file object held, to be read as a file.
+
+    Attributes
+    ----------
+    name : str
+        What messages call it.
+    content : bytes
+    """
+
+    name: str
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def open_file(source: str | os.PathLike[str] | FileContent, error: type[Allin1Error]) -> BinaryIO:
+    """Open a file, or the content of one as a temporary file without a name: decoders want a descriptor.
+
+    Raises
+    ------
+    Allin1Error
+        `error`, as `open_regular` does, or if there is no room for the temporary file.
+    """
+    if not isinstance(source, FileContent):
+        return open_regular(source, error)
+    try:
+        with contextlib.ExitStack() as opened:
+            file = opened.enter_context(tempfile.TemporaryFile())
+            file.write(source.content)
+            file.seek(0)
+            opened.pop_all()
+    except OSError as cause:
+        raise error(
+            f"{source}: cannot be written to a temporary file to be read from ({cause.strerror or cause}); make room, "
+            "or set TMPDIR to a folder that has it"
+        ) from cause
+    return file
 
 
 def read_content(path: str | os.PathLike[str], error: type[Allin1Error], *, most: int) -> bytes:

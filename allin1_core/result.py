@@ -37,9 +37,11 @@ class AnalysisResult:
     Attributes
     ----------
     path : Path
-        The audio file or folder of stems that was analysed, absolute.
+        The audio file or folder of stems that was analysed, absolute; of a track that came as samples or a file object
+        its name, ``track-`` and the first eight digits of its SHA-256, relative, which leads to no file.
     bpm : int or None
-        Beats per minute; None with fewer than two beats.
+        Beats per minute as All-In-One gives them, the most frequent of the rounded rates ``60 / interval``; None with
+        fewer than two beats.
     beats, downbeats : list of float
         Seconds, multiples of 0.01 s.
     beat_positions : list of int
@@ -53,6 +55,13 @@ class AnalysisResult:
         ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
     embeddings : float32 array, optional
         ``(4, T, 24)``, and with an ensemble ``(4, T, 24, folds)``.
+    tempo : float or None
+        Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
+        of All-In-One itself. See `allin1_core.metrical.fitted_tempo`.
+    tempo_spread : float or None
+        How much the tempo varies over the track, in beats per minute: half the width of the range that 90 % of the
+        local tempi, each over 16 beats, lie in. Of a steady track below 0.25, which is what rounding beats to 0.01 s
+        leaves.
     """
 
     path: Path
@@ -64,6 +73,8 @@ class AnalysisResult:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     activations: dict[str, np.ndarray] | None = None
     embeddings: np.ndarray | None = None
+    tempo: float | None = None
+    tempo_spread: float | None = None
 
     def to_json(self, arrays_sha256: Mapping[str, str] | None = None) -> str:
         """The text of the JSON file: one line a field, so that results compare well line by line.
@@ -80,6 +91,8 @@ class AnalysisResult:
             "downbeats": self.downbeats,
             "beat_positions": self.beat_positions,
             "segments": [dataclasses.asdict(segment) for segment in self.segments],
+            "tempo": self.tempo,
+            "tempo_spread": self.tempo_spread,
             "provenance": self.provenance,
         }
         if arrays_sha256:
@@ -174,7 +187,8 @@ def load_result(
     path = expand_user(path)
     result, arrays_sha256 = read_json_result(path)
     for kind, array_path in array_paths(path, array_dir).items():
-        if (load_activations if kind == ACTIVATIONS else load_embeddings) and array_path.is_file():
+        is_asked_for = load_activations if kind == ACTIVATIONS else load_embeddings
+        if is_asked_for and os.path.isfile(array_path):
             content = read_content(array_path, ResultError, most=_LARGEST_ARRAYS)
             if arrays_sha256 is not None:
                 _check_sha256(array_path, content, path, arrays_sha256.get(kind))
@@ -225,6 +239,8 @@ def read_json_result(path: Path) -> tuple[AnalysisResult, dict[str, str] | None]
         beat_positions=fields["beat_positions"],
         segments=[_segment(segment) for segment in segments] if isinstance(segments, list) else segments,
         provenance=fields.get("provenance", {}),
+        tempo=fields.get("tempo"),
+        tempo_spread=fields.get("tempo_spread"),
     )
     validate(result, str(path))
     if not {"provenance", "arrays_sha256"} & fields.keys():

@@ -46,6 +46,7 @@ def validate(result: AnalysisResult, source: str | None = None) -> None:
             raise _fault("path", _shown(result.path), "the path of a track")
         if result.bpm is not None:
             _check_number("bpm", result.bpm, 0, _HIGHEST_BPM, "beats per minute, or null")
+        _check_tempo(result.tempo, result.tempo_spread)
         end = _check_segments(result.segments)
         _check_beats(result, end)
         _check_provenance(result.provenance)
@@ -80,6 +81,15 @@ def _check_number(field: str, value: Any, least: float, most: float, unit: str) 
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not least <= value <= most:
         raise _fault(field, _shown(value), f"a number from {least:g} to {most:g}, {unit}")
+
+
+def _check_tempo(tempo: Any, spread: Any) -> None:
+    if tempo is None and spread is None:
+        return
+    _check_number("tempo", tempo, 0, _HIGHEST_BPM, "beats per minute, or null as tempo_spread")
+    if tempo == 0:
+        raise _fault("tempo", _shown(tempo), "more than 0 beats per minute")
+    _check_number("tempo_spread", spread, 0, _HIGHEST_BPM, "beats per minute, or null as tempo")
 
 
 def _check_segments(segments: Any) -> float:

@@ -9,7 +9,9 @@ from typing import TypeAlias, overload
 import numpy as np
 
 from allin1_core.files import expand_user, make_folder, written_whole
+from allin1_core.inputs import Input
 from allin1_core.mix import read_mix
+from allin1_core.regular_files import FileContent
 from allin1_core.result import AnalysisResult
 from allin1_core.result_validation import validate
 
@@ -77,6 +79,7 @@ def sonify(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
+    audio: Input | FileContent | None = ...,
 ) -> tuple[np.ndarray, int]: ...
 @overload
 def sonify(
@@ -88,6 +91,7 @@ def sonify(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
+    audio: Input | FileContent | None = None,
 ) -> tuple[np.ndarray, int] | list[tuple[np.ndarray, int]]:
     """A track with clicks mixed in.
 
@@ -101,6 +105,8 @@ def sonify(
         Of a single result; by default the name of the track's file.
     stems_dir : path-like, optional
         Where the stems are, as in `analyze`; needed if `path` is not there.
+    audio : path-like, Audio, Stems or binary file object, optional
+        Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
 
     Returns
     -------
@@ -119,7 +125,7 @@ def sonify(
     if not isinstance(results, AnalysisResult):
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
-    mix = read_mix(result.path, stems_dir)
+    mix = read_mix(result.path, stems_dir, audio)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)
     # Room for the clicks, so that the sum rarely clips.
     mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)

@@ -6,17 +6,16 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from allin1_core.audio import Audio, Stems, quantise, read_audio
+from allin1_core.audio import SAMPLE_RATE, STEM_NAMES, Audio, Stems, quantise, read_audio
 from allin1_core.byproducts import Byproducts
-from allin1_core.digests import audio_digests, is_separated, ready_stems, stems_digest
+from allin1_core.digests import ReadyStems, audio_digests, samples_digest
 from allin1_core.metrical import BEATS_PER_BAR, Beats, beats_from_decoder, decoder_input
-from allin1_core.separation import read_stems_folder, stems_from_separated
+from allin1_core.separation import read_stems, stems_from_separated
 from allin1_core.separation.protocol import mix_for
 from allin1_core.session import Session
 from allin1_core.spectrogram import num_frames
@@ -29,23 +28,23 @@ def stems_stage(
     session: Session,
     track: Track,
     timings: Timings,
-    stems_dir: str | os.PathLike[str] | None,
+    ready: ReadyStems | None,
     kept: Byproducts | None,
 ) -> tuple[Stems, dict[str, Any], dict[str, str]]:
-    """Four stems, where they came from, and the SHA-256 of each file that they were made from, by its name."""
-    if not is_separated(track, stems_dir):
+    """Four stems, where they came from, and the SHA-256 of what they were made from; see `audio_digests`."""
+    if ready is not None:
         with timings.stage("audio_read", track=track.name) as stage:
-            digests = audio_digests(track, stems_dir)
-            stems = read_stems_folder(ready_stems(track, stems_dir))
+            digests = audio_digests(track, ready)
+            stems, origin = _read_ready_stems(track, ready)
             stage.audio_seconds = stems.seconds
-        return stems, {"backend": "stems", "reason": "ready stems were given"}, digests
+        return stems, origin, digests
 
     choice = session.separation_choice
     digests, made_from = {}, {}
     if kept is not None:
-        digests = audio_digests(track, stems_dir)
+        digests = audio_digests(track, ready)
         made_from = {
-            "audio_sha256": digests[track.path.name],
+            "audio_sha256": next(iter(digests.values())),
             "model": session.demix_model,
             "repository_sha256": session.repository_sha256,
             "seed": session.demix_seed,
@@ -61,8 +60,10 @@ def stems_stage(
                 return *found, digests
 
     with timings.stage("audio_read", track=track.name) as stage:
-        digests = digests or audio_digests(track, stems_dir)
-        audio = read_audio(track.path)
+        digests = digests or audio_digests(track, ready)
+        given = track.path if track.given is None else track.given.audio
+        assert not isinstance(given, Stems), "stems are not separated"
+        audio = given if isinstance(given, Audio) else read_audio(given)
         stage.audio_seconds = audio.seconds
     with timings.stage("demix", track=track.name, choice=choice, audio_seconds=audio.seconds) as stage:
         stage.details.update(model=session.demix_model, seed=session.demix_seed)
@@ -72,6 +73,19 @@ def stems_stage(
         with timings.stage("save", track=track.name, audio_seconds=audio.seconds, what="stems"):
             kept.save_stems(track, session.demix_model, separated, sample_rate, stems, made_from, origin)
     return stems, origin, digests
+
+
+def _read_ready_stems(track: Track, ready: ReadyStems) -> tuple[Stems, dict[str, Any]]:
+    origin: dict[str, Any] = {"backend": "stems", "reason": "ready stems were given"}
+    if not isinstance(ready, Stems):
+        if len({file for file, _ in ready.values()}) == 1:
+            streams = {stem: stream for stem, (_, stream) in ready.items()}
+            origin |= {"reason": "the file holds its stems", "audio_streams": streams}
+        return read_stems(ready, str(track.path)), origin
+    if ready.sample_rate != SAMPLE_RATE:
+        separated = dict(zip(STEM_NAMES, ready.samples[:, :, np.newaxis], strict=True))
+        ready = stems_from_separated(separated, ready.sample_rate)
+    return ready, origin
 
 
 def separate(
@@ -105,7 +119,7 @@ def spectrogram_stage(
     choice = log_spectrogram.choice
     made_from: dict[str, Any] = {}
     if kept is not None:
-        made_from = {"stems_sha256": stems_digest(stems), "spectrogram": choice.as_dict()}
+        made_from = {"stems_sha256": samples_digest(stems), "spectrogram": choice.as_dict()}
         if kept.has_spectrogram(track, made_from):
             frames = num_frames(stems.samples.shape[1], stems.sample_rate)
             with timings.stage("spec_load", track=track.name, audio_seconds=stems.seconds) as stage:

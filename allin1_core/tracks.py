@@ -8,9 +8,13 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from allin1_core.errors import AudioError
 from allin1_core.files import expand_user
+
+if TYPE_CHECKING:
+    from allin1_core.inputs import Given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,10 +27,13 @@ class Track:
         Audio file or folder of stems, absolute.
     name : str
         What its files are called, without suffix; no two tracks share one.
+    given : Given, optional
+        The track itself, if it came without a path; then `path` leads to no file.
     """
 
     path: Path
     name: str
+    given: Given | None = None
 
 
 def track_name(path: Path) -> str:

@@ -80,8 +80,8 @@ class Setting:
             return f"{different} differ", False
         if self.golden is None:
             return "same beats, positions and sections", True
-        beside_golden = pipeline.compare_results(result, self.golden).values()
-        if all(agreement.max_difference == 0 for agreement in beside_golden):
+        beside_golden = pipeline.compare_results(result, self.golden)
+        if pipeline.passed(beside_golden) and beside_golden["boundaries"].max_difference == 0:
             return "same beats, positions and sections, also as the golden", True
         return "differs from the golden", False
 

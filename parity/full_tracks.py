@@ -27,7 +27,7 @@ from typing import Any
 from tqdm import tqdm
 
 from allin1_core.cores import usable_cores
-from allin1_core.digests import audio_digests
+from allin1_core.digests import audio_digests, find_ready_stems
 from allin1_core.errors import Allin1Error
 from allin1_core.files import write_text
 from allin1_core.network import load_checkpoints
@@ -86,7 +86,8 @@ def compare_track(
 ) -> dict[str, Any]:
     """A track's row, from the folder of kept ones if it is there; with an ``error`` if it could not be made."""
     try:
-        digests = audio_digests(Track(path, path.name), None)
+        track = Track(path, path.name)
+        digests = audio_digests(track, find_ready_stems(track, None))
         key = hashlib.sha256(json.dumps([common, sorted(digests.items())]).encode()).hexdigest()
         file = kept / f"{key}.json"
         if file.exists():

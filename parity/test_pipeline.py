@@ -12,7 +12,7 @@ import pytest
 from allin1_core import AnalysisResult, Analyzer, load_result
 from allin1_core.cli import main
 from allin1_core.timings import read_timings
-from parity.agreement import require_each
+from parity.agreement import compare, require_each
 from parity.decoder_agreement import f_measure
 from parity.oracles.network_golden import ORACLE, SHORT_TRACKS, TRACKS
 from parity.oracles.pipeline import Expected, compare_results, measures, read_golden
@@ -26,6 +26,8 @@ SCORES = {
     "midnight_snow_run": (0.983, 0.987),
     "boogi_marabi": (0.810, 0.243),
 }
+# Beats per minute of the scores that keep one tempo.
+TEMPI = {"keep_on_rolling": 104.0, "boogi_marabi": 153.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,12 @@ def _analyzer(implementation: Implementation, weights_dir: Path) -> Analyzer:
 def check(result: AnalysisResult, track: str, expected: Expected, record_parity: ParityRecorder) -> None:
     """Record how a result compares with the oracle's and with the score, then hold it to both."""
     agreements = compare_results(result, expected)
-    row = {**measures(result, agreements), "bpm": result.bpm}
+    if track in TEMPI:
+        agreements["tempo of the score"] = compare(
+            np.array([result.tempo]), np.array([TEMPI[track]]), allowed=0.02
+        )
+    row = {**measures(result, agreements), "bpm": result.bpm, "tempo": result.tempo}
+    row["tempo_apart"] = agreements["tempo"].max_difference
     scores_as_published = True
     if track in SCORES:
         for name, times in zip(("beats", "downbeats"), read_score(track), strict=True):
@@ -69,7 +76,7 @@ def check(result: AnalysisResult, track: str, expected: Expected, record_parity:
             backend=f"{spectrogram['backend']} + {choice['backend']}",
             device=choice["device"],
             precision=choice["precision"],
-            bound="the same, boundaries within a frame",
+            bound="the same, tempo within its bound, boundaries within a frame",
             passed=row.pop("passed") and scores_as_published,
             measures=row,
         )

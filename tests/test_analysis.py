@@ -21,6 +21,7 @@ import soundfile
 import allin1_core
 from allin1_core import Analyzer, analyze, load_result, stages
 from allin1_core.errors import BatchError
+from allin1_core.metrical import fitted_tempo
 from allin1_core.result import AnalysisResult
 from allin1_core.structure import LABELS, Segment
 from allin1_core.timings import Timings, read_timings
@@ -46,6 +47,8 @@ def assert_valid(result: AnalysisResult, seconds: float) -> None:
     assert result.beats == sorted(result.beats)
     assert result.downbeats == [t for t, p in zip(result.beats, result.beat_positions, strict=True) if p == 1]
     assert (result.bpm is None) == (len(result.beats) < 2)
+    tempo = fitted_tempo(result.beats)
+    assert (result.tempo, result.tempo_spread) == ((tempo.bpm, tempo.spread) if tempo else (None, None))
 
 
 def test_one_path_gives_one_result_and_several_a_list_in_their_order(

@@ -93,7 +93,7 @@ def test_names_are_given_back_when_a_run_is_interrupted(
     first, second = write_stems("x/song"), write_stems("y/other")
     out, owner, held = tmp_path / "out", Outputs.owner, []
 
-    def interrupted(*arguments: Any) -> Any:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
         held.extend(path.name for path in out.iterdir())
         raise error("now")
 

@@ -103,6 +103,18 @@ def test_analyze_writes_everything_asked_for(
     assert report == {"results": [expected], "failures": []}
 
 
+def test_a_result_that_is_there_is_read_and_its_fitted_tempo_shown(
+    write_stems: Callable[..., Path], small_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, segment = write_stems("song"), {"start": 0.0, "end": 5.0, "label": "intro"}
+    fields = {"path": str(folder), "bpm": 120, "beats": [0.5], "downbeats": [0.5], "beat_positions": [1]}
+    fields |= {"segments": [segment], "tempo": 119.9, "tempo_spread": 0.12}
+    (tmp_path / "song.json").write_text(json.dumps(fields))
+    assert main(["analyze", str(folder), "-m", small_model, "-o", str(tmp_path)]) == 0
+    summary = "120 BPM (fitted 119.90, spread 0.12), 1 beats, 1 downbeats, 1 sections (intro)"
+    assert capsys.readouterr().out == f"{folder}: {summary}\n"
+
+
 def test_quiet_prints_nothing(
     write_stems: Callable[..., Path], small_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,10 @@ from allin1_core.timing_comparison import compare
 from allin1_core.timing_expectations import read_expectations
 from allin1_core.timings import Timings, read_timings
 
-ACTIVATIONS = {"beat": np.zeros(100, np.float32)}
+ACTIVATIONS = {
+    **{name: np.zeros(100, np.float32) for name in ("beat", "downbeat", "segment")},
+    "label": np.zeros((10, 100), np.float32),
+}
 RESULT = AnalysisResult(
     Path("/song.wav"), None, [], [], [], [Segment(0.0, 1.0, "start")], activations=ACTIVATIONS
 )
@@ -97,6 +100,8 @@ READS: dict[str, Callable[[Home], Any]] = {
     "load_result, array_dir": lambda home: load_result(home.folder / "song.json", array_dir="~").activations,
     "visualize, stems_dir": lambda home: visualize(RESULT, stems_dir="~/stems"),
     "sonify, stems_dir": lambda home: sonify(RESULT, stems_dir="~/stems"),
+    "visualize, audio": lambda home: visualize(RESULT, audio="~/stems/song"),
+    "sonify, audio": lambda home: sonify(RESULT, audio="~/mix.wav"),
     "read_audio": lambda home: read_audio("~/mix.wav"),
     "read_stems_folder": lambda home: read_stems_folder("~/stems/song"),
     "read_timings": lambda home: read_timings("~/t.jsonl"),

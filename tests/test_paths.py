@@ -133,8 +133,10 @@ def test_a_name_too_long_for_one_of_the_files_is_refused_before_any_is_written(
     monkeypatch.chdir(tmp_path)
     longest = "é" * 10 + "x" * (LONGEST - 20 - len(longest_suffix))
     fits, too_long = write_stems(f"in/{longest}"), write_stems(f"in/{longest}y")
-    analyze(fits, out_dir="out", **asked_for, **options)
+    result = analyze(fits, out_dir="out", **asked_for, **options)
+    assert load_result(f"out/{longest}.json").beats == result.beats
     written = files_below(tmp_path)
+    assert analyze(fits, out_dir="out", **asked_for, **options).beats == result.beats
     assert max(len(os.fsencode(Path(name).name)) for name in written) == LONGEST
     with pytest.raises(OutputError, match=r"too long a name for a file \(256 bytes.*nothing was written"):
         analyze(too_long, out_dir="out", **asked_for, **options)

@@ -47,12 +47,14 @@ def music(
 
 def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names: dict[str, Any] = {"stems": stems, "activations": decoder_input(*self_test.probabilities())}
+    names |= {"samples": stems[:2, :22050].T, "sample_rate": 44100}
     examples = blocks("python")
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
     assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
+    assert names["result"].segments[-1].end == 0.5
     assert names["spectrogram"].shape == (4, 500, 81)
     assert names["beats"].shape[1] == 2
     assert len(names["beats"]) > 5

@@ -91,6 +91,25 @@ def test_no_tempo_is_null(result: AnalysisResult) -> None:
     assert json.loads(result.to_json())["bpm"] is None
 
 
+def test_fitted_tempo_and_its_spread_come_back(tmp_path: Path, result: AnalysisResult) -> None:
+    result.tempo, result.tempo_spread = 119.97, 0.12
+    loaded = load_result(result.save(tmp_path / "a.json"))
+    assert (loaded.bpm, loaded.tempo, loaded.tempo_spread) == (120, 119.97, 0.12)
+    document = jams.load(io.StringIO(jams_text(result)), validate=True, strict=True)
+    assert document.search(namespace="tempo")[0].data[0].value == 119.97
+
+
+def test_results_of_all_in_one_itself_have_no_fitted_tempo(tmp_path: Path, result: AnalysisResult) -> None:
+    fields = json.loads(result.to_json())
+    for name in ("tempo", "tempo_spread", "provenance"):
+        del fields[name]
+    (tmp_path / "a.json").write_text(json.dumps(fields))
+    loaded = load_result(tmp_path / "a.json", load_activations=False, load_embeddings=False)
+    assert loaded.bpm == 120
+    assert loaded.tempo is None
+    assert loaded.tempo_spread is None
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -78,6 +78,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bpm is a truth": (changed("bpm", to=True), "bpm: found True"),
     "bpm is infinite": (changed("bpm", to=math.inf), "bpm: found inf"),
     "bpm of many digits": (changed("bpm", to=10**4000), "bpm: found a number of 13288 bits"),
+    "tempo is text": (
+        {**FIELDS, "tempo": "120", "tempo_spread": 0.1},
+        "tempo: found '120'; expected a number",
+    ),
+    "tempo is NaN": (
+        {**FIELDS, "tempo": math.nan, "tempo_spread": 0.1},
+        "tempo: found nan; expected a number",
+    ),
+    "tempo is infinite": ({**FIELDS, "tempo": math.inf, "tempo_spread": 0.1}, "tempo: found inf"),
+    "tempo is a truth": ({**FIELDS, "tempo": True, "tempo_spread": 0.1}, "tempo: found True"),
+    "tempo 0": ({**FIELDS, "tempo": 0, "tempo_spread": 0.1}, "tempo: found 0; expected more than 0"),
+    "tempo without spread": (
+        {**FIELDS, "tempo": 119.9},
+        "tempo_spread: found None; expected a number from 0 to 6000, beats per minute, or null as tempo",
+    ),
+    "spread without tempo": (
+        {**FIELDS, "tempo_spread": 0.1},
+        "tempo: found None; expected a number from 0 to 6000, beats per minute, or null as tempo_spread",
+    ),
+    "spread below 0": ({**FIELDS, "tempo": 119.9, "tempo_spread": -0.1}, "tempo_spread: found -0.1"),
+    "spread is NaN": ({**FIELDS, "tempo": 119.9, "tempo_spread": math.nan}, "tempo_spread: found nan"),
     "beats are null": (changed("beats", to=None), "beats: found None; expected a list of seconds"),
     "a beat is text": (changed("beats", 1, to="1"), r"beats\[1\]: found '1'; expected a number from 0 to 4"),
     "a beat is NaN": (changed("beats", 1, to=math.nan), r"beats\[1\]: found nan"),

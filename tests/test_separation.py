@@ -107,7 +107,7 @@ def test_stems_of_different_recordings_are_refused(
 ) -> None:
     folder = write_stems("song")
     soundfile.write(folder / "bass.wav", stems[0, : 2 * 44100], 44100)
-    with pytest.raises(StemsError, match=r"bass.wav: 2.00 s long, where the longest stem has 5.00 s"):
+    with pytest.raises(StemsError, match=r"bass.wav: bass is 2.00 s long, where the longest stem has 5.00 s"):
         read_stems_folder(folder)
 
 

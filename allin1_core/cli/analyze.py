@@ -21,7 +21,8 @@ examples:
   allin1-core analyze song.mp3
       separates with Demucs and writes struct/song.json
   allin1-core analyze stems/one stems/two -o results
-      folders with bass, drums, other and vocals (guitar and piano are added to other): nothing is separated
+      folders with bass, drums, other and vocals (guitar and piano are added to other): nothing is separated, nor is
+      a file that holds its stems as streams of those names, such as song.stem.mp4
   allin1-core analyze songs/*.wav --stems-dir stems
       stems of songs/one.wav are in stems/one/
   allin1-core analyze song.mp3 --export beats,audacity,jams --visualize --sonify
@@ -59,7 +60,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="audio file, folder of stems, or pattern")
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="audio file, folder of stems, stem file, or pattern"
+    )
 
     output = parser.add_argument_group("what is written")
     output.add_argument(
@@ -247,6 +250,8 @@ def _print_json(results: Sequence[AnalysisResult], failures: Sequence[tuple[Path
 
 def _summary(result: AnalysisResult) -> str:
     tempo = "no tempo" if result.bpm is None else f"{result.bpm} BPM"
+    if result.tempo is not None:
+        tempo += f" (fitted {result.tempo:.2f}, spread {result.tempo_spread:.2f})"
     labels = ", ".join(segment.label for segment in result.segments)
     return (
         f"{printable(str(result.path))}: {tempo}, {len(result.beats)} beats, {len(result.downbeats)} downbeats, "

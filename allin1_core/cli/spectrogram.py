@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import Any
 
 from allin1_core import backends
@@ -30,7 +29,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("path", metavar="PATH", help="folder of stems, or an audio file")
+    parser.add_argument("path", metavar="PATH", help="folder of stems, stem file, or audio file")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where the .npy goes")
     parser.add_argument(
         "--backend",
@@ -49,13 +48,14 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from allin1_core.audio import read_audio, remix_to_mono
-    from allin1_core.separation import read_stems_folder
+    from allin1_core.separation import find_stems, read_stems
     from allin1_core.spectrogram import select
 
     log_spectrogram = select(arguments.backend, device=arguments.device, precision=arguments.precision)
     path = expand_user(arguments.path)
-    if os.path.isdir(path):
-        stems = read_stems_folder(path)
+    files = find_stems(path)
+    if files is not None:
+        stems = read_stems(files, str(path))
         spectrogram = log_spectrogram(stems.samples, stems.sample_rate)
     else:
         audio = read_audio(path)

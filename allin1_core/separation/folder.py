@@ -1,9 +1,10 @@
-"""Stems from a folder of files, found by the stem's name in the file's name."""
+"""Stems from a folder of files, found by the stem's name in the file's name, and how files become stems."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from allin1_core.audio import MOST_BYTES, SAMPLE_RATE, STEM_NAMES, Stems, read_mono, resample
 from allin1_core.errors import StemsError
 from allin1_core.files import expand_user
+from allin1_core.regular_files import FileContent
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
 from allin1_core.threads import ThreadPool
 
@@ -124,16 +126,25 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
-    """Read, mix to mono, resample and align the stems of a folder.
+    """Read the stems of a folder; see `find_stem_files` and `read_stems`."""
+    files = find_stem_files(folder)
+    return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder))
+
+
+def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -> Stems:
+    """Read, mix to mono, resample and align stems.
 
     Each stem is mixed to mono and, where its rate is another, resampled to 44.1 kHz. Stems that end up to one
     second early are filled with silence. ``int16`` stays if all stems have it, else all become ``float32``.
 
     Parameters
     ----------
-    folder : path-like
-        See `find_stem_files`. Its stems, mono at 44.1 kHz, may take `MOST_BYTES_OF_STEMS`, 4 GiB, together: 3.4 hours
-        of four stems in 16 bits, half of that in ``float32``. Reading takes a quarter more.
+    files : dict of (Path or FileContent, int)
+        File and audio stream of each stem, guitar and piano among them where they are. Mono at 44.1 kHz, they may take
+        `MOST_BYTES_OF_STEMS`, 4 GiB, together: 3.4 hours of four stems in 16 bits, half of that in ``float32``.
+        Reading takes a quarter more.
+    name : str
+        What messages call them together.
 
     Returns
     -------
@@ -143,16 +154,19 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     Raises
     ------
     StemsError
-        If a stem is missing or named twice, or their lengths differ by more than a second.
+        If a stem is missing, or their lengths differ by more than a second.
     AudioError
         If a file cannot be used.
     """
-    files = find_stem_files(folder)
     most_bytes = MOST_BYTES_OF_STEMS // len(files)
     # Decoding releases the interpreter's lock.
     with ThreadPool(name="stems") as pool:
         stems = dict(
-            zip(files, pool.map(lambda path: _read_mono(path, most_bytes), files.values()), strict=True)
+            zip(
+                files,
+                pool.map(lambda file: _read_mono(file[0], file[1], most_bytes), files.values()),
+                strict=True,
+            )
         )
     if len({samples.dtype for samples in stems.values()}) > 1:
         stems = {stem: _as_float32(samples) for stem, samples in stems.items()}
@@ -160,12 +174,12 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     for stem, samples in stems.items():
         if (longest - len(samples)) / SAMPLE_RATE > _LONGEST_DIFFERENCE:
             raise StemsError(
-                f"{files[stem]}: {len(samples) / SAMPLE_RATE:.2f} s long, where the longest stem has "
+                f"{files[stem][0]}: {stem} is {len(samples) / SAMPLE_RATE:.2f} s long, where the longest stem has "
                 f"{longest / SAMPLE_RATE:.2f} s; expected stems of one recording. If it is, export all to one length"
             )
         if len(samples) < longest:
             stems[stem] = np.pad(samples, (0, longest - len(samples)))
-    four = fold_into_four(stems, str(folder))
+    four = fold_into_four(stems, name)
     stems.clear()
     # One after the other into their place, so that no stem is held twice.
     joined = np.empty((len(STEM_NAMES), longest), four[STEM_NAMES[0]].dtype)
@@ -174,8 +188,8 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     return Stems(joined)
 
 
-def _read_mono(path: Path, most_bytes: int) -> np.ndarray:
-    audio = read_mono(path, most_bytes)
+def _read_mono(source: Path | FileContent, stream: int, most_bytes: int) -> np.ndarray:
+    audio = read_mono(source, most_bytes, stream)
     return resample(audio.samples[:, 0], audio.sample_rate, SAMPLE_RATE)
 
 

@@ -14,43 +14,51 @@ import pytest
 from allin1_core import AnalysisResult
 from allin1_core.structure import Segment
 from parity import test_pipeline, track_agreement
+from parity.agreement import compare
 from parity.full_tracks import passed as row_passed
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import pipeline
 from parity.oracles.network_golden import TRACKS
 from parity.oracles.pipeline import Expected, compare_results, difference_in_words, measures
+from parity.oracles.tempo import compare_tempo
 from parity.records import ParityRecorder
 from parity.shared import STEMS
 
 EXPECTED = Expected(
     [0.27, 0.78, 1.29, 1.8, 2.32, 2.82], [4, 1, 2, 3, 4, 1], [(0.0, 0.04, "chorus"), (0.04, 3.0, "verse")]
 )
+# Eight bars at 117.65 BPM, whose beats are 0.51 s apart.
+STEADY = Expected(
+    [round(0.27 + 0.51 * beat, 2) for beat in range(32)], [4, 1, 2, 3] * 8, [(0.0, 17.0, "verse")]
+)
 LISTS = ("beats", "downbeats", "beat_positions")
 NUMBERS = {"NaN": math.nan, "infinity": math.inf, "minus infinity": -math.inf, "a text": "1", "nothing": None}
 
 
-def right() -> AnalysisResult:
+def right(expected: Expected = EXPECTED) -> AnalysisResult:
     """A result that is as it has to be."""
     choice = {"backend": "none", "device": "cpu", "precision": "exact"}
     return AnalysisResult(
         path=Path("song"),
         bpm=118,
-        beats=list(EXPECTED.beats),
-        downbeats=[0.78, 2.82],
-        beat_positions=list(EXPECTED.positions),
-        segments=[Segment(*section) for section in EXPECTED.segments],
+        beats=list(expected.beats),
+        downbeats=[0.78, 2.82] if expected is EXPECTED else expected.beats[1::4],
+        beat_positions=list(expected.positions),
+        segments=[Segment(*section) for section in expected.segments],
+        tempo=None if expected is EXPECTED else 117.65,
+        tempo_spread=None if expected is EXPECTED else 0.0,
         provenance={"stages": {"nn": choice, "spectrogram": choice}},
     )
 
 
-def assert_seen(wrong: AnalysisResult, name: str) -> None:
+def assert_seen(wrong: AnalysisResult, name: str, expected: Expected = EXPECTED) -> None:
     """The suite's check must fail and record it, and so must the comparison that rows and benchmarks are made of."""
     record = ParityRecorder()
-    test_pipeline.check(right(), "song", EXPECTED, record)
+    test_pipeline.check(right(expected), "song", expected, record)
     with pytest.raises(AssertionError, match=f"song, {name}: "):
-        test_pipeline.check(wrong, "song", EXPECTED, record)
+        test_pipeline.check(wrong, "song", expected, record)
     assert [entry.passed for entry in record.records] == [True, False]
-    agreements = compare_results(wrong, EXPECTED)
+    agreements = compare_results(wrong, expected)
     assert name in difference_in_words(agreements).split(" and ")
     row = measures(wrong, agreements)
     assert row["passed"] is False
@@ -60,7 +68,7 @@ def assert_seen(wrong: AnalysisResult, name: str) -> None:
         {
             "spectrogram": [good],
             "network": good,
-            "pipeline": measures(right(), compare_results(right(), EXPECTED)),
+            "pipeline": measures(right(expected), compare_results(right(expected), expected)),
         }
     )
     assert not row_passed({"spectrogram": [good], "network": good, "pipeline": row})
@@ -96,6 +104,46 @@ def test_another_shape_or_dtype_of_the_beats_fails(field: str, change: str) -> N
 @pytest.mark.parametrize("bpm", [*NUMBERS.values(), 117, 119, 59, 118.0, 118.4], ids=str)
 def test_another_bpm_fails(bpm: Any) -> None:
     assert_seen(dataclasses.replace(right(), bpm=bpm), "bpm")
+
+
+@pytest.mark.parametrize(
+    "tempo", [*NUMBERS.values(), 118, 118.0, 117.62, 117.68, 58.82, 235.29, 0.0], ids=str
+)
+def test_another_tempo_fails(tempo: Any) -> None:
+    assert_seen(dataclasses.replace(right(STEADY), tempo=tempo), "tempo", STEADY)
+
+
+@pytest.mark.parametrize("spread", [*NUMBERS.values(), 0, 0.01, 2.4], ids=str)
+def test_another_spread_of_the_tempo_fails(spread: Any) -> None:
+    assert_seen(dataclasses.replace(right(STEADY), tempo_spread=spread), "tempo_spread", STEADY)
+
+
+@pytest.mark.parametrize("name", ["tempo", "tempo_spread"])
+def test_a_tempo_of_too_few_beats_fails(name: str) -> None:
+    result = right()
+    setattr(result, name, 117.65)
+    assert_seen(result, name)
+
+
+@pytest.mark.parametrize("tempo", [*NUMBERS.values(), 45.0, 180.0], ids=str)
+def test_another_tempo_of_beats_that_are_not_steady_fails(tempo: Any) -> None:
+    """A minute at 90 and one at 120 BPM: more than half and less than double is all that a plain line tells."""
+    beats = np.cumsum(np.repeat([0.66, 0.5], [90, 120])).tolist()
+    found = compare_tempo(tempo, 15.0, beats)["tempo"]
+    assert not found.passed
+    for near in (91.0, 105.0, 120.0):
+        assert all(agreement.passed for agreement in compare_tempo(near, 14.5, beats).values())
+
+
+@pytest.mark.parametrize("tempo", [*NUMBERS.values(), 117.6, 117.7], ids=str)
+def test_another_tempo_than_the_scores_fails(tempo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(test_pipeline, "TEMPI", {"song": 117.65})
+    monkeypatch.setattr(pipeline, "compare_tempo", lambda *_: {"tempo": compare(np.array(1), np.array(1))})
+    record = ParityRecorder()
+    test_pipeline.check(right(STEADY), "song", STEADY, record)
+    with pytest.raises(AssertionError, match="song, tempo of the score: "):
+        test_pipeline.check(dataclasses.replace(right(STEADY), tempo=tempo), "song", STEADY, record)
+    assert [entry.passed for entry in record.records] == [True, False]
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -26,6 +26,7 @@ from parity.agreement import Agreement, compare
 from parity.oracles import allin1_infer, madmom_dbn
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.structure import Section, boundaries, compare_sections, local_maxima, sections
+from parity.oracles.tempo import compare_tempo
 
 _BEATS_PER_BAR = (3, 4)
 _FRAMES_PER_SECOND = 100
@@ -148,7 +149,7 @@ def _as_output(logits: dict[str, np.ndarray]) -> NetworkOutput:
 
 
 def compare_results(result: AnalysisResult, expected: Expected) -> dict[str, Agreement]:
-    """Each field of our result beside the oracle's: the same, and boundaries of sections within a frame."""
+    """Each field of our result beside the oracle's: the same, the tempo within its bound, boundaries within a frame."""
     pairs: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         "beats": (result.beats, expected.beats),
         "positions": (result.beat_positions, expected.positions),
@@ -156,7 +157,8 @@ def compare_results(result: AnalysisResult, expected: Expected) -> dict[str, Agr
         "bpm": (_one(result.bpm), _one(expected.bpm)),
     }
     same = {name: compare(np.array(found), np.array(oracles)) for name, (found, oracles) in pairs.items()}
-    return {**same, **compare_sections(result.segments, expected.segments, allowed=_ONE_FRAME)}
+    tempo = compare_tempo(result.tempo, result.tempo_spread, expected.beats)
+    return {**same, **tempo, **compare_sections(result.segments, expected.segments, allowed=_ONE_FRAME)}
 
 
 def _one(value: Any) -> list[Any]:

@@ -62,7 +62,7 @@ def analyze(
     paths : path-like or sequence of path-like
         Audio files, folders that hold the four (or six) stems of a track, or patterns (``songs/*.mp3``). A mix may
         decode to 2 GiB of samples, stems, as mono, to 4 GiB together: 3.4 hours at 44.1 kHz in 16 bits, half of that
-        in ``float32``. Separation takes several times the mix.
+        in ``float32``. Separation takes several times the mix. A symbolic link is a track of its own name.
     out_dir : path-like, optional
         Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
@@ -132,8 +132,8 @@ def analyze(
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     OutputError
-        If a file cannot be written; nothing half-written is left behind. If a result that is there was made from
-        other audio or with other settings.
+        If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
+        its files; then none is written. If a result that is there was made from other audio or with other settings.
     BatchError
         If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
         its own error.

@@ -67,7 +67,7 @@ def analyze(
         Audio files, folders that hold the four (or six) stems of a track, stem files (``.stem.mp4``, told by their
         content), or patterns (``songs/*.mp3``). A mix may decode to 2 GiB of samples, stems, as mono, to 4 GiB
         together: 3.4 hours at 44.1 kHz in 16 bits, half of that in ``float32``. Separation takes several times the
-        mix. What comes again is dropped.
+        mix. A symbolic link is a track of its own name. What comes again is dropped.
 
         Instead of a path, samples (`Audio` of a mix, `Stems` of four stems) or a binary file object, which is read
         from where it stands to its end, into memory, and left open. Such a track is called ``track-`` and the first
@@ -145,8 +145,8 @@ def analyze(
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     OutputError
-        If a file cannot be written; nothing half-written is left behind. If a result that is there was made from
-        other audio or with other settings.
+        If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
+        its files; then none is written. If a result that is there was made from other audio or with other settings.
     BatchError
         If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
         its own error.

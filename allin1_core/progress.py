@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from allin1_core.errors import printable
+
 # The most that come up; of a track with fewer the bar is closed before its end.
 _STAGES_OF_A_TRACK = 17
 
@@ -33,7 +35,7 @@ class Progress:
     def track(self, name: str) -> Iterator[None]:
         """Show the stages of a track while the block runs."""
         self._stages = tqdm(
-            total=_STAGES_OF_A_TRACK, desc=name, unit="stage", leave=False, disable=self._disable
+            total=_STAGES_OF_A_TRACK, desc=printable(name), unit="stage", leave=False, disable=self._disable
         )
         try:
             yield

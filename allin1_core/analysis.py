@@ -76,9 +76,10 @@ def analyze(
         Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
         same precision, from stems that came the same way; if it says otherwise that is an error, which names what
-        differs, unless `overwrite` has ``json``. Devices, versions and, left to ``auto``, the backends of
-        spectrogram and network may differ: they give the same beats and sections. Without `out_dir` nothing is
-        written.
+        differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not there, or those that are
+        there are not the ones that its JSON names by their SHA-256. Devices, versions and, left to ``auto``, the
+        backends of spectrogram and network may differ: they give the same beats and sections. Without `out_dir`
+        nothing is written.
     visualize, sonify : bool or path-like
         Whether to draw each result (``NAME.pdf``) and to mix clicks into each track (``NAME.sonif.wav``), and where
         to; True stands for ``./viz`` and ``./sonif``.

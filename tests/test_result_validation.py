@@ -27,6 +27,7 @@ from allin1_core.result import AnalysisResult
 from allin1_core.result_validation import validate
 from allin1_core.sonification import click_track
 from allin1_core.structure import LABELS, Segment
+from parity.oracles.network_golden import TRACKS
 
 NUM_FRAMES = 400
 FIELDS: dict[str, Any] = {
@@ -225,6 +226,30 @@ ARRAYS: dict[str, tuple[dict[str, np.ndarray] | np.ndarray, str]] = {
         "embeddings: found values from -inf to inf; expected finite numbers",
     ),
 }
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_what_all_in_one_gives_is_right(tmp_path: Path, shared: Path, track: str) -> None:
+    """Its own output of five tracks, in the files that it writes."""
+    golden = json.loads((shared / "golden" / f"{track}.json").read_text())
+    beats, positions = golden["beats"], golden["beat_positions"]
+    fields = {
+        "path": f"/music/{track}.mp3",
+        "bpm": 120,
+        "beats": beats,
+        "downbeats": [time for time, position in zip(beats, positions, strict=True) if position == 1],
+        "beat_positions": positions,
+        "segments": [dict(zip(("start", "end", "label"), row, strict=True)) for row in golden["segments"]],
+        "activation_fps": 100.0,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(fields, indent=2))
+    (tmp_path / "a.activ.npz").write_bytes((shared / "golden" / f"{track}.npz").read_bytes())
+    result = load_result(tmp_path / "a.json")
+    assert result.beats == beats
+    assert [[segment.start, segment.end, segment.label] for segment in result.segments] == golden["segments"]
+    assert result.activations is not None
+    assert result.activations["beat"].shape == (round(result.segments[-1].end * 100),)
+    assert beats_text(result).count("\n") == len(beats)
 
 
 def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:

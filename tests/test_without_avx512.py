@@ -62,7 +62,7 @@ def test_a_machine_that_is_told_to_leave_instructions_out_is_another(monkeypatch
     before = machine_key()
     monkeypatch.setenv("MKL_ENABLE_INSTRUCTIONS", "SSE4_2")
     assert machine_key() != before
-    assert machine_key().endswith("MKL_ENABLE_INSTRUCTIONS=SSE4_2")
+    assert "MKL_ENABLE_INSTRUCTIONS=SSE4_2" in machine_key()
 
 
 def test_what_madmom_found_is_kept_for_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

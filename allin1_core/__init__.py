@@ -16,27 +16,27 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from allin1_core.analysis import Analyzer, analyze
-    from allin1_core.audio import Audio, Stems
+    from allin1_core.audio.types import Audio, Stems
     from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
-    from allin1_core.figures import visualize
     from allin1_core.network import load_model
-    from allin1_core.result import AnalysisResult, load_result
-    from allin1_core.sonification import sonify
+    from allin1_core.results.clicks import sonify
+    from allin1_core.results.figures import visualize
+    from allin1_core.results.result import AnalysisResult, load_result
     from allin1_core.spectrogram import log_spectrogram
 
 _EXPORTS = {
-    "AnalysisResult": "allin1_core.result",
+    "AnalysisResult": "allin1_core.results.result",
     "Analyzer": "allin1_core.analysis",
-    "Audio": "allin1_core.audio",
+    "Audio": "allin1_core.audio.types",
     "DBNBeatTrackingProcessor": "allin1_core.dbn",
     "DBNDownBeatTrackingProcessor": "allin1_core.dbn",
-    "Stems": "allin1_core.audio",
+    "Stems": "allin1_core.audio.types",
     "analyze": "allin1_core.analysis",
     "load_model": "allin1_core.network",
-    "load_result": "allin1_core.result",
+    "load_result": "allin1_core.results.result",
     "log_spectrogram": "allin1_core.spectrogram",
-    "sonify": "allin1_core.sonification",
-    "visualize": "allin1_core.figures",
+    "sonify": "allin1_core.results.clicks",
+    "visualize": "allin1_core.results.figures",
 }
 
 __all__ = [

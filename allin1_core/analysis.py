@@ -15,16 +15,16 @@ from typing import Any, Concatenate, ParamSpec, cast
 
 from allin1_core import stages
 from allin1_core.batch import Outputs, parse_overwrite, run_batch
+from allin1_core.batch.names import absolute, expand_paths, is_pattern, track_name
 from allin1_core.byproducts import Byproducts
-from allin1_core.cores import limited_cores
-from allin1_core.digests import ReadyStems, find_ready_stems
-from allin1_core.files import expand_user
-from allin1_core.inputs import Given, Input, PathLike, is_one_input, take
-from allin1_core.metrical import fitted_tempo, most_frequent_tempo
-from allin1_core.result import AnalysisResult
+from allin1_core.dbn.metrical import fitted_tempo, most_frequent_tempo
+from allin1_core.files.writing import expand_user
+from allin1_core.results.result import AnalysisResult
+from allin1_core.separation.inputs import Given, Input, PathLike, is_one_input, take
+from allin1_core.separation.track import ReadyStems, Track, find_ready_stems
 from allin1_core.session import Session
-from allin1_core.timings import Timings
-from allin1_core.tracks import Track, absolute, expand_paths, is_pattern, track_name
+from allin1_core.threads import limited_cores
+from allin1_core.timings.recorder import Timings
 
 Parameters = ParamSpec("Parameters")
 
@@ -125,7 +125,7 @@ def analyze(
     array_dir : path-like, optional
         Folder for ``.activ.npz`` and ``.embed.npy``; by default `out_dir`.
     exports : sequence of str
-        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.exports`.
+        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.results.exports`.
     num_threads : int, optional
         Threads that each stage may use on the CPU, the separation excepted; by default all cores.
     timings_path : path-like, optional

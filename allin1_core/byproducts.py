@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.audio import STEM_NAMES, Stems
-from allin1_core.digests import samples_digest
+from allin1_core.audio.types import STEM_NAMES, Stems, samples_digest
 from allin1_core.errors import AudioError, OutputError, StemsError
-from allin1_core.files import make_folder, remove_abandoned, write_text, written_whole
-from allin1_core.regular_files import read_content, read_json, read_npy
+from allin1_core.files.reading import read_content, read_json, read_npy
+from allin1_core.files.writing import make_folder, remove_abandoned, write_text, written_whole
 from allin1_core.separation import read_stems_folder
-from allin1_core.tracks import Track
+from allin1_core.separation.track import Track
 
 _RECORD = "made_from.json"
 SPECTROGRAM_SUFFIXES = (".npy", f".{_RECORD}")

@@ -16,7 +16,7 @@ from importlib import resources
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, decoder_input
+from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, decoder_input
 from allin1_core.network.configuration import Configuration, Thresholds
 
 _SECONDS = 5

@@ -12,12 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
-from allin1_core.cores import check_num_threads
-from allin1_core.digests import file_digest
-from allin1_core.files import expand_user
-from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
-from allin1_core.threads import Lock, call_in_child
-from allin1_core.timings import Timings
+from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
+from allin1_core.files.reading import file_digest
+from allin1_core.files.writing import expand_user
+from allin1_core.threads import Lock, call_in_child, check_num_threads
+from allin1_core.timings.recorder import Timings
 
 if TYPE_CHECKING:
     from allin1_core.dbn import DBNDownBeatTrackingProcessor

@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.audio import SAMPLE_RATE, STEM_NAMES, Audio, Stems, quantise, read_audio
+from allin1_core.audio.conversion import quantise
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, samples_digest
 from allin1_core.byproducts import Byproducts
-from allin1_core.digests import ReadyStems, audio_digests, samples_digest
-from allin1_core.metrical import BEATS_PER_BAR, Beats, beats_from_decoder, decoder_input
+from allin1_core.dbn.metrical import BEATS_PER_BAR, Beats, beats_from_decoder, decoder_input
 from allin1_core.separation import read_stems, stems_from_separated
 from allin1_core.separation.protocol import mix_for
+from allin1_core.separation.track import ReadyStems, Track, audio_digests
 from allin1_core.session import Session
 from allin1_core.spectrogram import num_frames
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
-from allin1_core.timings import Timings
-from allin1_core.tracks import Track
+from allin1_core.timings.recorder import Timings
 
 
 def stems_stage(

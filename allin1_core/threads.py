@@ -1,23 +1,71 @@
-"""The thread pool that everything on the CPU shares its work among, and what a forked child has to forget of threads.
-
-A pool of ``concurrent.futures`` refuses work as soon as the main thread has ended, and one that is kept is without its
-threads in a forked child, where whoever waits for them waits for ever. So pools here are made of plain threads, and
-last for a ``with`` block.
-"""
+"""Threads: the cores that may be used, pools and locks that last for a call and survive a fork."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
-from allin1_core.cores import at_most_usable
+from allin1_core.errors import BackendError
+
+_LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has; see `limited_cores`."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _LIMIT.get()
+    return cores if limit is None else min(cores, limit)
+
+
+def at_most_usable(num_threads: int | None) -> int:
+    """Threads for who asks for that many: not more than `limited_cores` allows; for None `usable_cores`."""
+    if num_threads is None:
+        return usable_cores()
+    limit = _LIMIT.get()
+    return num_threads if limit is None else min(num_threads, limit)
+
+
+def check_num_threads(num_threads: int | None) -> None:
+    """Raise `BackendError` unless it is at least 1, or None."""
+    if num_threads is not None and num_threads < 1:
+        raise BackendError(f"num_threads: {num_threads}; expected at least 1, or None for all cores")
+
+
+@contextlib.contextmanager
+def limited_cores(most: int) -> Iterator[None]:
+    """Inside the block, thread pools that the calling thread starts have at most that many threads.
+
+    It holds for what allin1-core starts; BLAS and torch have settings of their own.
+
+    Parameters
+    ----------
+    most : int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If `most` is not positive.
+    """
+    if most < 1:
+        raise ValueError(f"most: {most}; expected at least 1 core")
+    token = _LIMIT.set(most)
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
 
 Item = TypeVar("Item")
+
+
 Output = TypeVar("Output")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core.audio import STEM_NAMES, Stems
+from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.separation import read_stems_folder
 from bench.machine import pinned_threads, usable_cores
 from bench.paired import own_times, paired_times

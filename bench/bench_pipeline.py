@@ -20,10 +20,11 @@ import soundfile
 import yaml
 
 from allin1_core import Analyzer, backends
-from allin1_core.audio import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.network import load_checkpoints
-from allin1_core.result import AnalysisResult
-from allin1_core.timings import StageTiming, Timings
+from allin1_core.results.result import AnalysisResult
+from allin1_core.timings.recorder import Timings
+from allin1_core.timings.schema import StageTiming
 from bench.machine import pinned_threads, usable_cores
 from bench.memory import peak_memory_bytes
 from bench.paired import is_brief, paired_times, sure_rounds

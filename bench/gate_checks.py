@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.computation import computation
+from allin1_core.backends.devices import computation
 from bench.gate_cases import largest_difference, madmom_decoder, our_decoder
 from bench.gate_speed import Verdict
 from bench.tracks import SAMPLE_RATE, Track, default_track
@@ -83,7 +83,7 @@ def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdi
 
     What the choice says is not enough: the implementation must come from the module that the table names, and a
     spectrogram must be an array of the library that it stands for. Who computed it shows in its last bits, which tell
-    the kernels from numpy; they must be those of the backend that `allin1_core.computation` declares.
+    the kernels from numpy; they must be those of the backend that `allin1_core.backends.devices` declares.
     """
     _, choice = backends.choose(stage, backend, precision=precision)
     declared = computation(stage, backend, choice.device, precision).by

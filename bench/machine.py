@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from allin1_core import timings
-from allin1_core.cores import limited_cores
+from allin1_core.threads import limited_cores
+from allin1_core.timings import recorder as timings
 from parity import without_avx512
 
 _DISTRIBUTIONS = (

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allin1_core import figures, timing_report
-from allin1_core.timings import StageTiming
+from allin1_core.results import figures
+from allin1_core.timings import report as timing_report
+from allin1_core.timings.schema import StageTiming
 from bench.records import BenchRecord
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from allin1_core.metrical import decoder_input
+from allin1_core.dbn.metrical import decoder_input
 from parity.annotations import AnnotatedSong
 
 FPS = 100

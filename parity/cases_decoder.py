@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
-from allin1_core.metrical import decoder_input
+from allin1_core.dbn.metrical import decoder_input
 from parity import activations, foreign
 from parity.annotations import read_annotations, representative_songs
 from parity.shared import shared_folder, tracks

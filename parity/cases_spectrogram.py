@@ -19,7 +19,8 @@ import numpy.typing as npt
 import soundfile
 
 from allin1_core import backends
-from allin1_core.audio import read_audio, remix_to_mono
+from allin1_core.audio.conversion import remix_to_mono
+from allin1_core.audio.reading import read_audio
 from allin1_core.spectrogram.bounds import Bound, declared_bound
 from bench.tracks import stempeg_track
 from parity import foreign

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from allin1_core.cores import usable_cores
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
+from allin1_core.threads import usable_cores
 from bench.machine import machine_key
 from parity import accuracy
 from parity.activations import FPS, from_song

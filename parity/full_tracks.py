@@ -26,13 +26,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.cores import usable_cores
-from allin1_core.digests import audio_digests, find_ready_stems
 from allin1_core.errors import Allin1Error
-from allin1_core.files import write_text
+from allin1_core.files.writing import write_text
 from allin1_core.network import load_checkpoints
 from allin1_core.separation.folder import AUDIO_SUFFIXES
-from allin1_core.tracks import Track
+from allin1_core.separation.track import Track, audio_digests, find_ready_stems
+from allin1_core.threads import usable_cores
 from bench.machine import machine_key, source_digest, versions
 from parity import accuracy
 from parity.oracles import madmom_dbn

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from allin1_core import self_test
-from allin1_core.audio import read_audio, remix_to_mono
+from allin1_core.audio.conversion import remix_to_mono
+from allin1_core.audio.reading import read_audio
 from parity.agreement import compare
 from parity.oracles.madmom_dbn import make_decoder
 from parity.oracles.madmom_import import import_madmom, madmom_version

@@ -11,7 +11,7 @@ import pytest
 
 from allin1_core import AnalysisResult, Analyzer, load_result
 from allin1_core.cli import main
-from allin1_core.timings import read_timings
+from allin1_core.timings.schema import read_timings
 from parity.agreement import compare, require_each
 from parity.decoder_agreement import f_measure
 from parity.oracles.network_golden import ORACLE, SHORT_TRACKS, TRACKS

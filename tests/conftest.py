@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from allin1_core import self_test
-from allin1_core.audio import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.session import Session
 
 _CONFIGURATION = """\

@@ -18,11 +18,12 @@ import soundfile
 
 import allin1_core
 from allin1_core import Analyzer, analyze, load_result, stages
+from allin1_core.dbn.metrical import fitted_tempo
 from allin1_core.errors import BatchError
-from allin1_core.metrical import fitted_tempo
-from allin1_core.result import AnalysisResult
+from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import LABELS
-from allin1_core.timings import Timings, read_timings
+from allin1_core.timings.recorder import Timings
+from allin1_core.timings.schema import read_timings
 
 # The small network and the fastest spectrogram that needs no library; which backends agree is for the parity suite.
 OPTIONS: dict[str, Any] = {"device": "cpu", "spec_backend": "numpy"}

@@ -12,7 +12,9 @@ import pytest
 import soundfile
 from audio_files import encoded
 
-from allin1_core.audio import Stems, quantise, read_audio, remix_to_mono, resample
+from allin1_core.audio.conversion import quantise, remix_to_mono, resample
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import Stems
 from allin1_core.errors import AudioError, StemsError
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends import table
 from allin1_core.errors import BackendError
 
 
@@ -17,7 +18,7 @@ from allin1_core.errors import BackendError
 def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Pretend that only the modules put into this set are installed."""
     present: set[str] = set()
-    monkeypatch.setattr(backends, "_module_exists", lambda name: name in present)
+    monkeypatch.setattr(table, "_module_exists", lambda name: name in present)
     backends.default_device.cache_clear()
     yield present
     backends.default_device.cache_clear()

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from allin1_core import analyze, stages
+from allin1_core.backends import table
 from allin1_core.cli import main
 from allin1_core.errors import Allin1Error, BatchError, StemsError
 from allin1_core.network import weights
@@ -177,10 +178,9 @@ def main_with(tmp_path: Path, path: Path, options: list[str]) -> tuple[int, str]
 def test_backend_that_is_not_installed(
     tmp_path: Path, write_mix: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from allin1_core import backends
 
     monkeypatch.setattr(
-        backends, "_module_exists", lambda name: name not in ("torch", "demucs_infer", "demucs_mlx")
+        table, "_module_exists", lambda name: name not in ("torch", "demucs_infer", "demucs_mlx")
     )
     status, err = main_with(tmp_path, write_mix("song.wav"), ["--nn-backend", "torch"])
     assert status == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core.cores import usable_cores
+from allin1_core.threads import usable_cores
 from bench import machine, tracks
 from bench.memory import peak_memory_bytes
 

@@ -17,12 +17,12 @@ import pytest
 import soundfile
 
 from allin1_core import analyze, byproducts, load_result
-from allin1_core.audio import STEM_NAMES, Stems
+from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import AudioError, OutputError
 from allin1_core.separation import stems_from_separated
-from allin1_core.timings import read_timings
-from allin1_core.tracks import Track
+from allin1_core.separation.track import Track
+from allin1_core.timings.schema import read_timings
 
 TRACK = Track(Path("/music/song.wav"), "song")
 KEY_OF_A, KEY_OF_B = {"song": "a"}, {"song": "b"}

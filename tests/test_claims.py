@@ -15,13 +15,13 @@ import pytest
 
 from allin1_core import analyze
 from allin1_core.batch import Outputs
-from allin1_core.claims import claimed
-from allin1_core.files import remove_abandoned, written_whole
+from allin1_core.batch.names import claimed
+from allin1_core.files.writing import remove_abandoned, written_whole
 
 _HOLD_A_NAME = """
 import sys
 from pathlib import Path
-from allin1_core.claims import claimed
+from allin1_core.batch.names import claimed
 with claimed(Path(sys.argv[1]), "song", Path("/a/song.wav")) as is_ours:
     print(is_ours, flush=True)
     sys.stdin.read()
@@ -29,7 +29,7 @@ with claimed(Path(sys.argv[1]), "song", Path("/a/song.wav")) as is_ours:
 _WRITE_A_FILE = """
 import sys
 from pathlib import Path
-from allin1_core.files import written_whole
+from allin1_core.files.writing import written_whole
 with written_whole(Path(sys.argv[1]) / "song.json"):
     print("open", flush=True)
     sys.stdin.read()

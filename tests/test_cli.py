@@ -15,11 +15,11 @@ import pytest
 
 from allin1_core import __version__, analyze, backends
 from allin1_core.cli import main
-from allin1_core.metrical import decoder_input
-from allin1_core.result import AnalysisResult, load_result
+from allin1_core.dbn.metrical import decoder_input
+from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.self_test import probabilities
 from allin1_core.spectrogram import log_spectrogram
-from allin1_core.timings import read_timings
+from allin1_core.timings.schema import read_timings
 
 
 @pytest.mark.parametrize("command", [[], ["analyze"], ["spectrogram"], ["decode"], ["timings"], ["doctor"]])
@@ -226,7 +226,7 @@ def test_figures_are_drawn_whatever_backend_the_environment_names(
 
 def test_a_caller_keeps_the_plotting_backend_of_the_environment() -> None:
     code = (
-        "import os; from allin1_core.figures import new_figure; new_figure(1, 1); import matplotlib; "
+        "import os; from allin1_core.plotting import new_figure; new_figure(1, 1); import matplotlib; "
         "print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
     )
     child = subprocess.run(

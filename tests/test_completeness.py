@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from audio_files import encoded
 
-from allin1_core.audio import read_audio
+from allin1_core.audio.reading import read_audio
 from allin1_core.errors import AudioError
 
 SAMPLES = np.random.default_rng(0).integers(-20000, 20000, (88200, 1), dtype=np.int16)

@@ -11,11 +11,12 @@ import pytest
 import soundfile
 
 from allin1_core import backends
-from allin1_core import computation as rule
+from allin1_core.backends import devices as rule
+from allin1_core.backends.devices import Computation, computation
 from allin1_core.cli import main
-from allin1_core.computation import Computation, computation
 from allin1_core.spectrogram import select
-from allin1_core.timings import Timings, read_timings
+from allin1_core.timings.recorder import Timings
+from allin1_core.timings.schema import read_timings
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from allin1_core.cores import limited_cores, usable_cores
+from allin1_core.threads import limited_cores, usable_cores
 
 
 def test_a_limit_holds_inside_its_block_and_nests() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends import table
 from allin1_core.dbn import (
     BarStateSpace,
     BarTransitionModel,
@@ -260,9 +261,9 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numpy kernel steps in, with one warning, and is recorded."""
     activations = _random(10, 300)
     expected = DBNDownBeatTrackingProcessor([3, 4], fps=100)(activations)
-    exists = backends._module_exists
+    exists = table._module_exists
     missing = "allin1_core.dbn._viterbi"
-    monkeypatch.setattr(backends, "_module_exists", lambda name: name != missing and exists(name))
+    monkeypatch.setattr(table, "_module_exists", lambda name: name != missing and exists(name))
     viterbi_front.choose_kernel.cache_clear()
     viterbi_front._warn_not_compiled.cache_clear()
     try:

@@ -10,11 +10,12 @@ import pytest
 import soundfile
 
 from allin1_core import sonify, visualize
-from allin1_core.audio import Audio
+from allin1_core.audio.types import Audio
 from allin1_core.errors import AudioError, OutputError, ResultError, printable
-from allin1_core.figures import activations, loudness, overview, save
-from allin1_core.result import AnalysisResult
-from allin1_core.sonification import click_track
+from allin1_core.plotting import save
+from allin1_core.results.clicks import click_track
+from allin1_core.results.figures import activations, loudness, overview
+from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import Segment
 
 

@@ -12,7 +12,8 @@ import pytest
 import soundfile
 from audio_files import cut_without_decoding, decoded, encoded, music
 
-from allin1_core.audio import LARGEST_SAMPLE, Audio, read_audio
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import LARGEST_SAMPLE, Audio
 from allin1_core.errors import AudioError
 from allin1_core.spectrogram import log_spectrogram
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends import table as backends_table
 from allin1_core.spectrogram import log_spectrogram
 from bench import baseline, gate
 from bench.gate_bars import BARS, Row
@@ -88,10 +89,10 @@ def test_a_decoder_that_misses_one_beat_fails() -> None:
 
 def test_a_silently_substituted_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_what_runs("spectrogram", "torch").passed is True
-    table = {stage: dict(rows) for stage, rows in backends._BACKENDS.items()}
+    table = {stage: dict(rows) for stage, rows in backends_table._BACKENDS.items()}
     numpy_target = table["spectrogram"]["numpy"].target
     table["spectrogram"]["torch"] = dataclasses.replace(table["spectrogram"]["torch"], target=numpy_target)
-    monkeypatch.setattr(backends, "_BACKENDS", table)
+    monkeypatch.setattr(backends_table, "_BACKENDS", table)
     verdict = check_what_runs("spectrogram", "torch")
     assert verdict.passed is False
     assert "numpy" in verdict.measured
@@ -141,7 +142,7 @@ def test_a_choice_that_says_another_computed_fails(monkeypatch: pytest.MonkeyPat
 
 def test_a_declaration_that_is_not_what_computes_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """Choice and declaration agree, and both are wrong."""
-    from allin1_core.computation import Computation
+    from allin1_core.backends.devices import Computation
 
     def boast(stage: str, backend: str, device: str, precision: str) -> Computation:
         return Computation(backend, device)

@@ -14,19 +14,20 @@ import numpy as np
 import pytest
 
 from allin1_core import Analyzer, analyze, load_model, load_result, sonify, visualize
-from allin1_core.audio import read_audio
+from allin1_core.audio.reading import read_audio
 from allin1_core.cli import main
 from allin1_core.errors import AudioError, WeightsError
-from allin1_core.exports import export
 from allin1_core.network.weights import FOLDER_VARIABLE, load_checkpoints
-from allin1_core.result import AnalysisResult
+from allin1_core.results.exports import export
+from allin1_core.results.result import AnalysisResult
 from allin1_core.self_test import probabilities
 from allin1_core.separation import read_stems_folder
 from allin1_core.session import Session
 from allin1_core.structure import Segment
-from allin1_core.timing_comparison import compare
-from allin1_core.timing_expectations import read_expectations
-from allin1_core.timings import Timings, read_timings
+from allin1_core.timings.comparison import compare
+from allin1_core.timings.expectations import read_expectations
+from allin1_core.timings.recorder import Timings
+from allin1_core.timings.schema import read_timings
 
 ACTIVATIONS = {
     **{name: np.zeros(100, np.float32) for name in ("beat", "downbeat", "segment")},

@@ -15,10 +15,10 @@ import pytest
 import soundfile
 
 from allin1_core import Analyzer, Audio, Stems, analyze, load_result, sonify, visualize
-from allin1_core.audio import read_audio
+from allin1_core.audio.reading import read_audio
 from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
-from allin1_core.mix import read_mix
-from allin1_core.timings import read_timings
+from allin1_core.separation.mix import read_mix
+from allin1_core.timings.schema import read_timings
 
 
 @pytest.fixture

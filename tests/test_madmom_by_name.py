@@ -13,10 +13,11 @@ import pytest
 
 import allin1_core
 from allin1_core import backends
+from allin1_core.backends import table
 from allin1_core.errors import BackendError
-from allin1_core.result import AnalysisResult, load_result
-from allin1_core.timing_comparison import compare
-from allin1_core.timings import read_timings
+from allin1_core.results.result import AnalysisResult, load_result
+from allin1_core.timings.comparison import compare
+from allin1_core.timings.schema import read_timings
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -104,9 +105,7 @@ def test_the_command_takes_it_from_any_folder(
 def test_auto_never_picks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.choose("spectrogram")[1].backend != "madmom"
     # Not even where it alone is installed.
-    monkeypatch.setattr(
-        backends, "_module_exists", lambda name: name == "madmom" or name.startswith("parity")
-    )
+    monkeypatch.setattr(table, "_module_exists", lambda name: name == "madmom" or name.startswith("parity"))
     assert backends.get("spectrogram", "madmom").installed
     with pytest.raises(BackendError, match="no backend is installed"):
         backends.choose("spectrogram")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core.metrical import (
+from allin1_core.dbn.metrical import (
     MIN_BEATS_FOR_TEMPO,
     Beats,
     beats_from_decoder,

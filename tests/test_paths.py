@@ -14,7 +14,7 @@ import pytest
 from allin1_core import Analyzer, analyze, load_result
 from allin1_core.cli import main
 from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
-from allin1_core.timings import read_timings
+from allin1_core.timings.schema import read_timings
 
 WriteStems = Callable[..., Path]
 LONGEST = 255  # bytes of a name, on the file systems that tests run on

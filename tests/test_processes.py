@@ -71,7 +71,7 @@ FORK_AMIDST = """
 import multiprocessing, sys, threading
 from allin1_core import Analyzer
 from allin1_core.network import weights
-from allin1_core.timings import Timings
+from allin1_core.timings.recorder import Timings
 
 folder, model = sys.argv[1:]
 analyzer, timings = Analyzer(model=model, device="cpu", num_threads=2), Timings()

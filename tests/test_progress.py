@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from allin1_core.progress import Progress
+from allin1_core.batch.progress import Progress
 
 
 def test_bars_name_track_stage_and_part(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from allin1_core import self_test
 from allin1_core.cli import main
-from allin1_core.metrical import decoder_input
+from allin1_core.dbn.metrical import decoder_input
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core.timings import StageTiming
+from allin1_core.timings.schema import StageTiming
 from bench import plots, readme, report
 from bench.baseline import Earlier
 from bench.progress import Durations, Progress, read_durations, words

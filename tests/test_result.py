@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from allin1_core.errors import OutputError, ResultError
-from allin1_core.exports import audacity_text, beats_text, export, jams_text
-from allin1_core.figures import new_figure
-from allin1_core.files import write_text, written_whole
-from allin1_core.result import AnalysisResult, load_result
+from allin1_core.files.writing import write_text, written_whole
+from allin1_core.plotting import new_figure
+from allin1_core.results.exports import audacity_text, beats_text, export, jams_text
+from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.structure import Segment
 
 
@@ -381,8 +381,8 @@ def test_writing_that_the_system_stops_halfway(tmp_path: Path) -> None:
     script = f"""
 import resource, signal
 from allin1_core.errors import OutputError
-from allin1_core.figures import new_figure
-from allin1_core.files import write_text
+from allin1_core.plotting import new_figure
+from allin1_core.files.writing import write_text
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 write_text({str(tmp_path / "small")!r}, "x" * 900)

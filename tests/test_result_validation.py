@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allin1_core import load_result, sonify, visualize
-from allin1_core.audio import Audio
+from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
-from allin1_core.exports import FORMATS, audacity_text, beats_text, export, jams_text
-from allin1_core.figures import activations, overview
-from allin1_core.result import AnalysisResult
-from allin1_core.result_validation import validate
-from allin1_core.sonification import click_track
+from allin1_core.results.clicks import click_track
+from allin1_core.results.exports import FORMATS, audacity_text, beats_text, export, jams_text
+from allin1_core.results.figures import activations, overview
+from allin1_core.results.result import AnalysisResult
+from allin1_core.results.validation import validate
 from allin1_core.structure import LABELS, Segment
 from parity.oracles.network_golden import TRACKS
 

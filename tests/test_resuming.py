@@ -12,12 +12,11 @@ import pytest
 import soundfile
 
 from allin1_core import Analyzer, analyze
-from allin1_core.digests import audio_digests, find_ready_stems
+from allin1_core.batch.resuming import differences
 from allin1_core.errors import AudioError, OutputError, ResultError, WeightsError
-from allin1_core.result import AnalysisResult, load_result
-from allin1_core.resuming import differences
+from allin1_core.results.result import AnalysisResult, load_result
+from allin1_core.separation.track import Track, audio_digests, find_ready_stems
 from allin1_core.session import Session
-from allin1_core.tracks import Track
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import audio as audio_module
-from allin1_core.audio import STEM_NAMES, read_audio, read_mono, remix_to_mono, resample
+from allin1_core.audio import conversion
+from allin1_core.audio import reading as audio_module
+from allin1_core.audio.conversion import remix_to_mono, resample
+from allin1_core.audio.reading import read_audio, read_mono
+from allin1_core.audio.sample_buffer import SampleBuffer
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import AudioError
-from allin1_core.sample_buffer import SampleBuffer
 from allin1_core.separation import folder as folder_module
 from allin1_core.separation import read_stems_folder
 
@@ -109,7 +112,7 @@ def test_resampling_by_blocks_is_resampling_at_once(
     samples = np.random.default_rng(1).integers(-20000, 20000, (100_003, channels), np.int16)
     at_once = resample(samples, *rates)
     assert len(at_once) == pytest.approx(len(samples) * rates[1] / rates[0], abs=1)
-    monkeypatch.setattr(audio_module, "BLOCK_VALUES", 1000)
+    monkeypatch.setattr(conversion, "BLOCK_VALUES", 1000)
     np.testing.assert_array_equal(resample(samples, *rates), at_once)
     np.testing.assert_array_equal(resample(samples[:, 0].copy(), *rates), at_once[:, 0])
 

@@ -11,7 +11,9 @@ import pytest
 import soundfile
 
 from allin1_core import stages
-from allin1_core.audio import STEM_NAMES, Audio, read_audio, remix_to_mono
+from allin1_core.audio.conversion import remix_to_mono
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.errors import AudioError, StemsError, WeightsError
 from allin1_core.separation import find_stem_files, read_stems_folder, stems_from_separated
 from allin1_core.separation.protocol import fold_into_four, mix_for
@@ -197,7 +199,7 @@ def test_stems_in_memory_are_those_that_demucs_own_files_give(
     for stem, samples in raw.items():
         save_audio(torch.from_numpy(samples.copy()), tmp_path / f"{stem}.wav", separator.sample_rate)
 
-    from allin1_core.audio import quantise
+    from allin1_core.audio.conversion import quantise
 
     in_memory = stems_from_separated({stem: quantise(samples.T) for stem, samples in raw.items()}, 44100)
     on_disk = read_stems_folder(tmp_path)

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from allin1_core import Analyzer, stages
-from allin1_core.audio import Audio
+from allin1_core.audio.types import Audio
 from allin1_core.errors import WeightsError
 from allin1_core.network import model as model_module
 from allin1_core.network import weights as weights_module
 from allin1_core.separation import demucs_torch
 from allin1_core.session import Session
-from allin1_core.timings import Timings
+from allin1_core.timings.recorder import Timings
 
 THREADS = 8
 Output = TypeVar("Output")

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from allin1_core import Analyzer, analyze
-from allin1_core.audio import STEM_NAMES, read_audio
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.cli import main
 from allin1_core.errors import OutputError, StemsError
-from allin1_core.mix import read_mix
 from allin1_core.network import weights
 from allin1_core.separation import find_stems, read_stems, stem_file
+from allin1_core.separation.mix import read_mix
 from allin1_core.separation.stem_file import find_stem_streams
 
 # In the order that Native Instruments' own files have.

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 
 from allin1_core import Analyzer, self_test
-from allin1_core.cores import limited_cores, usable_cores
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
+from allin1_core.dbn.metrical import decoder_input
 from allin1_core.errors import BackendError
-from allin1_core.metrical import decoder_input
 from allin1_core.network import _fused, build_model
 from allin1_core.separation import folder as stems_folder
 from allin1_core.separation import read_stems_folder
-from allin1_core.threads import Lock, ThreadPool
+from allin1_core.threads import Lock, ThreadPool, limited_cores, usable_cores
 from parity.random_networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(120)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from allin1_core.errors import TimingsError
-from allin1_core.timing_comparison import Comparison, compare
-from allin1_core.timings import SCHEMA_VERSION, StageTiming
+from allin1_core.timings.comparison import Comparison, compare
+from allin1_core.timings.schema import SCHEMA_VERSION, StageTiming
 
 MACHINE = {"cpu": "Test CPU", "cores": 2, "platform": "Linux-6.1"}
 VERSIONS = {"python": "3.12.1", "allin1-core": "0.1.0", "numpy": "2.4.0", "torch": "2.13.0"}

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from allin1_core import timing_causes, timing_verdicts
 from allin1_core.cli import main
-from allin1_core.timing_verdicts import SHORTEST
+from allin1_core.timings import causes as timing_causes
+from allin1_core.timings import verdicts as timing_verdicts
+from allin1_core.timings.verdicts import SHORTEST
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
 COMPARING = TEXT[TEXT.index("## Comparing two runs") :]

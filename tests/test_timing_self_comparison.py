@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import allin1_core
 from allin1_core.errors import BatchError
-from allin1_core.timing_comparison import Comparison, compare
-from allin1_core.timing_verdicts import MET
-from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, read_timings
+from allin1_core.timings.comparison import Comparison, compare
+from allin1_core.timings.schema import SCHEMA_VERSION, STAGES, StageTiming, read_timings
+from allin1_core.timings.verdicts import MET
 
 
 def write(path: Path, lines: list[StageTiming]) -> Path:

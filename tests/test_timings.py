@@ -17,10 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core import appending, backends, figures
+from allin1_core import backends
 from allin1_core.errors import OutputError, TimingsError
-from allin1_core.timing_report import select_run, stage_table, wall_seconds, waterfall
-from allin1_core.timings import SCHEMA_VERSION, STAGES, StageTiming, Timings, read_timings, versions
+from allin1_core.files import writing as appending
+from allin1_core.results import figures
+from allin1_core.timings.machine import versions
+from allin1_core.timings.recorder import Timings
+from allin1_core.timings.report import select_run, stage_table, wall_seconds, waterfall
+from allin1_core.timings.schema import SCHEMA_VERSION, STAGES, StageTiming, read_timings
 
 
 def test_a_line_says_what_ran_and_for_how_long(tmp_path: Path) -> None:
@@ -203,7 +207,7 @@ def test_a_line_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> 
     script = f"""
 import resource, signal
 from allin1_core.errors import OutputError
-from allin1_core.timings import Timings
+from allin1_core.timings.recorder import Timings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 timings = Timings({str(path)!r})

@@ -13,8 +13,8 @@ from typing import Any
 
 from allin1_core import backends
 from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
-from allin1_core.exports import FORMATS
-from allin1_core.result import AnalysisResult
+from allin1_core.results.exports import FORMATS
+from allin1_core.results.result import AnalysisResult
 
 _EPILOG = """\
 examples:
@@ -161,7 +161,7 @@ def complete_overwrite(argv: Sequence[str]) -> list[str]:
 
 def _is_path(argument: str) -> bool:
     from allin1_core.batch import parse_overwrite
-    from allin1_core.tracks import is_pattern
+    from allin1_core.batch.names import is_pattern
 
     try:
         parse_overwrite(argument)

@@ -7,9 +7,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from allin1_core.dbn.metrical import (
+    BEATS_PER_BAR,
+    FRAMES_PER_SECOND,
+    Beats,
+    beats_from_decoder,
+    decoder_input,
+)
 from allin1_core.errors import ActivationsError
-from allin1_core.files import expand_user, make_folder, write_text
-from allin1_core.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, Beats, beats_from_decoder, decoder_input
+from allin1_core.files.writing import expand_user, make_folder, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,7 +135,7 @@ def read_activations(path: Path) -> np.ndarray:
     """
     import numpy as np
 
-    from allin1_core.regular_files import read_arrays
+    from allin1_core.files.reading import read_arrays
 
     expected = "expected .npz with 'beat' and 'downbeat' of equal length, or .npy of shape (T, 2)"
     loaded = read_arrays(path, ActivationsError, most=_LARGEST)

@@ -12,7 +12,7 @@ from typing import Any
 
 from allin1_core import __version__, backends
 from allin1_core.errors import BackendError, printable
-from allin1_core.files import expand_user
+from allin1_core.files.writing import expand_user
 
 _OPTIONAL = ("torch", "mlx", "demucs-infer", "demucs-mlx", "matplotlib", "jams")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from allin1_core import backends
 from allin1_core.errors import printable
-from allin1_core.files import expand_user, make_folder, written_whole
+from allin1_core.files.writing import expand_user, make_folder, written_whole
 
 _EPILOG = """\
 examples:
@@ -47,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compute and save; returns the exit status."""
     import numpy as np
 
-    from allin1_core.audio import read_audio, remix_to_mono
+    from allin1_core.audio.conversion import remix_to_mono
+    from allin1_core.audio.reading import read_audio
     from allin1_core.separation import find_stems, read_stems
     from allin1_core.spectrogram import select
 

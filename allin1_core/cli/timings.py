@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from allin1_core.errors import TimingsError, printable
-from allin1_core.files import expand_user
+from allin1_core.files.writing import expand_user
 
 _EPILOG = """\
 examples:
@@ -56,8 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from allin1_core import figures, timing_report
-    from allin1_core.timings import read_timings
+    from allin1_core.results import figures
+    from allin1_core.timings import report as timing_report
+    from allin1_core.timings.schema import read_timings
 
     path = expand_user(arguments.files[0])
     lines = read_timings(path)
@@ -77,7 +78,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    from allin1_core.timing_comparison import compare
+    from allin1_core.timings.comparison import compare
 
     if len(arguments.files) != 3:
         raise TimingsError(

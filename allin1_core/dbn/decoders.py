@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from allin1_core.backends import Choice, choose
+from allin1_core.backends import choose
+from allin1_core.backends.table import Choice
 from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor
 from allin1_core.dbn.viterbi import choose_kernel
 

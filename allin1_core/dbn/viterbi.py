@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from allin1_core.backends import Choice, choose
+from allin1_core.backends import choose
+from allin1_core.backends.table import Choice
 from allin1_core.dbn.chains import Chains
 from allin1_core.errors import BackendError
 

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import WeightsError
+from allin1_core.files.reading import read_content, read_npz
 from allin1_core.network.configuration import Configuration, Thresholds, read_configuration
-from allin1_core.regular_files import read_content, read_npz
 
 # In the order in which a folder is searched.
 FORMATS = (".npz", ".safetensors", ".pth")

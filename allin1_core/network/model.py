@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.cores import check_num_threads, usable_cores
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.weights import Checkpoint, load_checkpoints
+from allin1_core.threads import check_num_threads, usable_cores
 
 # Rows of the logits: three scalars a frame, then the function labels.
 NUM_SCALARS = 3

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.errors import WeightsError
-from allin1_core.files import expand_user
+from allin1_core.files.reading import read_content
+from allin1_core.files.writing import expand_user
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.formats import FORMATS, LARGEST_FILE, read_checkpoint_file
-from allin1_core.regular_files import read_content
 
 REPOSITORY = "taejunkim/allinone"
 REVISION = "379e5fd010b3fdd0ee8381ff8cbcfa51d70b5c19"

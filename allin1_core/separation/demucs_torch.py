@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import WeightsError
-from allin1_core.files import expand_user
+from allin1_core.files.writing import expand_user
 from allin1_core.threads import Lock
 
 _RANDOM = Lock()

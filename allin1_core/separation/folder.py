@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from allin1_core.audio import MOST_BYTES, SAMPLE_RATE, STEM_NAMES, Stems, read_mono, resample
+from allin1_core.audio.conversion import resample
+from allin1_core.audio.reading import MOST_BYTES, read_mono
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems
 from allin1_core.errors import StemsError
-from allin1_core.files import expand_user
-from allin1_core.regular_files import FileContent
+from allin1_core.files.reading import FileContent
+from allin1_core.files.writing import expand_user
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
 from allin1_core.threads import ThreadPool
 

@@ -8,7 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
-from allin1_core.audio import SAMPLE_RATE, STEM_NAMES, Audio, Stems, remix_to_mono, resample
+from allin1_core.audio.conversion import remix_to_mono, resample
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
 from allin1_core.errors import StemsError
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
@@ -122,7 +123,7 @@ def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int) 
     Parameters
     ----------
     separated : dict of int16 or float32 (num_samples, num_channels)
-        By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.quantise` gives it.
+        By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.conversion.quantise` gives it.
     sample_rate : int
 
     Returns

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from allin1_core.audio import STEM_NAMES
-from allin1_core.containers import BOXES, EBML
-from allin1_core.decoding import open_container
+from allin1_core.audio.containers import BOXES, EBML
+from allin1_core.audio.decoding import open_container
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import AudioError, StemsError
-from allin1_core.regular_files import FileContent, open_regular
+from allin1_core.files.reading import FileContent, open_regular
 from allin1_core.separation.folder import find_stem_files
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.audio import LARGEST_SAMPLE
+from allin1_core.audio.types import LARGEST_SAMPLE
 from allin1_core.errors import AudioError
 
 _FINITE_BLOCK = 1 << 20

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from allin1_core.audio import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core import analyze
-from allin1_core.result import AnalysisResult
+from allin1_core.results.result import AnalysisResult
 
 
 def peak_since_last() -> int:

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from allin1_core.batch.resuming import differences
 from allin1_core.byproducts import Byproducts
 from allin1_core.cli import decode
 from allin1_core.cli import timings as timings_command
 from allin1_core.errors import AudioError
-from allin1_core.result import AnalysisResult, load_result
-from allin1_core.resuming import differences
+from allin1_core.results.result import AnalysisResult, load_result
+from allin1_core.separation.track import Track
 from allin1_core.session import Session
-from allin1_core.tracks import Track
 
 
 def result(path: Path) -> AnalysisResult:

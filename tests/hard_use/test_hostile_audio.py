@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import audio as audio_module
-from allin1_core.audio import read_audio
+from allin1_core.audio import reading as audio_module
+from allin1_core.audio.reading import read_audio
 from allin1_core.errors import AudioError
 from hard_use import hostile_audio
 from hard_use.reader_process import faults, read_hostile_files
@@ -21,7 +21,7 @@ from parity.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures and limits memory as Linux does")
 
-READER = "allin1_core.audio:read_audio"
+READER = "allin1_core.audio.reading:read_audio"
 MEMORY = 128 << 20
 
 
@@ -112,7 +112,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path, good: list[Path], record_par
     ]
     paths = [tmp_path / name for name in names]
     readings = read_hostile_files(READER, paths, warmup=good, memory=MEMORY)
-    readings += read_hostile_files("allin1_core.digests:file_digest", paths[:-5], warmup=good, memory=MEMORY)
+    readings += read_hostile_files(
+        "allin1_core.separation.track:file_digest", paths[:-5], warmup=good, memory=MEMORY
+    )
     wrong = faults(readings, memory=MEMORY)
     # What a process is called can be read, and has a digest.
     wrong += [

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core.result import AnalysisResult
+from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import Segment
-from allin1_core.timings import Timings
+from allin1_core.timings.recorder import Timings
 from hard_use.reader_process import faults, read_hostile_files
 from hard_use.readers import GOOD_RECORD, GOOD_SPECTROGRAM
 from hard_use.reporting import record

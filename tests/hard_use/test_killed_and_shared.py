@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core.timings import read_timings
+from allin1_core.timings.schema import read_timings
 from hard_use.libraries import (
     command,
     contents,

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from allin1_core import load_result
-from allin1_core.audio import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES
 from hard_use import many_tracks
 from hard_use.libraries import command, environment, write_library
 from hard_use.reporting import recorded_trials

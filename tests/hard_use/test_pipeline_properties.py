@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from allin1_core import AnalysisResult, Analyzer
-from allin1_core.audio import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES
 from hard_use.networks import REACH, checkpoint
 from hard_use.reporting import recorded_trials
 from parity.records import ParityRecorder

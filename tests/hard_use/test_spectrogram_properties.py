@@ -18,9 +18,9 @@ import pytest
 from hypothesis import strategies as st
 
 from allin1_core import backends
-from allin1_core import cores as cores_module
-from allin1_core.cores import limited_cores, usable_cores
+from allin1_core import threads as cores_module
 from allin1_core.spectrogram import log_spectrogram, num_frames
+from allin1_core.threads import limited_cores, usable_cores
 from hard_use.reporting import recorded_trials
 from hard_use.signals import Signal, signals
 from parity.cases_spectrogram import OWN_OPERATIONS, label, own_operations

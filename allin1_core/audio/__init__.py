@@ -1,0 +1,1 @@
+"""Audio: read from files, mixed to mono, resampled, quantised."""

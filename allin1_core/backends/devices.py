@@ -1,0 +1,111 @@
+"""Devices: which there are, and who computes what a backend hands out on one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+
+from allin1_core.backends.table import _BACKENDS
+from allin1_core.errors import BackendError
+
+
+@dataclasses.dataclass(frozen=True)
+class Computation:
+    """Who computes a stage for a backend.
+
+    Attributes
+    ----------
+    by : str
+        Name of the backend of the same stage whose code does the arithmetic.
+    on : str
+        The device that it runs on, as in `Choice.device`.
+    why : str
+        In words, where `by` is another backend; else empty.
+    """
+
+    by: str
+    on: str
+    why: str = ""
+
+
+def computation(
+    stage: str, backend: str, device: str, precision: str, *, mlx_on_gpu: bool | None = None
+) -> Computation:
+    """Who computes what a backend hands out.
+
+    Parameters
+    ----------
+    stage, backend : str
+        As in `allin1_core.backends`.
+    device : str
+        The device that the backend's arrays are on.
+    precision : str
+        ``exact`` or ``fast``.
+    mlx_on_gpu : bool, optional
+        Whether MLX's default device is a GPU; by default MLX is asked, where that decides.
+    """
+    kind = device.partition(":")[0]
+    hold = "its arrays hold what the fused kernels compute"
+    if stage == "spectrogram" and backend == "torch":
+        if kind == "cpu":
+            return Computation("fused", "cpu", f"on a CPU {hold}")
+        if kind == "mps" and precision == "exact":
+            return Computation("fused", "cpu", f"Metal has no float64: {hold} on the CPU")
+    if stage == "spectrogram" and backend == "mlx":
+        if precision == "exact":
+            return Computation("fused", "cpu", f"MLX has no float64 transform: {hold} on the CPU")
+        if not (_mlx_on_gpu() if mlx_on_gpu is None else mlx_on_gpu):
+            return Computation("fused", "cpu", f"on a CPU {hold}")
+    return Computation(backend, device)
+
+
+def _mlx_on_gpu() -> bool:
+    import mlx.core as mx
+
+    return bool(mx.default_device().type == mx.DeviceType.gpu)
+
+
+@functools.cache
+def default_device() -> tuple[str, str]:
+    """The device that ``auto`` uses here, and why: cuda, then MLX on Metal, then mps, then cpu.
+
+    A CPU-only build of torch is recognised by its version, so that looking for a GPU does not import it.
+    """
+    torch = _BACKENDS["network"]["torch"]
+    torch_may_have_gpu = torch.installed and not torch.version.endswith("+cpu")
+    if torch_may_have_gpu:
+        import torch as torch_module
+
+        if torch_module.cuda.is_available():
+            return "cuda", "torch sees a CUDA device"
+    if sys.platform == "darwin" and _BACKENDS["network"]["mlx"].installed:
+        import mlx.core
+
+        if mlx.core.metal.is_available():
+            return "mlx", "MLX is installed and Metal is available"
+    if torch_may_have_gpu and torch_module.backends.mps.is_available():
+        return "mps", "torch sees Metal (mps)"
+    return "cpu", "no GPU that an installed library can use"
+
+
+def _validate_device(device: str) -> str:
+    """Kind of a device string: ``cuda:1`` is of kind ``cuda``."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda", "mps", "mlx"):
+        raise BackendError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps, mlx or None")
+    if kind in ("cuda", "mps"):
+        torch = _BACKENDS["network"]["torch"]
+        if not torch.installed:
+            raise BackendError(f"device {device!r}: needs torch; pip install 'allin1-core[torch]'")
+        import torch as torch_module
+
+        present = (
+            torch_module.cuda.is_available() if kind == "cuda" else torch_module.backends.mps.is_available()
+        )
+        if not present:
+            raise BackendError(
+                f"device {device!r}: torch {torch.version} finds no such device; "
+                "use device='cpu' or leave it out"
+            )
+    return kind

@@ -1,0 +1,1 @@
+"""Files: size-limited reading of untrusted ones, and atomic writing."""

@@ -1,0 +1,57 @@
+"""Figures without a display: made, and saved whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from allin1_core.errors import ResultError
+from allin1_core.files.writing import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure in the format of the path's suffix; `OutputError` if it cannot be written."""
+    suffix = Path(path).suffix[1:] or "pdf"
+    # Without a date the same result gives the same file.
+    metadata = {"CreationDate": None} if suffix == "pdf" else None
+    with written_whole(path) as file:
+        figure.savefig(file, format=suffix, metadata=metadata)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches; `ResultError` if matplotlib is not installed."""
+    try:
+        _import_matplotlib()
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise ResultError(
+            "figures need the package 'matplotlib'; pip install 'allin1-core[figures]'"
+        ) from error
+    # Without pyplot: no window, no state shared with the caller's figures.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _import_matplotlib() -> None:
+    """Import matplotlib, which refuses where MPLBACKEND names a backend that is not installed.
+
+    A process that a notebook starts inherits the notebook's. Figures here need none; a caller's pyplot keeps the one
+    that is named if it is installed.
+    """
+    backend = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    if backend is None:
+        return
+    try:
+        import matplotlib as mpl
+    finally:
+        os.environ["MPLBACKEND"] = backend
+    with contextlib.suppress(ValueError):
+        mpl.rcParams["backend"] = backend

@@ -1,0 +1,138 @@
+"""A result to listen to: clicks on beats and downbeats, a falling tone where a section starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeAlias, overload
+
+import numpy as np
+
+from allin1_core.files.reading import FileContent
+from allin1_core.files.writing import expand_user, make_folder, written_whole
+from allin1_core.results.result import AnalysisResult
+from allin1_core.results.validation import validate
+from allin1_core.separation.inputs import Input
+from allin1_core.separation.mix import read_mix
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+SOUND_SUFFIX = ".sonif.wav"
+
+_BEAT_HZ, _DOWNBEAT_HZ = 1500.0, 3000.0
+_CLICK_SECONDS = 0.1
+_SECTION_HZ = (4000.0, 40.0)
+_SECTION_SECONDS = 0.5
+_CLICK_LEVEL = 0.5
+
+
+def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> np.ndarray:
+    """Clicks on the beats (higher on downbeats) and falling tones at section starts.
+
+    Parameters
+    ----------
+    result : AnalysisResult
+    num_samples, sample_rate : int
+
+    Returns
+    -------
+    float32 (num_samples,)
+        Peak of a click 0.5.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid; see `allin1_core.results.validation`.
+    """
+    validate(result)
+    clicks = np.zeros(num_samples, np.float32)
+    for time, position in zip(result.beats, result.beat_positions, strict=True):
+        _add(clicks, time, _click(_DOWNBEAT_HZ if position == 1 else _BEAT_HZ, sample_rate), sample_rate)
+    for segment in result.segments[1:]:
+        _add(clicks, segment.start, _falling_tone(sample_rate), sample_rate)
+    return clicks
+
+
+def _add(track: np.ndarray, time: float, sound: np.ndarray, sample_rate: int) -> None:
+    start = round(time * sample_rate)
+    room = len(track) - start
+    if room > 0:
+        track[start : start + len(sound)] += sound[:room]
+
+
+def _click(frequency: float, sample_rate: int) -> np.ndarray:
+    time = np.arange(int(_CLICK_SECONDS * sample_rate)) / sample_rate
+    decay = np.exp(-time / (_CLICK_SECONDS / 7))
+    return (_CLICK_LEVEL * decay * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def _falling_tone(sample_rate: int) -> np.ndarray:
+    frequency = np.geomspace(*_SECTION_HZ, int(_SECTION_SECONDS * sample_rate))
+    decay = np.geomspace(1, 1 / 16, len(frequency))
+    return (_CLICK_LEVEL * decay * np.sin(2 * np.pi * np.cumsum(frequency) / sample_rate)).astype(np.float32)
+
+
+@overload
+def sonify(
+    results: AnalysisResult,
+    out_dir: PathLike | None = ...,
+    *,
+    name: str | None = ...,
+    stems_dir: PathLike | None = ...,
+    audio: Input | FileContent | None = ...,
+) -> tuple[np.ndarray, int]: ...
+@overload
+def sonify(
+    results: Sequence[AnalysisResult], out_dir: PathLike | None = ..., *, stems_dir: PathLike | None = ...
+) -> list[tuple[np.ndarray, int]]: ...
+def sonify(
+    results: AnalysisResult | Sequence[AnalysisResult],
+    out_dir: PathLike | None = None,
+    *,
+    name: str | None = None,
+    stems_dir: PathLike | None = None,
+    audio: Input | FileContent | None = None,
+) -> tuple[np.ndarray, int] | list[tuple[np.ndarray, int]]:
+    """A track with clicks mixed in.
+
+    Parameters
+    ----------
+    results : AnalysisResult or sequence of them
+        Their `path` is read again.
+    out_dir : path-like, optional
+        Folder for ``NAME.sonif.wav`` (16 bit).
+    name : str, optional
+        Of a single result; by default the name of the track's file.
+    stems_dir : path-like, optional
+        Where the stems are, as in `analyze`; needed if `path` is not there.
+    audio : path-like, Audio, Stems or binary file object, optional
+        Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
+
+    Returns
+    -------
+    float32 (num_samples, num_channels), int, or list of them
+        Samples in [-1, 1] and their rate.
+
+    Raises
+    ------
+    ResultError
+        If a result is not valid; see `allin1_core.results.validation`.
+    AudioError, StemsError
+        If the track cannot be read.
+    OutputError
+        If the file cannot be written.
+    """
+    if not isinstance(results, AnalysisResult):
+        return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
+    result = results
+    mix = read_mix(result.path, stems_dir, audio)
+    clicks = click_track(result, len(mix.samples), mix.sample_rate)
+    # Room for the clicks, so that the sum rarely clips.
+    mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)
+    if out_dir is not None:
+        import soundfile
+
+        path = make_folder(expand_user(out_dir)) / f"{name or result.path.stem}{SOUND_SUFFIX}"
+        with written_whole(path) as file:
+            soundfile.write(file, mixed, mix.sample_rate, subtype="PCM_16", format="WAV")
+    return mixed, mix.sample_rate

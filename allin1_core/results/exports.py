@@ -1,0 +1,128 @@
+"""A result in the formats of other tools: ``.beats`` lists, Audacity labels, JAMS."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from allin1_core.errors import ResultError
+from allin1_core.files.writing import expand_user, make_folder, write_text
+from allin1_core.results.result import AnalysisResult
+from allin1_core.results.validation import validate
+
+_VERSION_KEY = "allin1_core_version"
+
+
+def beats_text(result: AnalysisResult) -> str:
+    """One beat a line: time in seconds, tab, position in the bar (the form of madmom and of beat_this).
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid.
+    """
+    validate(result)
+    return "".join(
+        f"{time:.2f}\t{position}\n"
+        for time, position in zip(result.beats, result.beat_positions, strict=True)
+    )
+
+
+def audacity_text(result: AnalysisResult) -> str:
+    """A label track for Audacity (File > Import > Labels): sections as regions, then beats as points.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid.
+    """
+    validate(result)
+    lines = [f"{segment.start:.6f}\t{segment.end:.6f}\t{segment.label}\n" for segment in result.segments]
+    lines += [
+        f"{time:.6f}\t{time:.6f}\t{position}\n"
+        for time, position in zip(result.beats, result.beat_positions, strict=True)
+    ]
+    return "".join(lines)
+
+
+def jams_text(result: AnalysisResult) -> str:
+    """A JAMS document with the annotations ``beat``, ``beat_position``, ``segment_open`` and ``tempo``.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid, or the package ``jams`` is not installed.
+    """
+    validate(result)
+    try:
+        import jams
+    except ModuleNotFoundError as error:
+        raise ResultError("JAMS export needs the package 'jams'; pip install 'allin1-core[jams]'") from error
+    duration = result.segments[-1].end
+    document = jams.JAMS()
+    document.file_metadata.title = result.path.stem
+    document.file_metadata.duration = duration
+    tools = f"allin1-core {result.provenance.get(_VERSION_KEY, '')}".strip()
+
+    def annotate(namespace: str) -> jams.Annotation:
+        metadata = jams.AnnotationMetadata(annotation_tools=tools, data_source="program")
+        annotation = jams.Annotation(namespace, annotation_metadata=metadata, time=0, duration=duration)
+        document.annotations.append(annotation)
+        return annotation
+
+    beats, positions = annotate("beat"), annotate("beat_position")
+    beats_per_bar = max(result.beat_positions, default=4)
+    measure = 0  # of an upbeat
+    for time, position in zip(result.beats, result.beat_positions, strict=True):
+        beats.append(time=time, duration=0, value=position)
+        measure += position == 1
+        positions.append(
+            time=time,
+            duration=0,
+            value={"position": position, "measure": measure, "num_beats": beats_per_bar, "beat_units": 4},
+        )
+    segments = annotate("segment_open")
+    for segment in result.segments:
+        segments.append(time=segment.start, duration=segment.end - segment.start, value=segment.label)
+    tempo = result.bpm if result.tempo is None else result.tempo
+    if tempo is not None:
+        annotate("tempo").append(time=0, duration=duration, value=tempo, confidence=1)
+    text = io.StringIO()
+    document.save(text)
+    return text.getvalue()
+
+
+FORMATS: dict[str, tuple[str, Callable[[AnalysisResult], str]]] = {
+    "beats": (".beats", beats_text),
+    "audacity": (".labels.txt", audacity_text),
+    "jams": (".jams", jams_text),
+}
+
+
+def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: str) -> Path:
+    """Write a result in another format.
+
+    Parameters
+    ----------
+    result : AnalysisResult
+    path : path-like
+        File to write; its folder is created.
+    file_format : str
+        ``beats``, ``audacity`` or ``jams``.
+
+    Raises
+    ------
+    ResultError
+        If the format is unknown, its package is not installed, or the result is not valid; see
+        `allin1_core.results.validation`.
+    OutputError
+        If the file cannot be written.
+    """
+    if file_format not in FORMATS:
+        raise ResultError(f"format {file_format!r}: unknown; expected one of {', '.join(FORMATS)}")
+    text = FORMATS[file_format][1](result)
+    path = expand_user(path)
+    make_folder(path.parent)
+    return write_text(path, text)

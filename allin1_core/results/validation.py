@@ -1,0 +1,180 @@
+"""Validation of a result: what exports, figures and click tracks rely on, checked in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from allin1_core.audio.types import STEM_NAMES
+from allin1_core.dbn.metrical import FRAMES_PER_SECOND
+from allin1_core.errors import ResultError
+from allin1_core.structure import LABELS, Segment
+
+if TYPE_CHECKING:
+    from allin1_core.results.result import AnalysisResult
+
+# A week: longer than any track that can be analysed.
+_LONGEST_SECONDS = 7 * 24 * 3600
+_HIGHEST_BPM = 60 * FRAMES_PER_SECOND
+_LONGEST_BAR = 1000
+# Of probabilities that are means of float32.
+_ROUNDING = 1e-5
+
+
+def validate(result: AnalysisResult, source: str | None = None) -> None:
+    """Check that the fields of a result have their types and ranges, and agree with each other.
+
+    All-In-One's own results keep the same rules: sections follow each other without a gap from 0 to the end of the
+    track, beats ascend within it, downbeats are the beats at position 1, arrays have 100 frames a second.
+
+    Parameters
+    ----------
+    result : AnalysisResult
+    source : str, optional
+        What messages call it: the file it was read from.
+
+    Raises
+    ------
+    ResultError
+        If something is amiss; the message names the field, what was found, and what was expected.
+    """
+    try:
+        if not isinstance(result.path, Path) or not result.path.name:
+            raise _fault("path", _shown(result.path), "the path of a track")
+        if result.bpm is not None:
+            _check_number("bpm", result.bpm, 0, _HIGHEST_BPM, "beats per minute, or null")
+        _check_tempo(result.tempo, result.tempo_spread)
+        end = _check_segments(result.segments)
+        _check_beats(result, end)
+        _check_provenance(result.provenance)
+        num_frames = round(end * FRAMES_PER_SECOND)
+        if result.activations is not None:
+            _check_activations(result.activations, num_frames)
+        if result.embeddings is not None:
+            _check_embeddings(result.embeddings, num_frames)
+    except ResultError as error:
+        raise ResultError(f"{source or f'result of {result.path}'}: {error}") from None
+
+
+def _fault(field: str, found: str, expected: str) -> ResultError:
+    return ResultError(f"{field}: found {found}; expected {expected}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, short however large it is."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"a number of {value.bit_length()} bits"
+    is_short = value is None or isinstance(value, str | int | float | Path)
+    return repr(value)[:80] if is_short else f"a value of type {type(value).__name__}"
+
+
+def _check_type(field: str, value: Any, kind: type, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise _fault(field, _shown(value), expected)
+
+
+def _check_number(field: str, value: Any, least: float, most: float, unit: str) -> None:
+    # Compared, not converted: digits may be too many for a float. NaN is in no range.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise _fault(field, _shown(value), f"a number from {least:g} to {most:g}, {unit}")
+
+
+def _check_tempo(tempo: Any, spread: Any) -> None:
+    if tempo is None and spread is None:
+        return
+    _check_number("tempo", tempo, 0, _HIGHEST_BPM, "beats per minute, or null as tempo_spread")
+    if tempo == 0:
+        raise _fault("tempo", _shown(tempo), "more than 0 beats per minute")
+    _check_number("tempo_spread", spread, 0, _HIGHEST_BPM, "beats per minute, or null as tempo")
+
+
+def _check_segments(segments: Any) -> float:
+    """The end of the last one, in seconds."""
+    _check_type("segments", segments, list, "a list of sections")
+    if not segments:
+        raise _fault("segments", "none", "at least one")
+    end: float = 0
+    for index, segment in enumerate(segments):
+        field = f"segments[{index}]"
+        _check_type(field, segment, Segment, "an object with start, end and label")
+        _check_number(f"{field}.start", segment.start, 0, _LONGEST_SECONDS, "seconds")
+        _check_number(f"{field}.end", segment.end, 0, _LONGEST_SECONDS, "seconds")
+        if segment.start != end:
+            raise _fault(f"{field}.start", _shown(segment.start), f"{end}, without gap or overlap")
+        if segment.end <= segment.start:
+            raise _fault(f"{field}.end", _shown(segment.end), f"more than its start, {segment.start}")
+        if not isinstance(segment.label, str) or segment.label not in LABELS:
+            raise _fault(f"{field}.label", _shown(segment.label), f"one of {', '.join(LABELS)}")
+        end = segment.end
+    return end
+
+
+def _check_beats(result: AnalysisResult, end: float) -> None:
+    beats, positions, downbeats = result.beats, result.beat_positions, result.downbeats
+    _check_type("beats", beats, list, "a list of seconds")
+    _check_type("beat_positions", positions, list, "a list of whole numbers")
+    _check_type("downbeats", downbeats, list, "a list of seconds")
+    if len(positions) != len(beats):
+        raise _fault("beat_positions", f"{len(positions)}", f"{len(beats)}, one for each of the beats")
+    expected = []
+    for index, (time, position) in enumerate(zip(beats, positions, strict=True)):
+        _check_number(f"beats[{index}]", time, 0, end, "seconds within the sections")
+        if index and time <= beats[index - 1]:
+            raise _fault(f"beats[{index}]", _shown(time), f"more than the one before, {beats[index - 1]}")
+        field = f"beat_positions[{index}]"
+        _check_type(field, position, int, "a whole number")
+        _check_number(field, position, 1, _LONGEST_BAR, "a position in the bar")
+        if position == 1:
+            expected.append(time)
+    if len(downbeats) != len(expected):
+        raise _fault("downbeats", f"{len(downbeats)}", f"{len(expected)}, the beats at position 1")
+    for index, (time, beat) in enumerate(zip(downbeats, expected, strict=True)):
+        if isinstance(time, bool) or time != beat:
+            raise _fault(f"downbeats[{index}]", _shown(time), f"{beat}, a beat at position 1")
+
+
+def _check_provenance(provenance: Any) -> None:
+    _check_type("provenance", provenance, dict, "an object")
+    for name in ("model", "stages", "audio_sha256"):
+        _check_type(f"provenance.{name}", provenance.get(name, {}), dict, "an object")
+    for name, stage in provenance.get("stages", {}).items():
+        _check_type(f"provenance.stages.{str(name)[:40]}", stage, dict, "an object")
+    weights = provenance.get("model", {}).get("weights", [])
+    _check_type("provenance.model.weights", weights, list, "a list")
+    for index, fold in enumerate(weights):
+        _check_type(f"provenance.model.weights[{index}]", fold, dict, "an object")
+
+
+def _check_activations(activations: Any, num_frames: int) -> None:
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("beat", "downbeat", "segment"), (num_frames,))
+    shapes["label"] = (len(LABELS), num_frames)
+    _check_type("activations", activations, Mapping, "a dict of arrays")
+    if activations.keys() != shapes.keys():
+        raise _fault("activations", ", ".join(map(str, activations))[:200], ", ".join(shapes))
+    for name, shape in shapes.items():
+        least, most = _range(f"activations[{name!r}]", activations[name], shape)
+        if not (least >= -_ROUNDING and most <= 1 + _ROUNDING):  # NaN is not, either
+            raise _fault(
+                f"activations[{name!r}]", f"values from {least} to {most}", "probabilities from 0 to 1"
+            )
+
+
+def _check_embeddings(embeddings: Any, num_frames: int) -> None:
+    # The width is the network's; with an ensemble there is one more axis, of its folds.
+    width = getattr(embeddings, "shape", ())[2:4] or (24,)
+    least, most = _range("embeddings", embeddings, (len(STEM_NAMES), num_frames, *width))
+    if not np.isfinite([least, most]).all():
+        raise _fault("embeddings", f"values from {least} to {most}", "finite numbers")
+
+
+def _range(field: str, array: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    """The least and the greatest value of a float32 array of that shape; NaN where it holds NaN."""
+    expected = f"float32 {shape}, {FRAMES_PER_SECOND} frames a second"
+    _check_type(field, array, np.ndarray, expected)
+    if array.dtype != np.float32 or array.shape != shape or not array.size:
+        raise _fault(field, f"{array.dtype} {array.shape}", expected)
+    return float(array.min()), float(array.max())

@@ -1,0 +1,1 @@
+"""Timings of a run: recorded stage by stage, read again, reported and compared."""

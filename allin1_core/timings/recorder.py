@@ -1,0 +1,228 @@
+"""What a run spent its time on: one record per stage, written as JSON lines (schema in docs/timings.md).
+
+A time is the wall time of a stage with the device synchronised before and after. Both MLX and CUDA return from a
+call before its work is done; without the synchronisation that work is charged to whichever stage first looks at
+the numbers, and the stage that asked for it seems free. Every line also says which implementation ran and why, so
+that two runs can be compared without knowing how they were started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from allin1_core.backends.table import Choice
+from allin1_core.errors import OutputError
+from allin1_core.files.writing import append_line, expand_user
+from allin1_core.threads import Lock
+from allin1_core.timings.machine import machine, versions
+from allin1_core.timings.schema import SCHEMA_VERSION, STAGES, StageTiming
+
+
+@dataclasses.dataclass
+class Stage:
+    """What a stage reports about itself while it runs: set `output`, and add to `details`."""
+
+    choice: Choice | None = None
+    output: Any = None
+    audio_seconds: float | None = None
+    cached: bool = False
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Timings:
+    """Collects the timings of a run in memory and, if a path is given, appends them to a file line by line.
+
+    Parameters
+    ----------
+    path : path-like, optional
+        File of JSON lines; lines of earlier runs are kept.
+    on_start : callable, optional
+        Called with the name of each stage that starts and is not beside others, for a progress display.
+    on_progress : callable, optional
+        Called by stages that take long with the part that is done, from 0 to 1.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be opened for writing.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        on_start: Callable[[str], None] | None = None,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> None:
+        self._on_start = on_start
+        self.report_progress = on_progress
+        self.path = expand_user(path) if path is not None else None
+        self.records: list[StageTiming] = []
+        self.run_id = uuid.uuid4().hex
+        self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        self._zero = time.perf_counter()
+        self._lock = Lock()
+        self._open = threading.local()
+        self._at_work: set[threading.Thread] = set()
+        if self.path is not None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.path.open("ab").close()
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path}: timings cannot be written ({error}); choose another path"
+                ) from error
+
+    @contextlib.contextmanager
+    def stage(
+        self,
+        name: str,
+        *,
+        track: str | None = None,
+        choice: Choice | None = None,
+        audio_seconds: float | None = None,
+        cached: bool = False,
+        in_background: bool = False,
+        **details: Any,
+    ) -> Iterator[Stage]:
+        """Time the block as a stage; what the block assigns to `Stage.output` is evaluated before the clock stops.
+
+        `in_background` says that a thread of its own runs it, beside the run's other stages. Whichever thread those
+        run in is ``main`` to the records, as long as it is alone.
+
+        Raises
+        ------
+        OutputError
+            If the line cannot be written (see `append_line`), unless the block itself raised: then that is raised.
+        """
+        assert name in STAGES, f"{name!r} is not a stage"
+        stage = Stage(choice=choice, audio_seconds=audio_seconds, cached=cached, details=details)
+        parents: list[str] = self._open.__dict__.setdefault("stages", [])
+        parent = parents[-1] if parents else None
+        failure: str | None = None
+        thread = threading.current_thread()
+        with self._lock:
+            is_beside = in_background or bool(self._at_work - {thread})
+            if not in_background:
+                self._at_work.add(thread)
+        parents.append(name)
+        start = time.perf_counter() - self._zero
+        try:
+            if self._on_start is not None and not is_beside:
+                self._on_start(name)
+            synchronize(choice)
+            start = time.perf_counter() - self._zero
+            yield stage
+            synchronize(stage.choice, stage.output)
+        except BaseException as error:
+            failure = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            end = time.perf_counter() - self._zero
+            parents.pop()
+            if not parents:
+                with self._lock:
+                    self._at_work.discard(thread)
+            name_of_thread = thread.name if is_beside else "main"
+            record = self._record(name, parent, start, end, track, stage, name_of_thread, failure)
+            # What the stage raised is what its caller must see, whatever becomes of the line.
+            with contextlib.nullcontext() if failure is None else contextlib.suppress(OutputError):
+                self._add(record)
+
+    def _record(
+        self,
+        name: str,
+        parent: str | None,
+        start: float,
+        end: float,
+        track: str | None,
+        stage: Stage,
+        thread: str,
+        failure: str | None,
+    ) -> StageTiming:
+        choice = stage.choice
+        return StageTiming(
+            schema=SCHEMA_VERSION,
+            run_id=self.run_id,
+            run_started=self.run_started,
+            stage=name,
+            parent=parent,
+            start=start,
+            end=end,
+            duration=end - start,
+            track=track,
+            audio_seconds=stage.audio_seconds,
+            backend=choice.backend if choice else None,
+            requested_backend=choice.requested_backend if choice else None,
+            device=choice.device if choice else None,
+            requested_device=choice.requested_device if choice else None,
+            precision=choice.precision if choice else None,
+            library=choice.library if choice else None,
+            library_version=choice.library_version if choice else None,
+            reason=choice.reason if choice else None,
+            synchronized=failure is None,
+            cached=stage.cached,
+            thread=thread,
+            error=failure,
+            details=stage.details,
+            machine=machine(),
+            versions=versions(),
+            computed_by=choice.computed_by if choice else None,
+            computed_on=choice.computed_on if choice else None,
+            instruction_set=choice.instruction_set if choice else None,
+        )
+
+    def _add(self, record: StageTiming) -> None:
+        line = (json.dumps(dataclasses.asdict(record)) + "\n").encode()
+        with self._lock:
+            self.records.append(record)
+            if self.path is None:
+                return
+            try:
+                append_line(self.path, line)
+            except OSError as error:
+                raise OutputError(f"{self.path}: timings cannot be written ({error})") from error
+
+
+def synchronize(choice: Choice | None, output: Any = None) -> None:
+    """Wait until the device of `choice` is idle and `output` is computed.
+
+    Parameters
+    ----------
+    choice : Choice, optional
+        Work on the CPU outside MLX is never pending; only MLX, CUDA and Metal are waited for.
+    output : optional
+        An MLX array, or a tuple, list, mapping or dataclass of them, to be evaluated.
+    """
+    if choice is None:
+        return
+    kind = choice.device.partition(":")[0]
+    if choice.library == "mlx" or kind == "mlx":
+        import mlx.core as mx
+
+        mx.eval(_mlx_arrays(output, mx.array))
+        mx.synchronize()
+    elif kind in ("cuda", "mps"):
+        import torch
+
+        (torch.cuda if kind == "cuda" else torch.mps).synchronize()
+
+
+def _mlx_arrays(tree: Any, array_type: type) -> list[Any]:
+    if isinstance(tree, array_type):
+        return [tree]
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        tree = [getattr(tree, field.name) for field in dataclasses.fields(tree)]
+    elif isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, tuple | list):
+        return [array for item in tree for array in _mlx_arrays(item, array_type)]
+    return []

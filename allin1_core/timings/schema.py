@@ -1,0 +1,183 @@
+"""Schema of a timings file: one stage of a run per line of JSON (docs/timings.md), checked when read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from allin1_core.errors import TimingsError
+from allin1_core.files.reading import read_content
+from allin1_core.files.writing import expand_user
+from allin1_core.timings.machine import _MACHINE
+
+SCHEMA_VERSION = 1
+
+
+_LARGEST_FILE = 1 << 30
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "dict": (dict,),
+    "None": (type(None),),
+}
+
+
+# In the order of the pipeline. `postprocess` contains the metrical and functional stages (their `parent`).
+STAGES = (
+    "audio_read",
+    "demix",
+    "spectrogram",
+    "model_load",
+    "spec_load",
+    "transfer",
+    "nn",
+    "postprocess",
+    "metrical_prep",
+    "metrical_dbn",
+    "functional_probs",
+    "functional_local_maxima",
+    "functional_boundaries",
+    "save",
+    "export",
+    "visualize",
+    "sonify",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTiming:
+    """One stage of one run; the fields are those of a line of the file.
+
+    Attributes
+    ----------
+    schema : int
+        `SCHEMA_VERSION`.
+    run_id : str
+        The same for all lines of a run.
+    run_started : str
+        Date and time of the run's start, ISO 8601, UTC.
+    stage : str
+        One of `STAGES`.
+    parent : str or None
+        The stage that this one is a part of; its time is contained in the parent's.
+    start, end, duration : float
+        Seconds; `start` and `end` count from the start of the run on a monotonic clock.
+    track : str or None
+        What was analysed; None for work done once for the whole run.
+    audio_seconds : float or None
+        Length of the track.
+    backend, requested_backend, device, requested_device, precision, library, library_version, reason : str or None
+        As in `allin1_core.backends.table.Choice`; None for a stage without backends.
+    synchronized : bool
+        Whether start and end were taken with the device idle and the stage's outputs evaluated.
+    cached : bool
+        Whether the stage was served from something that was already there.
+    thread : str
+        ``main``, or of a stage that ran beside others the name of its thread: one that works for the run in the
+        background, or one that was in a stage while another thread was.
+    error : str or None
+        What the stage raised.
+    details : dict
+        JSON-ready extras of the stage (``beats_per_bar``, ``folds``, ``from`` and ``to`` of a transfer ...).
+    machine, versions : dict
+        ``cpu``, ``cores``, ``platform``; versions of Python, allin1-core and the libraries loaded by then.
+    computed_by, computed_on, instruction_set : str or None
+        As in `Choice`; None for a stage without backends, and in lines written before there were these fields.
+    """
+
+    schema: int
+    run_id: str
+    run_started: str
+    stage: str
+    parent: str | None
+    start: float
+    end: float
+    duration: float
+    track: str | None
+    audio_seconds: float | None
+    backend: str | None
+    requested_backend: str | None
+    device: str | None
+    requested_device: str | None
+    precision: str | None
+    library: str | None
+    library_version: str | None
+    reason: str | None
+    synchronized: bool
+    cached: bool
+    thread: str
+    error: str | None
+    details: dict[str, Any]
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    computed_by: str | None = None
+    computed_on: str | None = None
+    instruction_set: str | None = None
+
+
+def read_timings(path: str | os.PathLike[str]) -> list[StageTiming]:
+    """Records of a timings file, in the order they were written.
+
+    Raises
+    ------
+    TimingsError
+        If the file cannot be read, or a line is not a timing of this schema.
+    """
+    path = expand_user(path)
+    try:
+        # At newlines only: `splitlines` also splits at characters that a track's name may hold.
+        lines = read_content(path, TimingsError, most=_LARGEST_FILE).decode().split("\n")
+    except UnicodeDecodeError as error:
+        raise TimingsError(
+            f"{path}: cannot be read as timings ({error}); expected a file of JSON lines"
+        ) from error
+    return [_parse(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _parse(path: Path, number: int, line: str) -> StageTiming:
+    where = f"{path}, line {number}"
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TimingsError(f"{where}: not JSON ({error}); expected one timing object a line") from error
+    if not isinstance(fields, dict) or fields.get("schema") != SCHEMA_VERSION:
+        found = fields.get("schema") if isinstance(fields, dict) else type(fields).__name__
+        raise TimingsError(
+            f"{where}: schema {str(found)[:40]!r}; this version of allin1-core reads schema {SCHEMA_VERSION} "
+            "(docs/timings.md)"
+        )
+    # A field with a default was added later: a line written before does not have it.
+    known = {
+        field.name: str(field.type)
+        for field in dataclasses.fields(StageTiming)
+        if field.default is dataclasses.MISSING or field.name in fields
+    }
+    missing = sorted(known.keys() - fields.keys())
+    if missing:
+        raise TimingsError(f"{where}: no field {', '.join(missing)}; see docs/timings.md")
+    for name, kinds in known.items():
+        if not _is_of_kind(fields[name], kinds):
+            raise TimingsError(f"{where}: field {name} is {str(fields[name])[:40]!r}; expected {kinds}")
+    absent = sorted(_MACHINE.keys() - fields["machine"].keys())
+    if absent:
+        raise TimingsError(f"{where}: machine without {', '.join(absent)}; see docs/timings.md")
+    if not 0 <= fields["start"] <= fields["end"]:
+        raise TimingsError(
+            f"{where}: start {fields['start']}, end {fields['end']}; expected 0 <= start <= end"
+        )
+    return StageTiming(**{name: fields[name] for name in known})
+
+
+def _is_of_kind(value: Any, kinds: str) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    return any(type(value) in _KINDS[kind.partition("[")[0]] for kind in kinds.split(" | "))

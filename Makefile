@@ -28,7 +28,7 @@ FROM ?=
 help:
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
-	@echo "make gate         fails on a regression in speed or accuracy (bench/gate.toml)"
+	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
 	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
 	@echo "make readme       copies the summary of the last bench run into README.md"
@@ -65,9 +65,9 @@ endif
 parity-full: lint
 	status=0; trap 'exit 130' INT; \
 	$(BIN)/python -m pytest tests parity --full --parity-report reports || status=1; \
-	$(BIN)/python -m parity.full_decoder --reports reports || status=1; \
-	$(BIN)/python -m parity.full_tracks --reports reports || status=1; \
-	$(if $(TRACKS),$(BIN)/python -m parity.full_tracks $(TRACKS) --reports reports || status=1;) \
+	$(BIN)/python -m parity.full.decoder --reports reports || status=1; \
+	$(BIN)/python -m parity.full.tracks --reports reports || status=1; \
+	$(if $(TRACKS),$(BIN)/python -m parity.full.tracks $(TRACKS) --reports reports || status=1;) \
 	echo "parity report: reports/parity.md, reports/accuracy.md"; exit $$status
 
 bench: $(VENV)/.installed
@@ -78,13 +78,13 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench.gate.judge $(if $(FROM),--from $(FROM))
 
 baseline: $(VENV)/.installed
-	$(BIN)/python -m bench.baseline --reason "$(REASON)"
+	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"
 
 readme: $(VENV)/.installed
-	$(BIN)/python -m bench.readme
+	$(BIN)/python -m bench.report.readme
 
 # all-in-one-infer without its dependencies: its network needs none of what it declares beyond these.
 peers: $(VENV)/.installed

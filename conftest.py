@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bench.baseline import BASELINE
-from bench.progress import Progress, read_durations
-from bench.records import BenchRecorder
+from bench.gate.baseline import BASELINE
+from bench.report.progress import Progress, read_durations
+from bench.report.records import BenchRecorder
 from parity import foreign
+from parity.material import shared_folder
 from parity.oracles.madmom_import import OracleMissing
-from parity.records import Outcome, ParityRecorder
-from parity.shared import shared_folder
+from parity.reports.records import Outcome, ParityRecorder
 
 _PARITY = pytest.StashKey[ParityRecorder]()
 _BENCH = pytest.StashKey[BenchRecorder]()
@@ -143,13 +143,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     parity_folder = session.config.getoption("--parity-report")
     bench_folder = session.config.getoption("--bench-report")
     if parity_folder is not None:
-        from parity.report import write_parity_report
+        from parity.reports.report import write_parity_report
 
         records = session.config.stash[_PARITY].records
         full = session.config.getoption("--full")
         write_parity_report(records, parity_folder, _outcome(session.config), full=full)
     if bench_folder is not None:
-        from bench.report import Session, write_bench_report
+        from bench.report.report import Session, write_bench_report
 
         progress = session.config.stash[_PROGRESS]
         outcome = _outcome(session.config)

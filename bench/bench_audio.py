@@ -10,11 +10,12 @@ import soundfile
 
 from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.separation import read_stems_folder
-from bench.machine import pinned_threads, usable_cores
-from bench.paired import own_times, paired_times
-from bench.records import BenchRecord, BenchRecorder
-from bench.tracks import SAMPLE_RATE, default_track
+from bench.measure.load import pinned_threads
+from bench.measure.paired import own_times, paired_times
+from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
+from parity.environment import usable_cores
+from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
 _ROUNDS = 9  # it is a tenth of a second

@@ -18,14 +18,14 @@ import pytest
 
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from allin1_core.dbn.hidden_markov_model import bar_model
-from bench.machine import usable_cores
-from bench.memory import peak_memory_bytes
-from bench.paired import is_brief, own_times, paired_times, sure_rounds
-from bench.records import BenchRecord, BenchRecorder
-from bench.single_calls import decode
-from parity.activations import FPS, steady
+from bench.measure.calls import decode
+from bench.measure.memory import peak_memory_bytes
+from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.decoder_agreement import compare_decodings, decode_all, f_measure
+from parity.environment import usable_cores
+from parity.inputs.activations import FPS, steady
 from parity.oracles import madmom_dbn
 
 SECONDS = 195.5

@@ -18,16 +18,17 @@ import pytest
 from allin1_core import backends
 from allin1_core.network import Configuration, Model, build_model
 from allin1_core.spectrogram import log_spectrogram
-from bench.machine import pinned_threads, usable_cores
-from bench.memory import peak_memory_and_seconds
-from bench.paired import is_brief, own_times, paired_times, sure_rounds
-from bench.records import BenchRecord, BenchRecorder
-from bench.single_calls import checkpoints, run_network
-from bench.tracks import default_track
+from bench.measure.calls import checkpoints, run_network
+from bench.measure.load import pinned_threads
+from bench.measure.memory import peak_memory_and_seconds
+from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare_each
+from parity.environment import usable_cores
+from parity.inputs.networks import random_spectrogram
+from parity.material import default_track
 from parity.oracles import allin1_infer
 from parity.oracles.network_golden import OUTPUTS
-from parity.random_networks import random_spectrogram
 
 BOUND = 1e-4
 # TF32 keeps 10 bits of a factor: as the docstring of `load_model` declares.

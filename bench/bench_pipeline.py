@@ -25,15 +25,15 @@ from allin1_core.network import load_checkpoints
 from allin1_core.results.result import AnalysisResult
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import StageTiming
-from bench.machine import pinned_threads, usable_cores
-from bench.memory import peak_memory_bytes
-from bench.paired import is_brief, paired_times, sure_rounds
-from bench.records import BenchRecord, BenchRecorder
-from bench.single_calls import analyse, analyse_as_before
-from bench.tracks import SAMPLE_RATE, default_track
+from bench.measure.calls import analyse, analyse_as_before
+from bench.measure.load import pinned_threads
+from bench.measure.memory import peak_memory_bytes
+from bench.measure.paired import is_brief, paired_times, sure_rounds
+from bench.report.records import BenchRecord, BenchRecorder
+from parity.environment import usable_cores
+from parity.inputs.networks import random_checkpoint
+from parity.material import SAMPLE_RATE, default_track, shared_folder
 from parity.oracles import pipeline
-from parity.random_networks import random_checkpoint
-from parity.shared import shared_folder
 
 _LOADING = ("model_load", "nn")
 

@@ -9,14 +9,15 @@ import numpy.typing as npt
 import pytest
 
 from allin1_core.spectrogram import select
-from bench.machine import pinned_threads, usable_cores
-from bench.memory import peak_memory_bytes
-from bench.paired import is_brief, own_times, paired_times, sure_rounds
-from bench.records import BenchRecord, BenchRecorder
-from bench.single_calls import compute_spectrogram
-from bench.tracks import SAMPLE_RATE, default_track
+from bench.measure.calls import compute_spectrogram
+from bench.measure.load import pinned_threads
+from bench.measure.memory import peak_memory_bytes
+from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
-from parity.cases_spectrogram import Implementation, label, own_operations, spectrogram_backends
+from parity.environment import usable_cores
+from parity.inputs.spectrogram import Implementation, label, own_operations, spectrogram_backends
+from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 

@@ -12,14 +12,13 @@ from allin1_core.dbn.metrical import decoder_input
 from allin1_core.stages import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from allin1_core.structure.numpy_backend import local_maxima as numpy_local_maxima
-from bench.machine import usable_cores
-from bench.paired import own_times, paired_times
-from bench.records import BenchRecord, BenchRecorder
-from bench.tracks import DEFAULT_TRACK
+from bench.measure.paired import own_times, paired_times
+from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
+from parity.environment import usable_cores
+from parity.material import DEFAULT_TRACK, shared_folder
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import read_golden
-from parity.shared import shared_folder
 
 _FRAMES = 19_551
 # A round takes a millisecond or less.

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from allin1_core import backends
 from allin1_core.spectrogram import select
-from bench.paired import paired_times
+from bench.measure.paired import paired_times
 from parity.agreement import compare
-from parity.cases_spectrogram import Implementation
+from parity.inputs.spectrogram import Implementation
 
 
 def beating_noise(seconds: float) -> npt.NDArray[np.int16]:

@@ -12,7 +12,7 @@ import pytest
 from allin1_core import backends
 from parity.agreement import compare
 from parity.oracles import naive_attention, natten_golden
-from parity.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 # float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
 BOUND = 1e-5

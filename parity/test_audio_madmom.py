@@ -16,7 +16,7 @@ from parity.oracles.madmom_dbn import make_decoder
 from parity.oracles.madmom_import import import_madmom, madmom_version
 from parity.oracles.madmom_spectrogram import madmom_spectrogram
 from parity.oracles.pipeline import decoder_input
-from parity.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 # The stored spectrogram was computed on one machine. numpy's absolute value and the BLAS round as their kernels for the
 # processor do, so madmom's values on another differ by a step of float32 or two, as implementations do that differ

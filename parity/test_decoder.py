@@ -20,14 +20,15 @@ from allin1_core.dbn import (
     RNNDownBeatTrackingObservationModel,
     load_decoder,
 )
-from parity import cases_decoder, foreign
+from parity import foreign
 from parity.agreement import compare
-from parity.cases_decoder import Case, implementations, runs
 from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
+from parity.inputs import decoder as cases_decoder
+from parity.inputs.decoder import Case, implementations, runs
+from parity.material import read_stems, tracks
 from parity.oracles import madmom_dbn
 from parity.oracles.pipeline import read_golden
-from parity.records import ParityRecord, ParityRecorder
-from parity.shared import read_stems, tracks
+from parity.reports.records import ParityRecord, ParityRecorder
 
 _CASES = [
     *cases_decoder.synthetic_cases(),

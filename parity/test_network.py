@@ -14,10 +14,10 @@ from allin1_core import backends
 from allin1_core.network import Model, NetworkOutput, load_checkpoints, load_model
 from allin1_core.spectrogram import log_spectrogram
 from parity.agreement import Agreement, compare, compare_each, require_each
+from parity.material import read_stems, shared_folder
 from parity.oracles import allin1_infer, network_golden
 from parity.oracles.network_golden import OUTPUTS, SHORT_TRACKS, TRACKS
-from parity.records import ParityRecord, ParityRecorder
-from parity.shared import read_stems, shared_folder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 # Probabilities; float32 sums in another order give about 1e-6.
 BOUND = 1e-4

@@ -10,10 +10,10 @@ import pytest
 from allin1_core.network import Checkpoint, Configuration, NetworkOutput, _fused, build_model
 from allin1_core.network.fused import FusedNetwork
 from parity.agreement import compare, compare_each, require_each
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.oracles import naive_network
 from parity.oracles.network_golden import OUTPUTS
-from parity.random_networks import random_checkpoint, random_spectrogram
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 from parity.test_network import BACKENDS, BOUND, check, differences
 
 # Around the window of 5, of the double attention's 10, and of the padding that longer dilations need.

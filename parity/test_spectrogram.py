@@ -15,7 +15,7 @@ from scipy.io.wavfile import WavFileWarning
 
 from allin1_core.spectrogram import numpy_backend, select
 from parity.agreement import Agreement, compare
-from parity.cases_spectrogram import (
+from parity.inputs.spectrogram import (
     DTYPES,
     SAMPLE_RATES,
     Case,
@@ -30,7 +30,7 @@ from parity.cases_spectrogram import (
 )
 from parity.oracles.madmom_import import import_madmom, madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
-from parity.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 STEREO_RATES = (22050, 44100, 48000)
 IMPLEMENTATIONS = spectrogram_backends() + own_operations()

@@ -9,7 +9,7 @@ from allin1_core.spectrogram import filterbank
 from allin1_core.spectrogram.filterbank import window
 from allin1_core.spectrogram.framing import frames, num_frames
 from parity.agreement import compare
-from parity.cases_spectrogram import LENGTHS, SAMPLE_RATES
+from parity.inputs.spectrogram import LENGTHS, SAMPLE_RATES
 from parity.oracles import madmom_spectrogram as oracle
 from parity.oracles.madmom_import import import_madmom
 

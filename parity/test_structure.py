@@ -17,7 +17,7 @@ from parity.agreement import Agreement, compare, require_each
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import ORACLE, TRACKS, read_golden
 from parity.oracles.structure import Section
-from parity.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 BACKENDS = [
     pytest.param(

@@ -13,7 +13,7 @@ import pytest
 from allin1_core import AnalysisResult
 from allin1_core.structure import Segment
 from bench.bench_decoder import _differences, _models_differ
-from bench.memory import peak_memory_and_seconds
+from bench.measure.memory import peak_memory_and_seconds
 from parity.oracles.pipeline import Expected, compare_results, difference_in_words, passed
 
 SEGMENTS = [Segment(0.0, 10.0, "intro"), Segment(10.0, 20.0, "verse")]

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from allin1_core.spectrogram import log_spectrogram
-from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram, gate_cases, gate_checks
-from bench.gate_cases import madmom_is_installed
-from bench.tracks import Track
-from parity.activations import regular
+from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram
+from bench.gate import cases as gate_cases
+from bench.gate import checks as gate_checks
+from bench.gate.cases import madmom_is_installed
+from parity.inputs.activations import regular
+from parity.material import Track
 from parity.meta_tests.faults import FAULTS
 from parity.meta_tests.test_network import made_up, spoilt
 from parity.meta_tests.test_pipeline import EXPECTED, right

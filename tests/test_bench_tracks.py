@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from allin1_core.threads import usable_cores
-from bench import machine, tracks
-from bench.memory import peak_memory_bytes
+from bench.measure import load
+from bench.measure.memory import peak_memory_bytes
+from parity import environment as machine
+from parity import material as tracks
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_without_it_stempegs_song_is_repeated(monkeypatch: pytest.MonkeyPatch) -
 
 def test_stempegs_stems_are_in_our_order(shared: Path) -> None:
     """The shared folder has the same six seconds as FLAC, decoded by another decoder."""
-    from parity.shared import read_stems
+    from parity.material import read_stems
 
     ours, theirs = tracks.stempeg_track().stems, read_stems("falcon69")
     assert ours.shape == theirs.shape
@@ -84,13 +86,13 @@ def test_threads_are_pinned_and_released() -> None:
 
     before = torch.get_num_threads()
     cores = usable_cores()
-    with machine.pinned_threads(1) as threads:
+    with load.pinned_threads(1) as threads:
         assert threads == 1
         assert torch.get_num_threads() == 1
         assert usable_cores() == 1
     assert torch.get_num_threads() == before
     assert usable_cores() == cores
-    with pytest.raises(ValueError, match="threads: 0; expected at least 1"), machine.pinned_threads(0):
+    with pytest.raises(ValueError, match="threads: 0; expected at least 1"), load.pinned_threads(0):
         pass
 
 
@@ -100,6 +102,6 @@ def test_the_digest_follows_the_sources() -> None:
 
 
 def test_own_work_is_no_load_of_others() -> None:
-    with machine.OtherLoad() as others:
+    with load.OtherLoad() as others:
         sum(range(3_000_000))
     assert 0 <= others.cores <= machine.usable_cores() + 0.1

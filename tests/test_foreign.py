@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gate_cases import madmom_is_installed
+from bench.gate.cases import madmom_is_installed
 from parity import foreign
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.gate_cases import madmom_is_installed
+from bench.gate.cases import madmom_is_installed
 
 Compare = Callable[..., tuple[int, str]]
 
@@ -26,7 +26,7 @@ def compare(
     tmp_path: Path, small_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Compare:
     """Run the comparison on ``music`` from the folder it lies in; its status and what it printed."""
-    from parity import full_tracks
+    from parity.full import tracks as full_tracks
 
     monkeypatch.chdir(tmp_path)
 
@@ -60,7 +60,7 @@ def test_a_folder_of_tracks_is_compared_and_reported(
     assert "| torch, its own operations, exact |" in text
     assert "Within the declared bounds on 2 of 2 tracks (spectrogram) and 2 of 2 (network)" in text
     assert "the same beats, positions and sections on 2 of 2" in text
-    assert f"Command: `python -m parity.full_tracks music --model {small_model}`. Measured" in text
+    assert f"Command: `python -m parity.full.tracks music --model {small_model}`. Measured" in text
     plot = tmp_path / "reports" / "accuracy_tracks_of_a_folder.png"
     assert plot.read_bytes().startswith(b"\x89PNG")
 
@@ -68,16 +68,16 @@ def test_a_folder_of_tracks_is_compared_and_reported(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "python -m parity.full_tracks"),
-        (["a b/c"], "python -m parity.full_tracks 'a b/c'"),
-        (["x", "--weights-dir", "w w"], "python -m parity.full_tracks x --weights-dir 'w w'"),
-        (["--model", "harmonix-fold3"], "python -m parity.full_tracks --model harmonix-fold3"),
+        ([], "python -m parity.full.tracks"),
+        (["a b/c"], "python -m parity.full.tracks 'a b/c'"),
+        (["x", "--weights-dir", "w w"], "python -m parity.full.tracks x --weights-dir 'w w'"),
+        (["--model", "harmonix-fold3"], "python -m parity.full.tracks --model harmonix-fold3"),
     ],
 )
 def test_the_recorded_command_can_be_copied(
     arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from parity import full_tracks
+    from parity.full import tracks as full_tracks
 
     def stop(folder: Path) -> None:
         raise KeyboardInterrupt
@@ -100,8 +100,8 @@ def test_the_recorded_command_can_be_copied(
 def test_finished_tracks_are_not_compared_again(
     tmp_path: Path, write_stems: Callable[..., Path], stems: np.ndarray, compare: Compare, monkeypatch
 ) -> None:
-    from parity import full_tracks
-    from parity.track_agreement import Comparison
+    from parity.full import tracks as full_tracks
+    from parity.full.track_agreement import Comparison
 
     compared = []
     right = Comparison.compare
@@ -206,7 +206,7 @@ def test_a_backend_out_of_bounds_fails_the_track(
 
 
 def test_a_folder_without_tracks_is_refused(tmp_path: Path) -> None:
-    from parity import full_tracks
+    from parity.full import tracks as full_tracks
 
     with pytest.raises(SystemExit, match="no folders of audio in it; expected one for each track"):
         full_tracks.main([str(tmp_path)])

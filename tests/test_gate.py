@@ -16,10 +16,11 @@ import pytest
 from allin1_core import backends
 from allin1_core.backends import table as backends_table
 from allin1_core.spectrogram import log_spectrogram
-from bench import baseline, gate
-from bench.gate_bars import BARS, Row
-from bench.gate_cases import can_be_installed, madmom_is_installed, madmom_name, our_decoder
-from bench.gate_checks import (
+from bench.gate import __main__ as gate
+from bench.gate import baseline, judge
+from bench.gate.bars import BARS, Row, read_bars
+from bench.gate.cases import can_be_installed, madmom_is_installed, madmom_name, our_decoder
+from bench.gate.checks import (
     check_decoder,
     check_difference,
     check_f_measures,
@@ -28,12 +29,12 @@ from bench.gate_checks import (
     check_spectrogram_difference,
     check_what_runs,
 )
-from bench.gate_speed import PromiseCheck, Timing, Verdict
-from bench.instructions import KERNELS, count_instructions, valgrind_is_installed
-from bench.memory import peak_memory_bytes
-from bench.progress import read_durations
-from bench.records import BenchRecord
-from bench.tracks import SAMPLE_RATE, default_track
+from bench.gate.speed import PromiseCheck, Timing, Verdict
+from bench.measure.instructions import KERNELS, count_instructions, valgrind_is_installed
+from bench.measure.memory import peak_memory_bytes
+from bench.report.progress import read_durations
+from bench.report.records import BenchRecord
+from parity.material import SAMPLE_RATE, default_track
 
 needs_oracle = pytest.mark.skipif(
     not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
@@ -41,12 +42,12 @@ needs_oracle = pytest.mark.skipif(
 
 
 def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "installed", lambda *_: False)
-    monkeypatch.setattr(gate, "check_import", lambda *_: [])
-    monkeypatch.setattr(gate, "shared_folder", lambda: None)
-    monkeypatch.setattr("bench.instructions.valgrind_is_installed", lambda: False)
-    bars = gate.read_bars()
-    verdicts = gate.judge(bars, [], lambda _: None)
+    monkeypatch.setattr(judge, "installed", lambda *_: False)
+    monkeypatch.setattr(judge, "check_import", lambda *_: [])
+    monkeypatch.setattr(judge, "shared_folder", lambda: None)
+    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: False)
+    bars = read_bars()
+    verdicts = judge.judge(bars, [], lambda _: None)
     assert {verdict.passed for verdict in verdicts} == {None}
     assert len(verdicts) == len(bars.rows) + len(KERNELS) + len(bars.f_measures)
     # What this project installs is required; valgrind and the shared reference material it does not.
@@ -148,7 +149,7 @@ def test_a_declaration_that_is_not_what_computes_fails(monkeypatch: pytest.Monke
         return Computation(backend, device)
 
     monkeypatch.setattr(backends, "computation", boast)
-    monkeypatch.setattr("bench.gate_checks.computation", boast)
+    monkeypatch.setattr("bench.gate.checks.computation", boast)
     verdict = check_what_runs("spectrogram", "torch")
     assert verdict.passed is False
     assert "arrays of torch, computed by fused" in verdict.measured
@@ -173,7 +174,7 @@ def allocate(mebibytes: int) -> np.ndarray:
 def test_memory_doubled_fails() -> None:
     before, twice = (peak_memory_bytes(allocate, size, warmup=(1,)) / 2**20 for size in (100, 200))
     assert before == pytest.approx(100, abs=4)
-    bar = before * gate.read_bars().max_memory_growth
+    bar = before * read_bars().max_memory_growth
     assert check_memory("row", before, bar).passed is True
     doubled = check_memory("row", twice, bar)
     assert doubled.passed is False
@@ -188,9 +189,9 @@ def test_memory_is_held_to_its_bar_and_to_the_baseline(
     measured: float, before: float | None, passed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = Row("decoder", "numpy", threads=1, max_memory_mib=100)
-    monkeypatch.setattr(gate, "peak_mebibytes", lambda _: measured)
+    monkeypatch.setattr(judge, "peak_mebibytes", lambda _: measured)
     memory = {} if before is None else {"decoder/numpy/exact": before}
-    *_, verdict = gate.judge_row(row, gate.read_bars(), [], {"memory_mib": memory})
+    *_, verdict = judge.judge_row(row, read_bars(), [], {"memory_mib": memory})
     assert (verdict.check, verdict.passed) == ("peak memory", passed)
 
 
@@ -223,18 +224,18 @@ def test_instruction_counts_repeat() -> None:
 
 def test_more_instructions_than_the_baseline_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, *others = KERNELS
-    monkeypatch.setattr("bench.instructions.valgrind_is_installed", lambda: True)
-    monkeypatch.setattr("bench.instructions.count_instructions", lambda _: 104)
-    monkeypatch.setattr("bench.instructions.compiler", lambda: "cc 12")
-    bars = gate.read_bars()
-    first, *uncounted = gate.judge_instructions(bars, {kernel: 100})
+    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
+    monkeypatch.setattr("bench.measure.instructions.count_instructions", lambda _: 104)
+    monkeypatch.setattr("bench.measure.instructions.compiler", lambda: "cc 12")
+    bars = read_bars()
+    first, *uncounted = judge.judge_instructions(bars, {kernel: 100})
     assert first.passed is False
     assert (first.measured, first.asked) == ("104", "at most 103")
     assert [(v.row, v.measured, v.passed, v.required) for v in uncounted] == [
         (name, "no baseline with cc 12", None, True) for name in others
     ]
     # A compiler that no baseline has counted.
-    assert [verdict.required for verdict in gate.judge_instructions(bars, {})] == [False] * len(KERNELS)
+    assert [verdict.required for verdict in judge.judge_instructions(bars, {})] == [False] * len(KERNELS)
 
 
 def test_instructions_are_compared_where_the_same_compiler_built(tmp_path: Path) -> None:
@@ -249,21 +250,21 @@ def test_instructions_are_compared_where_the_same_compiler_built(tmp_path: Path)
 
 def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
     return BenchRecord(
-        "spectrogram", "numpy", "cpu", "exact", "", "madmom", "song", 195.5, gate.usable_cores(),
+        "spectrogram", "numpy", "cpu", "exact", "", "madmom", "song", 195.5, judge.usable_cores(),
         [1.0, 1.01, 0.99], [ratio, ratio * 1.01, ratio * 0.99], "bit-identical", agrees, memory,
     )  # fmt: skip
 
 
 def test_a_bench_row_that_does_not_agree_is_no_proof_of_speed() -> None:
     row = Row("spectrogram", "numpy", "exact")
-    assert gate.proof(row, 2.0, [record(3.0)]) is not None
-    assert gate.proof(row, 2.0, [record(3.0, agrees=False)]) is None
-    assert gate.proof(row, 2.0, [record(1.9)]) is None
-    assert gate.proof(row, 2.0, [record(3.0), record(1.9)]) is None
+    assert judge.proof(row, 2.0, [record(3.0)]) is not None
+    assert judge.proof(row, 2.0, [record(3.0, agrees=False)]) is None
+    assert judge.proof(row, 2.0, [record(1.9)]) is None
+    assert judge.proof(row, 2.0, [record(3.0), record(1.9)]) is None
 
 
 def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report import write_bench_report
+    from bench.report.report import write_bench_report
 
     write_bench_report([record(3.0)], tmp_path)
     assert len(gate.fresh_records(tmp_path)) == 1
@@ -273,7 +274,7 @@ def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_records_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report import write_bench_report
+    from bench.report.report import write_bench_report
 
     write_bench_report([record(3.0)], tmp_path)
     monkeypatch.setattr(gate, "describe_machine", lambda: {"cpu": "another"})
@@ -334,13 +335,13 @@ def test_a_gate_without_the_oracle_does_not_pass(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Where it has no wheel its rows are listed; where this project installs it they are required."""
-    monkeypatch.setattr(gate, "madmom_is_installed", lambda: False)
-    monkeypatch.setattr(gate, "judge_row", lambda *_: iter(()))
-    monkeypatch.setattr(gate, "check_import", lambda *_: [HELD])
-    monkeypatch.setattr(gate, "judge_instructions", lambda *_: iter(()))
-    monkeypatch.setattr(gate, "shared_folder", lambda: None)
+    monkeypatch.setattr(judge, "madmom_is_installed", lambda: False)
+    monkeypatch.setattr(judge, "judge_row", lambda *_: iter(()))
+    monkeypatch.setattr(judge, "check_import", lambda *_: [HELD])
+    monkeypatch.setattr(judge, "judge_instructions", lambda *_: iter(()))
+    monkeypatch.setattr(judge, "shared_folder", lambda: None)
     for installable, status in ((True, 3), (False, 0)):
-        monkeypatch.setattr(gate, "can_be_installed", lambda _, installable=installable: installable)
+        monkeypatch.setattr(judge, "can_be_installed", lambda _, installable=installable: installable)
         assert gate.main([]) == status
         captured = capsys.readouterr()
         assert captured.out.count("the oracle madmom is not installed") == 11
@@ -358,7 +359,7 @@ def test_what_the_extras_install_can_be_installed() -> None:
 def test_a_row_that_a_baseline_lacks_is_required_of_a_machine_that_has_one() -> None:
     row = Row("network", "fused", min_ratio={"AVX2": 3.1})
     for ratios, required in (({}, False), ({"ratios": {"another": 3.0}}, True)):
-        [verdict] = gate.slowdown_checks([row], gate.read_bars(), ratios)
+        [verdict] = judge.slowdown_checks([row], read_bars(), ratios)
         assert isinstance(verdict, Verdict)
         assert (verdict.passed, verdict.required) == (None, required)
         assert verdict.measured == "not in the baseline of this machine: make baseline"
@@ -371,12 +372,12 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
     running: str, bar: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allin1_core.dbn._viterbi.instruction_set", lambda: running)
-    monkeypatch.setattr(gate, "instruction_set", lambda: running)
-    monkeypatch.setattr("bench.gate_speed.time_case", lambda *_: Timing(np.ones(4), np.full(4, 12.0)))
-    monkeypatch.setattr(gate, "check_what_runs", lambda *_: HELD)
-    [row] = [row for row in gate.read_bars().rows if (row.backend, row.threads) == ("cython", 1)]
+    monkeypatch.setattr(judge, "instruction_set", lambda: running)
+    monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: Timing(np.ones(4), np.full(4, 12.0)))
+    monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
+    [row] = [row for row in read_bars().rows if (row.backend, row.threads) == ("cython", 1)]
     row = dataclasses.replace(row, max_difference=None, max_memory_mib=None)
-    _, outcome = gate.judge_row(row, gate.read_bars(), [], {})
+    _, outcome = judge.judge_row(row, read_bars(), [], {})
     if bar is None:
         assert outcome == Verdict(
             "decoder/cython/exact/1 thread",
@@ -411,7 +412,7 @@ def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
     path = tmp_path / "gate.toml"
     path.write_text(BARS.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(ValueError, match=r"gate\.toml"):
-        gate.read_bars(path)
+        read_bars(path)
 
 
 def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:

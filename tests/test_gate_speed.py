@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from allin1_core import instruction_sets
-from bench import gate
-from bench.busy_core import busy_core, short_cases
-from bench.gate_bars import Row
-from bench.gate_cases import Case, madmom_is_installed
-from bench.gate_speed import PromiseCheck, SlowdownCheck, Timing, time_case
-from bench.paired import Ratio
+from bench.gate import judge
+from bench.gate.bars import Row, read_bars
+from bench.gate.cases import Case, madmom_is_installed
+from bench.gate.speed import PromiseCheck, SlowdownCheck, Timing, time_case
+from bench.measure.busy_core import busy_core, short_cases
+from bench.measure.paired import Ratio
 
 needs_oracle = pytest.mark.skipif(
     not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
@@ -80,18 +80,18 @@ class NoisyMachine:
 @pytest.fixture
 def whatever_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The verdict is that of the ratios; what the gate says of a machine that is too busy has tests of its own."""
-    monkeypatch.setattr("bench.gate_speed.usable_cores", lambda: 64)
+    monkeypatch.setattr("bench.gate.speed.usable_cores", lambda: 64)
 
 
 def check_of(case: Case, before: float) -> SlowdownCheck:
-    bars = gate.read_bars()
+    bars = read_bars()
     return SlowdownCheck(case, before, bars.max_slowdown, bars.slowdown_rounds)
 
 
 @pytest.fixture(scope="module")
 def reached() -> dict[str, float]:
     """What the rows that are timed against the baseline reach on this tree."""
-    rounds = gate.read_bars().slowdown_rounds
+    rounds = read_bars().slowdown_rounds
     return {case.key: time_case(case, rounds).undisturbed for case in short_cases()}
 
 
@@ -102,8 +102,8 @@ def noisy_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], NoisyMachi
     def make(seed: int) -> NoisyMachine:
         machine = NoisyMachine(seed)
         clock = types.SimpleNamespace(process_time=lambda: machine.now, perf_counter=lambda: machine.now)
-        monkeypatch.setattr("bench.gate_speed.time", clock)
-        monkeypatch.setattr("bench.paired._undisturbed", lambda: contextlib.nullcontext(int))
+        monkeypatch.setattr("bench.gate.speed.time", clock)
+        monkeypatch.setattr("bench.measure.paired._undisturbed", lambda: contextlib.nullcontext(int))
         return machine
 
     return make
@@ -114,7 +114,7 @@ def noisy_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], NoisyMachi
 def test_a_backend_slowed_by_30_percent_fails_on_a_noisy_machine(
     seed: int, noisy_machine: Callable[[int], NoisyMachine]
 ) -> None:
-    machine, rounds = noisy_machine(seed), gate.read_bars().slowdown_rounds
+    machine, rounds = noisy_machine(seed), read_bars().slowdown_rounds
     before = time_case(machine.case(0.05), rounds).undisturbed
     slow = check_of(machine.case(0.05 * 1.3), before).measure_until_clear()
     assert slow.passed is False, slow
@@ -154,21 +154,21 @@ def test_a_loss_counts_where_no_round_of_any_measurement_is_free_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = Case("stage", "backend", "exact", 1, int, int, lambda *_: 0.0, "oracle")
-    monkeypatch.setattr("bench.gate_speed.usable_cores", lambda: 64)
+    monkeypatch.setattr("bench.gate.speed.usable_cores", lambda: 64)
     for seen, passed in (
         ([timing(4.0), timing(9.0)], [False, True]),  # a spell that slowed the candidate down is over
         ([timing(4.0), timing(9.0, reference=2.25)], [False, False]),  # now one slows the reference down
         ([timing(4.0), timing(4.1), timing(4.0)], [False, False, False]),
     ):
         left = iter(seen)
-        monkeypatch.setattr("bench.gate_speed.time_case", lambda *_, left=left: next(left))
+        monkeypatch.setattr("bench.gate.speed.time_case", lambda *_, left=left: next(left))
         check = SlowdownCheck(case, 7.0, 1.15, 4)
         verdicts = [check.measure() for _ in seen]
         assert [verdict.passed for verdict in verdicts] == passed
         assert verdicts[-1].asked == "at least 6.09x"
         assert verdicts[-1].measured.endswith(f"in {4 * len(seen)} rounds")
-    monkeypatch.setattr("bench.gate_speed.usable_cores", lambda: 2)
-    monkeypatch.setattr("bench.gate_speed.time_case", lambda *_: timing(4.0, busy_elsewhere=2.0))
+    monkeypatch.setattr("bench.gate.speed.usable_cores", lambda: 2)
+    monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: timing(4.0, busy_elsewhere=2.0))
     busy = SlowdownCheck(case, 7.0, 1.15, 4).measure_until_clear()
     assert busy.passed is None
     assert "other processes kept 2.0 cores busy" in busy.measured
@@ -176,7 +176,7 @@ def test_a_loss_counts_where_no_round_of_any_measurement_is_free_of_it(
 
 def test_a_loss_that_a_slow_reference_hides_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("stage", "backend", "exact", 1, int, int, lambda *_: 0.0, "oracle")
-    monkeypatch.setattr("bench.gate_speed.usable_cores", lambda: 64)
+    monkeypatch.setattr("bench.gate.speed.usable_cores", lambda: 64)
     for seen, passed in (
         ([timing(6.3, reference=1.17), timing(5.4), timing(5.4)], False),  # 7 slowed by 30 %
         ([timing(6.3, reference=1.17), timing(6.7)], True),
@@ -184,7 +184,7 @@ def test_a_loss_that_a_slow_reference_hides_is_measured_again(monkeypatch: pytes
         ([timing(6.2)] * 3, True),  # slower than it was, but by less than is asked
     ):
         left = iter(seen)
-        monkeypatch.setattr("bench.gate_speed.time_case", lambda *_, left=left: next(left))
+        monkeypatch.setattr("bench.gate.speed.time_case", lambda *_, left=left: next(left))
         assert SlowdownCheck(case, 7.0, 1.15, 4).measure_until_clear().passed is passed
         assert not list(left)
 
@@ -195,20 +195,20 @@ def test_the_gate_as_a_whole_names_the_backend_that_was_really_slowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In rounds of some tens of milliseconds: two seconds of music, and a dozen rounds a measurement."""
-    monkeypatch.setattr(gate, "_SHORT", {"spectrogram": 2.0})
-    monkeypatch.setattr(gate, "_LONG", {"spectrogram": 2.0})
-    monkeypatch.setattr("bench.instructions.valgrind_is_installed", lambda: False)
-    monkeypatch.setattr(gate, "check_import", lambda *_: [])
+    monkeypatch.setattr(judge, "_SHORT", {"spectrogram": 2.0})
+    monkeypatch.setattr(judge, "_LONG", {"spectrogram": 2.0})
+    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: False)
+    monkeypatch.setattr(judge, "check_import", lambda *_: [])
     everywhere = dict.fromkeys(instruction_sets.NAMES, 0.01)
     row = Row("spectrogram", "numpy", "exact", min_ratio=everywhere, max_difference=0.0)
-    bars = dataclasses.replace(gate.read_bars(), rows=(row,), rounds=2, slowdown_rounds=12, f_measures={})
-    case = gate.short_case(row)
-    before = gate.ratio_to_keep(case, bars)
-    monkeypatch.setattr(gate, "section_here", lambda _: {"ratios": {case.key: before}})
+    bars = dataclasses.replace(read_bars(), rows=(row,), rounds=2, slowdown_rounds=12, f_measures={})
+    case = judge.short_case(row)
+    before = judge.ratio_to_keep(case, bars)
+    monkeypatch.setattr(judge, "section_here", lambda _: {"ratios": {case.key: before}})
     slow = dataclasses.replace(case, candidate=slowed(case.candidate, 1.5))
     for timed, passed in ((case, True), (slow, False)):
-        monkeypatch.setattr(gate, "short_case", lambda _, timed=timed: timed)
-        verdicts = gate.judge(bars, [], lambda _: None)
+        monkeypatch.setattr(judge, "short_case", lambda _, timed=timed: timed)
+        verdicts = judge.judge(bars, [], lambda _: None)
         assert {verdict.check: verdict.passed for verdict in verdicts} == {
             f"ratio, {before:.3g}x in the baseline": passed,
             "what runs when asked for by name": True,
@@ -226,14 +226,14 @@ def promise(
 ) -> PromiseCheck:
     """A check of a bar, after measurements that gave these times."""
     left = iter(timings)
-    monkeypatch.setattr("bench.gate_speed.time_case", lambda *_: next(left))
+    monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: next(left))
     check = PromiseCheck(case, bar, 4)
     check.measure_until_clear(len(timings))
     return check
 
 
 def test_a_loss_counts_only_if_there_were_cores_to_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.gate_speed.usable_cores", lambda: 2)
+    monkeypatch.setattr("bench.gate.speed.usable_cores", lambda: 2)
     busy, quiet = timing(2.0, busy_elsewhere=0.9), timing(2.0, busy_elsewhere=0.05)
     verdict = promise(5.0, [busy, busy], monkeypatch).verdict
     assert verdict.passed is None
@@ -254,7 +254,7 @@ def test_an_interval_too_wide_to_judge_by_is_no_loss_unless_all_of_it_is(
         (Ratio(1.25, 1.1, 1.4, 9), False),
         (Ratio(1.6, 1.3, 2.5, 9), True),
     ):
-        monkeypatch.setattr("bench.gate_speed.bootstrap_ratio", lambda *_, ratio=ratio: ratio)
+        monkeypatch.setattr("bench.gate.speed.bootstrap_ratio", lambda *_, ratio=ratio: ratio)
         assert promise(1.2, [timing(1.0)], monkeypatch).verdict.passed is passed, ratio
 
 
@@ -276,7 +276,7 @@ def test_a_promise_is_kept_by_the_rounds_that_nothing_disturbed(monkeypatch: pyt
 def test_a_promise_with_a_sixth_of_room_is_decided_on_a_noisy_machine(
     seed: int, noisy_machine: Callable[[int], NoisyMachine]
 ) -> None:
-    machine, rounds = noisy_machine(seed), gate.read_bars().rounds
+    machine, rounds = noisy_machine(seed), read_bars().rounds
     unchanged = PromiseCheck(machine.case(0.5 / 12), 10.0, rounds).measure_until_clear(5)
     assert unchanged.passed is True, unchanged
     slower = PromiseCheck(machine.case(0.5 / 12 * 1.3), 10.0, rounds).measure_until_clear(5)

@@ -15,7 +15,7 @@ from allin1_core import backends
 from allin1_core.errors import BackendError
 from allin1_core.network import Checkpoint, Configuration, Model, NetworkOutput, Thresholds, build_model
 from allin1_core.network.architecture import Folds, ensemble
-from parity.random_networks import random_checkpoint, random_spectrogram
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 FEW_BLOCKS = Configuration(num_blocks=2)
 BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
@@ -222,7 +222,7 @@ def test_fused_needs_neither_torch_nor_mlx() -> None:
     code = """
 import sys
 from allin1_core.network import build_model, Configuration
-from parity.random_networks import random_checkpoint, random_spectrogram
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 build_model([random_checkpoint(0, Configuration(num_blocks=1))], device="cpu")(random_spectrogram(5))
 assert not {"torch", "mlx"} & {name.partition(".")[0] for name in sys.modules}
 """
@@ -234,7 +234,7 @@ import resource
 import sys
 import numpy as np
 from allin1_core.network import build_model
-from parity.random_networks import random_checkpoint
+from parity.inputs.networks import random_checkpoint
 spectrogram = np.random.default_rng(0).random((4, 360_000, 81), dtype=np.float32)
 folds = [random_checkpoint(seed) for seed in range(int(sys.argv[2]))]
 output = build_model(folds, backend=sys.argv[1], device="cpu")(spectrogram)

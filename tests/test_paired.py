@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.allocator import freed_memory_kept
-from bench.paired import Ratio, bootstrap_ratio, own_times, paired_times, sure_rounds
+from bench.measure.allocator import freed_memory_kept
+from bench.measure.paired import Ratio, bootstrap_ratio, own_times, paired_times, sure_rounds
 
 
 def test_sides_alternate_and_warm_up_is_not_counted() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from allin1_core import Analyzer, load_model
 from allin1_core.network import build_model
-from parity.random_networks import random_checkpoint, random_spectrogram
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(300)
 

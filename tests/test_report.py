@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from allin1_core.timings.schema import StageTiming
-from bench import plots, readme, report
-from bench.baseline import Earlier
-from bench.progress import Durations, Progress, read_durations, words
-from bench.records import BenchRecord, read_records
-from bench.report import Session, render, write_bench_report
-from parity import report as parity_report
-from parity.records import Outcome, ParityRecord
-from parity.records import read_records as read_parity_records
-from parity.report import write_parity_report
+from bench.gate.baseline import Earlier
+from bench.report import plots, readme, report
+from bench.report.progress import Durations, Progress, read_durations, words
+from bench.report.records import BenchRecord, read_records
+from bench.report.report import Session, render, write_bench_report
+from parity.reports import report as parity_report
+from parity.reports.records import Outcome, ParityRecord
+from parity.reports.records import read_records as read_parity_records
+from parity.reports.report import write_parity_report
 
 
 def bench_record(ratio: float = 6.0, **fields: Any) -> BenchRecord:

@@ -9,8 +9,8 @@ import pytest
 
 from allin1_core import backends
 from allin1_core.spectrogram import log_spectrogram, num_frames
-from bench.memory import peak_memory_bytes
-from parity.cases_spectrogram import label, own_operations
+from bench.measure.memory import peak_memory_bytes
+from parity.inputs.spectrogram import label, own_operations
 
 GIGABYTE = 10**9
 

@@ -19,7 +19,7 @@ from allin1_core.network import _fused, build_model
 from allin1_core.separation import folder as stems_folder
 from allin1_core.separation import read_stems_folder
 from allin1_core.threads import Lock, ThreadPool, limited_cores, usable_cores
-from parity.random_networks import random_checkpoint, random_spectrogram
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -18,8 +18,8 @@ from allin1_core import load_model
 from allin1_core.errors import WeightsError
 from allin1_core.network import Configuration, Thresholds, load_checkpoints, weights
 from allin1_core.network.weights import PUBLISHED, PublishedFile, digest_of_values
-from bench.paired import paired_times
-from parity.random_networks import random_checkpoint, random_spectrogram
+from bench.measure.paired import paired_times
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 NAME = "harmonix-fold0"
 SETTINGS = {

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from allin1_core.network import _fused
-from bench.machine import machine_key
-from parity import decoder_agreement, full_decoder
-from parity.activations import steady
+from parity import decoder_agreement
+from parity.environment import machine_key
+from parity.full import decoder as full_decoder
+from parity.inputs.activations import steady
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,7 +10,7 @@ import pytest
 
 from parity.agreement import Agreement, compare, compare_each, largest_difference
 from parity.meta_tests.faults import FAULTS
-from parity.publish import dump_json
+from parity.reports.publish import dump_json
 
 DTYPES = ("float32", "float64", "int64", "uint32", "int16")
 

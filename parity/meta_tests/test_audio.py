@@ -11,7 +11,7 @@ import pytest
 from allin1_core import self_test
 from parity import test_audio_madmom
 from parity.meta_tests.faults import FAULTS
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32])

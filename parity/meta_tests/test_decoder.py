@@ -11,11 +11,11 @@ import pytest
 
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from parity import test_decoder
-from parity.activations import regular
-from parity.cases_decoder import Case
 from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
+from parity.inputs.activations import regular
+from parity.inputs.decoder import Case
 from parity.meta_tests.faults import FAULTS, VALUE_FAULTS
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 _ACTIVATIONS = regular(1200, 50, 4)
 

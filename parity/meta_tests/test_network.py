@@ -15,13 +15,14 @@ import pytest
 
 from allin1_core.network import Configuration, NetworkOutput, build_model
 from allin1_core.network.model import Logits
-from parity import test_attention, test_network, test_network_random, track_agreement
+from parity import test_attention, test_network, test_network_random
+from parity.full import track_agreement
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import naive_attention, naive_network
 from parity.oracles.natten_golden import AttentionCase
 from parity.oracles.network_golden import OUTPUTS
-from parity.random_networks import random_checkpoint, random_spectrogram
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 NOWHERE = Path("no shared material is read")
 TRACK = "falcon69"

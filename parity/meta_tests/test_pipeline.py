@@ -13,16 +13,17 @@ import pytest
 
 from allin1_core import AnalysisResult
 from allin1_core.structure import Segment
-from parity import test_pipeline, track_agreement
+from parity import test_pipeline
 from parity.agreement import compare
-from parity.full_tracks import passed as row_passed
+from parity.full import track_agreement
+from parity.full.tracks import passed as row_passed
+from parity.material import STEMS
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import pipeline
 from parity.oracles.network_golden import TRACKS
 from parity.oracles.pipeline import Expected, compare_results, difference_in_words, measures
 from parity.oracles.tempo import compare_tempo
-from parity.records import ParityRecorder
-from parity.shared import STEMS
+from parity.reports.records import ParityRecorder
 
 EXPECTED = Expected(
     [0.27, 0.78, 1.29, 1.8, 2.32, 2.82], [4, 1, 2, 3, 4, 1], [(0.0, 0.04, "chorus"), (0.04, 3.0, "verse")]

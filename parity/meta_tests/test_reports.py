@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity import accuracy, test_attention, test_network, test_network_random, test_pipeline, test_structure
-from parity.cases_spectrogram import Case, Implementation
+from parity import test_attention, test_network, test_network_random, test_pipeline, test_structure
 from parity.decoder_agreement import compare_decodings
+from parity.full.track_agreement import compare_networks
+from parity.inputs.spectrogram import Case, Implementation
 from parity.meta_tests.test_network import made_up, spoilt
 from parity.meta_tests.test_pipeline import EXPECTED, right
 from parity.oracles.natten_golden import AttentionCase
 from parity.oracles.network_golden import OUTPUTS
 from parity.oracles.pipeline import compare_results, measures
-from parity.records import Outcome, ParityRecorder, read_records
-from parity.report import write_parity_report
+from parity.reports import accuracy
+from parity.reports.records import Outcome, ParityRecorder, read_records
+from parity.reports.report import write_parity_report
 from parity.test_decoder import _check as check_decoder
 from parity.test_spectrogram import check as check_spectrogram
-from parity.track_agreement import compare_networks
 
 NAN_LAST = "NaN at the last place"
 

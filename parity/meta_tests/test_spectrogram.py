@@ -14,12 +14,13 @@ import pytest
 from allin1_core import backends
 from allin1_core.spectrogram import SPECIFICATION, numpy_backend
 from allin1_core.spectrogram.bounds import DECLARED, GENERAL, Bound, declared_bound
-from parity import cases_spectrogram, test_spectrogram_parts
-from parity.cases_spectrogram import OWN_OPERATIONS, Case, Implementation
+from parity import test_spectrogram_parts
+from parity.inputs import spectrogram as cases_spectrogram
+from parity.inputs.spectrogram import OWN_OPERATIONS, Case, Implementation
 from parity.meta_tests.faults import FAULTS
 from parity.oracles.madmom_spectrogram import backend as madmom
-from parity.records import ParityRecorder
-from parity.sections.spectrogram import render
+from parity.reports.records import ParityRecorder
+from parity.reports.sections.spectrogram import render
 from parity.test_spectrogram import check
 
 _STEMS = ("bass", "drums", "other", "vocals")

@@ -14,7 +14,7 @@ from allin1_core.structure import Segment
 from parity import test_structure
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import structure
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 SEGMENT_FAULTS: dict[str, Any] = {
     "NaN": np.nan,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hard_use.reader_process import Reading
 from hard_use.signals import examples
-from parity.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecord, ParityRecorder
 
 
 def record(
@@ -55,7 +55,7 @@ def record_trials(
     ----------
     recorder : ParityRecorder
     area : str
-        Heading of the report's section: one of those in `parity.sections.hard_use`.
+        Heading of the report's section: one of those in `parity.reports.sections.hard_use`.
     case, bound : str
         What was tried, and what it was held to.
     tried : int

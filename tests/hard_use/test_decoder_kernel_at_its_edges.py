@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi
 from allin1_core.dbn.viterbi import viterbi
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 
 def activations(num_frames: int, seed: int, kind: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 FPS = 100
 SEED = st.integers(0, 2**32 - 1)

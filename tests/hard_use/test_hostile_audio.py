@@ -17,7 +17,7 @@ from allin1_core.errors import AudioError
 from hard_use import hostile_audio
 from hard_use.reader_process import faults, read_hostile_files
 from hard_use.reporting import record, record_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures and limits memory as Linux does")
 

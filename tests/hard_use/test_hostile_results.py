@@ -19,7 +19,7 @@ from allin1_core.timings.recorder import Timings
 from hard_use.reader_process import faults, read_hostile_files
 from hard_use.readers import GOOD_RECORD, GOOD_SPECTROGRAM
 from hard_use.reporting import record
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 MEMORY = 128 << 20
 

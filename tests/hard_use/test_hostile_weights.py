@@ -18,7 +18,7 @@ from allin1_core.errors import WeightsError
 from allin1_core.network import Configuration, load_checkpoints
 from hard_use.reader_process import faults, read_hostile_files
 from hard_use.reporting import record
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 torch = pytest.importorskip("torch", reason="writes .pth files with torch")
 

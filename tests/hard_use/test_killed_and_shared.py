@@ -25,7 +25,7 @@ from hard_use.libraries import (
     write_mixes,
 )
 from hard_use.reporting import record_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 

@@ -15,10 +15,10 @@ import pytest
 from allin1_core import Analyzer
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from allin1_core.spectrogram import log_spectrogram
-from bench.allocator import return_freed_memory
+from bench.measure.allocator import return_freed_memory
 from hard_use.networks import network, spectrogram
 from hard_use.reporting import record_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux shows it")
 

@@ -19,8 +19,8 @@ from hard_use import many_tracks
 from hard_use.libraries import command, environment, write_library
 from hard_use.reporting import recorded_trials
 from hard_use.test_hostile_audio import ODD_NAMES
-from parity.records import ParityRecorder
-from parity.shared import read_stems
+from parity.material import read_stems
+from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
 

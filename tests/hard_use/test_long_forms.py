@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hard_use.reporting import record_trials
-from parity.records import Outcome, ParityRecorder
-from parity.report import write_parity_report
-from parity.sections.accuracy_hard_use import LONG_FORMS
+from parity.reports.records import Outcome, ParityRecorder
+from parity.reports.report import write_parity_report
+from parity.reports.sections.accuracy_hard_use import LONG_FORMS
 
 
 def session(kills: int, wrong: tuple[str, ...] = ()) -> ParityRecorder:

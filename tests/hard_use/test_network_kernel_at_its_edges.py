@@ -13,7 +13,7 @@ from allin1_core.network import Configuration, _fused
 from allin1_core.network.fused import FusedNetwork, neighbourhood_attention
 from hard_use.networks import checkpoint, spectrogram
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 INSTRUCTION_SETS = _fused.instruction_sets()
 TILE = _fused.SIZES["tile"]

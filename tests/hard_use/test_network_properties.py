@@ -12,7 +12,7 @@ import pytest
 from hard_use import networks
 from hard_use.networks import BACKENDS, REACH, as_array, network, spectrogram, with_parameters
 from hard_use.reporting import Trials, recorded_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 # float32 through three blocks of random weights; what a batch or a shift changes is the order of sums at most.
 ROUNDING = 2e-5

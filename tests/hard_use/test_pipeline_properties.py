@@ -19,8 +19,8 @@ from allin1_core import AnalysisResult, Analyzer
 from allin1_core.audio.types import STEM_NAMES
 from hard_use.networks import REACH, checkpoint
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
-from parity.shared import read_stems, shared_folder
+from parity.material import read_stems, shared_folder
+from parity.reports.records import ParityRecorder
 
 HOP = 441
 FPS = 100

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
-from parity.sections import hard_use
+from parity.reports.records import ParityRecorder
+from parity.reports.sections import hard_use
 
 
 def test_a_law_that_fails_keeps_its_row() -> None:

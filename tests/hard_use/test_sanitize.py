@@ -14,7 +14,7 @@ import pytest
 
 from hard_use import sanitize
 from hard_use.reporting import record_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the target needs gcc and LD_PRELOAD")
 

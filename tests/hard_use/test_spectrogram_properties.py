@@ -23,8 +23,8 @@ from allin1_core.spectrogram import log_spectrogram, num_frames
 from allin1_core.threads import limited_cores, usable_cores
 from hard_use.reporting import recorded_trials
 from hard_use.signals import Signal, signals
-from parity.cases_spectrogram import OWN_OPERATIONS, label, own_operations
-from parity.records import ParityRecorder
+from parity.inputs.spectrogram import OWN_OPERATIONS, label, own_operations
+from parity.reports.records import ParityRecorder
 
 LAST_BITS = 1e-6
 HOP = 441

@@ -16,7 +16,7 @@ from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcess
 from allin1_core.spectrogram import fused_backend, log_spectrogram
 from allin1_core.spectrogram.filterbank import filterbank, window
 from hard_use.reporting import record_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 THREADS = 8
 Output = TypeVar("Output")

@@ -17,7 +17,7 @@ import scipy.fft
 from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from hard_use.reporting import recorded_trials
-from parity.records import ParityRecorder
+from parity.reports.records import ParityRecorder
 
 INSTRUCTION_SETS = fused_backend.instruction_sets()
 # Registers hold 2 to 16 frames.

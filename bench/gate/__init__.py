@@ -1,0 +1,1 @@
+"""Gate on speed, accuracy and memory: bars, checks, verdicts, baseline."""

@@ -1,0 +1,82 @@
+"""``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.gate.bars import read_bars
+from bench.gate.judge import judge
+from bench.gate.speed import Verdict
+from bench.report.records import BenchRecord, read_records
+from parity.environment import describe_machine, source_digest
+
+_WORDS = {True: "ok", False: "FAILED", None: "not judged"}
+
+
+def table(verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as aligned text, one a line."""
+    rows = [("row", "check", "measured", "asked", "")]
+    rows += [(v.row, v.check, v.measured, v.asked, _WORDS[v.passed]) for v in verdicts]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def fresh_records(folder: Path) -> list[BenchRecord]:
+    """Rows of ``bench.json`` in a folder.
+
+    Raises
+    ------
+    ValueError
+        If they were measured on other sources than these, or on another machine.
+    """
+    path = folder / "bench.json"
+    records = read_records(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content.get("source") != source_digest():
+        raise ValueError(f"{path}: measured on another state of allin1_core; run `make bench` again")
+    if content.get("machine") != describe_machine():
+        raise ValueError(f"{path}: measured on another machine; run `make bench` on this one")
+    return records
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gate.judge", description=__doc__)
+    parser.add_argument("--from", dest="folder", type=Path, help="folder of a bench report made just now")
+    options = parser.parse_args(arguments)
+    try:
+        bars = read_bars()
+        records = fresh_records(options.folder) if options.folder else []
+    except (ValueError, FileNotFoundError) as error:
+        print(f"gate: {error}", file=sys.stderr)
+        return 2
+    start = time.monotonic()
+    verdicts = judge(bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True))
+    print(table(verdicts))
+    failed = [verdict for verdict in verdicts if verdict.passed is False]
+    unjudged = [verdict for verdict in verdicts if verdict.passed is None]
+    wanted = [verdict for verdict in unjudged if verdict.required]
+    for verdict in failed:
+        print(f"gate: FAILED {verdict}", file=sys.stderr)
+    for verdict in wanted:
+        print(f"gate: NOT JUDGED, and required: {verdict}", file=sys.stderr)
+    minutes, seconds = divmod(round(time.monotonic() - start), 60)
+    print(
+        f"gate: {len(verdicts) - len(unjudged) - len(failed)} of {len(verdicts)} rows hold, {len(failed)} failed, "
+        f"{len(unjudged)} not judged ({len(wanted)} of them required), in {minutes} min {seconds} s",
+        file=sys.stderr,
+    )
+    if failed:
+        return 1
+    return 3 if wanted or len(unjudged) == len(verdicts) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""What the gate asks for: the rows and limits of bench/gate/gate.toml."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from allin1_core import instruction_sets
+
+BARS = Path(__file__).with_name("gate.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of gate.toml; see there. `min_ratio` has the names of instruction sets as keys."""
+
+    stage: str
+    backend: str
+    precision: str = "exact"
+    threads: int | None = None
+    variant: str = ""
+    min_ratio: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    max_difference: float | None = None
+    max_memory_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.min_ratio) - set(instruction_sets.NAMES))
+        if unknown:
+            raise ValueError(
+                f"{self.name}: min_ratio for {', '.join(unknown)}; expected {', '.join(instruction_sets.NAMES)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """``spectrogram/torch/exact``."""
+        return f"{self.stage}/{self.backend}/{self.precision}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bars:
+    """What gate.toml asks for."""
+
+    rounds: int
+    slowdown_rounds: int
+    max_slowdown: float
+    max_memory_growth: float
+    max_instruction_growth: float
+    max_import_ratio: float
+    forbidden_imports: tuple[str, ...]
+    rows: tuple[Row, ...]
+    f_measures: Mapping[str, Mapping[str, float]]
+
+
+def read_bars(path: Path = BARS) -> Bars:
+    """The bars.
+
+    Raises
+    ------
+    ValueError
+        If the file says something that the gate does not know: a misspelt bar must not be a bar that always holds.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    try:
+        rows = tuple(Row(**row) for row in content.pop("row"))
+        imports = content.pop("import")
+        return Bars(
+            rows=rows,
+            max_import_ratio=imports.pop("max_ratio"),
+            forbidden_imports=tuple(imports.pop("forbidden")),
+            f_measures=content.pop("f_measure"),
+            **content,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; expected the keys that bench/gate/bars.py knows") from error

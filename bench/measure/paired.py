@@ -1,0 +1,229 @@
+"""Times of a candidate and a reference taken alternately in one process, and their ratio with an interval.
+
+Machines drift: another process wakes, a clock changes. A ratio of two medians taken minutes apart measures
+that drift as well. Here the two sides take turns, so that a ratio is formed within a round, where the drift is the
+same for both. They do so strictly: each call finds caches and sleeping threads as the other side left them, as a call
+in a pipeline does. (Were the side that starts a round swapped, every other call would follow one of its own kind; on
+two threads our spectrogram is a quarter faster then, and the interval is as wide as that.) The interval is a
+percentile bootstrap over rounds of the median ratio, seeded, hence the same for the same times.
+
+With fewer than nine rounds such a bootstrap holds the true median less often than it says (of seven rounds it leaves
+the outermost two out, which is 88 %). There the interval is the range of the rounds, which n independent rounds miss
+with a probability of 2 / 2^n, since all of them must fall on the same side of the median.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from bench.measure.allocator import freed_memory_kept
+
+_BOOTSTRAP_SAMPLES = 10_000
+# Beyond this, a backend that got 30 % slower could hide inside the interval of one that did not.
+_WIDEST = 1.6
+_FEWEST = 3
+# From here on the bootstrap's 95 % are 95 %.
+_BOOTSTRAP_ROUNDS = 9
+# With fewer rounds a session is a short one.
+_THOROUGH = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """How many times faster the candidate is than the reference: median over rounds and interval."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int = 0
+
+    @property
+    def too_few(self) -> bool:
+        """Whether nothing can be said of how sure it is: fewer than three rounds."""
+        return self.rounds < _FEWEST
+
+    @property
+    def too_noisy(self) -> bool:
+        """Whether the ends of the interval are further apart than 1.6x."""
+        return not self.too_few and self.high > _WIDEST * self.low
+
+    @property
+    def sure(self) -> bool:
+        """Whether there were rounds enough, and an interval narrow enough, to judge by."""
+        return not (self.too_few or self.too_noisy)
+
+    @property
+    def confidence(self) -> float:
+        """How often an interval made so holds the true median, from 0 (one round) to 1."""
+        return 0.95 if self.rounds >= _BOOTSTRAP_ROUNDS else 1 - 2.0 ** (1 - self.rounds)
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the interval is the range of the rounds."""
+        return self.rounds < _BOOTSTRAP_ROUNDS
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTimes:
+    """Wall times in seconds, one per round, ``float64 (rounds,)`` each, and what the last round returned."""
+
+    candidate: np.ndarray
+    reference: np.ndarray
+    candidate_output: Any
+    reference_output: Any
+
+    @property
+    def ratio(self) -> Ratio:
+        return bootstrap_ratio(self.candidate, self.reference)
+
+
+def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
+    """Median of the per-round ratios ``reference / candidate`` with its interval; see the module's docstring.
+
+    Parameters
+    ----------
+    candidate, reference : float64 (rounds,)
+        Seconds; the same index is the same round.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, are empty, or hold a time that is not positive.
+    """
+    candidate = np.asarray(candidate, dtype=np.float64)
+    reference = np.asarray(reference, dtype=np.float64)
+    if candidate.shape != reference.shape or candidate.ndim != 1 or candidate.size == 0:
+        raise ValueError(
+            f"candidate and reference: shapes {candidate.shape} and {reference.shape}; "
+            "expected two equal one-dimensional shapes with at least one round"
+        )
+    if not (np.all(candidate > 0) and np.all(reference > 0)):
+        raise ValueError("candidate and reference: times must be positive")
+    ratios = reference / candidate
+    if ratios.size < _BOOTSTRAP_ROUNDS:
+        return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()), ratios.size)
+    rounds = np.random.default_rng(0).integers(0, ratios.size, size=(_BOOTSTRAP_SAMPLES, ratios.size))
+    low, high = np.percentile(np.median(ratios[rounds], axis=1), [2.5, 97.5])
+    return Ratio(float(np.median(ratios)), float(low), float(high), ratios.size)
+
+
+def sure_rounds(rounds: int) -> int:
+    """Rounds of a pair that takes seconds: enough for an interval of 95 %, unless a short run is asked for."""
+    return rounds if is_brief(rounds) else max(rounds, _BOOTSTRAP_ROUNDS)
+
+
+def is_brief(rounds: int) -> bool:
+    """Whether a run of that many rounds is a short one, which leaves out what takes minutes."""
+    return rounds < _THOROUGH
+
+
+def own_times(
+    call: Callable[[], Any], *, rounds: int, synchronize: Callable[[Any], Any] | None = None
+) -> np.ndarray:
+    """Wall times in seconds of one callable on its own, ``float64 (rounds,)``, taken with the care of a pair.
+
+    One warm-up call, garbage collection off, freed memory kept, the device synchronised inside the timed region.
+    """
+
+    def run() -> None:
+        output = call()
+        if synchronize is not None:
+            synchronize(output)
+
+    with _undisturbed() as collect:
+        run()
+        times = []
+        for _ in range(rounds):
+            collect()
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return np.array(times)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[Callable[[], Any]]:
+    """Inside the block garbage is collected only by what is handed out, and freed memory stays.
+
+    What lived before is left out of collections: looking through the objects of a dozen libraries takes a tenth of a
+    second, a short round far less.
+    """
+    was_collecting = gc.isenabled()
+    gc.disable()
+    gc.collect()
+    gc.freeze()
+    try:
+        with freed_memory_kept():
+            yield gc.collect
+    finally:
+        gc.unfreeze()
+        if was_collecting:
+            gc.enable()
+
+
+def paired_times(
+    candidate: Callable[[], Any],
+    reference: Callable[[], Any],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    synchronize: Callable[[Any], Any] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    candidate_calls: int = 1,
+) -> PairedTimes:
+    """Time two callables alternately.
+
+    Parameters
+    ----------
+    candidate, reference : callable
+        Called without arguments.
+    rounds : int
+        Counted rounds; each times the reference and then the candidate.
+    warmup : int
+        Rounds that are not counted.
+    synchronize : callable, optional
+        Given what the candidate returned, waits until it is really computed; runs inside the timed region.
+    clock : callable
+        Gives seconds. ``time.process_time`` leaves out what the process waited for a core.
+    candidate_calls : int
+        Calls of the candidate in each round, whose mean counts: for one that is too short to be timed alone.
+
+    Returns
+    -------
+    PairedTimes
+    """
+    times: dict[str, list[float]] = {"candidate": [], "reference": []}
+    outputs: dict[str, Any] = {}
+
+    def run(side: str) -> float:
+        call = candidate if side == "candidate" else reference
+        calls = candidate_calls if side == "candidate" else 1
+        start = clock()
+        for _ in range(calls):
+            output = call()
+            if side == "candidate" and synchronize is not None:
+                synchronize(output)
+        elapsed = (clock() - start) / calls
+        outputs[side] = output
+        return elapsed
+
+    with _undisturbed() as collect:
+        for index in range(-warmup, rounds):
+            for side in ("reference", "candidate"):
+                collect()
+                elapsed = run(side)
+                if index >= 0:
+                    times[side].append(elapsed)
+    return PairedTimes(
+        np.array(times["candidate"]), np.array(times["reference"]), outputs["candidate"], outputs["reference"]
+    )

@@ -1,0 +1,65 @@
+"""Copies the summary of reports/bench.md into README.md: ``python -m bench.report.readme``.
+
+The summary goes between the lines ``<!-- bench:begin -->`` and ``<!-- bench:end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def between(text: str, name: str = "text") -> str:
+    """What stands between the two marks.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there, exactly once, in this order.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"{name}: expected one line {BEGIN} and, after it, one line {END}")
+    return text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
+
+
+def embed(readme: Path, report: Path) -> bool:
+    """Replace what stands between the marks in `readme` by what stands between them in `report`.
+
+    Returns
+    -------
+    bool
+        Whether the file changed.
+    """
+    text = readme.read_text(encoding="utf-8")
+    old = between(text, str(readme))
+    new = between(report.read_text(encoding="utf-8"), str(report))
+    if old == new:
+        return False
+    begin = text.index(BEGIN) + len(BEGIN)
+    temporary = readme.with_name(f".{readme.name}.part")
+    temporary.write_text(text[:begin] + new + text[begin + len(old) :], encoding="utf-8")
+    temporary.replace(readme)
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report.readme", description=__doc__)
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--report", type=Path, default=Path("reports/bench.md"))
+    options = parser.parse_args(arguments)
+    try:
+        changed = embed(options.readme, options.report)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"readme: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.readme}: {'updated' if changed else 'already up to date'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

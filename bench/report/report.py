@@ -1,0 +1,353 @@
+"""Writes reports/bench.md: what is faster, by how much, how sure that is, and how exact.
+
+A ratio is only ever shown where the outputs of the same run agreed with the reference, and only where its interval
+is narrow enough to mean something; otherwise the row says what is the matter instead.
+
+``python -m bench.report.report reports`` makes the page again from bench.json, beside the baseline as it now is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.gate.baseline import changes, earlier
+from bench.measure import busy_core
+from bench.report import plots
+from bench.report.glossary import GLOSSARY
+from bench.report.readme import BEGIN, END
+from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
+from parity.environment import describe_machine, source_digest, versions
+from parity.reports.publish import now, publish, scratch_folder
+from parity.reports.records import oracle_was_absent
+
+# Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
+_AS_ANALYZED = ("[3, 4]", "8 folds")
+# Of the pipeline the whole, and not what is left of it beside the network.
+_WHOLE = "stems to result"
+# A hundredth of the whole each.
+_NO_HEADLINE = ("audio reading", "decoder input", "structure")
+_NOT_MEASURED = (
+    "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
+    "cores they take minutes for a track. The pipeline starts from stems"
+)
+# Of a session, what stands at the top of bench.json.
+_OF_THE_WHOLE = ("created", "source", "machine", "versions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """The benchmark session that the records come from.
+
+    Attributes
+    ----------
+    rounds : int
+        Counted rounds of each paired timing.
+    failed : tuple of str
+        Benchmarks that failed: their rows are missing or not to be trusted.
+    durations : mapping
+        Seconds that each benchmark took, by its pytest name; the next run's estimate comes from them.
+    created, source : str
+        When it ended, and the digest of the source that ran.
+    machine, versions : mapping
+        Where it ran, and with which versions of what.
+    skipped : tuple of str
+        Why benchmarks were skipped, a line each.
+    """
+
+    rounds: int = 0
+    failed: tuple[str, ...] = ()
+    durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    created: str = dataclasses.field(default_factory=now)
+    source: str = dataclasses.field(default_factory=source_digest)
+    machine: Mapping[str, Any] = dataclasses.field(default_factory=describe_machine)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=versions)
+    skipped: tuple[str, ...] = ()
+
+
+def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
+    """Write bench.md, its plots and bench.json; the folder changes only when all of them could be made.
+
+    Parameters
+    ----------
+    records : sequence of BenchRecord
+    folder : Path
+        Made if it is not there.
+    session : Session, optional
+
+    Returns
+    -------
+    Path
+        The markdown file.
+    """
+    session = session or Session()
+    with scratch_folder(folder) as scratch:
+        text = _markdown(records, scratch, session)
+        content: dict[str, Any] = {
+            "schema": SCHEMA_VERSION,
+            **{name: getattr(session, name) for name in _OF_THE_WHOLE},
+            "session": {
+                name: value
+                for name, value in dataclasses.asdict(session).items()
+                if name not in _OF_THE_WHOLE
+            },
+            "records": [dataclasses.asdict(record) for record in records],
+        }
+        return publish(scratch, folder, "bench", text, content)
+
+
+def render(folder: Path) -> Path:
+    """Make the report again from the bench.json in a folder."""
+    records = read_records(folder / "bench.json")
+    content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    whole = {name: content[name] for name in _OF_THE_WHOLE}
+    lists = {name: tuple(content["session"].get(name, ())) for name in ("failed", "skipped")}
+    session = Session(**{**content["session"], **lists}, **whole)
+    return write_bench_report(records, folder, session)
+
+
+def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
+    lines = ["# Benchmark: is it faster?", ""]
+    lines += [BEGIN, *summary(records, session), END, ""]
+    absent = oracle_was_absent(session.skipped)
+    lines += [absent, ""] if absent else []
+    if session.failed:
+        lines += ["**Benchmarks that failed; what they should have measured is missing below:**", ""]
+        lines += [f"- `{name}`" for name in session.failed] + [""]
+    lines += _how(records, session)
+    if plots.draw_ratios(records, scratch / "bench_ratios.png"):
+        lines += ["![Ratios by stage and backend, with intervals](bench_ratios.png)", ""]
+    for stage in plots.stages(records):
+        lines += [f"## {stage.capitalize()}", "", *_table([r for r in records if r.stage == stage]), ""]
+        lines += _notes([record for record in records if record.stage == stage])
+    lines += _further_plots(records, session, scratch)
+    lines += ["## Words", "", *(f"- **{word}**: {meaning}" for word, meaning in GLOSSARY.items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def summary(records: Sequence[BenchRecord], session: Session) -> list[str]:
+    """How much faster, how exact, on what: a table of at most five rows, one line on the machine."""
+    rows = headline_rows(records)
+    where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
+    if not rows:
+        return ["", f"Nothing to compare was measured in this run ({where}).", ""]
+    lines = ["", "| stage | how much faster (95 % interval) | than | how exact | what ran | time |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for record in rows:
+        ran = plots.label(record, stage=False)
+        time = f"{_seconds(record.median)} for {record.audio_seconds:.0f} s of audio"
+        than = f"{record.reference}: {_reference(record)}" if record.reference else "-"
+        lines.append(
+            f"| {record.stage} | {_speed(record)} | {than} | {_agreement(record)} | {ran} | {time} |"
+        )
+    tracks = ", ".join(dict.fromkeys(record.track for record in rows))
+    return [*lines, "", f"Track {tracks}; {where}.", ""]
+
+
+def _reference(record: BenchRecord) -> str:
+    """``1.29 s, 1 thread``: what the reference took, and on how many threads."""
+    if record.reference_median is None:
+        return "-"
+    threads = record.reference_threads
+    of_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
+    return f"{_seconds(record.reference_median)}{of_threads}"
+
+
+def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
+    """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
+    rows = []
+    for stage in plots.stages(records):
+        if stage in _NO_HEADLINE:
+            continue
+        ours = [record for record in records if record.stage == stage and record.role == "candidate"]
+        ours = [record for record in ours if record.audio_seconds > 0 and "computed_by" not in record.figures]
+        # An analysis has all threads; rows on fewer are there to compare with.
+        most = max((record.threads for record in ours), default=0)
+        ours = [record for record in ours if record.threads == most]
+        if stage == "pipeline":
+            ours = [record for record in ours if _WHOLE in record.variant] or ours
+        for precision in (
+            dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
+        ):
+            group = [record for record in ours if precision in (None, record.precision) and record.agrees]
+            if group:
+                # Without any ratio it is the first row: the stage as a whole, before its parts.
+                rows.append(max(_to_judge_by(group), key=_rank))
+    return rows[:5]
+
+
+def _to_judge_by(rows: Sequence[BenchRecord]) -> Sequence[BenchRecord]:
+    """Those with a sure ratio that do what an analysis does; where there are none, the next best."""
+    compared = [row for row in rows if row.ratio]
+    sure = [row for row in compared if row.ratio and row.ratio.sure]
+    as_analyzed = [row for row in sure if any(name in row.variant for name in _AS_ANALYZED)]
+    return as_analyzed or sure or compared or rows
+
+
+def _rank(record: BenchRecord) -> float:
+    """The lower end of the ratio; 0 for rows without a reference."""
+    return record.ratio.low if record.ratio else 0.0
+
+
+def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
+    machine = session.machine
+    tracks = dict.fromkeys(
+        f"{record.track} ({record.audio_seconds:.1f} s)" for record in records if record.audio_seconds
+    )
+    lines = [
+        "How exact each stage is on many more inputs is in [parity.md](parity.md); here the outputs of the very runs "
+        "that were timed are compared.",
+        "",
+        "How to read it. A row is an implementation and its reference timed by turns in one process, so that each call "
+        "finds caches and threads as the other left them: warm-up discarded, garbage collection off, freed memory "
+        "kept by the process (so that neither side waits for new pages; this favours the oracles), devices "
+        "synchronised. *Faster* is the median over rounds of the reference's time divided by ours. Its interval holds "
+        "the true median in 95 of 100 such runs (bootstrap over nine rounds or more); where it says how many rounds "
+        "there were, it is the range of those rounds, with the share of such runs in which it holds the true median. A "
+        "row whose outputs differ is no speed-up. *Threads* are what ours may use; the reference has a column of its "
+        "own, since madmom uses one whatever it is allowed: the rows on one thread are thread for thread. *Peak "
+        "memory* is what a fresh process needs above its libraries and inputs.",
+        "",
+        f"- machine: {machine['cpu']} ({machine['model']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
+        f"{machine['platform']}; Python {machine['python']}",
+        "- versions: " + ", ".join(f"{name} {version}" for name, version in session.versions.items()),
+        f"- input: {', '.join(tracks) or 'none'}",
+        f"- measured {session.created}",
+        f"- not measured: {_NOT_MEASURED}",
+        "",
+    ]
+    steady = busy_core.sentence()
+    return lines if steady is None else [*lines, steady, ""]
+
+
+def _table(records: Sequence[BenchRecord]) -> list[str]:
+    rate = any("gflops" in record.figures for record in records)
+    head = [
+        "backend",
+        "device",
+        "precision",
+        "variant",
+        "threads",
+        "median",
+        "spread (IQR)",
+        "faster (interval)",
+    ]
+    head += ["than", "its time", "audio s/s", "peak memory", *(["GFLOP/s"] if rate else []), "agreement"]
+    right = {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"}
+    lines = ["| " + " | ".join(head) + " |"]
+    lines += ["| " + " | ".join("---:" if name in right else "---" for name in head) + " |"]
+    for record in records:
+        gflops = record.figures.get("gflops")
+        cells = [
+            f"{record.backend} (peer)" if record.role == "peer" else record.backend,
+            record.device,
+            record.precision,
+            record.variant,
+            str(record.threads),
+            _seconds(record.median),
+            _seconds(record.spread) if len(record.seconds) > 1 else "-",
+            _speed(record),
+            record.reference or "-",
+            _reference(record),
+            f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
+            _memory(record),
+            *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
+            _agreement(record),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _memory(record: BenchRecord) -> str:
+    ours, theirs = record.peak_memory_bytes, record.reference_peak_memory_bytes
+    if ours is None:
+        return "-"
+    beside = "" if theirs is None else f" (reference: {theirs / 2**20:,.0f} MiB)"
+    return f"{ours / 2**20:,.0f} MiB{beside}"
+
+
+def _notes(records: Sequence[BenchRecord]) -> list[str]:
+    labels: dict[str, list[str]] = {}
+    for record in records:
+        if note := _note(record):
+            labels.setdefault(note, []).append(plots.label(record, stage=False))
+    notes = [f"- {'; '.join(labelled)}: {note}" for note, labelled in labels.items()]
+    return [*notes, ""] if notes else []
+
+
+def _note(record: BenchRecord) -> str:
+    return str(record.figures.get("note", ""))
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
+
+
+def _speed(record: BenchRecord) -> str:
+    ratio = record.ratio
+    if ratio is None:
+        return "-"
+    if not record.agrees:
+        return "not counted: does not agree"
+    if ratio.rounds == 1:
+        return f"{ratio.median:.3g}x (one round, no interval)"
+    if ratio.too_noisy:
+        return f"too noisy to judge ({ratio.low:.3g}-{ratio.high:.3g}x, {ratio.rounds} rounds)"
+    interval = f"{ratio.low:.3g}-{ratio.high:.3g}"
+    if ratio.is_range:
+        interval += f", range of {ratio.rounds} rounds: {100 * ratio.confidence:.0f} %"
+    if ratio.too_few:
+        return f"{ratio.median:.3g}x ({interval}, too few to judge)"
+    return f"**{ratio.median:.3g}x** ({interval})"
+
+
+def _agreement(record: BenchRecord) -> str:
+    if not record.agrees:
+        return f"**does not agree:** {record.agreement}"
+    return record.agreement or "-"
+
+
+def _further_plots(records: Sequence[BenchRecord], session: Session, scratch: Path) -> list[str]:
+    lines = []
+    if plots.draw_peers(records, scratch / "bench_peers.png"):
+        lines += ["## Beside other projects", "", "![Time beside other projects](bench_peers.png)", ""]
+    if plots.draw_lengths(records, scratch / "bench_lengths.png"):
+        lines += ["## How time and memory grow", ""]
+        lines += ["An exponent of 1 means in proportion to the length; below it, a fixed share.", ""]
+        lines += ["![Time and memory against track length](bench_lengths.png)", ""]
+    timed = [record for record in records if record.figures.get("timings")]
+    for position, record in enumerate(timed):
+        name = f"bench_waterfall{position or ''}.png"
+        plots.draw_waterfall(record.figures["timings"], scratch / name)
+        lines += [f"## Where the time goes: {plots.label(record)}", "", _which_run(record), ""]
+        lines += [f"![Waterfall]({name})", ""]
+    return [*lines, *_baseline(records, session, scratch)]
+
+
+def _baseline(records: Sequence[BenchRecord], session: Session, scratch: Path) -> list[str]:
+    before = earlier(session.source, session.created)
+    if before is None:
+        return []
+    heading = ["## Against the committed baseline", ""]
+    own = "This run has become the committed baseline"
+    if plots.draw_baseline(changes(records, before.rows), scratch / "bench_baseline.png"):
+        text = f"Against the baseline of {before.taken}."
+        text = f"{own}; it is drawn against the one before. {text}" if before.is_own else text
+        return [*heading, text, "", "![Baseline and this run](bench_baseline.png)", ""]
+    if before.is_own:
+        return [*heading, f"{own}; there was none before it to draw it against.", ""]
+    return []
+
+
+def _which_run(record: BenchRecord) -> str:
+    rounds = len(record.seconds)
+    which = "The round" if rounds == 1 else f"The median of the {rounds} rounds"
+    return f"{which} in the table above, in a session that has its weights loaded; median {_seconds(record.median)}."
+
+
+if __name__ == "__main__":
+    print(render(Path(sys.argv[1] if len(sys.argv) > 1 else "reports")))

@@ -1,0 +1,1 @@
+"""The long comparisons: hundreds of songs, whole tracks."""

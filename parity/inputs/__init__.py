@@ -1,0 +1,1 @@
+"""Inputs of the comparisons: signals, activations, random networks."""

@@ -1,0 +1,1 @@
+"""Reports of parity and accuracy: records, pages, plots."""

@@ -1,0 +1,169 @@
+"""Writes reports/parity.md: what was compared with which oracle, how close it came, and whether that was enough.
+
+The summary stands first. Each stage's own section follows, from ``parity/reports/sections/<stage>.py`` if there is one
+(``render(records, folder) -> str``: markdown, with plots written into the folder), else from a plain table. The
+records themselves go into parity.json, which `parity.reports.records.read_records` reads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from parity.environment import describe_machine, versions
+from parity.reports import accuracy
+from parity.reports.publish import now, publish, scratch_folder
+from parity.reports.records import Outcome, ParityRecord, oracle_was_absent
+
+# In the order of the pipeline; stages not named here follow in alphabetical order.
+_ORDER = ("spectrogram", "attention", "network", "decoder", "structure", "pipeline")
+_FULL = "`make parity-full`, which begins with `python -m pytest tests parity --full --parity-report reports`"
+
+
+def write_parity_report(
+    records: Sequence[ParityRecord], folder: Path, outcome: Outcome | None = None, *, full: bool = False
+) -> Path:
+    """Write parity.md, its plots and parity.json; the folder changes only when all of them could be made.
+
+    Parameters
+    ----------
+    records : sequence of ParityRecord
+    folder : Path
+        Made if it is not there.
+    outcome : Outcome, optional
+        Of the test session that measured the records.
+    full : bool
+        Whether it ran the long checks. Then what it found of hard use also goes into accuracy.md, where a later
+        session without them leaves it.
+
+    Returns
+    -------
+    Path
+        The markdown file.
+    """
+    with scratch_folder(folder) as scratch:
+        text = _markdown(records, scratch, outcome)
+        content = {
+            "created": now(),
+            "machine": describe_machine(),
+            "versions": versions(),
+            "outcome": dataclasses.asdict(outcome) if outcome else None,
+            "records": [dataclasses.asdict(record) for record in records],
+        }
+        path = publish(scratch, folder, "parity", text, content)
+    long_forms = [dataclasses.asdict(record) for record in records if full and record.stage == "hard use"]
+    if long_forms:
+        accuracy.update(
+            folder, "hard_use", {"command": _FULL, "outcome": str(outcome or ""), "records": long_forms}
+        )
+    return path
+
+
+def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome | None) -> str:
+    machine = describe_machine()
+    lines = ["# Parity: is it the same?", ""]
+    lines += [_verdict(records, outcome), ""]
+    absent = oracle_was_absent(outcome.skipped) if outcome else None
+    lines += [absent, ""] if absent else []
+    if records:
+        lines += [
+            "One row for each implementation: how many inputs were compared with the oracle, what they were held to,",
+            "and the largest difference seen on any of them.",
+            "",
+            *_summary(records),
+            "",
+        ]
+    lines += [f"Measured {now()} on {machine['cpu']} ({machine['cores']} cores), Python {machine['python']};"]
+    lines += [", ".join(f"{name} {version}" for name, version in versions().items()) + ".", ""]
+    if outcome is not None:
+        lines += [str(outcome), ""]
+    for stage in stages(records):
+        lines += [_section(stage, [record for record in records if record.stage == stage], scratch), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _verdict(records: Sequence[ParityRecord], outcome: Outcome | None) -> str:
+    wrong = [record for record in records if not record.passed]
+    failed = len(outcome.failed) if outcome else 0
+    if not records:
+        return "**Nothing was compared in this run.**"
+    if not wrong and not failed:
+        return f"**All {len(records)} comparisons with the oracles are within their bounds.**"
+    text = f"**{len(wrong)} of {len(records)} comparisons are outside their bounds"
+    return text + (f", and {failed} tests failed.**" if failed else ".**")
+
+
+def _summary(records: Sequence[ParityRecord]) -> Iterator[str]:
+    yield "| stage | backend | device | precision | oracle | held to | inputs | within | worst seen |"
+    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: | --- |"
+    for stage in stages(records):
+        section = _section_module(stage)
+        rows = [record for record in records if record.stage == stage]
+        for group in _groups(rows):
+            first = group[0]
+            within = sum(record.passed for record in group)
+            worst = section.worst(group) if section and hasattr(section, "worst") else worst_measure(group)
+            cells = [first.stage, first.backend, first.device, first.precision, first.oracle, first.bound]
+            count = str(within) if within == len(group) else f"**{within}**"
+            yield "| " + " | ".join([*cells, str(len(group)), count, worst]) + " |"
+
+
+def _groups(records: Sequence[ParityRecord]) -> Iterator[list[ParityRecord]]:
+    """Records that share a row of the summary, in the order in which the rows first appear."""
+    found: dict[tuple[str, ...], list[ParityRecord]] = {}
+    for record in records:
+        key = (record.backend, record.device, record.precision, record.oracle, record.bound)
+        found.setdefault(key, []).append(record)
+    yield from found.values()
+
+
+def worst_measure(records: Sequence[ParityRecord]) -> str:
+    """The largest of the measures whose name says that it is a difference, with that name; "-" if there is none."""
+    names = {
+        name
+        for record in records
+        for name, value in record.measures.items()
+        if "difference" in name and isinstance(value, int | float)
+    }
+    for name in sorted(names, key=lambda name: (not name.startswith("max"), name)):
+        worst = max(records, key=lambda record: float(record.measures.get(name, 0)))
+        value = float(worst.measures.get(name, 0))
+        return "no difference" if value == 0 else f"{value:.2g} ({worst.case})"
+    return "-"
+
+
+def stages(records: Sequence[ParityRecord]) -> list[str]:
+    """The stages that have records, in the order of the pipeline."""
+    found = {record.stage for record in records}
+    return sorted(found, key=lambda stage: (_ORDER.index(stage) if stage in _ORDER else len(_ORDER), stage))
+
+
+def _section_module(stage: str) -> ModuleType | None:
+    name = f"parity.reports.sections.{stage.replace('-', '_').replace(' ', '_')}"
+    if importlib.util.find_spec("parity.reports.sections") is None or importlib.util.find_spec(name) is None:
+        return None
+    return importlib.import_module(name)
+
+
+def _section(stage: str, records: list[ParityRecord], scratch: Path) -> str:
+    section = _section_module(stage)
+    if section is not None:
+        text = str(section.render(records, scratch)).strip()
+        return text if text.startswith("#") else f"## {stage.capitalize()}\n\n{text}"
+    lines = [f"## {stage.capitalize()}", "", "| input | backend | oracle | held to | within | measured |"]
+    lines += ["| --- | --- | --- | --- | --- | --- |"]
+    for record in records:
+        measured = ", ".join(f"{name} {_short(value)}" for name, value in record.measures.items())
+        verdict = "yes" if record.passed else "**no**"
+        cells = [record.case, record.backend, record.oracle, record.bound, verdict, measured]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,120 @@
+"""The network's part of parity.md: how far each backend's probabilities are from each oracle's, and a plot of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from parity.reports.records import ParityRecord
+
+_PLOT = "parity_network.png"
+_OUTPUTS = ("beat", "downbeat", "segment", "label")
+_BOUND = 1e-4
+# Ends of a logarithmic axis: where points stand that do not differ, and those that differ by more or are not finite.
+_FLOOR, _CEILING = 1e-8, 4 * _BOUND
+
+
+def render(records: list[ParityRecord], folder: Path) -> str:
+    """Markdown of the stage; writes one plot into ``folder``."""
+    random = [record for record in records if record.case.startswith("random weights")]
+    probabilities = [record for record in records if record not in random]
+    lines = ["## Network", ""]
+    if probabilities:
+        lines += [
+            "Largest differences of the probabilities, from our own spectrogram and the published weights. Of single",
+            "folds, the one that differs most.",
+            "",
+            *_table(_worst_of_single_folds(probabilities)),
+            "",
+        ]
+    if random:
+        lines += [
+            "Seeded random weights, at lengths around the windows, against the definition written out in float64:",
+            "",
+            *_random_table(random),
+            "",
+        ]
+    if draw_differences(records, folder / _PLOT):
+        lines += [f"![Differences of the probabilities]({_PLOT})"]
+    return "\n".join(lines).rstrip()
+
+
+def worst(records: Sequence[ParityRecord]) -> str:
+    """The largest difference of a row of the summary, in words."""
+    record = max(records, key=_difference)
+    return f"{_difference(record):.2g} ({record.case})"
+
+
+def _difference(record: ParityRecord) -> float:
+    return float(record.measures["max_difference"])
+
+
+def _worst_of_single_folds(records: Sequence[ParityRecord]) -> list[ParityRecord]:
+    """One record for each input, oracle and backend: that of the fold that differs most, all others as they are."""
+    found: dict[tuple[str, ...], ParityRecord] = {}
+    for record in records:
+        track, _, folds = record.case.partition(", ")
+        kind = "single" if folds.startswith("harmonix-fold") else folds
+        key = (track, kind, record.oracle, record.backend, record.device)
+        if key not in found or _difference(record) > _difference(found[key]):
+            found[key] = record
+    return list(found.values())
+
+
+def _table(records: Sequence[ParityRecord]) -> Iterator[str]:
+    yield f"| input | oracle | backend | device | {' | '.join(_OUTPUTS)} | held to | within |"
+    yield f"| --- | --- | --- | --- | {' | '.join('---:' for _ in _OUTPUTS)} | --- | --- |"
+    for record in records:
+        cells = [record.case, record.oracle, record.backend, record.device]
+        cells += [f"{float(record.measures[name]):.1e}" for name in _OUTPUTS]
+        cells += [record.bound, "yes" if record.passed else "**no**"]
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _random_table(records: Sequence[ParityRecord]) -> Iterator[str]:
+    backends = list(dict.fromkeys(record.backend for record in records))
+    yield f"| input | {' | '.join(backends)} | held to | within |"
+    yield f"| --- | {' | '.join('---:' for _ in backends)} | --- | --- |"
+    for case in dict.fromkeys(record.case for record in records):
+        row = {record.backend: record for record in records if record.case == case}
+        cells = [case]
+        cells += [f"{_difference(row[name]):.1e}" if name in row else "-" for name in backends]
+        cells.append(next(iter(row.values())).bound)
+        cells.append("yes" if all(record.passed for record in row.values()) else "**no**")
+        yield "| " + " | ".join(cells) + " |"
+
+
+def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
+    """Each comparison as a point: its largest difference, by oracle and backend; False if there is nothing to draw."""
+    if not records:
+        return False
+    from matplotlib.figure import Figure
+
+    oracles = list(dict.fromkeys(record.oracle for record in records))
+    backends = list(dict.fromkeys(record.backend for record in records))
+    figure = Figure(figsize=(9, 1.6 + 0.75 * len(oracles)), layout="constrained")
+    axes = figure.subplots()
+    for index, backend in enumerate(backends):
+        rows = [record for record in records if record.backend == backend]
+        shift = (index - (len(backends) - 1) / 2) * 0.2
+        axes.plot(
+            np.clip([_difference(record) for record in rows], _FLOOR, _CEILING),
+            [oracles.index(record.oracle) + shift for record in rows],
+            linestyle="none",
+            marker="os^D"[index % 4],
+            alpha=0.6,
+            label=backend,
+        )
+    axes.axvline(_BOUND, color="black", linestyle="--", label="bound")
+    axes.set_xscale("log")
+    axes.set_xlim(_FLOOR / 2, _CEILING * 1.25)
+    axes.set_yticks(range(len(oracles)), oracles)
+    axes.set_ylim(len(oracles) - 0.4, -0.6)
+    axes.set_xlabel("largest difference of a probability (no unit)")
+    axes.set_title("Network: every comparison with its oracle")
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(loc="outside right upper")
+    figure.savefig(path, dpi=120)
+    return True

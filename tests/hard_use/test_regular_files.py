@@ -197,7 +197,7 @@ def test_messages_stay_on_their_line_and_name_what_they_can() -> None:
         "Björk 😀\\nERROR: all is lost\\x1b[2J\\u202e\\udcff.wav: is a folder"
     )
     both = BatchError([(Path("a\nb"), WeightsError("c\nd")), (Path("e"), ValueError("f"))], [None, None])
-    assert str(both).splitlines()[1:] == ["  a\\nb: c\\nd", "  e: f"]
+    assert str(both).splitlines()[1:] == ["  a\\nb: WeightsError: c\\nd", "  e: ValueError: f"]
 
 
 def test_a_file_of_the_wrong_size_is_not_read(tmp_path: Path) -> None:

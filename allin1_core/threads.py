@@ -193,5 +193,4 @@ def _reset_all() -> None:
         depending.reset_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+os.register_at_fork(after_in_child=_reset_all)

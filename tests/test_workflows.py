@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +46,14 @@ def test_every_change_is_held_to_the_gate_and_every_week_to_the_long_checks() ->
     # YAML reads the key `on` as true.
     weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
     assert weekly[True]["schedule"] == [{"cron": "17 3 * * 1"}]
+
+
+def test_the_same_pythons_are_declared_tested_and_built_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = re.findall(r"Python :: (3\.\d+)", "\n".join(project["project"]["classifiers"]))
+    tested = jobs(ROOT / ".github" / "workflows" / "ci.yml")["test"]["strategy"]["matrix"]["python"]
+    built = project["tool"]["cibuildwheel"]["build"]
+    assert declared == tested == ["3.11", "3.12", "3.13", "3.14"]
+    assert built == [f"cp{python.replace('.', '')}-*" for python in declared]
+    assert project["project"]["requires-python"] == f">={declared[0]}"
+    assert project["tool"]["mypy"]["python_version"] == declared[0]

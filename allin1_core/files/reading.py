@@ -74,7 +74,7 @@ def open_regular(path: str | os.PathLike[str], error: type[Allin1Error]) -> Bina
     """
     path = Path(path)
     # Without O_NONBLOCK, opening a pipe waits for its writer; on a file it means nothing.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name

@@ -56,7 +56,7 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     first = np.searchsorted(candidates, candidates - _SURROUNDINGS)
     last = np.searchsorted(candidates, candidates + _SURROUNDINGS, side="right")
     boundaries = []
-    for frame, value, low, high in zip(candidates, values, first, last, strict=True):
+    for frame, value, low, high in zip(candidates.tolist(), values, first, last, strict=True):
         if frame > 0 and maxima[frame - 1] == value:
             continue
         if value < values[low:high].max():

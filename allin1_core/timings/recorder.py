@@ -67,7 +67,7 @@ class Timings:
         self.path = expand_user(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex
-        self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        self.run_started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._zero = time.perf_counter()
         self._lock = Lock()
         self._open = threading.local()

@@ -83,4 +83,4 @@ def _plain(value: Any) -> Any:
 
 def now() -> str:
     """Date and time in UTC, to the minute."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,4 +1,4 @@
-"""Threads: the cores that may be used, pools and locks that last for a call and survive a fork."""
+"""Thread pools and locks that survive a fork, and the number of cores that may be used."""
 
 from __future__ import annotations
 

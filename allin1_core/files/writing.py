@@ -1,4 +1,4 @@
-"""Files written whole or not at all.
+"""Atomic writing, file locks and locked append: a file is written whole or not at all.
 
 A file that is being made, and a name that is taken (`claims`), is locked (``flock``) by the process at work on it. The
 kernel releases the lock when that process ends, however it ends and whatever container it runs in. So what is found

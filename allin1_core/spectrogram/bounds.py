@@ -1,4 +1,4 @@
-"""How far a backend may be from the oracle: the declared bounds, which the parity suite holds them to.
+"""Declared bounds of the spectrogram backends: the largest difference from the oracle that the parity suite allows.
 
 They hold for samples within full scale: ``int16``, or ``float32`` from -1 to 1. Louder ``float32`` is computed too, but
 its output has coarser steps, and no bound is declared for it.

@@ -43,7 +43,7 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     -------
     int64 (num_boundaries,)
         Ascending frame indices; may be empty. A run of equal neighbours counts as its first frame, so that a
-        constant probability (silence) is no heap of boundaries.
+        constant probability (silence) gives one boundary, not many.
     """
     maxima = np.asarray(maxima)
     candidates = np.flatnonzero(maxima > 0)

@@ -1,4 +1,4 @@
-"""What a change was expected to gain, stage by stage, from a TOML file::
+"""Expected speed-up of each stage, from a TOML file::
 
     unchanged = 1.1                 # a ratio between 1 / 1.1 and 1.1 is no change
 

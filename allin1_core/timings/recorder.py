@@ -1,4 +1,4 @@
-"""What a run spent its time on: one record per stage, written as JSON lines (schema in docs/timings.md).
+"""Recording of timings: one record per stage, written as JSON lines (schema in docs/timings.md).
 
 A time is the wall time of a stage with the device synchronised before and after. Both MLX and CUDA return from a
 call before its work is done; without the synchronisation that work is charged to whichever stage first looks at

@@ -1,4 +1,4 @@
-"""Why two recorded runs differ as a whole: machine, versions, how often the model was loaded, work put off.
+"""Causes that concern whole runs: machine, versions, how often the model was loaded, deferred work.
 
 What concerns one stage is in `allin1_core.timings.causes`.
 """

@@ -1,4 +1,4 @@
-"""A report's files (markdown, plots, JSON) replaced together, or not at all."""
+"""Atomic replacement of a report's files (markdown, plots, JSON): all together, or none."""
 
 from __future__ import annotations
 

@@ -88,6 +88,14 @@ def test_extras_exist() -> None:
         assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda p: p.name,
+)
+def test_links_and_paths_lead_to_files(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:allin1_core|parity|bench|tests|docs)/[\w./]*)`", text)
+    linked = re.findall(r"\]\(([^)#:]+)[)#]", text)
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert missing + [path for path in linked if not (page.parent / path).exists()] == []

@@ -57,3 +57,21 @@ def test_the_same_pythons_are_declared_tested_and_built_for() -> None:
     assert built == [f"cp{python.replace('.', '')}-*" for python in declared]
     assert project["project"]["requires-python"] == f">={declared[0]}"
     assert project["tool"]["mypy"]["python_version"] == declared[0]
+
+
+def test_help_and_phony_name_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)", makefile, flags=re.MULTILINE)
+    assert set(phony.split()) == TARGETS
+    assert set(re.findall(r'@echo "make ([a-z-]+)', makefile)) == TARGETS - {"help"}
+
+
+def test_what_check_leaves_out_is_there() -> None:
+    """pytest says nothing of a name to deselect that no test has."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    [slow] = re.findall(r"^SLOW := (.*)", makefile, flags=re.MULTILINE)
+    for beginning in slow.split():
+        path, _, name = beginning.partition("::")
+        found = list(ROOT.glob(f"{path}*"))
+        assert found, beginning
+        assert not name or f"\ndef {name}" in found[0].read_text(encoding="utf-8"), beginning

@@ -78,7 +78,7 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate.judge $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure.paired import Ratio, bootstrap_ratio
+from bench.measure.paired import Ratio, paired_ratio
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +112,7 @@ class BenchRecord:
         """How many times faster than the reference; None for a time on its own."""
         if not self.reference_seconds:
             return None
-        return bootstrap_ratio(np.array(self.seconds), np.array(self.reference_seconds))
+        return paired_ratio(np.array(self.seconds), np.array(self.reference_seconds))
 
 
 class BenchRecorder:

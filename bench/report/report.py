@@ -202,8 +202,8 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "finds caches and threads as the other left them: warm-up discarded, garbage collection off, freed memory "
         "kept by the process (so that neither side waits for new pages; this favours the oracles), devices "
         "synchronised. *Faster* is the median over rounds of the reference's time divided by ours. Its interval holds "
-        "the true median in 95 of 100 such runs (bootstrap over nine rounds or more); where it says how many rounds "
-        "there were, it is the range of those rounds, with the share of such runs in which it holds the true median. A "
+        "the true median in at least 95 of 100 such runs (order statistics of the rounds, for any distribution); where "
+        "it says how many rounds there were, it is their range, with the share of such runs in which that holds it. A "
         "row whose outputs differ is no speed-up. *Threads* are what ours may use; the reference has a column of its "
         "own, since madmom uses one whatever it is allowed: the rows on one thread are thread for thread. *Peak "
         "memory* is what a fresh process needs above its libraries and inputs.",

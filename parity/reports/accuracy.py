@@ -1,8 +1,8 @@
 """Writes reports/accuracy.md: agreement over hundreds of songs, one section for each long comparison.
 
 A comparison hands over its rows with `update`, which replaces that section of the page and leaves the others as they
-stand there. The rows are kept beside the page, in accuracy_<section>.json: ``python -m parity.reports.accuracy reports``
-renders the sections again whose rows are there.
+stand there. The rows are kept beside the page, in accuracy_<section>.json, of which
+``python -m parity.reports.accuracy reports`` renders the sections again.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from allin1_core import backends
 from allin1_core.spectrogram import select
 from bench.measure.paired import paired_times
 from parity.agreement import compare
-from parity.inputs.spectrogram import Implementation
+from parity.implementations import Implementation
 
 
 def beating_noise(seconds: float) -> npt.NDArray[np.int16]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends.devices import to_host
 from allin1_core.dbn.metrical import decoder_input
-from allin1_core.stages import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from allin1_core.structure.numpy_backend import local_maxima as numpy_local_maxima
 from bench.measure.paired import own_times, paired_times

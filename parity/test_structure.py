@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
-from allin1_core.stages import to_host
+from allin1_core.backends.devices import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from parity.agreement import Agreement, compare, require_each
 from parity.implementations import cpu_device, names, native

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allin1_core import backends
-from allin1_core.stages import to_host
+from allin1_core.backends.devices import to_host
 from allin1_core.structure import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from parity.implementations import names, native
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from typing import Any
+
+import numpy as np
 
 from allin1_core.backends.table import built_in, get
 from allin1_core.errors import BackendError
@@ -103,3 +106,10 @@ def validate_device(device: str) -> str:
                 "use device='cpu' or leave it out"
             )
     return kind
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A numpy array of an array of numpy, torch or MLX; shares memory where it can."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+    return np.asarray(array)

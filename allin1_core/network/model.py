@@ -8,9 +8,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from allin1_core import backends
+from allin1_core.backends.devices import to_host
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
@@ -65,26 +64,20 @@ class NetworkOutput:
         """The same with numpy arrays on the host; copies only what lives elsewhere."""
         logits = self.logits
         return NetworkOutput(
-            beat=_to_numpy(self.beat),
-            downbeat=_to_numpy(self.downbeat),
-            segment=_to_numpy(self.segment),
-            label=_to_numpy(self.label),
+            beat=to_host(self.beat),
+            downbeat=to_host(self.downbeat),
+            segment=to_host(self.segment),
+            label=to_host(self.label),
             logits=None
             if logits is None
             else Logits(
-                _to_numpy(logits.beat),
-                _to_numpy(logits.downbeat),
-                _to_numpy(logits.segment),
-                _to_numpy(logits.label),
+                to_host(logits.beat),
+                to_host(logits.downbeat),
+                to_host(logits.segment),
+                to_host(logits.label),
             ),
-            embeddings=None if self.embeddings is None else _to_numpy(self.embeddings),
+            embeddings=None if self.embeddings is None else to_host(self.embeddings),
         )
-
-
-def _to_numpy(array: Any) -> np.ndarray:
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-    return np.asarray(array)
 
 
 class Model:

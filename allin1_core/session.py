@@ -130,10 +130,6 @@ class Session:
             backends.choose("separation", self.settings.demix_backend, device=device)[1]
         )
 
-    def check_separation(self) -> None:
-        """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
-        _ = self.separation_choice
-
     @functools.cached_property
     def repository_sha256(self) -> dict[str, str]:
         """SHA-256 of the files in `demix_repository` that the separation model is made of, by name; {} without one.

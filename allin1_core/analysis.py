@@ -124,7 +124,7 @@ class Analyzer:
                 digests()
                 audio = track.read_mix()
                 timed.audio_seconds = audio.seconds
-            with stage("demix", choice=session.separation_choice, audio_seconds=audio.seconds) as timed:
+            with stage("demix", choice=separation, audio_seconds=audio.seconds) as timed:
                 timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
                 return session.separate(audio, timings.report_progress)
 
@@ -136,8 +136,7 @@ class Analyzer:
 
         with session.limited_threads():
             # Separation, or reading of stems.
-            if ready is None:
-                session.check_separation()
+            separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
             if ready is not None:
                 with stage("audio_read") as timed:

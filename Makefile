@@ -72,13 +72,13 @@ parity-full: lint
 
 bench: $(VENV)/.installed
 	mkdir -p reports
-	$(BIN)/python -m pytest bench --rounds $(ROUNDS) --bench-report reports \
+	$(BIN)/python -m pytest bench -v --rounds $(ROUNDS) --bench-report reports \
 		--benchmark-json=reports/.benchmark.json.part
 	mv reports/.benchmark.json.part reports/benchmark.json
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate.judge $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"

@@ -19,8 +19,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from allin1_core.audio.types import STEM_NAMES, Stems, samples_digest
+from allin1_core.backends import Choice
 from allin1_core.backends.devices import to_host
-from allin1_core.backends.table import Choice
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files.reading import read_content, read_json, read_npy
 from allin1_core.files.writing import make_folder, remove_abandoned, write_text, written_whole

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from allin1_core.network.model import Model
     from allin1_core.network.weights import Checkpoint
     from allin1_core.separation import Separator
-    from allin1_core.spectrogram import LogSpectrogram
+    from allin1_core.structure.protocol import LocalMaximaBackend
 
 
 Loaded = TypeVar("Loaded")
@@ -72,23 +72,19 @@ class Session:
     """
 
     def __init__(self, settings: Settings) -> None:
-        from allin1_core.spectrogram import select
+        from allin1_core.spectrogram import LogSpectrogram
 
         self.settings = settings
-        device, precision = settings.device, settings.precision
-        _, self.network_choice = backends.choose(
-            "network", settings.nn_backend, device=device, precision=precision
+        self._network = backends.choose(
+            "network", settings.nn_backend, device=settings.device, precision=settings.precision
         )
-        spec_device = self._device_for("spectrogram", settings.spec_backend)
-        log_spectrogram: LogSpectrogram = select(
-            settings.spec_backend, device=spec_device, precision=precision
+        self.network_choice = self._network[1]
+        row, choice = backends.choose_beside(
+            self.network_choice, "spectrogram", settings.spec_backend, precision=settings.precision
         )
-        self.log_spectrogram = dataclasses.replace(
-            log_spectrogram, choice=self._beside_network(log_spectrogram.choice)
-        )
-        local_maxima, structure_choice = backends.choose("structure", device=self.network_choice.device)
-        self.structure_choice = self._beside_network(structure_choice)
-        self.local_maxima: Callable[[Any, int], Any] = local_maxima.load()
+        self.log_spectrogram = LogSpectrogram(choice, row.load())
+        row, self.structure_choice = backends.choose_beside(self.network_choice, "structure")
+        self.local_maxima: LocalMaximaBackend = row.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
         self._reading_lock = Lock()
         self._model: _LoadedOnce[Model] = _LoadedOnce()
@@ -105,30 +101,14 @@ class Session:
         most = self.settings.num_threads
         return contextlib.nullcontext() if most is None else limited_cores(most)
 
-    def _device_for(self, stage: str, backend: str) -> str | None:
-        """The network's device; None if the named backend cannot use it: then it takes its own."""
-        device = self.network_choice.device
-        if backend != "auto" and device.partition(":")[0] not in backends.get(stage, backend).devices:
-            return None
-        return device
-
-    def _beside_network(self, choice: backends.Choice) -> backends.Choice:
-        """A choice made for the network's device, in terms of what the caller asked for."""
-        if self.settings.device is not None:
-            return dataclasses.replace(choice, requested_device=self.settings.device)
-        reason = choice.reason.replace(
-            f"device {self.network_choice.device!r} was asked for",
-            f"the network runs on {self.network_choice.device}",
-        )
-        return dataclasses.replace(choice, requested_device="auto", reason=reason)
+    @functools.cached_property
+    def _separation(self) -> tuple[backends.Backend, backends.Choice]:
+        return backends.choose_beside(self.network_choice, "separation", self.settings.demix_backend)
 
     @property
     def separation_choice(self) -> backends.Choice:
         """Which implementation separates mixes; `BackendError` if none is installed."""
-        device = self._device_for("separation", self.settings.demix_backend)
-        return self._beside_network(
-            backends.choose("separation", self.settings.demix_backend, device=device)[1]
-        )
+        return self._separation[1]
 
     @functools.cached_property
     def repository_sha256(self) -> dict[str, str]:
@@ -158,8 +138,8 @@ class Session:
         return self._separator.get(self._load_separator)
 
     def _load_separator(self) -> Separator:
-        choice = self.separation_choice
-        loaded: Separator = backends.get("separation", choice.backend).load()(
+        row, choice = self._separation
+        loaded: Separator = row.load()(
             self.settings.demix_model, device=choice.device, repository=self.settings.demix_repository
         )
         return loaded
@@ -227,7 +207,7 @@ class Session:
             "model_load", choice=self.network_choice, in_background=True, model=self.settings.model, per="run"
         ) as stage:
             # Importing torch or MLX takes longer than reading the weights.
-            backends.get("network", self.network_choice.backend).load()
+            self._network[0].load()
             checkpoints = list(load_checkpoints(self.settings.model, weights_dir=self.settings.weights_dir))
             stage.details.update(folds=len(checkpoints), what="weights")
         # Its models are made once for each set of parameters: here, so that the first track need not wait for them.
@@ -247,7 +227,7 @@ class Session:
         return self._model.get(lambda: self._build_model(timings))
 
     def _build_model(self, timings: Timings) -> Model:
-        from allin1_core.network.model import build_model
+        from allin1_core.network.model import build_chosen
 
         reading = self._reading_of_checkpoints(timings)
         try:
@@ -259,13 +239,7 @@ class Session:
         with timings.stage(
             "model_load", choice=self.network_choice, model=self.settings.model, per="run", what="build"
         ):
-            return build_model(
-                checkpoints,
-                backend=self.settings.nn_backend,
-                device=self.settings.device,
-                precision=self.settings.precision,
-                num_threads=self.settings.num_threads,
-            )
+            return build_chosen(checkpoints, self._network, self.settings.num_threads)
 
     @property
     def model(self) -> Model:
@@ -291,11 +265,11 @@ class Session:
     @property
     def decoder_choice(self) -> backends.Choice:
         """What decodes, in terms of what the caller asked for: the decoder has the host only to run on."""
-        choice = self.decoder.choice
-        reason = choice.reason.replace(
-            f"device {choice.device!r} was asked for", "the decoder runs on the host"
+        return dataclasses.replace(
+            self.decoder.choice,
+            requested_device=self.network_choice.requested_device,
+            device_because="the decoder runs on the host",
         )
-        return dataclasses.replace(choice, requested_device=self.settings.device or "auto", reason=reason)
 
     def provenance(self, stems: dict[str, Any], audio_sha256: dict[str, str]) -> dict[str, Any]:
         """What a result says about how it was made.

@@ -39,8 +39,8 @@ def compare(
 
 
 def rows(tmp_path: Path) -> list[dict[str, Any]]:
-    content = json.loads((tmp_path / "reports" / "accuracy.json").read_text())
-    found: list[dict[str, Any]] = content["sections"]["tracks_of_a_folder"]["rows"]
+    content = json.loads((tmp_path / "reports" / "accuracy_tracks_of_a_folder.json").read_text())
+    found: list[dict[str, Any]] = content["rows"]
     return found
 
 

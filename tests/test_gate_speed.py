@@ -254,7 +254,7 @@ def test_an_interval_too_wide_to_judge_by_is_no_loss_unless_all_of_it_is(
         (Ratio(1.25, 1.1, 1.4, 9), False),
         (Ratio(1.6, 1.3, 2.5, 9), True),
     ):
-        monkeypatch.setattr("bench.gate.speed.bootstrap_ratio", lambda *_, ratio=ratio: ratio)
+        monkeypatch.setattr("bench.gate.speed.paired_ratio", lambda *_, ratio=ratio: ratio)
         assert promise(1.2, [timing(1.0)], monkeypatch).verdict.passed is passed, ratio
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench.measure.allocator import freed_memory_kept
-from bench.measure.paired import Ratio, bootstrap_ratio, own_times, paired_times, sure_rounds
+from bench.measure.paired import Ratio, own_times, paired_ratio, paired_times, sure_rounds
 
 
 def test_sides_alternate_and_warm_up_is_not_counted() -> None:
@@ -88,22 +88,7 @@ def test_the_garbage_collector_is_left_as_it_was() -> None:
 def test_ratios_are_formed_within_rounds() -> None:
     """A machine that doubles its speed half way through changes no ratio."""
     reference = np.array([4.0, 4.0, 4.0, 2.0, 2.0, 2.0])
-    assert bootstrap_ratio(reference / 4, reference) == Ratio(4.0, 4.0, 4.0, 6)
-
-
-def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(1)
-    inside = 0
-    for _ in range(200):
-        ratio = bootstrap_ratio(np.ones(9), np.exp(generator.normal(np.log(3), 0.1, 9)))
-        inside += ratio.low <= 3 <= ratio.high
-    # 95 % of 200 is 190; for the median of nine values a percentile bootstrap covers a little less or more.
-    assert 180 <= inside <= 200
-
-
-def test_the_same_times_give_the_same_interval() -> None:
-    times = np.random.default_rng(2).uniform(1, 2, 7)
-    assert bootstrap_ratio(times, np.ones(7)) == bootstrap_ratio(times, np.ones(7))
+    assert paired_ratio(reference / 4, reference) == Ratio(4.0, 4.0, 4.0, 6)
 
 
 def test_noise_and_too_few_rounds_are_told_apart() -> None:
@@ -111,27 +96,17 @@ def test_noise_and_too_few_rounds_are_told_apart() -> None:
     noisy, few = Ratio(3.0, 2.0, 4.0, 7), Ratio(3.0, 3.0, 3.0, 2)
     assert (noisy.too_noisy, noisy.too_few, noisy.sure) == (True, False, False)
     assert (few.too_noisy, few.too_few, few.sure) == (False, True, False)
-    assert bootstrap_ratio(np.ones(1), np.ones(1)).too_few
+    assert paired_ratio(np.ones(1), np.ones(1)).too_few
     assert str(Ratio(3.14159, 3.0, 3.25, 7)) == "3.14x (3.00-3.25)"
 
 
-@pytest.mark.parametrize(("rounds", "confidence"), [(1, 0.0), (3, 0.75), (5, 0.9375), (7, 0.984375)])
-def test_the_range_of_few_rounds_holds_the_median_as_often_as_it_says(rounds: int, confidence: float) -> None:
-    generator = np.random.default_rng(3)
-    ratios = np.exp(generator.normal(0, 0.1, (2000, rounds)))
-    found = [bootstrap_ratio(np.ones(rounds), row) for row in ratios]
-    assert (found[0].low, found[0].high) == (ratios[0].min(), ratios[0].max())
-    assert found[0].is_range
-    assert found[0].confidence == confidence
-    inside = np.mean([ratio.low <= 1 <= ratio.high for ratio in found])
-    assert inside == pytest.approx(confidence, abs=0.03)
-
-
-def test_nine_rounds_are_enough_for_a_bootstrap() -> None:
+def test_the_interval_of_few_rounds_is_their_range_and_of_more_leaves_the_outermost_out() -> None:
     times = np.random.default_rng(2).uniform(1, 2, 9)
-    ratio = bootstrap_ratio(times, np.ones(9))
-    assert (ratio.is_range, ratio.confidence) == (False, 0.95)
-    assert ratio.low > (1 / times).min()
+    few, more = paired_ratio(times[:8], np.ones(8)), paired_ratio(times, np.ones(9))
+    assert (few.low, few.high) == ((1 / times[:8]).min(), (1 / times[:8]).max())
+    assert (few.is_range, few.confidence) == (True, 1 - 2**-7)
+    assert (more.low, more.high) == (np.sort(1 / times)[1], np.sort(1 / times)[-2])
+    assert (more.is_range, more.confidence) == (False, 1 - 20 / 512)
     assert [sure_rounds(rounds) for rounds in (1, 3, 5, 7, 12)] == [1, 3, 9, 9, 12]
 
 
@@ -165,7 +140,7 @@ def test_a_time_on_its_own_is_taken_with_the_same_care() -> None:
 )
 def test_times_that_cannot_be_compared(candidate: list[float], reference: list[float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        bootstrap_ratio(np.array(candidate), np.array(reference))
+        paired_ratio(np.array(candidate), np.array(reference))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux shows it")

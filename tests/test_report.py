@@ -14,7 +14,6 @@ import pytest
 from allin1_core.timings.schema import StageTiming
 from bench.gate.baseline import Earlier
 from bench.report import plots, readme, report
-from bench.report.progress import Durations, Progress, read_durations, words
 from bench.report.records import BenchRecord, read_records
 from bench.report.report import Session, render, write_bench_report
 from parity.reports import report as parity_report
@@ -104,7 +103,7 @@ def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
         bench_record(0.08, stage="decoder", backend="other-project", role="peer"),
         bench_record(stage="pipeline", reference="", reference_seconds=[], figures={"timings": LINES}),
     ]
-    path = write_bench_report(records, tmp_path, Session(7, (), {"a": 1.0}))
+    path = write_bench_report(records, tmp_path, Session(7))
     text = path.read_text(encoding="utf-8")
     for name in ("bench_ratios.png", "bench_lengths.png", "bench_peers.png", "bench_waterfall.png"):
         assert f"({name})" in text
@@ -116,8 +115,10 @@ def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
     assert summary.count("\n| ") == 2 + 4  # the head, then two spectrograms, decoder, pipeline
     assert "50 MiB" in text
     assert read_records(tmp_path / "bench.json") == records
-    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["session"]["durations"] == {
-        "a": 1.0
+    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["session"] == {
+        "rounds": 7,
+        "failed": [],
+        "skipped": [],
     }
 
 
@@ -156,7 +157,7 @@ def test_the_headline_is_what_an_analysis_runs() -> None:
 
 
 def test_benchmarks_that_failed_are_named(tmp_path: Path) -> None:
-    path = write_bench_report([bench_record()], tmp_path, Session(7, ("bench/bench_x.py::test_y",), {}))
+    path = write_bench_report([bench_record()], tmp_path, Session(7, ("bench/bench_x.py::test_y",)))
     assert "- `bench/bench_x.py::test_y`" in path.read_text(encoding="utf-8")
 
 
@@ -385,42 +386,12 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_report_is_made_again_as_it_was(tmp_path: Path) -> None:
-    session = Session(
-        7, ("bench/bench_x.py::test_y",), {"a": 1.0}, created="2020-01-01 00:00 UTC", source="digest"
-    )
+    session = Session(7, ("bench/bench_x.py::test_y",), created="2020-01-01 00:00 UTC", source="digest")
     path = write_bench_report([bench_record()], tmp_path, session)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert render(tmp_path) == path
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert "measured 2020-01-01 00:00 UTC" in path.read_text(encoding="utf-8")
-
-
-def test_the_estimate_comes_from_the_last_run(tmp_path: Path) -> None:
-    path = write_bench_report([bench_record()], tmp_path, Session(10, (), {"a": 100.0}))
-    durations = read_durations(tmp_path / "absent.json", path.with_suffix(".json"))
-    assert durations.of("a", 10) == pytest.approx(100)
-    assert 30 < durations.of("a", 1) < 100
-    assert durations.total(["a", "unknown"], 10) == pytest.approx(115)
-    progress = Progress(["a", "unknown"], 10, durations)
-    assert progress.announcement().startswith(
-        "2 benchmarks, about 115 s on a quiet machine (1 never ran before"
-    )
-    assert progress.line("a") == "[1/2] a, about 115 s left"
-    progress.finished("a")
-    assert progress.line("unknown") == "[2/2] unknown, about 15 s left"
-    assert set(progress.seconds) == {"a"}
-
-
-def test_without_an_earlier_run_there_is_a_guess() -> None:
-    assert read_durations(Path("absent")).seconds == {}
-    assert Durations({}, 1).of("a", 7) == 15
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "about 1 s"), (119, "about 119 s"), (204, "about 3 min 20 s")]
-)
-def test_words(seconds: float, text: str) -> None:
-    assert words(seconds) == text
 
 
 def test_keys_tell_rows_apart() -> None:

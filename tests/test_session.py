@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(owner, name, slow)
 
     watch(weights_module, "load_checkpoints")
-    watch(model_module, "build_model")
+    watch(model_module, "build_chosen")
     return loaded
 
 
@@ -64,7 +64,7 @@ def test_eight_threads_load_once(
     song = write_stems("song")
     analyzer = Analyzer(model=small_model, device="cpu")
     results = at_once(lambda index: analyzer(song).to_json())
-    assert calls == ["load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "build_chosen"]
     assert set(results) == {Analyzer(model=small_model, device="cpu")(song).to_json()}
 
 
@@ -72,7 +72,7 @@ def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) 
     session = Session(Settings(model=small_model, device="cpu"))
     found = at_once(lambda index: session.decoder if index % 2 else session.model)
     assert len(set(map(id, found[::2]))) == len(set(map(id, found[1::2]))) == 1
-    assert calls == ["load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "build_chosen"]
 
 
 def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,13 +128,13 @@ def test_a_failure_that_no_track_waited_for_is_not_kept(
     model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     session.load_in_background(Timings())
     assert session.load_model(Timings()).num_folds == 1
-    assert calls == ["load_checkpoints", "load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "load_checkpoints", "build_chosen"]
 
 
 def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
     small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, fails = model_module.build_model, [True]
+    build, fails = model_module.build_chosen, [True]
 
     def build_the_second_time(*arguments: Any, **keywords: Any) -> Any:
         if fails:
@@ -142,7 +142,7 @@ def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
             raise WeightsError("the first time")
         return build(*arguments, **keywords)
 
-    monkeypatch.setattr(model_module, "build_model", build_the_second_time)
+    monkeypatch.setattr(model_module, "build_chosen", build_the_second_time)
     session = Session(Settings(model=small_model, device="cpu"))
     with pytest.raises(WeightsError, match="the first time"):
         _ = session.decoder

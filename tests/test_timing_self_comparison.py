@@ -220,9 +220,7 @@ def recorded_lines(draw: st.DrawFn) -> list[StageTiming]:
                     error="OSError: disk full" if failed else None,
                     details=draw(
                         st.dictionaries(
-                            st.sampled_from(
-                                ["beats_per_bar", "folds", "model", "num_threads", "frames", "per"]
-                            ),
+                            st.sampled_from(["beats_per_bar", "folds", "model", "frames", "per"]),
                             st.sampled_from([1, 8, "run", "track", [3, 4]]),
                         )
                     ),

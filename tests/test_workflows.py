@@ -45,3 +45,13 @@ def test_every_change_is_held_to_the_gate_and_every_week_to_the_long_checks() ->
     # YAML reads the key `on` as true.
     weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
     assert weekly[True]["schedule"] == [{"cron": "17 3 * * 1"}]
+
+
+def test_every_module_that_a_target_runs_has_a_command() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    modules = re.findall(r"-m ((?:bench|parity)(?:\.\w+)*)[ \n;]", makefile)
+    assert {"bench.gate", "bench.gate.baseline", "parity.full.tracks"} <= set(modules)
+    for module in modules:
+        path = ROOT.joinpath(*module.split("."))
+        source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+        assert 'if __name__ == "__main__":' in source.read_text(encoding="utf-8"), module

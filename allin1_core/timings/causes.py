@@ -1,7 +1,7 @@
 """Why two recorded runs differ, or do not differ as expected: read from their timing lines, never guessed.
 
 Each function below looks at one kind of cause and names it only where the lines show it. A cause that makes a ratio
-of the two times meaningless (another track, a cached stage, work that was not waited for ...) says so with
+of the two times meaningless (another track, a cached stage, another model ...) says so with
 `Cause.invalidates`.
 """
 
@@ -20,7 +20,6 @@ _WORK_DETAILS = {
     "beats_per_bar": "meters",
     "folds": "model",
     "model": "model",
-    "num_threads": "threads",
 }
 _SAME_LENGTH = 0.005  # relative; a resampled or differently padded copy of a track is still that track
 
@@ -32,9 +31,8 @@ class Cause:
     Attributes
     ----------
     kind : str
-        ``backend``, ``device``, ``precision``, ``track``, ``meters``, ``model``, ``threads``, ``cache``,
-        ``synchronisation``, ``model_load``, ``overlap``, ``machine``, ``versions``, ``failure``, ``missing`` or
-        ``repetitions``.
+        ``backend``, ``device``, ``precision``, ``track``, ``meters``, ``model``, ``cache``, ``overlap``, ``machine``,
+        ``versions``, ``failure``, ``missing`` or ``repetitions``.
     stage : str or None
         None where it concerns the whole run.
     text : str
@@ -71,7 +69,19 @@ def stage_causes(stage: str, before: Lines, after: Lines, expected: Expectation 
     found += _tracks(stage, before, after)
     found += _work(stage, before, after)
     found += _switch(stage, before, after)
-    found += _unsynchronized(stage, before, after)
+    return found
+
+
+def run_causes(before: Lines, after: Lines) -> list[Cause]:
+    """Causes that concern the runs as a whole: machine and versions."""
+    places = [("machine", name, f"different machine: {name}") for name in ("cpu", "cores", "platform")]
+    libraries = sorted({name for line in (*before, *after) for name in line.versions})
+    places += [("versions", name, f"different version of {name}:") for name in libraries]
+    found = []
+    for kind, name, what in places:
+        one, other = (values_of(lines, kind, name) for lines in (before, after))
+        if one and other and one != other:
+            found.append(Cause(kind, None, f"{what} {in_words(one)} before, {in_words(other)} after"))
     return found
 
 
@@ -88,13 +98,7 @@ def _failures(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
 def _implementation(stage: str, before: Lines, after: Lines, expected: Expectation | None) -> Iterator[Cause]:
     wanted = expected.backend if expected else ()
     for line in _one_per_backend(after):
-        if line.requested_backend not in (None, "auto", line.backend):
-            yield Cause(
-                "backend",
-                stage,
-                f"{_ran(line)} ran, although {line.requested_backend!r} was asked for{_why(line)}",
-            )
-        elif wanted and line.backend not in wanted:
+        if wanted and line.backend not in wanted:
             yield Cause(
                 "backend", stage, f"{_ran(line)} ran, where {' or '.join(wanted)} was expected{_why(line)}"
             )
@@ -126,7 +130,7 @@ def _computation(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
 
 
 def _library_versions(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
-    """Another version of what did the work, unless `timing_run_causes` names it for all stages."""
+    """Another version of what did the work, unless `run_causes` names it for all stages."""
     for library in sorted(values_of(before, "library") & values_of(after, "library")):
         if values_of(before, "versions", library) != values_of(after, "versions", library):
             continue
@@ -202,7 +206,7 @@ def _work(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
         one, other = (values_of(lines, "details", name) for lines in (before, after))
         if one and other and one != other:
             text = f"different work: {name} {in_words(one)} before, {in_words(other)} after"
-            yield Cause(kind, stage, text, invalidates=kind != "threads")
+            yield Cause(kind, stage, text, invalidates=True)
 
 
 def _switch(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
@@ -225,17 +229,6 @@ def _switch(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
             if named:
                 text += f" (differs for {', '.join(named)})"
             yield Cause(kind, stage, text, invalidates)
-
-
-def _unsynchronized(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
-    for when, lines in (("before", before), ("after", after)):
-        lazy = [line for line in lines if not line.synchronized and line.error is None]
-        if lazy:
-            text = (
-                f"timed without waiting for its device {when} ({len(lazy)} of {len(lines)} lines): "
-                "its work may have been charged to the stage that follows"
-            )
-            yield Cause("synchronisation", stage, text, invalidates=True)
 
 
 def _differs(before: Lines, after: Lines, holds: Callable[[StageTiming], bool]) -> list[str | None]:

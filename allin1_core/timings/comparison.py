@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.errors import TimingsError
-from allin1_core.timings.causes import Cause, same_implementation, stage_causes
+from allin1_core.timings.causes import Cause, run_causes, same_implementation, stage_causes
 from allin1_core.timings.expectations import UNCHANGED, Expectation, read_expectations
-from allin1_core.timings.run_causes import lazy_followers, run_causes
 from allin1_core.timings.schema import STAGES, StageTiming, read_timings
 from allin1_core.timings.verdicts import (
     AS_EXPECTED,
@@ -140,7 +139,6 @@ def compare(
         (UNCHANGED, {}) if expectations_path is None else read_expectations(expectations_path)
     )
     present = {line.stage for line in (*before, *after)}
-    lazy = {**lazy_followers(before), **lazy_followers(after)}
     components = [
         _component(
             stage,
@@ -148,20 +146,13 @@ def compare(
             [line for line in after if line.stage == stage],
             expectations.get(stage),
             unchanged,
-            lazy.get(stage),
         )
         for stage in STAGES
         if stage in present or stage in expectations
     ]
-    causes = run_causes(before, after)
-    components = [
-        _with_inherited(component, components, causes, (*before, *after)) for component in components
-    ]
+    components = [_with_inherited(component, components, (*before, *after)) for component in components]
     return Comparison(
-        Path(before_path),
-        Path(after_path),
-        tuple(components),
-        tuple(cause for cause in causes if cause.stage is None),
+        Path(before_path), Path(after_path), tuple(components), tuple(run_causes(before, after))
     )
 
 
@@ -180,7 +171,6 @@ def _component(
     after: Sequence[StageTiming],
     expected: Expectation | None,
     unchanged: float,
-    lazy: str | None,
 ) -> Component:
     if not before or not after:
         when = "before" if before else "after"
@@ -191,9 +181,6 @@ def _component(
         sides = [sum(_medians(lines).values()) if lines else None for lines in (before, after)]
         return Component(stage, sides[0], sides[1], None, 0, expected, status, tuple(causes))
     causes = stage_causes(stage, before, after, expected)
-    if lazy is not None:
-        text = f"holds work that {lazy} did not wait for"
-        causes.append(Cause("synchronisation", stage, text, invalidates=True))
     one, other = _by_track(before), _by_track(after)
     common = sorted(one.keys() & other.keys(), key=str)
     if common:
@@ -223,11 +210,11 @@ def _component(
 
 
 def _with_inherited(
-    component: Component, components: Sequence[Component], run: Sequence[Cause], lines: Sequence[StageTiming]
+    component: Component, components: Sequence[Component], lines: Sequence[StageTiming]
 ) -> Component:
-    """The component with what keeps the stages inside it, or the whole run, from being compared."""
+    """The component with what keeps the stages inside it from being compared."""
     inside = {line.stage for line in lines if line.parent == component.stage}
-    inherited = [cause for cause in run if cause.stage == component.stage]
+    inherited: list[Cause] = []
     for part in components:
         if part.stage in inside and part.status == NOT_COMPARABLE:
             reasons = (cause for cause in part.causes if cause.invalidates)

@@ -1,4 +1,17 @@
-"""``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml)."""
+"""``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml).
+
+    python -m bench.gate [--from reports]
+
+With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
+they do not tell is measured here. A speed row is measured again before it fails.
+
+It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
+2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check of gate.toml
+and of this machine's baseline for which this project's own extras install what it takes. What they cannot bring along
+is listed as not judged, and the gate passes without it: a bar for this instruction set, a baseline of this machine or
+compiler, valgrind, the shared reference material, a second core, the oracle where it has no wheel. Speed that other
+processes hid to the end is required, and was not judged.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +61,7 @@ def fresh_records(folder: Path) -> list[BenchRecord]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gate.judge", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
     parser.add_argument("--from", dest="folder", type=Path, help="folder of a bench report made just now")
     options = parser.parse_args(arguments)
     try:

@@ -147,7 +147,6 @@ def update(
     records: Sequence[BenchRecord],
     reason: str,
     path: Path = BASELINE,
-    session: Mapping[str, Any] | None = None,
     *,
     measured: str = "",
     source: str = "",
@@ -163,8 +162,6 @@ def update(
     reason : str
         Why the figures may change; goes into the history.
     path : Path
-    session : mapping, optional
-        Rounds and durations of the benchmark session, which the next one's estimate comes from.
     measured, source : str
         When the session ended, and the digest of the sources that it measured.
     **sections : mapping
@@ -193,8 +190,6 @@ def update(
         "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
         **sections,
     }
-    if session is not None:
-        content["session"] = dict(session)
     temporary = path.with_suffix(".part")
     temporary.write_text(dump_json(content), encoding="utf-8")
     temporary.replace(path)
@@ -266,7 +261,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         update(
             records,
             options.reason,
-            session=content.get("session"),
             measured=content["created"],
             source=content["source"],
             gate=measured,

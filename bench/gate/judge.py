@@ -1,17 +1,4 @@
-"""``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml).
-
-    python -m bench.gate.judge [--from reports]
-
-With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
-they do not tell is measured here. A speed row is measured again before it fails.
-
-It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
-2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check of gate.toml
-and of this machine's baseline for which this project's own extras install what it takes. What they cannot bring along
-is listed as not judged, and the gate passes without it: a bar for this instruction set, a baseline of this machine or
-compiler, valgrind, the shared reference material, a second core, the oracle where it has no wheel. Speed that other
-processes hid to the end is required, and was not judged.
-"""
+"""What the gate judges, in which order: each row of bench/gate/gate.toml, then instructions and F-measures."""
 
 from __future__ import annotations
 
@@ -52,14 +39,8 @@ from parity.material import default_track, shared_folder
 
 # More of a row that fell short or that others disturbed, at the end of the run, when they may be gone.
 _FURTHER_TIMES = 3
-
-
 _MEMORY_NOISE_MIB = 2.0
-
-
 _SHORT = {"spectrogram": 5.0, "decoder": 10.0, "network": 2.0}
-
-
 _LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.gate.cases import Case
 from bench.measure.load import OtherLoad, pinned_threads
-from bench.measure.paired import Ratio, bootstrap_ratio, paired_times
+from bench.measure.paired import Ratio, paired_ratio, paired_times
 from parity.environment import usable_cores
 
 _SYSTEM_LOAD = 0.15
@@ -63,7 +63,7 @@ class Timing:
     @functools.cached_property
     def ratio(self) -> Ratio:
         """How many times faster the candidate is."""
-        return bootstrap_ratio(self.candidate, self.reference)
+        return paired_ratio(self.candidate, self.reference)
 
     @property
     def undisturbed(self) -> float:

@@ -4,12 +4,8 @@ Machines drift: another process wakes, a clock changes. A ratio of two medians t
 that drift as well. Here the two sides take turns, so that a ratio is formed within a round, where the drift is the
 same for both. They do so strictly: each call finds caches and sleeping threads as the other side left them, as a call
 in a pipeline does. (Were the side that starts a round swapped, every other call would follow one of its own kind; on
-two threads our spectrogram is a quarter faster then, and the interval is as wide as that.) The interval is a
-percentile bootstrap over rounds of the median ratio, seeded, hence the same for the same times.
-
-With fewer than nine rounds such a bootstrap holds the true median less often than it says (of seven rounds it leaves
-the outermost two out, which is 88 %). There the interval is the range of the rounds, which n independent rounds miss
-with a probability of 2 / 2^n, since all of them must fall on the same side of the median.
+two threads our spectrogram is a quarter faster then, and the interval is as wide as that.) The interval is that of the
+median ratio by order statistics (`allin1_core.timings.interval`): of few rounds their range.
 """
 
 from __future__ import annotations
@@ -23,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from allin1_core.timings.interval import median_interval, rank
 from bench.measure.allocator import freed_memory_kept
 
-_BOOTSTRAP_SAMPLES = 10_000
 # Beyond this, a backend that got 30 % slower could hide inside the interval of one that did not.
 _WIDEST = 1.6
 _FEWEST = 3
-# From here on the bootstrap's 95 % are 95 %.
-_BOOTSTRAP_ROUNDS = 9
+# From here on the interval leaves the outermost rounds out.
+_ROBUST_ROUNDS = 9
 # With fewer rounds a session is a short one.
 _THOROUGH = 5
 
@@ -62,12 +58,12 @@ class Ratio:
     @property
     def confidence(self) -> float:
         """How often an interval made so holds the true median, from 0 (one round) to 1."""
-        return 0.95 if self.rounds >= _BOOTSTRAP_ROUNDS else 1 - 2.0 ** (1 - self.rounds)
+        return rank(self.rounds)[1]
 
     @property
     def is_range(self) -> bool:
         """Whether the interval is the range of the rounds."""
-        return self.rounds < _BOOTSTRAP_ROUNDS
+        return rank(self.rounds)[0] == 1
 
     def __str__(self) -> str:
         return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
@@ -84,10 +80,10 @@ class PairedTimes:
 
     @property
     def ratio(self) -> Ratio:
-        return bootstrap_ratio(self.candidate, self.reference)
+        return paired_ratio(self.candidate, self.reference)
 
 
-def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
+def paired_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
     """Median of the per-round ratios ``reference / candidate`` with its interval; see the module's docstring.
 
     Parameters
@@ -110,16 +106,13 @@ def bootstrap_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
     if not (np.all(candidate > 0) and np.all(reference > 0)):
         raise ValueError("candidate and reference: times must be positive")
     ratios = reference / candidate
-    if ratios.size < _BOOTSTRAP_ROUNDS:
-        return Ratio(float(np.median(ratios)), float(ratios.min()), float(ratios.max()), ratios.size)
-    rounds = np.random.default_rng(0).integers(0, ratios.size, size=(_BOOTSTRAP_SAMPLES, ratios.size))
-    low, high = np.percentile(np.median(ratios[rounds], axis=1), [2.5, 97.5])
-    return Ratio(float(np.median(ratios)), float(low), float(high), ratios.size)
+    interval = median_interval(ratios.tolist())
+    return Ratio(float(np.median(ratios)), interval.low, interval.high, ratios.size)
 
 
 def sure_rounds(rounds: int) -> int:
-    """Rounds of a pair that takes seconds: enough for an interval of 95 %, unless a short run is asked for."""
-    return rounds if is_brief(rounds) else max(rounds, _BOOTSTRAP_ROUNDS)
+    """Rounds of a pair that takes seconds: enough to leave the outermost out, unless a short run is asked for."""
+    return rounds if is_brief(rounds) else max(rounds, _ROBUST_ROUNDS)
 
 
 def is_brief(rounds: int) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.measure.paired import Ratio, bootstrap_ratio
+from bench.measure.paired import Ratio, paired_ratio
 
 SCHEMA_VERSION = 1
 
@@ -23,7 +23,7 @@ class BenchRecord:
     Attributes
     ----------
     stage, backend, device, precision : str
-        As in `allin1_core.backends.table.Choice`; the backend of a row with ``role="peer"`` is the peer's name.
+        As in `allin1_core.backends.Choice`; the backend of a row with ``role="peer"`` is the peer's name.
     variant : str
         What else tells rows apart ("[3, 4]", "8 folds", "native"); empty if nothing does.
     reference : str
@@ -112,7 +112,7 @@ class BenchRecord:
         """How many times faster than the reference; None for a time on its own."""
         if not self.reference_seconds:
             return None
-        return bootstrap_ratio(np.array(self.seconds), np.array(self.reference_seconds))
+        return paired_ratio(np.array(self.seconds), np.array(self.reference_seconds))
 
 
 class BenchRecorder:

@@ -18,7 +18,6 @@ from typing import Any
 from bench.gate.baseline import changes, earlier
 from bench.measure import busy_core
 from bench.report import plots
-from bench.report.glossary import GLOSSARY
 from bench.report.readme import BEGIN, END
 from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
 from parity.environment import describe_machine, source_digest, versions
@@ -49,8 +48,6 @@ class Session:
         Counted rounds of each paired timing.
     failed : tuple of str
         Benchmarks that failed: their rows are missing or not to be trusted.
-    durations : mapping
-        Seconds that each benchmark took, by its pytest name; the next run's estimate comes from them.
     created, source : str
         When it ended, and the digest of the source that ran.
     machine, versions : mapping
@@ -61,7 +58,6 @@ class Session:
 
     rounds: int = 0
     failed: tuple[str, ...] = ()
-    durations: Mapping[str, float] = dataclasses.field(default_factory=dict)
     created: str = dataclasses.field(default_factory=now)
     source: str = dataclasses.field(default_factory=source_digest)
     machine: Mapping[str, Any] = dataclasses.field(default_factory=describe_machine)
@@ -105,8 +101,9 @@ def render(folder: Path) -> Path:
     records = read_records(folder / "bench.json")
     content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
     whole = {name: content[name] for name in _OF_THE_WHOLE}
-    lists = {name: tuple(content["session"].get(name, ())) for name in ("failed", "skipped")}
-    session = Session(**{**content["session"], **lists}, **whole)
+    of_session = content["session"]
+    failed, skipped = (tuple(of_session.get(name, ())) for name in ("failed", "skipped"))
+    session = Session(of_session["rounds"], failed, skipped=skipped, **whole)
     return write_bench_report(records, folder, session)
 
 
@@ -125,7 +122,6 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
         lines += [f"## {stage.capitalize()}", "", *_table([r for r in records if r.stage == stage]), ""]
         lines += _notes([record for record in records if record.stage == stage])
     lines += _further_plots(records, session, scratch)
-    lines += ["## Words", "", *(f"- **{word}**: {meaning}" for word, meaning in GLOSSARY.items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -206,11 +202,17 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "finds caches and threads as the other left them: warm-up discarded, garbage collection off, freed memory "
         "kept by the process (so that neither side waits for new pages; this favours the oracles), devices "
         "synchronised. *Faster* is the median over rounds of the reference's time divided by ours. Its interval holds "
-        "the true median in 95 of 100 such runs (bootstrap over nine rounds or more); where it says how many rounds "
-        "there were, it is the range of those rounds, with the share of such runs in which it holds the true median. A "
+        "the true median in at least 95 of 100 such runs (order statistics of the rounds, for any distribution); where "
+        "it says how many rounds there were, it is their range, with the share of such runs in which that holds it. A "
         "row whose outputs differ is no speed-up. *Threads* are what ours may use; the reference has a column of its "
         "own, since madmom uses one whatever it is allowed: the rows on one thread are thread for thread. *Peak "
         "memory* is what a fresh process needs above its libraries and inputs.",
+        "",
+        "*Fused*: our compiled kernels on the CPU. *Own operations*: what torch and MLX compute themselves, where by "
+        "default they hand on what the fused kernels compute. *Fold*: one of the eight networks whose outputs an "
+        "analysis averages. *Golden*: a result of all-in-one-infer 3.1.0 with the published weights, recorded once. "
+        "*[3, 4]*: the bar lengths that the decoder tries. *log10 of magnitude*: the unit of a log spectrogram, "
+        "log10(1 + magnitude). *IQR*: interquartile range of the rounds. *audio s/s*: seconds of audio in a second.",
         "",
         f"- machine: {machine['cpu']} ({machine['model']}), {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"{machine['platform']}; Python {machine['python']}",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import pytest
 from parity import test_attention, test_network, test_network_random, test_pipeline, test_structure
 from parity.decoder_agreement import compare_decodings
 from parity.full.track_agreement import compare_networks
-from parity.inputs.spectrogram import Case, Implementation
+from parity.implementations import Implementation
+from parity.inputs.spectrogram import Case
 from parity.meta_tests.test_network import made_up, spoilt
 from parity.meta_tests.test_pipeline import EXPECTED, right
 from parity.oracles.natten_golden import AttentionCase
@@ -121,11 +124,11 @@ def test_rows_of_a_track_that_failed_show(tmp_path: Path) -> None:
     assert "the same beats, positions and sections on 0 of 1" in text
     assert "| song | inf **(!)** |" in text
     assert "| song | 3.0 | inf **(!)** | segment | 6 | yes | **no** | 1 | **no** | inf s **(!)** |" in text
-    # A later comparison renders the page from what was kept.
-    kept = json.loads((tmp_path / "accuracy.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert kept["sections"]["tracks"]["rows"][0]["network"]["by_output"]["segment"] == math.inf
-    assert set(kept["sections"]["tracks"]["rows"][0]["network"]["by_output"]) == set(OUTPUTS)
-    assert accuracy.render(tmp_path, kept["sections"]).read_text(encoding="utf-8") == text
+    # The page can be made again from what was kept.
+    kept = json.loads((tmp_path / "accuracy_tracks.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    assert kept["rows"][0]["network"]["by_output"]["segment"] == math.inf
+    assert set(kept["rows"][0]["network"]["by_output"]) == set(OUTPUTS)
+    assert accuracy.render(tmp_path, "tracks", kept).read_text(encoding="utf-8") == text
 
 
 def test_a_song_whose_log_probability_is_no_number_counts_as_different(tmp_path: Path) -> None:
@@ -146,3 +149,35 @@ def test_a_song_whose_log_probability_is_no_number_counts_as_different(tmp_path:
     text = accuracy.update(tmp_path, "decoder", content).read_text(encoding="utf-8")
     assert "0 of 2 songs: identical paths, log probabilities and beats" in text
     assert "| largest difference of log probability | inf |" in text
+
+
+def test_a_section_that_is_replaced_leaves_the_others_though_only_the_page_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a clone, which has the committed page and plots, and no JSON."""
+
+    def section(name: str) -> types.SimpleNamespace:
+        def render(content: dict[str, Any], scratch: Path) -> str:
+            (scratch / content["plot"]).write_bytes(b"plot")
+            return f"## {name}\n\n{content['words']}\n\n![A plot]({content['plot']})\n"
+
+        return types.SimpleNamespace(render=render)
+
+    for name in ("one", "other"):
+        monkeypatch.setitem(sys.modules, f"parity.reports.sections.accuracy_{name}", section(name))
+    accuracy.update(tmp_path, "one", {"words": "456 songs", "plot": "one.png"})
+    accuracy.update(tmp_path, "other", {"words": "3 tracks", "plot": "other.png"})
+    for path in tmp_path.glob("*.json"):
+        path.unlink()
+    text = accuracy.update(tmp_path, "other", {"words": "4 tracks", "plot": "new.png"}).read_text(
+        encoding="utf-8"
+    )
+    assert "## one\n\n456 songs\n\n![A plot](one.png)\n" in text
+    assert "## other\n\n4 tracks\n\n![A plot](new.png)\n" in text
+    assert "3 tracks" not in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "accuracy.md",
+        "accuracy_other.json",
+        "new.png",
+        "one.png",
+    ]

@@ -21,44 +21,47 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def publish(scratch: Path, folder: Path, name: str, text: str, content: Mapping[str, Any]) -> Path:
-    """Move ``name.md``, ``name.json`` and all that lies in `scratch` into `folder`.
+# An image of a page in the page's own folder.
+_PLOT = re.compile(r"!\[[^]]*\]\(([^)/]+\.png)\)")
 
-    Plots that the report of that name left before, and that are not among the new ones, are removed. The markdown
-    moves last, so that it never stands beside plots of another run.
+
+def publish(
+    scratch: Path, folder: Path, name: str, text: str, content: Mapping[str, Any], data: str | None = None
+) -> Path:
+    """Move ``name.md``, its JSON and all that lies in `scratch` into `folder`.
+
+    Plots that the page showed before and no longer shows are removed. The markdown moves last, so that it never stands
+    beside plots of another run.
 
     Parameters
     ----------
     scratch, folder : Path
         From `scratch_folder`, and where the report lives.
     name : str
-        ``parity`` or ``bench``.
+        ``parity``, ``bench`` or ``accuracy``.
     text : str
         The markdown.
     content : mapping
-        What goes into the JSON, beside the list of files.
+        What goes into the JSON.
+    data : str, optional
+        Name of the JSON where it is not the page's.
 
     Returns
     -------
     Path
         The markdown file.
     """
+    page, records = folder / f"{name}.md", f"{data or name}.json"
     plots = sorted(path.name for path in scratch.iterdir())
-    (scratch / f"{name}.json").write_text(dump_json({**content, "plots": plots}), encoding="utf-8")
-    (scratch / f"{name}.md").write_text(text, encoding="utf-8")
-    stale = set(_earlier_plots(folder / f"{name}.json")) - set(plots)
-    for file in [*plots, f"{name}.json", f"{name}.md"]:
+    (scratch / records).write_text(dump_json(content), encoding="utf-8")
+    (scratch / page.name).write_text(text, encoding="utf-8")
+    before = page.read_text(encoding="utf-8") if page.exists() else ""
+    stale = set(_PLOT.findall(before)) - set(_PLOT.findall(text))
+    for file in [*plots, records, page.name]:
         os.replace(scratch / file, folder / file)
     for file in stale:
         (folder / file).unlink(missing_ok=True)
-    return folder / f"{name}.md"
-
-
-def _earlier_plots(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    plots = json.loads(path.read_text(encoding="utf-8")).get("plots", [])
-    return [Path(plot).name for plot in plots]
+    return page
 
 
 # A string, whatever it holds, or what Python writes for a number that JSON has no name for.

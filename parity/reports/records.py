@@ -6,7 +6,10 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +61,15 @@ class Outcome:
     passed: int
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: pytest.Config) -> Outcome:
+        """Of the session that pytest's terminal reporter has counted."""
+        terminal = config.pluginmanager.get_plugin("terminalreporter")
+        stats = terminal.stats if terminal else {}
+        skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in stats.get("skipped", ())]
+        failed = [report.nodeid for report in (*stats.get("failed", ()), *stats.get("error", ()))]
+        return cls(len(stats.get("passed", ())), tuple(failed), tuple(skipped))
 
     def __str__(self) -> str:
         lines = [f"{self.passed} tests passed, {len(self.failed)} failed, {len(self.skipped)} skipped."]

@@ -51,7 +51,7 @@ def test_a_long_form_that_fails_is_named(tmp_path: Path) -> None:
     assert "**Over all: 1 of 2,275 inputs failed.**" in text
     assert "| kill -9 at a random moment, then resume | 50 | **1** |" in text
     assert "- kill -9 at a random moment, then resume: trial 3: a.json is missing" in text
-    records = json.loads((tmp_path / "accuracy.json").read_text())["sections"]["hard_use"]["records"]
+    records = json.loads((tmp_path / "accuracy_hard_use.json").read_text())["records"]
     assert len(records) == 5
 
 

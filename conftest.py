@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parity import foreign
+from parity import implementations
 from parity.material import shared_folder
 from parity.oracles.madmom_import import OracleMissing
 from parity.reports.records import Outcome, ParityRecorder
@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity-report", type=Path, help="folder that parity.md and its plots are written to")
     parser.addoption("--backend", help="run the cases against this implementation alone: module:function")
     parser.addoption(
-        "--backend-stage", default="spectrogram", choices=foreign.STAGES, help="what it implements"
+        "--backend-stage", default="spectrogram", choices=implementations.STAGES, help="what it implements"
     )
     parser.addoption("--full", action="store_true", help="also run the long checks (marked `full`)")
 
@@ -27,11 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARITY] = ParityRecorder()
     if config.getoption("--backend"):
-        foreign.request(config.getoption("--backend-stage"), config.getoption("--backend"))
+        implementations.request(config.getoption("--backend-stage"), config.getoption("--backend"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    named = foreign.any_requested()
+    named = implementations.any_requested()
 
     def wanted(item: pytest.Item) -> bool:
         if item.get_closest_marker("full") and not config.getoption("--full"):

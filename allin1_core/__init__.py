@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from allin1_core.analysis import Analyzer, analyze
+    from allin1_core.analysis import Analyzer
     from allin1_core.audio.types import Audio, Stems
+    from allin1_core.batch import analyze
     from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
     from allin1_core.network import load_model
     from allin1_core.results.clicks import sonify
@@ -31,7 +32,7 @@ _EXPORTS = {
     "DBNBeatTrackingProcessor": "allin1_core.dbn",
     "DBNDownBeatTrackingProcessor": "allin1_core.dbn",
     "Stems": "allin1_core.audio.types",
-    "analyze": "allin1_core.analysis",
+    "analyze": "allin1_core.batch",
     "load_model": "allin1_core.network",
     "load_result": "allin1_core.results.result",
     "log_spectrogram": "allin1_core.spectrogram",

@@ -11,18 +11,26 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from allin1_core.audio.types import STEM_NAMES, Stems, samples_digest
+from allin1_core.backends import Choice
+from allin1_core.backends.devices import to_host
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files.reading import read_content, read_json, read_npy
 from allin1_core.files.writing import make_folder, remove_abandoned, write_text, written_whole
 from allin1_core.separation import read_stems_folder
 from allin1_core.separation.track import Track
+from allin1_core.session import Session
+from allin1_core.spectrogram import num_frames
+from allin1_core.timings.recorder import Stage
+
+TimedStage: TypeAlias = Callable[..., AbstractContextManager[Stage]]
 
 _RECORD = "made_from.json"
 SPECTROGRAM_SUFFIXES = (".npy", f".{_RECORD}")
@@ -48,6 +56,76 @@ class Byproducts:
         self.demix_dir = demix_dir
         self.spec_dir = spec_dir
         self.remake = frozenset(remake)
+
+    def stems(
+        self,
+        track: Track,
+        session: Session,
+        audio_sha256: Mapping[str, str],
+        stage: TimedStage,
+        separate: Callable[[], tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]],
+    ) -> tuple[Stems, dict[str, Any]]:
+        """A track's kept stems, or what `separate` gives, which is then kept; and what a result says about them.
+
+        Parameters
+        ----------
+        track, session
+        audio_sha256 : dict of str
+            From `audio_digests`.
+        stage : callable
+            `Timings.stage` with the track's name.
+        separate : callable
+            Gives the `separated` stems, their sample rate, `stems` and `provenance` of `save_stems`.
+        """
+        settings, choice = session.settings, session.separation_choice
+        model = settings.demix_model
+        made_from = {
+            "audio_sha256": next(iter(audio_sha256.values())),
+            "model": model,
+            "repository_sha256": session.repository_sha256,
+            "seed": settings.demix_seed,
+            "stems_as_int16": settings.stems_as_int16,
+            "separation": choice.as_dict(),
+        }
+        if self.has_stems(track, model, made_from):
+            with stage("demix", choice=choice) as timed:
+                found = self.load_stems(track, model, made_from)
+                timed.cached = found is not None
+                timed.audio_seconds = found[0].seconds if found else None
+            if found is not None:
+                return found
+        separated, sample_rate, stems, provenance = separate()
+        with stage("save", audio_seconds=stems.seconds, what="stems"):
+            self.save_stems(track, model, separated, sample_rate, stems, made_from, provenance)
+        return stems, provenance
+
+    def spectrogram(
+        self, track: Track, stems: Stems, choice: Choice, stage: TimedStage, transform: Callable[[], Any]
+    ) -> Any:
+        """A track's kept log spectrogram, or what `transform` gives, which is then kept.
+
+        Parameters
+        ----------
+        track, stems
+        choice : Choice
+            Of the backend that `transform` uses.
+        stage : callable
+            `Timings.stage` with the track's name and length.
+        transform : callable
+            Gives float32 (4, T, 81) as an array of the backend's own.
+        """
+        made_from = {"stems_sha256": samples_digest(stems), "spectrogram": choice.as_dict()}
+        if self.has_spectrogram(track, made_from):
+            frames = num_frames(stems.samples.shape[1], stems.sample_rate)
+            with stage("spec_load") as timed:
+                found = self.load_spectrogram(track, made_from, frames)
+                timed.cached = found is not None
+            if found is not None:
+                return found
+        spectrogram = transform()
+        with stage("save", what="spectrogram"):
+            self.save_spectrogram(track, to_host(spectrogram), made_from)
+        return spectrogram
 
     def stems_folder(self, track: Track, model: str) -> Path:
         """Where the separated stems of a track are."""

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import glob
-import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import __version__, backends
 from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
 from allin1_core.files.reading import file_digest
-from allin1_core.files.writing import expand_user
-from allin1_core.threads import Lock, call_in_child, check_num_threads
+from allin1_core.settings import Settings
+from allin1_core.threads import Lock, call_in_child, limited_cores
 from allin1_core.timings.recorder import Timings
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from allin1_core.audio.types import Audio, Stems
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
     from allin1_core.network.model import Model
     from allin1_core.network.weights import Checkpoint
     from allin1_core.separation import Separator
-    from allin1_core.spectrogram import LogSpectrogram
+    from allin1_core.structure.protocol import LocalMaximaBackend
 
 
 Loaded = TypeVar("Loaded")
@@ -59,93 +63,52 @@ class Session:
 
     Parameters
     ----------
-    model, device, spec_backend, nn_backend, precision, demix_backend, demix_model, demix_repository, demix_seed, \
-    stems_as_int16, weights_dir, num_threads
-        As in `allin1_core.analyze`.
+    settings : Settings
 
     Raises
     ------
     BackendError
-        If a backend, device or precision does not exist, is not installed, or the two do not fit, or `num_threads` is
-        not positive.
+        If a backend, device or precision does not exist, is not installed, or the two do not fit.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str = "harmonix-all",
-        device: str | None = None,
-        spec_backend: str = "auto",
-        nn_backend: str = "auto",
-        precision: str = "exact",
-        demix_backend: str = "auto",
-        demix_model: str = "htdemucs",
-        demix_repository: str | os.PathLike[str] | None = None,
-        demix_seed: int = 0,
-        stems_as_int16: bool = True,
-        weights_dir: str | os.PathLike[str] | None = None,
-        num_threads: int | None = None,
-    ) -> None:
-        from allin1_core.spectrogram import select
+    def __init__(self, settings: Settings) -> None:
+        from allin1_core.spectrogram import LogSpectrogram
 
-        check_num_threads(num_threads)
-        self.model_name = model
-        self.demix_model = demix_model
-        self.demix_repository = None if demix_repository is None else expand_user(demix_repository)
-        self.demix_seed = demix_seed
-        self.stems_as_int16 = stems_as_int16
-        self._device = device
-        self.demix_backend = demix_backend
-        self._weights_dir = weights_dir
-        self._model_options: dict[str, Any] = {
-            "backend": nn_backend,
-            "device": device,
-            "precision": precision,
-            "num_threads": num_threads,
-        }
-        _, self.network_choice = backends.choose("network", nn_backend, device=device, precision=precision)
-        spec_device = self._device_for("spectrogram", spec_backend)
-        log_spectrogram: LogSpectrogram = select(spec_backend, device=spec_device, precision=precision)
-        self.log_spectrogram = dataclasses.replace(
-            log_spectrogram, choice=self._beside_network(log_spectrogram.choice)
+        self.settings = settings
+        self._network = backends.choose(
+            "network", settings.nn_backend, device=settings.device, precision=settings.precision
         )
-        local_maxima, structure_choice = backends.choose("structure", device=self.network_choice.device)
-        self.structure_choice = self._beside_network(structure_choice)
-        self.local_maxima: Callable[[Any, int], Any] = local_maxima.load()
+        self.network_choice = self._network[1]
+        row, choice = backends.choose_beside(
+            self.network_choice, "spectrogram", settings.spec_backend, precision=settings.precision
+        )
+        self.log_spectrogram = LogSpectrogram(choice, row.load())
+        row, self.structure_choice = backends.choose_beside(self.network_choice, "structure")
+        self.local_maxima: LocalMaximaBackend = row.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
         self._reading_lock = Lock()
         self._model: _LoadedOnce[Model] = _LoadedOnce()
         self._separator: _LoadedOnce[Separator] = _LoadedOnce()
         self._decoder: _LoadedOnce[DBNDownBeatTrackingProcessor] = _LoadedOnce()
-        self.num_threads = num_threads
         call_in_child(self)
 
     def reset_in_child(self) -> None:
         """Forget the reading of weights, which no thread of a forked child goes on with."""
         self._reading = None
 
-    def _device_for(self, stage: str, backend: str) -> str | None:
-        """The network's device; None if the named backend cannot use it: then it takes its own."""
-        device = self.network_choice.device
-        if backend != "auto" and device.partition(":")[0] not in backends.get(stage, backend).devices:
-            return None
-        return device
+    def limited_threads(self) -> contextlib.AbstractContextManager[None]:
+        """Within it no stage on the CPU starts more threads than the settings allow."""
+        most = self.settings.num_threads
+        return contextlib.nullcontext() if most is None else limited_cores(most)
 
-    def _beside_network(self, choice: backends.Choice) -> backends.Choice:
-        """A choice made for the network's device, in terms of what the caller asked for."""
-        if self._device is not None:
-            return dataclasses.replace(choice, requested_device=self._device)
-        reason = choice.reason.replace(
-            f"device {self.network_choice.device!r} was asked for",
-            f"the network runs on {self.network_choice.device}",
-        )
-        return dataclasses.replace(choice, requested_device="auto", reason=reason)
+    @functools.cached_property
+    def _separation(self) -> tuple[backends.Backend, backends.Choice]:
+        return backends.choose_beside(self.network_choice, "separation", self.settings.demix_backend)
 
     @property
     def separation_choice(self) -> backends.Choice:
         """Which implementation separates mixes; `BackendError` if none is installed."""
-        device = self._device_for("separation", self.demix_backend)
-        return self._beside_network(backends.choose("separation", self.demix_backend, device=device)[1])
+        return self._separation[1]
 
     def check_separation(self) -> None:
         """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
@@ -157,11 +120,13 @@ class Session:
 
         A bag of models (``NAME.yaml``) may be made of any model there.
         """
-        if self.demix_repository is None:
+        if self.settings.demix_repository is None:
             return {}
-        folder = self.demix_repository
-        bag = folder / f"{self.demix_model}.yaml"
-        models = sorted(folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.demix_model)}*.th"))
+        folder = Path(self.settings.demix_repository)
+        bag = folder / f"{self.settings.demix_model}.yaml"
+        models = sorted(
+            folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.settings.demix_model)}*.th")
+        )
         return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
 
     def separator(self) -> Separator:
@@ -177,11 +142,42 @@ class Session:
         return self._separator.get(self._load_separator)
 
     def _load_separator(self) -> Separator:
-        choice = self.separation_choice
-        loaded: Separator = backends.get("separation", choice.backend).load()(
-            self.demix_model, device=choice.device, repository=self.demix_repository
+        row, choice = self._separation
+        loaded: Separator = row.load()(
+            self.settings.demix_model, device=choice.device, repository=self.settings.demix_repository
         )
         return loaded
+
+    def separate(
+        self, mix: Audio, progress: Callable[[float], None] | None = None
+    ) -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
+        """Stems of a mix.
+
+        Returns
+        -------
+        dict of int16 or float32 (num_samples, num_channels)
+            As files would hold them.
+        int
+            Their sample rate.
+        Stems
+            As the spectrogram takes them.
+        dict
+            What a result says about how they were made.
+        """
+        from allin1_core.separation import separate, stems_from_separated
+
+        separator, settings = self.separator(), self.settings
+        separated = separate(
+            separator, mix, seed=settings.demix_seed, as_int16=settings.stems_as_int16, progress=progress
+        )
+        provenance = {
+            **self.separation_choice.as_dict(),
+            **separator.provenance,
+            "seed": settings.demix_seed,
+            "repository_sha256": self.repository_sha256,
+        }
+        sample_rate = separator.sample_rate
+        return separated, sample_rate, stems_from_separated(separated, sample_rate), provenance
 
     def load_in_background(self, timings: Timings) -> None:
         """Start reading the network's weights, unless that was done before, and did not fail."""
@@ -212,11 +208,11 @@ class Session:
         from allin1_core.network.weights import load_checkpoints
 
         with timings.stage(
-            "model_load", choice=self.network_choice, in_background=True, model=self.model_name, per="run"
+            "model_load", choice=self.network_choice, in_background=True, model=self.settings.model, per="run"
         ) as stage:
             # Importing torch or MLX takes longer than reading the weights.
-            backends.get("network", self.network_choice.backend).load()
-            checkpoints = list(load_checkpoints(self.model_name, weights_dir=self._weights_dir))
+            self._network[0].load()
+            checkpoints = list(load_checkpoints(self.settings.model, weights_dir=self.settings.weights_dir))
             stage.details.update(folds=len(checkpoints), what="weights")
         # Its models are made once for each set of parameters: here, so that the first track need not wait for them.
         self._make_decoder(checkpoints[0].thresholds.downbeat)
@@ -235,7 +231,7 @@ class Session:
         return self._model.get(lambda: self._build_model(timings))
 
     def _build_model(self, timings: Timings) -> Model:
-        from allin1_core.network.model import build_model
+        from allin1_core.network.model import build_chosen
 
         reading = self._reading_of_checkpoints(timings)
         try:
@@ -245,9 +241,9 @@ class Session:
                 self._reading = None if self._reading is reading else self._reading
             raise
         with timings.stage(
-            "model_load", choice=self.network_choice, model=self.model_name, per="run", what="build"
+            "model_load", choice=self.network_choice, model=self.settings.model, per="run", what="build"
         ):
-            return build_model(checkpoints, **self._model_options)
+            return build_chosen(checkpoints, self._network, self.settings.num_threads)
 
     @property
     def model(self) -> Model:
@@ -273,11 +269,11 @@ class Session:
     @property
     def decoder_choice(self) -> backends.Choice:
         """What decodes, in terms of what the caller asked for: the decoder has the host only to run on."""
-        choice = self.decoder.choice
-        reason = choice.reason.replace(
-            f"device {choice.device!r} was asked for", "the decoder runs on the host"
+        return dataclasses.replace(
+            self.decoder.choice,
+            requested_device=self.network_choice.requested_device,
+            device_because="the decoder runs on the host",
         )
-        return dataclasses.replace(choice, requested_device=self._device or "auto", reason=reason)
 
     def provenance(self, stems: dict[str, Any], audio_sha256: dict[str, str]) -> dict[str, Any]:
         """What a result says about how it was made.
@@ -291,9 +287,9 @@ class Session:
         """
         return {
             "allin1_core_version": __version__,
-            "model": {"name": self.model_name, "weights": self.model.provenance},
+            "model": {"name": self.settings.model, "weights": self.model.provenance},
             "audio_sha256": audio_sha256,
-            "stems_as_int16": self.stems_as_int16,
+            "stems_as_int16": self.settings.stems_as_int16,
             "stages": {
                 "demix": stems,
                 "spectrogram": self.log_spectrogram.choice.as_dict(),

@@ -16,7 +16,7 @@ from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
-from parity.inputs.spectrogram import Implementation, label, own_operations, spectrogram_backends
+from parity.implementations import Implementation, label, own_operations, spectrogram_backends
 from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom

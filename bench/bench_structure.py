@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends.devices import to_host
 from allin1_core.dbn.metrical import decoder_input
-from allin1_core.stages import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from allin1_core.structure.numpy_backend import local_maxima as numpy_local_maxima
 from bench.measure.paired import own_times, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
+from parity.implementations import cpu_device, names, native
 from parity.material import DEFAULT_TRACK, shared_folder
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import read_golden
@@ -25,30 +26,27 @@ _FRAMES = 19_551
 _ROUNDS = 51
 
 
-@pytest.mark.parametrize("backend", ["numpy", "mlx", "torch"])
+@pytest.mark.parametrize("backend", names("structure"))
 def test_local_maxima(backend: str, record_bench: BenchRecorder, benchmark: Any) -> None:
     """The one part of the sections that touches every frame."""
     row = backends.get("structure", backend)
-    if not row.installed:
-        pytest.skip(f"{row.distribution} is not installed")
     probability = np.random.default_rng(0).random(_FRAMES, dtype=np.float32)
-    native: Any = probability
-    synchronize = None
+    values, synchronize = native("structure", backend, probability), None
     # On a CPU torch runs as well, though `auto` leaves these to numpy there.
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("structure", backend)
     if backend == "mlx":
         import mlx.core as mx
 
-        native, synchronize = mx.array(probability), mx.eval
+        synchronize = mx.eval
     elif backend == "torch":
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        native = torch.from_numpy(probability).to(device)
-        synchronize = (lambda _: torch.cuda.synchronize()) if device == "cuda" else None
+        if torch.cuda.is_available():
+            device, values = "cuda", values.to("cuda")
+            synchronize = lambda _: torch.cuda.synchronize()  # noqa: E731
     local_maxima = row.load()
     times = paired_times(
-        lambda: local_maxima(native, LOCAL_MAXIMA_WINDOW),
+        lambda: local_maxima(values, LOCAL_MAXIMA_WINDOW),
         lambda: structure.local_maxima(probability),
         rounds=_ROUNDS,
         warmup=3,

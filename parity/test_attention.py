@@ -11,39 +11,24 @@ import pytest
 
 from allin1_core import backends
 from parity.agreement import compare
+from parity.implementations import cpu_device, native, ours
 from parity.oracles import naive_attention, natten_golden
 from parity.reports.records import ParityRecord, ParityRecorder
 
 # float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
 BOUND = 1e-5
-_MODULES = {
-    "fused": "allin1_core.network.fused",
-    "torch": "allin1_core.network.torch_model",
-    "mlx": "allin1_core.network.mlx_model",
-}
-BACKENDS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            not backends.get("network", name).installed, reason=f"{name} is not installed"
-        ),
-    )
-    for name in _MODULES
-]
+BACKENDS = ours("network")
 
 
 def attention_of(backend: str) -> Callable[..., np.ndarray]:
     """The backend's attention on numpy arrays."""
-    function = importlib.import_module(_MODULES[backend]).neighbourhood_attention
-    if backend == "torch":
-        import torch
+    module = importlib.import_module(backends.get("network", backend).target.partition(":")[0])
 
-        return lambda *arrays, **keywords: function(*map(torch.from_numpy, arrays), **keywords).numpy()
-    if backend == "mlx":
-        import mlx.core as mx
+    def attention(*arrays: np.ndarray, **keywords: int) -> np.ndarray:
+        given = (native("network", backend, array) for array in arrays)
+        return np.asarray(module.neighbourhood_attention(*given, **keywords))
 
-        return lambda *arrays, **keywords: np.array(function(*map(mx.array, arrays), **keywords))
-    return function
+    return attention
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -65,7 +50,7 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
             f"{case}, kernel {golden.kernel_size}, dilation {golden.dilation}",
             natten_golden.ORACLE,
             backend,
-            "mlx" if backend == "mlx" else "cpu",
+            cpu_device("network", backend),
             "exact",
             "<= 1e-5",
             agreement.passed,

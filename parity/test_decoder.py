@@ -20,11 +20,11 @@ from allin1_core.dbn import (
     RNNDownBeatTrackingObservationModel,
     load_decoder,
 )
-from parity import foreign
+from parity import implementations
 from parity.agreement import compare
 from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
 from parity.inputs import decoder as cases_decoder
-from parity.inputs.decoder import Case, implementations, runs
+from parity.inputs.decoder import Case, runs
 from parity.material import read_stems, tracks
 from parity.oracles import madmom_dbn
 from parity.oracles.pipeline import read_golden
@@ -38,7 +38,7 @@ _CASES = [
 ]
 # madmom's network takes longer than the music lasts.
 _SHORT_TRACKS = ("falcon69", "jaxius")
-_OURS = [] if foreign.any_requested() else implementations()
+_OURS = implementations.ours("decoder")
 
 
 def _check(
@@ -66,7 +66,7 @@ def _agreement(
     decoder = load_decoder(backend)[0](**parameters)
     beats, paths = decode_all(decoder, activations)
     oracle_beats, oracle_paths = oracle
-    beats_only = backend == foreign.requested("decoder") and not hasattr(decoder, "hmms")
+    beats_only = backend == implementations.requested("decoder") and not hasattr(decoder, "hmms")
     return compare_decodings(paths, beats, [] if beats_only else oracle_paths, oracle_beats)
 
 
@@ -87,7 +87,7 @@ def _network_activations(track: str) -> np.ndarray:
     return madmom_dbn.downbeat_activations(np.clip(mixed, -32768, 32767).astype(np.int16))
 
 
-@pytest.mark.parametrize("backend", [name for name in implementations() if name != "numpy"])
+@pytest.mark.parametrize("backend", [name for name in implementations.names("decoder") if name != "numpy"])
 @pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize(
     "track",

@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends.table import GENERAL_BOUNDS
 from allin1_core.network import Model, NetworkOutput, load_checkpoints, load_model
 from allin1_core.spectrogram import log_spectrogram
 from parity.agreement import Agreement, compare, compare_each, require_each
+from parity.implementations import cpu_device, names
 from parity.material import read_stems, shared_folder
 from parity.oracles import allin1_infer, network_golden
 from parity.oracles.network_golden import OUTPUTS, SHORT_TRACKS, TRACKS
 from parity.reports.records import ParityRecord, ParityRecorder
 
-# Probabilities; float32 sums in another order give about 1e-6.
-BOUND = 1e-4
+BOUND = GENERAL_BOUNDS["network"]["exact"].anything
 # Logits and embeddings, of order 10 and 3: 1e-4 of the largest, as float32 through 11 blocks allows.
 LARGE_BOUND = 2e-4
 FOLDS = tuple(f"harmonix-fold{index}" for index in range(8))
-BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+BACKENDS = names("network")
 
 
 @functools.cache
@@ -36,7 +37,7 @@ def spectrogram(track: str) -> np.ndarray:
 def model(name: str, backend: str) -> Model:
     folder = shared_folder()
     assert folder is not None
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     return load_model(name, backend=backend, device=device, weights_dir=folder / "weights")
 
 
@@ -65,7 +66,7 @@ def check(
             case,
             oracle,
             backend,
-            "mlx" if backend == "mlx" else "cpu",
+            cpu_device("network", backend),
             "exact",
             "<= 1e-4",
             all(agreement.passed for agreement in agreements.values()),
@@ -83,7 +84,9 @@ QUICK = {"fused": (*SHORT_TRACKS, "keep_on_rolling"), "torch": SHORT_TRACKS, "ml
 def cases(backends: list[str], tracks: tuple[str, ...]) -> list[Any]:
     """Backend and track, those that are not in `QUICK` in the full form alone."""
     return [
-        pytest.param(backend, track, marks=() if track in QUICK[backend] else pytest.mark.full)
+        pytest.param(
+            backend, track, marks=() if track in QUICK.get(backend, SHORT_TRACKS[:1]) else pytest.mark.full
+        )
         for backend in backends
         for track in tracks
     ]
@@ -147,8 +150,8 @@ def test_peer(backend: str, fold: str, shared: Path, record_parity: ParityRecord
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_native_spectrogram(backend: str, shared: Path) -> None:
     """What the spectrogram stage of the same library returns goes in as it is, and gives the same."""
-    library = "numpy" if backend == "fused" else backend
-    device = "mlx" if backend == "mlx" else "cpu"
+    library = backends.get("network", backend).arrays
+    device = cpu_device("network", backend)
     native = log_spectrogram(read_stems("falcon69"), backend=library, device=device, return_native=True)
     found = model(FOLDS[0], backend)(native)
     require_each(differences(found.to_numpy(), output(FOLDS[0], "torch", "falcon69")), backend)

@@ -10,6 +10,7 @@ import pytest
 from allin1_core.network import Checkpoint, Configuration, NetworkOutput, _fused, build_model
 from allin1_core.network.fused import FusedNetwork
 from parity.agreement import compare, compare_each, require_each
+from parity.implementations import cpu_device
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.oracles import naive_network
 from parity.oracles.network_golden import OUTPUTS
@@ -30,7 +31,7 @@ def expected(frames: int, num_blocks: int) -> dict[str, np.ndarray]:
 
 
 def run(backend: str, checkpoints: list[Checkpoint], spectrogram: np.ndarray) -> NetworkOutput:
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     model = build_model(checkpoints, backend=backend, device=device)
     return model(spectrogram, return_embeddings=True).to_numpy()
 

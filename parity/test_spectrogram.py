@@ -15,15 +15,12 @@ from scipy.io.wavfile import WavFileWarning
 
 from allin1_core.spectrogram import numpy_backend, select
 from parity.agreement import Agreement, compare
+from parity.implementations import Implementation, label, own_operations, spectrogram_backends
 from parity.inputs.spectrogram import (
     DTYPES,
     SAMPLE_RATES,
     Case,
-    Implementation,
-    label,
     longer_cases,
-    own_operations,
-    spectrogram_backends,
     spectrogram_cases,
     stereo_file,
     ten_minutes,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,37 +10,22 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
-from allin1_core.stages import to_host
+from allin1_core.backends.devices import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from parity.agreement import Agreement, compare, require_each
+from parity.implementations import cpu_device, names, native
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import ORACLE, TRACKS, read_golden
 from parity.oracles.structure import Section
 from parity.reports.records import ParityRecord, ParityRecorder
 
-BACKENDS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(
-            not backends.get("structure", name).installed, reason=f"{name} is not installed"
-        ),
-    )
-    for name in ("numpy", "torch", "mlx")
-]
-
-
-def _native(backend: str, values: np.ndarray) -> Any:
-    if backend == "torch":
-        return importlib.import_module("torch").from_numpy(values)
-    if backend == "mlx":
-        return importlib.import_module("mlx.core").array(values)
-    return values
+BACKENDS = names("structure")
 
 
 def _run(backend: str, segment: np.ndarray, label: np.ndarray) -> tuple[Any, np.ndarray, list[Segment]]:
     """Local maxima, boundaries and sections, as the pipeline makes them of probabilities."""
     local_maxima = backends.get("structure", backend).load()
-    maxima = to_host(local_maxima(_native(backend, segment), LOCAL_MAXIMA_WINDOW))
+    maxima = to_host(local_maxima(native("structure", backend, segment), LOCAL_MAXIMA_WINDOW))
     boundaries = pick_boundaries(maxima)
     return maxima, boundaries, sections(boundaries, label)
 
@@ -71,7 +55,7 @@ def check(
             case=case,
             oracle=structure.ORACLE if golden is None else f"{structure.ORACLE} and {ORACLE}",
             backend=backend,
-            device="mlx" if backend == "mlx" else "cpu",
+            device=cpu_device("structure", backend),
             precision="exact",
             bound="identical",
             passed=all(agreement.passed for agreement in agreements.values()),

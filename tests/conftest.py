@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import soundfile
 from allin1_core import self_test
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 
 _CONFIGURATION = """\
 model: allin1
@@ -128,8 +130,12 @@ def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separat
     """Every session has small models on the CPU, whatever it asks for: for examples of the documentation."""
     original = Session.__init__
 
-    def initialize(self: Session, **options: Any) -> None:
-        small = {"model": small_model, "demix_model": "small", "demix_repository": separation_repository}
-        original(self, **{**options, **small, "device": "cpu"})
+    def initialize(self: Session, settings: Settings) -> None:
+        small: dict[str, Any] = {
+            "model": small_model,
+            "demix_model": "small",
+            "demix_repository": separation_repository,
+        }
+        original(self, dataclasses.replace(settings, **small, device="cpu"))
 
     monkeypatch.setattr(Session, "__init__", initialize)

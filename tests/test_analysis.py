@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 import allin1_core
-from allin1_core import Analyzer, analyze, load_result, stages
+from allin1_core import Analyzer, analysis, analyze, load_result
 from allin1_core.dbn.metrical import fitted_tempo
 from allin1_core.errors import BatchError
 from allin1_core.results.result import AnalysisResult
@@ -423,13 +423,13 @@ def test_neighbours_hand_each_other_their_own_arrays(
 ) -> None:
     """From spectrogram to network nothing goes through numpy; to the host come only the probabilities."""
     pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
-    to_host, moved = stages.to_host, []
+    to_host, moved = analysis.to_host, []
 
     def watched(array: Any) -> np.ndarray:
         moved.append(tuple(array.shape))
         return to_host(array)
 
-    monkeypatch.setattr(stages, "to_host", watched)
+    monkeypatch.setattr(analysis, "to_host", watched)
     timings = Timings()
     analyzer = Analyzer(model=small_model, nn_backend=backend, spec_backend=backend)
     analyzer(write_stems("a"), timings=timings)

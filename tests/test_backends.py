@@ -18,7 +18,7 @@ from allin1_core.errors import BackendError
 def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Pretend that only the modules put into this set are installed."""
     present: set[str] = set()
-    monkeypatch.setattr(table, "_module_exists", lambda name: name in present)
+    monkeypatch.setattr(table, "module_exists", lambda name: name in present)
     backends.default_device.cache_clear()
     yield present
     backends.default_device.cache_clear()

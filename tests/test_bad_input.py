@@ -180,7 +180,7 @@ def test_backend_that_is_not_installed(
 ) -> None:
 
     monkeypatch.setattr(
-        table, "_module_exists", lambda name: name not in ("torch", "demucs_infer", "demucs_mlx")
+        table, "module_exists", lambda name: name not in ("torch", "demucs_infer", "demucs_mlx")
     )
     status, err = main_with(tmp_path, write_mix("song.wav"), ["--nn-backend", "torch"])
     assert status == 2

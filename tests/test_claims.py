@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from allin1_core import analyze
-from allin1_core.batch import Outputs
+from allin1_core.batch import names
 from allin1_core.batch.names import claimed
 from allin1_core.files.writing import remove_abandoned, written_whole
+from allin1_core.settings import Outputs
 
 _HOLD_A_NAME = """
 import sys
@@ -91,19 +92,19 @@ def test_names_are_given_back_when_a_run_is_interrupted(
     error: type[BaseException],
 ) -> None:
     first, second = write_stems("x/song"), write_stems("y/other")
-    out, owner, held = tmp_path / "out", Outputs.owner, []
+    out, owner, held = tmp_path / "out", names.owner, []
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         held.extend(path.name for path in out.iterdir())
         raise error("now")
 
-    def owner_of_the_first(self: Outputs, name: str) -> Path | None:
-        return interrupted() if name == "other" else owner(self, name)
+    def owner_of_the_first(name: str, outputs: Outputs) -> Path | None:
+        return interrupted() if name == "other" else owner(name, outputs)
 
     if when == "naming":
-        monkeypatch.setattr(Outputs, "owner", owner_of_the_first)
+        monkeypatch.setattr(names, "owner", owner_of_the_first)
     else:
-        monkeypatch.setattr(Outputs, "existing", interrupted)
+        monkeypatch.setattr("allin1_core.batch.existing", interrupted)
     with pytest.raises(BaseException, match="now"):
         analyze([first, second], out_dir=out, model=small_model, device="cpu")
     assert [name for name in held if name.endswith(".claim")]

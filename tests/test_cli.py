@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -140,7 +141,7 @@ def test_the_help_names_every_backend_and_what_a_cpu_gets(
 ) -> None:
     option = BACKEND_OPTIONS[stage]
     shown = help_of(f"--{option.replace('_', '-')}", capsys)
-    documented = re.split(r"\n    \w+ : ", (analyze.__doc__ or "").split(f"\n    {option} : ")[1])[0]
+    documented = re.split(r"\n\w+ : ", (inspect.getdoc(analyze) or "").split(f"\n{option} : ")[1])[0]
     for row in backends.built_in(stage):
         assert f" {row.name}" in shown
         assert f"``{row.name}``" in documented
@@ -196,7 +197,7 @@ def test_overwrite_takes_what_it_knows_and_leaves_paths_alone(
         return []
 
     called: list[object] = []
-    monkeypatch.setattr("allin1_core.analysis.analyze", analyze)
+    monkeypatch.setattr("allin1_core.batch.analyze", analyze)
     write_stems("song")
     write_stems("json")  # a name of what is made again stays that
     monkeypatch.chdir(tmp_path)

@@ -261,9 +261,9 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numpy kernel steps in, with one warning, and is recorded."""
     activations = _random(10, 300)
     expected = DBNDownBeatTrackingProcessor([3, 4], fps=100)(activations)
-    exists = table._module_exists
+    exists = table.module_exists
     missing = "allin1_core.dbn._viterbi"
-    monkeypatch.setattr(table, "_module_exists", lambda name: name != missing and exists(name))
+    monkeypatch.setattr(table, "module_exists", lambda name: name != missing and exists(name))
     viterbi_front.choose_kernel.cache_clear()
     viterbi_front._warn_not_compiled.cache_clear()
     try:

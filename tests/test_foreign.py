@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.gate.cases import madmom_is_installed
-from parity import foreign
+from parity import implementations
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -148,10 +148,10 @@ def test_their_decoder_is_told_right_from_wrong(backend: str, failures: int, tmp
 
 
 def test_only_stages_with_cases_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(foreign, "_requested", {})
-    assert foreign.any_requested() is None
-    foreign.request("decoder", "a:b")
-    assert foreign.requested("decoder") == foreign.any_requested() == "a:b"
-    assert foreign.requested("spectrogram") is None
-    with pytest.raises(ValueError, match="expected spectrogram or decoder"):
-        foreign.request("network", "a:b")
+    monkeypatch.setattr(implementations, "_requested", {})
+    assert implementations.any_requested() is None
+    implementations.request("decoder", "a:b")
+    assert implementations.requested("decoder") == implementations.any_requested() == "a:b"
+    assert implementations.requested("spectrogram") is None
+    with pytest.raises(ValueError, match="expected one of spectrogram, network, decoder, structure"):
+        implementations.request("separation", "a:b")

@@ -87,15 +87,31 @@ def test_a_decoder_that_misses_one_beat_fails() -> None:
     assert check_decoder("cython").passed is True
 
 
-def test_a_silently_substituted_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check_what_runs("spectrogram", "torch").passed is True
-    table = {stage: dict(rows) for stage, rows in backends_table._BACKENDS.items()}
-    numpy_target = table["spectrogram"]["numpy"].target
-    table["spectrogram"]["torch"] = dataclasses.replace(table["spectrogram"]["torch"], target=numpy_target)
-    monkeypatch.setattr(backends_table, "_BACKENDS", table)
-    verdict = check_what_runs("spectrogram", "torch")
+@pytest.mark.parametrize(
+    ("stage", "backend", "other", "shown"),
+    [
+        ("spectrogram", "torch", "numpy", "arrays of numpy, computed by numpy"),
+        ("spectrogram", "fused", "numpy", "computed by numpy"),
+        ("network", "torch", "fused", "arrays of numpy"),
+        ("network", "fused", "torch", "arrays of torch"),
+        ("decoder", "cython", "numpy", "numpy, in Python"),
+        ("decoder", "numpy", "cython", "cython, compiled"),
+    ],
+)
+def test_a_silently_substituted_backend_fails(
+    stage: str, backend: str, other: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check_what_runs(stage, backend).passed is True
+    target = backends.get(stage, other).target
+    rows = tuple(
+        dataclasses.replace(row, target=target) if (row.stage, row.name) == (stage, backend) else row
+        for row in backends_table.ROWS
+    )
+    monkeypatch.setattr(backends_table, "ROWS", rows)
+    verdict = check_what_runs(stage, backend)
     assert verdict.passed is False
-    assert "numpy" in verdict.measured
+    assert shown in verdict.measured
+    assert shown not in verdict.asked
 
 
 def test_a_fallback_inside_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:

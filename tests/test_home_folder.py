@@ -23,6 +23,7 @@ from allin1_core.results.result import AnalysisResult
 from allin1_core.self_test import probabilities
 from allin1_core.separation import read_stems_folder
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 from allin1_core.structure import Segment
 from allin1_core.timings.comparison import compare
 from allin1_core.timings.expectations import read_expectations
@@ -94,7 +95,7 @@ READS: dict[str, Callable[[Home], Any]] = {
     "Analyzer": lambda home: Analyzer(**home.options)("~/stems/song"),
     "Analyzer, stems_dir": lambda home: Analyzer(**home.options)("song.wav", stems_dir="~/stems"),
     "Session, demix_repository": lambda home: Session(
-        demix_repository="~/separation", demix_model="small"
+        Settings(demix_repository="~/separation", demix_model="small")
     ).repository_sha256["small.th"],
     "load_model": lambda home: load_model("~/small.npz", device="cpu"),
     "load_result": lambda home: load_result("~/song.json"),

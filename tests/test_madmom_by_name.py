@@ -105,7 +105,7 @@ def test_the_command_takes_it_from_any_folder(
 def test_auto_never_picks_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert backends.choose("spectrogram")[1].backend != "madmom"
     # Not even where it alone is installed.
-    monkeypatch.setattr(table, "_module_exists", lambda name: name == "madmom" or name.startswith("parity"))
+    monkeypatch.setattr(table, "module_exists", lambda name: name == "madmom" or name.startswith("parity"))
     assert backends.get("spectrogram", "madmom").installed
     with pytest.raises(BackendError, match="no backend is installed"):
         backends.choose("spectrogram")

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 import allin1_core
-from allin1_core import backends
 from allin1_core.errors import BackendError
 from allin1_core.network import Checkpoint, Configuration, Model, NetworkOutput, Thresholds, build_model
 from allin1_core.network.architecture import Folds, ensemble
+from parity.implementations import cpu_device, names
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 FEW_BLOCKS = Configuration(num_blocks=2)
-BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+BACKENDS = names("network")
 
 
 def model(backend: str, num_folds: int = 1, **keywords: Any) -> Model:
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     folds = [random_checkpoint(seed, FEW_BLOCKS) for seed in range(num_folds)]
     return build_model(folds, backend=backend, device=device, **keywords)
 
@@ -54,7 +54,7 @@ def test_ensemble(backend: str) -> None:
     """Logits are averaged over the folds, embeddings stacked behind the channels, as All-In-One stores them."""
     spectrogram = random_spectrogram(30)
     folds = [random_checkpoint(seed, FEW_BLOCKS) for seed in range(3)]
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
 
     def run(checkpoints: list[Checkpoint]) -> NetworkOutput:
         network = build_model(checkpoints, backend=backend, device=device)
@@ -183,7 +183,7 @@ def test_fused_refuses_dimensions_it_is_not_compiled_for() -> None:
 def test_other_dimensions(backend: str) -> None:
     """What the kernels refuse, the plain networks run."""
     other = Configuration(num_blocks=2, num_labels=7, num_channels=32, num_heads=4, kernel_size=3)
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     output = build_model([random_checkpoint(0, other)], backend=backend, device=device)(
         random_spectrogram(20)
     )

@@ -161,7 +161,7 @@ def test_an_analyzer_is_pickled_as_its_options(expected: str, small_model: str, 
     result = analyzer(tmp_path / "song")
     assert len(pickle.dumps(analyzer)) == before < 1000
     arrived = pickle.loads(pickle.dumps(analyzer))
-    assert arrived.session.num_threads == 1
+    assert arrived.session.settings.num_threads == 1
     assert arrived(tmp_path / "song").to_json() == result.to_json()
     assert result.provenance["stages"]["spectrogram"]["requested_backend"] == "numpy"
 

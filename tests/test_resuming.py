@@ -17,6 +17,7 @@ from allin1_core.errors import AudioError, OutputError, ResultError, WeightsErro
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.separation.track import Track, audio_digests, find_ready_stems
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 
 
 @pytest.fixture
@@ -252,7 +253,7 @@ SEPARATED = {"backend": "demucs-infer", "model": "htdemucs", "seed": 0}
     ],
 )
 def test_how_stems_were_separated_is_compared(changed: dict[str, Any], expected: list[str]) -> None:
-    session = Session(device="cpu", **changed)
+    session = Session(Settings(device="cpu", **changed))
     found = result(
         model={"name": "harmonix-all"},
         stems_as_int16=True,
@@ -275,7 +276,7 @@ def test_separation_weights_of_ones_own_are_compared_by_their_content(tmp_path: 
         (tmp_path / name).write_bytes(name.encode())
 
     def session() -> Session:
-        return Session(device="cpu", demix_model="small", demix_repository=tmp_path)
+        return Session(Settings(device="cpu", demix_model="small", demix_repository=tmp_path))
 
     assert sorted(session().repository_sha256) == ["small-1234abcd.th", "small.th"]
     found = result(stages={"demix": {**SEPARATED, "model": "small", "repository_sha256": {}}})
@@ -290,11 +291,11 @@ def test_separation_weights_of_ones_own_are_compared_by_their_content(tmp_path: 
     # A bag may be made of any model there.
     (tmp_path / "small.yaml").write_text("models: [large]")
     assert sorted(session().repository_sha256) == ["large.th", "small-1234abcd.th", "small.th", "small.yaml"]
-    assert Session(device="cpu").repository_sha256 == {}
+    assert Session(Settings(device="cpu")).repository_sha256 == {}
 
 
 def test_what_a_result_does_not_say_is_not_compared() -> None:
-    session = Session(device="cpu", precision="fast", demix_seed=4)
+    session = Session(Settings(device="cpu", precision="fast", demix_seed=4))
     for provenance in ({}, {"stages": {}}, {"stages": {"nn": {}, "spectrogram": {}, "demix": {}}}):
         assert differences(result(**provenance), session, {"a": "1"}, is_separated=True) == []
 
@@ -312,14 +313,14 @@ def test_what_a_result_does_not_say_is_not_compared() -> None:
 def test_backends_are_compared_where_their_results_may_differ(
     requested: str, recorded: str, same: bool
 ) -> None:
-    session = Session(device="cpu", spec_backend=requested)
+    session = Session(Settings(device="cpu", spec_backend=requested))
     found = result(stages={"spectrogram": {"backend": recorded}})
     assert (differences(found, session, {}, is_separated=True) == []) == same
 
 
 def test_the_networks_backend_is_compared_too() -> None:
     found = result(stages={"nn": {"backend": "torch", "precision": "fast"}})
-    assert differences(found, Session(device="cpu", nn_backend="fused"), {}, is_separated=True) == [
+    assert differences(found, Session(Settings(device="cpu", nn_backend="fused")), {}, is_separated=True) == [
         "with nn_backend 'torch', not 'fused'",
         "with precision 'fast', not 'exact'",
     ]
@@ -331,7 +332,7 @@ def test_messages_do_not_grow_with_what_they_quote() -> None:
         audio_sha256={f"{index}{'y' * 1000}": "" for index in range(1000)},
         stages={"demix": SEPARATED},
     )
-    text = str(differences(found, Session(device="cpu"), {"a": "1"}, is_separated=True))
+    text = str(differences(found, Session(Settings(device="cpu")), {"a": "1"}, is_separated=True))
     assert len(text) < 1000
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import stages
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import STEM_NAMES, Audio
@@ -18,6 +17,7 @@ from allin1_core.errors import AudioError, StemsError, WeightsError
 from allin1_core.separation import find_stem_files, read_stems_folder, stems_from_separated
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 
 
 def test_stems_of_a_folder_come_in_the_order_of_their_names(
@@ -142,7 +142,7 @@ def test_a_broken_stem_is_named(write_stems: Callable[..., Path]) -> None:
 
 
 def _session(repository: Path, **options: object) -> Session:
-    return Session(demix_model="small", demix_repository=repository, device="cpu", **options)  # type: ignore[arg-type]
+    return Session(Settings(demix_model="small", demix_repository=repository, device="cpu", **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def mix(stems: np.ndarray) -> Audio:
 def test_real_separation_gives_four_stems_and_says_what_made_them(
     separation_repository: Path, mix: Audio
 ) -> None:
-    separated, sample_rate, provenance = stages.separate(_session(separation_repository), mix)
+    separated, sample_rate, _, provenance = _session(separation_repository).separate(mix)
     assert sample_rate == 44100
     assert set(separated) == set(STEM_NAMES)
     for samples in separated.values():
@@ -172,11 +172,11 @@ def test_separation_repeats_with_its_seed_and_leaves_the_callers_generator_alone
     random.seed(5)
     expected_next = random.random()
     random.seed(5)
-    first = stages.separate(_session(separation_repository, demix_seed=3), mix)[0]
+    first = _session(separation_repository, demix_seed=3).separate(mix)[0]
     assert random.random() == expected_next
     random.seed(99)
-    again = stages.separate(_session(separation_repository, demix_seed=3), mix)[0]
-    other = stages.separate(_session(separation_repository, demix_seed=4), mix)[0]
+    again = _session(separation_repository, demix_seed=3).separate(mix)[0]
+    other = _session(separation_repository, demix_seed=4).separate(mix)[0]
     for stem in STEM_NAMES:
         np.testing.assert_array_equal(first[stem], again[stem])
     assert any((first[stem] != other[stem]).any() for stem in STEM_NAMES)
@@ -191,7 +191,7 @@ def test_stems_in_memory_are_those_that_demucs_own_files_give(
 
     session = _session(separation_repository)
     separator = session.separator()
-    raw = separator(mix_for(separator, mix), seed=session.demix_seed)
+    raw = separator(mix_for(separator, mix), seed=session.settings.demix_seed)
     # One stem that would clip, one that just does not, one at exactly full scale.
     raw["bass"] *= 3 / np.abs(raw["bass"]).max()
     raw["drums"] *= np.float32(0.985) / np.abs(raw["drums"]).max()
@@ -211,7 +211,7 @@ def test_stems_in_memory_are_those_that_demucs_own_files_give(
 
 
 def test_float_stems_are_kept_on_request(separation_repository: Path, mix: Audio) -> None:
-    separated, _, _ = stages.separate(_session(separation_repository, stems_as_int16=False), mix)
+    separated, *_ = _session(separation_repository, stems_as_int16=False).separate(mix)
     assert all(samples.dtype == np.float32 for samples in separated.values())
 
 
@@ -224,13 +224,13 @@ def test_mono_is_repeated_and_other_rates_are_resampled(separation_repository: P
 
 
 def test_unknown_separation_model(separation_repository: Path) -> None:
-    session = Session(demix_model="nothing", demix_repository=separation_repository, device="cpu")
+    session = Session(Settings(demix_model="nothing", demix_repository=separation_repository, device="cpu"))
     with pytest.raises(WeightsError, match="separation model 'nothing': cannot be loaded"):
         session.separator()
 
 
 def test_repository_that_is_not_there(tmp_path: Path, separation_repository: Path) -> None:
-    session = Session(demix_repository=tmp_path / "nothing", device="cpu")
+    session = Session(Settings(demix_repository=tmp_path / "nothing", device="cpu"))
     with pytest.raises(WeightsError, match=r"nothing: no such folder"):
         session.separator()
 
@@ -238,6 +238,6 @@ def test_repository_that_is_not_there(tmp_path: Path, separation_repository: Pat
 def test_damaged_separation_weights(tmp_path: Path, separation_repository: Path) -> None:
     whole = (separation_repository / "small.th").read_bytes()
     (tmp_path / "small.th").write_bytes(whole[: len(whole) // 2])
-    session = Session(demix_model="small", demix_repository=tmp_path, device="cpu")
+    session = Session(Settings(demix_model="small", demix_repository=tmp_path, device="cpu"))
     with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
         session.separator()

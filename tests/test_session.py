@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, stages
+from allin1_core import Analyzer
 from allin1_core.audio.types import Audio
 from allin1_core.errors import WeightsError
 from allin1_core.network import model as model_module
 from allin1_core.network import weights as weights_module
 from allin1_core.separation import demucs_torch
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 from allin1_core.timings.recorder import Timings
 
 THREADS = 8
@@ -53,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(owner, name, slow)
 
     watch(weights_module, "load_checkpoints")
-    watch(model_module, "build_model")
+    watch(model_module, "build_chosen")
     return loaded
 
 
@@ -63,15 +64,15 @@ def test_eight_threads_load_once(
     song = write_stems("song")
     analyzer = Analyzer(model=small_model, device="cpu")
     results = at_once(lambda index: analyzer(song).to_json())
-    assert calls == ["load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "build_chosen"]
     assert set(results) == {Analyzer(model=small_model, device="cpu")(song).to_json()}
 
 
 def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) -> None:
-    session = Session(model=small_model, device="cpu")
+    session = Session(Settings(model=small_model, device="cpu"))
     found = at_once(lambda index: session.decoder if index % 2 else session.model)
     assert len(set(map(id, found[::2]))) == len(set(map(id, found[1::2]))) == 1
-    assert calls == ["load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "build_chosen"]
 
 
 def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,7 @@ def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> No
             made.append(self)
 
     monkeypatch.setattr(demucs_torch, "Separator", Slow)
-    session = Session(device="cpu")
+    session = Session(Settings(device="cpu"))
     found = at_once(lambda index: session.separator())
     assert [id(one) for one in found] == [id(made[0])] * THREADS
     assert len(made) == 1
@@ -93,9 +94,9 @@ def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> No
 def test_threads_separate_as_one_does(separation_repository: Path) -> None:
     """Demucs draws from the one global generator: without a lock each would get numbers of another's seed."""
     noise = np.random.default_rng(0).integers(-9000, 9000, (THREADS, 8000, 2), np.int16)
-    session = Session(demix_model="small", demix_repository=separation_repository, device="cpu")
-    expected = [stages.separate(session, Audio(samples, 44100))[0] for samples in noise]
-    found = at_once(lambda index: stages.separate(session, Audio(noise[index], 44100))[0])
+    session = Session(Settings(demix_model="small", demix_repository=separation_repository, device="cpu"))
+    expected = [session.separate(Audio(samples, 44100))[0] for samples in noise]
+    found = at_once(lambda index: session.separate(Audio(noise[index], 44100))[0])
     for index in range(THREADS):
         for stem, samples in expected[index].items():
             np.testing.assert_array_equal(found[index][stem], samples, err_msg=f"{index} {stem}")
@@ -119,7 +120,7 @@ def test_a_failure_that_no_track_waited_for_is_not_kept(
     small_model: str, write_stems: Callable[..., Path], tmp_path: Path, calls: list[str]
 ) -> None:
     model = tmp_path / "own.npz"
-    session = Session(model=str(model), device="cpu")
+    session = Session(Settings(model=str(model), device="cpu"))
     session.load_in_background(Timings())
     assert session._reading is not None
     wait([session._reading])
@@ -127,13 +128,13 @@ def test_a_failure_that_no_track_waited_for_is_not_kept(
     model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     session.load_in_background(Timings())
     assert session.load_model(Timings()).num_folds == 1
-    assert calls == ["load_checkpoints", "load_checkpoints", "build_model"]
+    assert calls == ["load_checkpoints", "load_checkpoints", "build_chosen"]
 
 
 def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
     small_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build, fails = model_module.build_model, [True]
+    build, fails = model_module.build_chosen, [True]
 
     def build_the_second_time(*arguments: Any, **keywords: Any) -> Any:
         if fails:
@@ -141,8 +142,8 @@ def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
             raise WeightsError("the first time")
         return build(*arguments, **keywords)
 
-    monkeypatch.setattr(model_module, "build_model", build_the_second_time)
-    session = Session(model=small_model, device="cpu")
+    monkeypatch.setattr(model_module, "build_chosen", build_the_second_time)
+    session = Session(Settings(model=small_model, device="cpu"))
     with pytest.raises(WeightsError, match="the first time"):
         _ = session.decoder
     assert session.decoder is session.decoder
@@ -151,7 +152,7 @@ def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
 def test_a_separation_model_that_could_not_be_loaded_is_loaded_when_it_is_there(
     separation_repository: Path, tmp_path: Path
 ) -> None:
-    session = Session(demix_model="small", demix_repository=tmp_path, device="cpu")
+    session = Session(Settings(demix_model="small", demix_repository=tmp_path, device="cpu"))
     with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
         session.separator()
     (tmp_path / "small.th").write_bytes((separation_repository / "small.th").read_bytes())

@@ -18,12 +18,12 @@ from allin1_core.spectrogram import (
     num_frames,
     select,
 )
-from allin1_core.spectrogram.bounds import declared_bound
 from allin1_core.spectrogram.decimation import twiddles
 from allin1_core.spectrogram.filterbank import band_groups, filterbank, window
 from allin1_core.spectrogram.framing import chunks, frames
+from parity.implementations import names
 
-INSTALLED = [name for name in backends.names("spectrogram") if backends.get("spectrogram", name).installed]
+INSTALLED = names("spectrogram")
 
 
 def noise(*shape: int, dtype: str = "int16", seed: int = 0) -> np.ndarray:
@@ -245,4 +245,4 @@ def test_the_product_is_cut_only_beyond_its_limit(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(numpy_backend, "PRODUCT_FRAMES", 150)
     cut = log_spectrogram(stems, backend="numpy")
     assert products[2:] == [125] * 8
-    assert np.abs(cut - whole).max() <= declared_bound("numpy", "exact").longer
+    assert np.abs(cut - whole).max() <= backends.get("spectrogram", "numpy").bounds["exact"].longer

@@ -10,7 +10,7 @@ import pytest
 from allin1_core import backends
 from allin1_core.spectrogram import log_spectrogram, num_frames
 from bench.measure.memory import peak_memory_bytes
-from parity.inputs.spectrogram import label, own_operations
+from parity.implementations import label, own_operations
 
 GIGABYTE = 10**9
 

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allin1_core import backends
-from allin1_core.stages import to_host
+from allin1_core.backends.devices import to_host
 from allin1_core.structure import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
-
-
-def _native(backend: str, values: np.ndarray) -> Any:
-    if backend == "torch":
-        return importlib.import_module("torch").from_numpy(values)
-    if backend == "mlx":
-        return importlib.import_module("mlx.core").array(values)
-    return values
+from parity.implementations import names, native
 
 
 def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
@@ -32,7 +22,7 @@ def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
     return kept
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
+@pytest.mark.parametrize("backend", names("structure"))
 @settings(max_examples=40, deadline=None)
 @given(
     # Few distinct values, so that plateaus and ties come up.
@@ -40,18 +30,16 @@ def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
     window=st.sampled_from([1, 3, 5, 7, 17, LOCAL_MAXIMA_WINDOW]),
 )
 def test_local_maxima_are_what_the_definition_says(backend: str, values: list[int], window: int) -> None:
-    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
     probability = (np.array(values) / 5).astype(np.float32)
-    found = backends.get("structure", backend).load()(_native(backend, probability), window)
+    found = backends.get("structure", backend).load()(native("structure", backend, probability), window)
     np.testing.assert_array_equal(to_host(found), _local_maxima_by_definition(probability, window))
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch", "mlx"])
+@pytest.mark.parametrize("backend", names("structure"))
 def test_local_maxima_stay_in_their_library(backend: str) -> None:
-    pytest.importorskip({"mlx": "mlx.core"}.get(backend, backend))
-    native = _native(backend, np.linspace(0, 1, 300, dtype=np.float32))
-    found = backends.get("structure", backend).load()(native, LOCAL_MAXIMA_WINDOW)
-    assert type(found) is type(native)
+    probability = native("structure", backend, np.linspace(0, 1, 300, dtype=np.float32))
+    found = backends.get("structure", backend).load()(probability, LOCAL_MAXIMA_WINDOW)
+    assert type(found) is type(probability)
     assert to_host(found).dtype == np.float32
 
 

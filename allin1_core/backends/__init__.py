@@ -1,14 +1,15 @@
 """Which implementation runs, why, and what is recorded about it.
 
-A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row in the table
-below: a name, the module that implements the stage's protocol, the library it needs, and the devices it can
-use. This is the only file that asks which library is installed. `choose` turns a request into a `Choice`, which
-travels with the result into the provenance, the timings and the reports.
+A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row of `table`: a name, the
+object that implements the stage's protocol, the library it needs, the devices it can use, the bounds it declares, and
+where another backend computes what it hands out. Everything that lists backends reads that table, and it alone asks
+which library is installed. `choose` turns a request into a `Choice`, which travels with the result into the
+provenance, the timings and the reports.
 
 An explicit name is obeyed or refused with a :class:`~allin1_core.errors.BackendError`, never replaced: the module of
 that name runs and hands out arrays of its library, or nothing does. Whose code does the arithmetic is another question.
-The spectrogram's ``torch`` and ``mlx`` leave it to the compiled kernels on a CPU; `allin1_core.backends.devices`
-decides so, and the choice records it as `computed_by`, `computed_on` and `instruction_set`, and says why in `reason`.
+The spectrogram's ``torch`` and ``mlx`` leave it to the compiled kernels on a CPU; their rows say so, and the choice
+records it as `computed_by`, `computed_on` and `instruction_set`, and says why in `reason`.
 ``auto`` goes down the stage's order of preference for the device and says in `Choice.reason` why it stopped there.
 Other distributions add backends through the entry point group ``allin1_core.<stage>`` or, for one call, by the
 form ``module:function``; ``auto`` never picks those.
@@ -16,13 +17,13 @@ form ``module:function``; ``auto`` never picks those.
 
 from __future__ import annotations
 
-from allin1_core.backends.devices import _validate_device, computation, default_device
+import dataclasses
+
+from allin1_core.backends.devices import computation, default_device, validate_device
 from allin1_core.backends.table import (
     PRECISIONS,
     Backend,
-    Choice,
-    _built_in,
-    _how_to_install,
+    Bound,
     backends,
     built_in,
     get,
@@ -34,15 +35,96 @@ from allin1_core.errors import BackendError
 __all__ = [
     "PRECISIONS",
     "Backend",
+    "Bound",
     "Choice",
     "backends",
     "built_in",
     "choose",
+    "choose_beside",
     "default_device",
     "get",
     "names",
     "stages",
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What ran and why, as facts; `as_dict` goes into provenance, timings and reports as it stands.
+
+    Attributes
+    ----------
+    stage, backend, device, precision : str
+        The module that ran, and the device that its arrays are on.
+    library, library_version : str
+        The distribution that the backend needs.
+    requested_backend, requested_device : str
+        What the caller asked for; ``auto`` where nothing.
+    computed_by, computed_on : str
+        The backend whose code did the arithmetic, and the device that it ran on: those above, or another's
+        (`Backend.hands_on`).
+    instruction_set : str or None
+        The version of the compiled kernels that ran (``AVX-512``); None where what computed is not compiled here.
+    device_wanted : str
+        The device that a backend was looked for, which `device` is not where the stage has none for it.
+    device_because : str
+        Why that device, in words; empty where it was asked for.
+    passed_over : tuple of str
+        Backends that ``auto`` would have preferred, which are not installed.
+    computed_because : str
+        Why another backend computed, in words; else empty.
+    """
+
+    stage: str
+    backend: str
+    device: str
+    precision: str
+    library: str
+    library_version: str
+    requested_backend: str
+    requested_device: str
+    computed_by: str
+    computed_on: str
+    instruction_set: str | None
+    device_wanted: str
+    device_because: str = ""
+    passed_over: tuple[str, ...] = ()
+    computed_because: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why this backend, in a sentence made of the facts."""
+        because = self.device_because
+        if self.requested_backend == "auto":
+            kind, wanted = (device.partition(":")[0] for device in (self.device, self.device_wanted))
+            because = because or f"device {self.device_wanted!r} was asked for"
+            text = f"auto: {because}; {self.backend} is the first choice for {kind}"
+            if self.passed_over:
+                text += f" ({', '.join(f'{name} is not installed' for name in self.passed_over)})"
+            if kind != wanted:
+                text += f"; {self.stage} has no backend for {wanted}"
+        elif because:
+            text = f"backend {self.requested_backend!r} was asked for; {because}"
+        else:
+            text = f"backend {self.requested_backend!r} and device {self.device!r} were asked for"
+        return f"{text}; {self.computed_because}" if self.computed_because else text
+
+    def as_dict(self) -> dict[str, str | None]:
+        """What is recorded, as a JSON-ready mapping."""
+        recorded = (
+            "stage backend device precision library library_version requested_backend requested_device reason "
+            "computed_by computed_on instruction_set"
+        )
+        return {name: getattr(self, name) for name in recorded.split()}
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether the backend's arrays hold what another backend computed."""
+        return self.computed_by != self.backend
+
+    def __str__(self) -> str:
+        computed = f" (computed by {self.computed_by} on {self.computed_on})" if self.hands_on else ""
+        return f"{self.backend} on {self.device}{computed}"
 
 
 def choose(
@@ -74,63 +156,76 @@ def choose(
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r}: unknown; expected one of {', '.join(PRECISIONS)}")
-    requested_device = device or "auto"
     if backend == "auto":
-        chosen, device, reason = _choose_automatically(stage, device)
+        chosen, on, wanted, because, passed_over = _choose_automatically(stage, device)
     else:
-        chosen, device, reason = _choose_by_name(stage, backend, device)
-    computed = computation(stage, chosen.name, device, precision)
+        chosen, on, because = _choose_by_name(stage, backend, device)
+        wanted, passed_over = on, ()
+    computed = computation(stage, chosen.name, on, precision)
     return chosen, Choice(
         stage=stage,
         backend=chosen.name,
-        device=device,
+        device=on,
         precision=precision,
         library=chosen.distribution,
         library_version=chosen.version,
         requested_backend=backend,
-        requested_device=requested_device,
-        reason=f"{reason}; {computed.why}" if computed.why else reason,
+        requested_device=device or "auto",
         computed_by=computed.by,
         computed_on=computed.on,
         instruction_set=(chosen if computed.by == chosen.name else get(stage, computed.by)).instruction_set,
+        device_wanted=wanted,
+        device_because=because,
+        passed_over=passed_over,
+        computed_because=computed.why,
     )
 
 
+def choose_beside(
+    network: Choice, stage: str, backend: str = "auto", *, precision: str = "exact"
+) -> tuple[Backend, Choice]:
+    """Decide which backend runs a stage of the analysis whose network is decided, as `choose` does.
+
+    It runs on the network's device where it can; a backend asked for by name that cannot takes its own best one. The
+    choice says what the caller asked for, which is the network's `requested_device`.
+    """
+    device: str | None = network.device
+    if backend != "auto" and network.device.partition(":")[0] not in get(stage, backend).devices:
+        device = None
+    chosen, choice = choose(stage, backend, device=device, precision=precision)
+    if device is not None and device != network.requested_device:
+        choice = dataclasses.replace(choice, device_because=f"the network runs on {device}")
+    return chosen, dataclasses.replace(choice, requested_device=network.requested_device)
+
+
 def _choose_by_name(stage: str, name: str, device: str | None) -> tuple[Backend, str, str]:
+    """The backend, its device, and why that one, which is empty where it was asked for."""
     chosen = get(stage, name)
     if not chosen.installed:
-        raise BackendError(_how_to_install(chosen))
+        raise BackendError(chosen.how_to_install)
     if device is None:
         default, _ = default_device()
         device = default if default in chosen.devices else chosen.devices[0]
-        return chosen, device, f"backend {name!r} was asked for; {device} is its best device here"
-    if _validate_device(device) not in chosen.devices:
+        return chosen, device, f"{device} is its best device here"
+    if validate_device(device) not in chosen.devices:
         raise BackendError(
             f"{stage} backend {name!r} cannot use device {device!r}; it runs on {', '.join(chosen.devices)}"
         )
-    return chosen, device, f"backend {name!r} and device {device!r} were asked for"
+    return chosen, device, ""
 
 
-def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str, str]:
-    if device is None:
-        device, why = default_device()
-    else:
-        why = f"device {device!r} was asked for"
-    kind = _validate_device(device)
+def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str, str, str, tuple[str, ...]]:
+    """The backend, its device, the device it was looked for, why that one, and what was passed over."""
+    device, because = default_device() if device is None else (device, "")
+    kind = validate_device(device)
     passed_over: list[str] = []
     # A stage without an implementation for the device runs on the host, and the reason says so.
     for wanted in (kind, "cpu"):
-        for candidate in _built_in(stage).values():
+        for candidate in built_in(stage):
             if wanted not in candidate.devices:
                 continue
-            if not candidate.installed:
-                passed_over.append(f"{candidate.name} is not installed")
-                continue
-            reason = f"auto: {why}; {candidate.name} is the first choice for {wanted}"
-            if passed_over:
-                reason += f" ({', '.join(passed_over)})"
-            if wanted != kind:
-                return candidate, "cpu", f"{reason}; {stage} has no backend for {kind}"
-            return candidate, device, reason
-    known = ", ".join(f"{row.name} ({_how_to_install(row)})" for row in _built_in(stage).values())
+            if candidate.installed:
+                return candidate, device if wanted == kind else "cpu", device, because, tuple(passed_over)
+            passed_over.append(candidate.name)
+    known = ", ".join(f"{row.name} ({row.how_to_install})" for row in built_in(stage))
     raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {known}")

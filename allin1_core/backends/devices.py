@@ -5,8 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from typing import Any
 
-from allin1_core.backends.table import _BACKENDS
+import numpy as np
+
+from allin1_core.backends.table import built_in, get
 from allin1_core.errors import BackendError
 
 
@@ -32,7 +35,7 @@ class Computation:
 def computation(
     stage: str, backend: str, device: str, precision: str, *, mlx_on_gpu: bool | None = None
 ) -> Computation:
-    """Who computes what a backend hands out.
+    """Who computes what a backend hands out, as its row of the table declares (`Backend.hands_on`).
 
     Parameters
     ----------
@@ -45,18 +48,12 @@ def computation(
     mlx_on_gpu : bool, optional
         Whether MLX's default device is a GPU; by default MLX is asked, where that decides.
     """
-    kind = device.partition(":")[0]
-    hold = "its arrays hold what the fused kernels compute"
-    if stage == "spectrogram" and backend == "torch":
-        if kind == "cpu":
-            return Computation("fused", "cpu", f"on a CPU {hold}")
-        if kind == "mps" and precision == "exact":
-            return Computation("fused", "cpu", f"Metal has no float64: {hold} on the CPU")
-    if stage == "spectrogram" and backend == "mlx":
-        if precision == "exact":
-            return Computation("fused", "cpu", f"MLX has no float64 transform: {hold} on the CPU")
-        if not (_mlx_on_gpu() if mlx_on_gpu is None else mlx_on_gpu):
-            return Computation("fused", "cpu", f"on a CPU {hold}")
+    row = next((row for row in built_in(stage) if row.name == backend), None)
+    for rule in row.hands_on if row else ():
+        if rule.device == device.partition(":")[0] and precision in rule.precisions:
+            on_gpu = rule.unless_on_gpu and (_mlx_on_gpu() if mlx_on_gpu is None else mlx_on_gpu)
+            if not on_gpu:
+                return Computation(rule.by, "cpu", rule.why)
     return Computation(backend, device)
 
 
@@ -72,14 +69,14 @@ def default_device() -> tuple[str, str]:
 
     A CPU-only build of torch is recognised by its version, so that looking for a GPU does not import it.
     """
-    torch = _BACKENDS["network"]["torch"]
+    torch = get("network", "torch")
     torch_may_have_gpu = torch.installed and not torch.version.endswith("+cpu")
     if torch_may_have_gpu:
         import torch as torch_module
 
         if torch_module.cuda.is_available():
             return "cuda", "torch sees a CUDA device"
-    if sys.platform == "darwin" and _BACKENDS["network"]["mlx"].installed:
+    if sys.platform == "darwin" and get("network", "mlx").installed:
         import mlx.core
 
         if mlx.core.metal.is_available():
@@ -89,13 +86,13 @@ def default_device() -> tuple[str, str]:
     return "cpu", "no GPU that an installed library can use"
 
 
-def _validate_device(device: str) -> str:
+def validate_device(device: str) -> str:
     """Kind of a device string: ``cuda:1`` is of kind ``cuda``."""
     kind = device.partition(":")[0]
     if kind not in ("cpu", "cuda", "mps", "mlx"):
         raise BackendError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps, mlx or None")
     if kind in ("cuda", "mps"):
-        torch = _BACKENDS["network"]["torch"]
+        torch = get("network", "torch")
         if not torch.installed:
             raise BackendError(f"device {device!r}: needs torch; pip install 'allin1-core[torch]'")
         import torch as torch_module
@@ -109,3 +106,10 @@ def _validate_device(device: str) -> str:
                 "use device='cpu' or leave it out"
             )
     return kind
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A numpy array of an array of numpy, torch or MLX; shares memory where it can."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+    return np.asarray(array)

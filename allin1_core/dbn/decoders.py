@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
 
-from allin1_core.backends import choose
-from allin1_core.backends.table import Choice
+from allin1_core.backends import Choice, choose, get
 from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor
+from allin1_core.dbn.protocol import DecoderBackend
 from allin1_core.dbn.viterbi import choose_kernel
 
+cython_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="cython")
+numpy_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="numpy")
 
-def load_decoder(backend: str = "auto") -> tuple[Callable[..., Any], Choice]:
+
+def load_decoder(backend: str = "auto") -> tuple[DecoderBackend, Choice]:
     """What makes decoders of that name, and the record of the choice.
 
     Parameters
@@ -24,9 +25,7 @@ def load_decoder(backend: str = "auto") -> tuple[Callable[..., Any], Choice]:
     Returns
     -------
     make_decoder : callable
-        Takes the parameters of `DBNDownBeatTrackingProcessor` and returns something that turns activations
-        ``(num_frames, 2)`` into beats ``(num_beats, 2)`` when called. If that also has `hmms`, each with
-        ``viterbi(observations) -> (path, log_probability)``, the parity suite compares these too.
+        As in `allin1_core.dbn.protocol`.
     choice : Choice
 
     Raises
@@ -34,8 +33,8 @@ def load_decoder(backend: str = "auto") -> tuple[Callable[..., Any], Choice]:
     BackendError
         If the backend does not exist or is not installed.
     """
-    row, choice = choose("decoder", backend, device="cpu")
-    if not row.automatic:
+    if backend != "auto" and not get("decoder", backend).automatic:
+        row, choice = choose("decoder", backend, device="cpu")
         return row.load(), choice
     choice = choose_kernel(backend)[1]
-    return functools.partial(DBNDownBeatTrackingProcessor, backend=row.name), choice
+    return get("decoder", choice.backend).load(), choice

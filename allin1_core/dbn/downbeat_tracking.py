@@ -54,7 +54,7 @@ class DBNDownBeatTrackingProcessor:
     beats_per_bar : int64 (num_meters,)
     threshold, correct, fps, num_threads
         As given.
-    choice : allin1_core.backends.table.Choice
+    choice : allin1_core.backends.Choice
         Which kernel decodes, and why.
 
     Raises

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 
-from allin1_core.backends import choose
-from allin1_core.backends.table import Choice
+from allin1_core.backends import Choice, choose
 from allin1_core.dbn.chains import Chains
 from allin1_core.errors import BackendError
 
 ViterbiKernel = Callable[[Chains, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+
+# The kernel of each decoder of ours.
+_KERNELS = {"cython": "allin1_core.dbn._viterbi", "numpy": "allin1_core.dbn.viterbi_numpy"}
 
 
 @functools.cache
@@ -39,7 +42,8 @@ def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
         )
     if backend == "auto" and row.name == "numpy":
         _warn_not_compiled()
-    return row.load().viterbi, choice
+    kernel: ViterbiKernel = importlib.import_module(_KERNELS[row.name]).viterbi
+    return kernel, choice
 
 
 @functools.cache

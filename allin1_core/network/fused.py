@@ -22,7 +22,7 @@ _KEY_VALUE_ROWS = 96
 
 
 class FusedNetwork:
-    """The network of one or more folds; implements `model.Network`.
+    """The network of one or more folds; implements `protocol.Network`.
 
     Results do not depend on the number of threads.
     """

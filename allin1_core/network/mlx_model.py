@@ -28,7 +28,7 @@ _ROWS_TOGETHER = 1 << 20
 
 
 class MLXNetwork:
-    """The network of one or more folds on MLX's default device; implements `model.Network`."""
+    """The network of one or more folds on MLX's default device; implements `protocol.Network`."""
 
     def __init__(
         self, checkpoints: Sequence[Checkpoint], *, device: str, precision: str, num_threads: int

@@ -6,38 +6,17 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from allin1_core import backends
+from allin1_core.backends.devices import to_host
 from allin1_core.network.configuration import Configuration, Thresholds
+from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
 from allin1_core.threads import check_num_threads, usable_cores
 
 # Rows of the logits: three scalars a frame, then the function labels.
 NUM_SCALARS = 3
-
-
-class Network(Protocol):
-    """What a backend implements; the backend's target in `backends` is called as the constructor.
-
-    The constructor takes the checkpoints (one, or the folds of an ensemble, all of one configuration) and the
-    keywords ``device``, ``precision`` and ``num_threads``.
-    """
-
-    def as_native(self, spectrogram: Any) -> Any:
-        """The same array as the backend's own, without a copy where memory can be shared."""
-
-    def logits(self, spectrogram: Any, return_embeddings: bool) -> tuple[Any, Any]:
-        """From float32 (batch, instruments, T, bands): logits (batch, 3 + labels, T) averaged over the folds, and
-        the embeddings (batch, instruments, T, channels, folds) or None."""
-
-    def probabilities(self, logits: Any) -> Any:
-        """Sigmoid of the first three rows and softmax over the others, of the shape of `logits`."""
-
-    def synchronize(self, arrays: Sequence[Any]) -> None:
-        """Wait until the arrays are computed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,26 +64,20 @@ class NetworkOutput:
         """The same with numpy arrays on the host; copies only what lives elsewhere."""
         logits = self.logits
         return NetworkOutput(
-            beat=_to_numpy(self.beat),
-            downbeat=_to_numpy(self.downbeat),
-            segment=_to_numpy(self.segment),
-            label=_to_numpy(self.label),
+            beat=to_host(self.beat),
+            downbeat=to_host(self.downbeat),
+            segment=to_host(self.segment),
+            label=to_host(self.label),
             logits=None
             if logits is None
             else Logits(
-                _to_numpy(logits.beat),
-                _to_numpy(logits.downbeat),
-                _to_numpy(logits.segment),
-                _to_numpy(logits.label),
+                to_host(logits.beat),
+                to_host(logits.downbeat),
+                to_host(logits.segment),
+                to_host(logits.label),
             ),
-            embeddings=None if self.embeddings is None else _to_numpy(self.embeddings),
+            embeddings=None if self.embeddings is None else to_host(self.embeddings),
         )
-
-
-def _to_numpy(array: Any) -> np.ndarray:
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-    return np.asarray(array)
 
 
 class Model:
@@ -238,14 +211,28 @@ def build_model(
     ValueError
         If there is no checkpoint, or they differ in their configurations.
     """
+    chosen = backends.choose("network", backend, device=device, precision=precision)
+    return build_chosen(checkpoints, chosen, num_threads)
+
+
+def build_chosen(
+    checkpoints: Sequence[Checkpoint],
+    chosen: tuple[backends.Backend, backends.Choice],
+    num_threads: int | None = None,
+) -> Model:
+    """As `build_model`, for a backend that `backends.choose` has decided on."""
     if not checkpoints:
         raise ValueError("checkpoints: none; expected one, or the folds of an ensemble")
     if any(checkpoint.configuration != checkpoints[0].configuration for checkpoint in checkpoints):
         raise ValueError("checkpoints: their configurations differ; expected the folds of one ensemble")
     check_num_threads(num_threads)
-    chosen, choice = backends.choose("network", backend, device=device, precision=precision)
-    network = chosen.load()(
-        checkpoints, device=choice.device, precision=precision, num_threads=num_threads or usable_cores()
+    row, choice = chosen
+    build: NetworkBackend = row.load()
+    network = build(
+        checkpoints,
+        device=choice.device,
+        precision=choice.precision,
+        num_threads=num_threads or usable_cores(),
     )
     return Model(network, checkpoints, choice, num_threads)
 
@@ -290,11 +277,7 @@ def load_model(
     BackendError
         If the backend or device is unknown or not installed.
     """
-    backends.choose("network", backend, device=device, precision=precision)  # refuse before reading files
-    return build_model(
-        load_checkpoints(name, weights_dir=weights_dir),
-        backend=backend,
-        device=device,
-        precision=precision,
-        num_threads=num_threads,
-    )
+    chosen = backends.choose(
+        "network", backend, device=device, precision=precision
+    )  # refused before files are read
+    return build_chosen(load_checkpoints(name, weights_dir=weights_dir), chosen, num_threads)

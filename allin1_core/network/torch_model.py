@@ -25,7 +25,7 @@ _FOLDS_ON_CPU = 1
 
 
 class TorchNetwork:
-    """The network of one or more folds on a torch device; implements `model.Network`."""
+    """The network of one or more folds on a torch device; implements `protocol.Network`."""
 
     def __init__(
         self, checkpoints: Sequence[Checkpoint], *, device: str, precision: str, num_threads: int

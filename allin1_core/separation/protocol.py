@@ -8,9 +8,11 @@ from typing import Protocol
 
 import numpy as np
 
-from allin1_core.audio.conversion import remix_to_mono, resample
+from allin1_core import backends
+from allin1_core.audio.conversion import quantise, remix_to_mono, resample
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
 from allin1_core.errors import StemsError
+from allin1_core.files.writing import expand_user
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
 FOLDED_INTO_OTHER = ("guitar", "piano")
@@ -53,6 +55,64 @@ class Separator(Protocol):
             By stem name.
         """
         ...
+
+
+def load_separator(
+    model: str = "htdemucs",
+    *,
+    backend: str = "auto",
+    device: str | None = None,
+    repository: str | os.PathLike[str] | None = None,
+) -> Separator:
+    """Load a separation model.
+
+    Parameters
+    ----------
+    model, backend, repository
+        As `demix_model`, `demix_backend` and `demix_repository` of `allin1_core.analyze`.
+    device : str, optional
+        By default the best one here.
+
+    Raises
+    ------
+    BackendError
+        If the backend or device is unknown or not installed.
+    WeightsError
+        If the weights cannot be had.
+    """
+    implementation, choice = backends.choose("separation", backend, device=device)
+    folder = None if repository is None else expand_user(repository)
+    loaded: Separator = implementation.load()(model, device=choice.device, repository=folder)
+    return loaded
+
+
+def separate(
+    separator: Separator,
+    mix: Audio,
+    *,
+    seed: int = 0,
+    as_int16: bool = True,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """Stems of a mix, as files would hold them; see `stems_from_separated` for what the spectrogram takes.
+
+    Parameters
+    ----------
+    separator : Separator
+    mix : Audio
+    seed, progress
+        See `Separator`.
+    as_int16 : bool
+        Whether they are quantised as 16-bit files are.
+
+    Returns
+    -------
+    dict of int16 or float32 (num_samples, num_channels)
+        By stem name, at the separator's sample rate.
+    """
+    separated = separator(mix_for(separator, mix), seed=seed, progress=progress)
+    stems = {stem: np.ascontiguousarray(samples.T) for stem, samples in separated.items()}
+    return {stem: quantise(samples) for stem, samples in stems.items()} if as_int16 else stems
 
 
 def mix_for(separator: Separator, audio: Audio) -> np.ndarray:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from allin1_core.errors import AudioError
-
-if TYPE_CHECKING:
-    from allin1_core.separation.inputs import Given
 from collections.abc import Mapping
-from typing import TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from allin1_core.audio.types import Audio, Stems
-from allin1_core.errors import StemsError
+import numpy as np
+
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
+from allin1_core.errors import AudioError, StemsError
 from allin1_core.files.reading import FileContent, file_digest, open_regular
-from allin1_core.separation import find_stems, stems_folder
+from allin1_core.files.writing import expand_user
+from allin1_core.separation import find_stems, read_stems, stems_folder, stems_from_separated
+from allin1_core.separation.inputs import Given, Input, take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +36,62 @@ class Track:
     path: Path
     name: str
     given: Given | None = None
+
+    @classmethod
+    def of(cls, given: Input) -> Track:
+        """A track by its path, or itself; see `allin1_core.analyze` for what is taken and raised."""
+        if isinstance(given, str | os.PathLike):
+            path = absolute(expand_user(given))
+            return cls(path, track_name(path))
+        taken = take(given)
+        return cls(taken.path, taken.path.name, taken)
+
+    def read_mix(self) -> Audio:
+        """The audio of a track without ready stems.
+
+        Raises
+        ------
+        AudioError
+            If it cannot be read.
+        """
+        source = self.path if self.given is None else self.given.audio
+        assert not isinstance(source, Stems), "stems are not separated"
+        return source if isinstance(source, Audio) else read_audio(source)
+
+    def read_stems(self, ready: ReadyStems) -> tuple[Stems, dict[str, Any]]:
+        """The ready stems of a track at 44.1 kHz, and what a result says about them.
+
+        Raises
+        ------
+        AudioError, StemsError
+            See `read_stems`.
+        """
+        provenance: dict[str, Any] = {"backend": "stems", "reason": "ready stems were given"}
+        if not isinstance(ready, Stems):
+            if len({file for file, _ in ready.values()}) == 1:
+                streams = {stem: stream for stem, (_, stream) in ready.items()}
+                provenance |= {"reason": "the file holds its stems", "audio_streams": streams}
+            return read_stems(ready, str(self.path)), provenance
+        if ready.sample_rate != SAMPLE_RATE:
+            separated = dict(zip(STEM_NAMES, ready.samples[:, :, np.newaxis], strict=True))
+            ready = stems_from_separated(separated, ready.sample_rate)
+        return ready, provenance
+
+
+def track_name(path: Path) -> str:
+    """What a track's files are called: its file's name without suffix, its folder's name."""
+    return path.name if os.path.isdir(path) else path.stem
+
+
+def absolute(path: Path) -> Path:
+    """The absolute path of a track, without links but for one that is the track itself.
+
+    Such a link is a name of its own, by which the track's stems are looked for and its files are called. So a link and
+    its target are two tracks.
+    """
+    if path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 # As they were given, or file and audio stream of each.

@@ -111,7 +111,7 @@ def log_spectrogram(
         See `select`.
     precision : str
         ``exact`` meets madmom within 1e-6 for samples within full scale (numpy to the bit, up to 33 minutes);
-        ``fast`` computes in ``float32`` throughout. `allin1_core.spectrogram.bounds` declares how close each comes.
+        ``fast`` computes in ``float32`` throughout. `allin1_core.backends.table` declares how close each comes.
     return_native : bool
         Return the backend's own array (``torch.Tensor``, ``mlx.core.array``) where it was computed, without a
         copy to the host.

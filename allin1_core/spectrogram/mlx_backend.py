@@ -2,7 +2,7 @@
 
 MLX transforms in ``float32`` only, which cannot meet the oracle within 1e-6. ``exact`` is therefore computed on the
 CPU, by the kernels of `fused_backend`, and so is ``fast`` where MLX's device is the CPU. On Metal ``fast`` is MLX from
-samples to bands (`in_mlx`). `allin1_core.backends.devices` decides which of the two it is.
+samples to bands (`in_mlx`). Its row of `allin1_core.backends.table` says which of the two it is.
 
 In `in_mlx`, bands are summed in small dense blocks along the filterbank's diagonal, since 98 % of it is zero.
 """

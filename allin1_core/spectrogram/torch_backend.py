@@ -2,7 +2,7 @@
 
 On the CPU the tensor holds what the kernels of `fused_backend` compute: torch's own operations pass over their arrays
 seven times for what the kernels do in the cache. On a GPU everything is torch (`in_torch`), all stems of a stretch of
-frames at a time. `allin1_core.backends.devices` decides which of the two it is.
+frames at a time. Its row of `allin1_core.backends.table` says which of the two it is.
 
 In `in_torch`, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds to ``float32`` before the
 bands are summed. It differs from the oracle, which rounds the spectrum instead and sums in another order, by the last

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from allin1_core.backends.table import Choice
+from allin1_core.backends import Choice
 from allin1_core.errors import OutputError
 from allin1_core.files.writing import append_line, expand_user
 from allin1_core.threads import Lock

@@ -76,7 +76,7 @@ class StageTiming:
     audio_seconds : float or None
         Length of the track.
     backend, requested_backend, device, requested_device, precision, library, library_version, reason : str or None
-        As in `allin1_core.backends.table.Choice`; None for a stage without backends.
+        As in `allin1_core.backends.Choice`; None for a stage without backends.
     synchronized : bool
         Whether start and end were taken with the device idle and the stage's outputs evaluated.
     cached : bool

@@ -5,6 +5,7 @@ Those of speed are in `bench.gate.speed`.
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,12 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.backends.devices import computation
+from allin1_core.dbn.viterbi import choose_kernel
 from bench.gate.cases import largest_difference, madmom_decoder, our_decoder
 from bench.gate.speed import Verdict
 from parity.agreement import compare
 from parity.inputs.activations import drifting
+from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.material import SAMPLE_RATE, Track, default_track
 
 
@@ -81,11 +84,12 @@ def check_decoder(backend: str, decode: Callable[[np.ndarray], np.ndarray] | Non
 def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdict:
     """Whether a backend that is asked for by name is the one that runs, and whether who computes is what is declared.
 
-    What the choice says is not enough: the implementation must come from the module that the table names, and a
-    spectrogram must be an array of the library that it stands for. Who computed it shows in its last bits, which tell
-    the kernels from numpy; they must be those of the backend that `allin1_core.backends.devices` declares.
+    What the choice says is not enough. What runs shows itself: a spectrogram or a network by the library of its arrays,
+    a decoder by its kernel, compiled or not. Who computed a spectrogram shows in its last bits, which tell the kernels
+    from numpy; they must be those of the backend that the table declares.
     """
-    _, choice = backends.choose(stage, backend, precision=precision)
+    row = backends.get(stage, backend)
+    choice = backends.choose(stage, backend, precision=precision)[1]
     declared = computation(stage, backend, choice.device, precision).by
     found, wanted = (
         [choice.backend, f"computed by {choice.computed_by}"],
@@ -94,14 +98,16 @@ def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdi
     if stage == "spectrogram":
         chosen, library, computed_by = _spectrogram_that_runs(backend, precision)
         found += [chosen, f"arrays of {library}", f"computed by {computed_by}"]
-        wanted += [backend, f"arrays of {_LIBRARIES.get(backend, backend)}", f"computed by {declared}"]
+        wanted += [backend, f"arrays of {row.arrays}", f"computed by {declared}"]
+    elif stage == "network":
+        network = row.load()([random_checkpoint(0)], device=choice.device, precision=precision, num_threads=1)
+        found.append(f"arrays of {_library(network.as_native(random_spectrogram(1)))}")
+        wanted.append(f"arrays of {row.arrays}")
     elif stage == "decoder":
-        found.append(our_decoder(backend).choice.backend)
-        wanted.append(backend)
-    expected = _OWN_MODULES.get((stage, backend))
-    if expected is not None:
-        found.append(backends.get(stage, backend).target.partition(":")[0])
-        wanted.append(expected)
+        decoded_by = row.load()(beats_per_bar=4, fps=100).choice.backend
+        is_python = inspect.isfunction(choose_kernel(decoded_by)[0])
+        found += [decoded_by, "in Python" if is_python else "compiled"]
+        wanted += [backend, "in Python" if row.instruction_set is None else "compiled"]
     measured = ", ".join(dict.fromkeys(found))
     asked = ", ".join(dict.fromkeys(wanted))
     return Verdict(
@@ -121,24 +127,11 @@ def _spectrogram_that_runs(backend: str, precision: str) -> tuple[str, str, str]
     for name, module in (("fused", fused_backend), ("numpy", numpy_backend)):
         if np.array_equal(host, module.log_spectrogram(noise, SAMPLE_RATE, precision=precision)):
             computed_by = name
-    return run.choice.backend, type(native).__module__.partition(".")[0], computed_by
+    return run.choice.backend, _library(native), computed_by
 
 
-# The library whose arrays a spectrogram backend returns, where that is not its name.
-_LIBRARIES = {"fused": "numpy"}
-
-# Where each implementation has its home: a table row that points elsewhere runs something else under its name.
-_OWN_MODULES = {
-    ("spectrogram", "fused"): "allin1_core.spectrogram.fused_backend",
-    ("spectrogram", "numpy"): "allin1_core.spectrogram.numpy_backend",
-    ("spectrogram", "torch"): "allin1_core.spectrogram.torch_backend",
-    ("spectrogram", "mlx"): "allin1_core.spectrogram.mlx_backend",
-    ("network", "torch"): "allin1_core.network.torch_model",
-    ("network", "fused"): "allin1_core.network.fused",
-    ("network", "mlx"): "allin1_core.network.mlx_model",
-    ("decoder", "cython"): "allin1_core.dbn._viterbi",
-    ("decoder", "numpy"): "allin1_core.dbn.viterbi_numpy",
-}
+def _library(array: object) -> str:
+    return type(array).__module__.partition(".")[0]
 
 
 def check_memory(row: str, mebibytes: float, at_most: float) -> Verdict:

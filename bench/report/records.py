@@ -23,7 +23,7 @@ class BenchRecord:
     Attributes
     ----------
     stage, backend, device, precision : str
-        As in `allin1_core.backends.table.Choice`; the backend of a row with ``role="peer"`` is the peer's name.
+        As in `allin1_core.backends.Choice`; the backend of a row with ``role="peer"`` is the peer's name.
     variant : str
         What else tells rows apart ("[3, 4]", "8 folds", "native"); empty if nothing does.
     reference : str

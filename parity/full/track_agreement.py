@@ -14,7 +14,7 @@ from allin1_core.network.model import Model, NetworkOutput
 from allin1_core.separation.folder import read_stems_folder
 from allin1_core.spectrogram import select
 from parity.agreement import compare_each, largest_difference
-from parity.inputs.spectrogram import own_operations, spectrogram_backends
+from parity.implementations import own_operations, spectrogram_backends
 from parity.material import STEMS
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS

@@ -1,4 +1,4 @@
-"""What the decoder is compared on: one table of activations and parameters, and one list of implementations."""
+"""What the decoder is compared on: one table of activations and parameters."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import backends
 from allin1_core.dbn.metrical import decoder_input
-from parity import foreign
+from parity.implementations import names
 from parity.inputs import activations
 from parity.inputs.annotations import read_annotations, representative_songs
 from parity.material import shared_folder, tracks
@@ -62,22 +61,14 @@ class Case:
         return array
 
 
-def implementations() -> list[str]:
-    """Decoder backends to compare: ours that are installed, or the one that ``--backend`` names."""
-    requested = foreign.requested("decoder")
-    if requested:
-        return [requested]
-    return [name for name, row in backends.backends("decoder").items() if row.automatic and row.installed]
-
-
 def runs(cases: list[Case]) -> list[Any]:
     """Which implementation runs on which case, as parameters of a test.
 
     The numpy kernel takes as long as all others together: by default it runs on the beginning of a quick case, which
     has every parameter and every kind of frame; on the whole of it in the full form.
     """
-    found: list[Any] = [(name, case) for name in implementations() if name != "numpy" for case in cases]
-    for case in cases if "numpy" in implementations() else []:
+    found: list[Any] = [(name, case) for name in names("decoder") if name != "numpy" for case in cases]
+    for case in cases if "numpy" in names("decoder") else []:
         if case.quick:
             found += [("numpy", case.beginning()), pytest.param("numpy", case, marks=pytest.mark.full)]
     return found

@@ -1,4 +1,4 @@
-"""What the log spectrogram is compared on: one table of inputs, and one list of implementations.
+"""What the log spectrogram is compared on: one table of inputs.
 
 Music is every stem of every shared track, in both sample types, and one track resampled to other rates; without the
 shared reference material, the four stems of the song that the distribution stempeg carries. The rest is made to be
@@ -18,11 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from allin1_core import backends
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
-from allin1_core.spectrogram.bounds import Bound, declared_bound
-from parity import foreign
+from allin1_core.backends import Bound
 from parity.material import STEMS, read_stems, shared_folder, stempeg_track, tracks
 
 SAMPLE_RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 88200, 96000)
@@ -80,82 +78,6 @@ class Case:
         if self.kind == "longer" and bound.longer is not None:
             return bound.longer
         return bound.music if self.kind == "music" else bound.anything
-
-
-@dataclasses.dataclass(frozen=True)
-class Implementation:
-    """A backend with its precision and device, and the bound it declares."""
-
-    backend: str
-    precision: str
-    device: str | None = None
-
-    def __str__(self) -> str:
-        return "-".join(part for part in (self.backend, self.precision, self.device) if part)
-
-    @property
-    def bound(self) -> Bound:
-        return declared_bound(self.backend, self.precision)
-
-
-def spectrogram_backends() -> list[Implementation]:
-    """What the cases run against: each installed backend on each of its devices here, or the one asked for."""
-    named = foreign.requested("spectrogram")
-    if named is not None:
-        return [Implementation(named, precision) for precision in backends.PRECISIONS]
-    return [
-        Implementation(backend, precision, device)
-        for backend, device in [
-            ("numpy", None),
-            ("fused", None),
-            *(("torch", device) for device in _torch_devices()),
-            *([("mlx", None)] if backends.get("spectrogram", "mlx").installed else []),
-        ]
-        for precision in backends.PRECISIONS
-    ]
-
-
-# What torch and MLX compute on a GPU; on a CPU, where their backends take the fused kernels, by this name alone.
-OWN_OPERATIONS = {
-    "torch": "allin1_core.spectrogram.torch_backend:in_torch",
-    "mlx": "allin1_core.spectrogram.mlx_backend:in_mlx",
-}
-
-
-def label(backend: str, computed_by: str | None = None) -> str:
-    """A backend in a report, so that what another computed does not pass for a proof of its own.
-
-    Parameters
-    ----------
-    backend : str
-        As in `Choice`.
-    computed_by : str, optional
-        As in `Choice`; by default the backend itself.
-    """
-    for library, target in OWN_OPERATIONS.items():
-        if backend == target:
-            return f"{library}, its own operations"
-    return backend if computed_by in (None, backend) else f"{backend} (computed by {computed_by})"
-
-
-def own_operations() -> list[Implementation]:
-    """What runs on a GPU, run on the CPU; MLX has no ``float64``, hence no ``exact``."""
-    if foreign.requested("spectrogram") is not None:
-        return []
-    return [
-        Implementation(OWN_OPERATIONS[library], precision)
-        for library, precision in (("torch", "exact"), ("torch", "fast"), ("mlx", "fast"))
-        if backends.get("spectrogram", library).installed
-    ]
-
-
-def _torch_devices() -> list[str]:
-    if not backends.get("spectrogram", "torch").installed:
-        return []
-    import torch
-
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return ["cpu", *(name for name, here in present.items() if here)]
 
 
 def spectrogram_cases() -> list[Case]:

@@ -16,7 +16,8 @@ import pytest
 from parity import test_attention, test_network, test_network_random, test_pipeline, test_structure
 from parity.decoder_agreement import compare_decodings
 from parity.full.track_agreement import compare_networks
-from parity.inputs.spectrogram import Case, Implementation
+from parity.implementations import Implementation
+from parity.inputs.spectrogram import Case
 from parity.meta_tests.test_network import made_up, spoilt
 from parity.meta_tests.test_pipeline import EXPECTED, right
 from parity.oracles.natten_golden import AttentionCase

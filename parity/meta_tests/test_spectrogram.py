@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends.table import GENERAL_BOUNDS, Bound
 from allin1_core.spectrogram import SPECIFICATION, numpy_backend
-from allin1_core.spectrogram.bounds import DECLARED, GENERAL, Bound, declared_bound
 from parity import test_spectrogram_parts
+from parity.implementations import OWN_OPERATIONS, Implementation
 from parity.inputs import spectrogram as cases_spectrogram
-from parity.inputs.spectrogram import OWN_OPERATIONS, Case, Implementation
+from parity.inputs.spectrogram import Case
 from parity.meta_tests.faults import FAULTS
 from parity.oracles.madmom_spectrogram import backend as madmom
 from parity.reports.records import ParityRecorder
@@ -185,14 +186,21 @@ def test_a_changed_constant_of_the_method_fails(
 
 def test_no_backend_declares_a_wider_bound_than_was_published() -> None:
     """The suite holds a backend to the bound that it declares, so that this has to be held to something else."""
-    for (backend, precision), bound in [
-        *DECLARED.items(),
-        *((("any", name), one) for name, one in GENERAL.items()),
-    ]:
-        most = (1e-6, 1e-6) if precision == "exact" else (1.5e-6, 1e-5)
-        assert (bound.music <= most[0], bound.anything <= most[1]) == (True, True), backend
-    assert DECLARED["numpy", "exact"] == Bound(0.0, 0.0, longer=5e-7)
-    assert DECLARED["fused", "exact"] == Bound(5e-7, 5e-7)
+    published = {
+        "spectrogram": {"exact": Bound(1e-6, 1e-6), "fast": Bound(1.5e-6, 1e-5)},
+        "network": {"exact": Bound(1e-4, 1e-4), "fast": Bound(2e-2, 2e-2)},
+        "decoder": {"exact": Bound(0, 0), "fast": Bound(0, 0)},
+        "structure": {"exact": Bound(0, 0), "fast": Bound(0, 0)},
+    }
+    for stage, most in published.items():
+        rows = {row.name: row.bounds for row in backends.built_in(stage)}
+        for name, bounds in {**rows, "any": GENERAL_BOUNDS[stage]}.items():
+            assert set(bounds) == {"exact", "fast"}, (stage, name)
+            for precision, bound in bounds.items():
+                within = (bound.music <= most[precision].music, bound.anything <= most[precision].anything)
+                assert within == (True, True), (stage, name, precision)
+    assert backends.get("spectrogram", "numpy").bounds["exact"] == Bound(0.0, 0.0, longer=5e-7)
+    assert backends.get("spectrogram", "fused").bounds["exact"] == Bound(5e-7, 5e-7)
 
 
 def test_without_the_shared_material_music_is_what_stempeg_carries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,17 +224,17 @@ def test_without_any_music_ten_minutes_are_a_signal(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cases_spectrogram, "music", dict)
     long = cases_spectrogram.ten_minutes("int16")
     assert (long.kind, long.stems) == ("signal", ("noise with a beat",))
-    bound = declared_bound("numpy", "fast")
+    bound = backends.get("spectrogram", "numpy").bounds["fast"]
     assert long.allowed(bound) == bound.anything > bound.music
     assert long.samples().shape == (1, 600 * 44100)
 
 
 def test_only_longer_signals_are_held_to_the_bound_of_longer_signals() -> None:
-    bound = declared_bound("numpy", "exact")
+    bound = backends.get("spectrogram", "numpy").bounds["exact"]
     allowed = {
         kind: Case("noise", kind, "int16", 44100, _STEMS, _stems).allowed(bound)
         for kind in ("music", "signal", "length", "stereo", "longer")
     }
     assert allowed == {"music": 0, "signal": 0, "length": 0, "stereo": 0, "longer": 5e-7}
-    other = declared_bound("fused", "exact")
+    other = backends.get("spectrogram", "fused").bounds["exact"]
     assert Case("noise", "longer", "int16", 44100, _STEMS, _stems).allowed(other) == other.anything

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from allin1_core import backends
 from allin1_core.network import Checkpoint, Configuration, Model, Thresholds, build_model
+from parity.implementations import cpu_device, names
 
-BACKENDS = [name for name, row in backends.backends("network").items() if row.automatic and row.installed]
+BACKENDS = names("network")
 THREE_BLOCKS = Configuration(num_blocks=3)
 # Frames that a frame can depend on, to either side, in a network of three blocks: two convolutions of width 3,
 # per block two steps of the wider time attention (dilations 2, 4, 8; twice that at a border, where windows shift)
@@ -38,7 +38,7 @@ def network(
     num_threads: int = 2,
 ) -> Model:
     """A model with one fold for each seed, on the CPU or MLX's own device."""
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     folds = [checkpoint(configuration, seed) for seed in seeds]
     return build_model(folds, backend=backend, device=device, num_threads=num_threads)
 
@@ -47,7 +47,7 @@ def with_parameters(model: Model, backend: str, **changed: np.ndarray) -> Model:
     """The same one-fold network with some parameters exchanged (dots in their names written as two underscores)."""
     (fold,) = model.checkpoints
     parameters = {**fold.parameters, **{name.replace("__", "."): value for name, value in changed.items()}}
-    device = "mlx" if backend == "mlx" else "cpu"
+    device = cpu_device("network", backend)
     return build_model([dataclasses.replace(fold, parameters=parameters)], backend=backend, device=device)
 
 

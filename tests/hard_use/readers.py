@@ -20,6 +20,7 @@ from allin1_core.errors import AudioError
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.separation.track import Track
 from allin1_core.session import Session
+from allin1_core.settings import Settings
 
 
 def result(path: Path) -> AnalysisResult:
@@ -32,7 +33,7 @@ def result(path: Path) -> AnalysisResult:
 
 @functools.cache
 def _session() -> Session:
-    return Session(device="cpu", spec_backend="numpy")
+    return Session(Settings(device="cpu", spec_backend="numpy"))
 
 
 def result_with_arrays(path: Path) -> None:

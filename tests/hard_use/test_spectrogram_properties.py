@@ -23,7 +23,7 @@ from allin1_core.spectrogram import log_spectrogram, num_frames
 from allin1_core.threads import limited_cores, usable_cores
 from hard_use.reporting import recorded_trials
 from hard_use.signals import Signal, signals
-from parity.inputs.spectrogram import OWN_OPERATIONS, label, own_operations
+from parity.implementations import OWN_OPERATIONS, label, names, own_operations
 from parity.reports.records import ParityRecorder
 
 LAST_BITS = 1e-6
@@ -33,7 +33,7 @@ HALF_FRAME = 1024
 NUMBER = {"cpu": 20, "gpu": 5}
 NUMBER_IN_FULL = 100
 
-BACKENDS = [name for name, row in backends.backends("spectrogram").items() if row.automatic and row.installed]
+BACKENDS = names("spectrogram")
 # The backends of torch and MLX compute as `fused` does on a CPU; the laws are for what they compute on a GPU.
 CASES = [
     *itertools.product(("numpy", "fused"), backends.PRECISIONS),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from parity.inputs.spectrogram import label
+from parity.implementations import label
 from parity.reports.sections.spectrogram import NOTE
 
 # Where points stand that are further away, or not finite; and those of what has to be bit-identical.

@@ -1,0 +1,218 @@
+"""The options of an analysis: `Settings` say what runs, `Outputs` what is written where.
+
+`analyze`, `Analyzer` and the command line have options of the same names and defaults, and take their documentation
+from here. Nothing here touches a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from allin1_core.errors import OutputError, ResultError
+from allin1_core.files.writing import expand_user
+from allin1_core.results.exports import FORMATS
+from allin1_core.separation.inputs import PathLike
+from allin1_core.threads import check_num_threads
+
+Documented = TypeVar("Documented", bound=Callable[..., Any])
+
+_REMAKE = ("json", "demix", "spec")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What runs.
+
+    Parameters
+    ----------
+    model : str
+        ``harmonix-all``, the ensemble of eight folds, or one of them, ``harmonix-fold0`` ... ``harmonix-fold7``.
+    device : str, optional
+        ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the best one here.
+    spec_backend : str
+        ``auto``, ``fused``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or
+        ``module:function``. On a CPU ``auto`` takes ``fused``.
+    nn_backend : str
+        ``auto``, ``fused``, ``torch`` or ``mlx``. On a CPU ``auto`` takes ``fused``.
+    precision : str
+        ``exact`` or ``fast``.
+    demix_backend : str
+        ``auto``, ``demucs-infer`` (torch) or ``demucs-mlx``.
+    demix_model : str
+        Demucs' name of the separation model.
+    demix_repository : path-like, optional
+        Folder with separation models of one's own (``NAME.th``). Warning: demucs-infer opens such a file as a pickle
+        that may execute any code; use only files that you made or trust.
+    demix_seed : int
+        Of Demucs' random time shift; the same seed gives the same stems.
+    stems_as_int16 : bool
+        Whether separated stems are quantised as 16-bit files are, as All-In-One does. False keeps float32.
+    weights_dir : path-like, optional
+        Folder with the network's weights; see `load_model`.
+    num_threads : int, optional
+        Threads that each stage may use on the CPU, the separation excepted; by default all cores.
+
+    Raises
+    ------
+    BackendError
+        If `num_threads` is not positive.
+    """
+
+    model: str = "harmonix-all"
+    device: str | None = None
+    spec_backend: str = "auto"
+    nn_backend: str = "auto"
+    precision: str = "exact"
+    demix_backend: str = "auto"
+    demix_model: str = "htdemucs"
+    demix_repository: PathLike | None = None
+    demix_seed: int = 0
+    stems_as_int16: bool = True
+    weights_dir: PathLike | None = None
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_num_threads(self.num_threads)
+        _expand_paths(self, "demix_repository", "weights_dir")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What is written, and where to.
+
+    Parameters
+    ----------
+    out_dir : path-like, optional
+        Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
+        instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
+        same precision, from stems that came the same way; if it says otherwise that is an error, which names what
+        differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not there, or those that are
+        there are not the ones that its JSON names by their SHA-256. Devices, versions and, left to ``auto``, the
+        backends of spectrogram and network may differ: they give the same beats and sections. Without `out_dir`
+        nothing is written.
+    visualize, sonify : bool or path-like
+        Whether to draw each result (``NAME.pdf``) and to mix clicks into each track (``NAME.sonif.wav``), and where
+        to; True stands for ``./viz`` and ``./sonif``.
+    include_activations, include_embeddings : bool
+        Whether results carry the network's probabilities and hidden states (``NAME.activ.npz``, ``NAME.embed.npy``).
+        Those of a list whose arrays are written to files do not carry them, so that memory does not grow with the
+        list: `load_result` reads them.
+    demix_dir, spec_dir : path-like
+        Where byproducts are kept: ``demix_dir/<demix_model>/NAME/<stem>.wav`` and ``spec_dir/NAME.npy``.
+    keep_byproducts : bool
+        Whether to keep separated stems and spectrograms, and to use those of an earlier run. The result is the same.
+    overwrite : bool or str
+        What to make again although it is there: True for everything, or of ``json``, ``demix`` and ``spec`` those
+        named, separated by commas.
+    array_dir : path-like, optional
+        Folder for ``.activ.npz`` and ``.embed.npy``; by default `out_dir`.
+    exports : sequence of str
+        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.results.exports`.
+    timings_path : path-like, optional
+        File that a line of JSON is added to for each stage of each track; see docs/timings.md.
+
+    Raises
+    ------
+    OutputError
+        If `overwrite` has a name that is unknown.
+    ResultError
+        If an export format is unknown.
+    """
+
+    out_dir: PathLike | None = None
+    visualize: bool | PathLike = False
+    sonify: bool | PathLike = False
+    include_activations: bool = False
+    include_embeddings: bool = False
+    demix_dir: PathLike = "./demix"
+    spec_dir: PathLike = "./spec"
+    keep_byproducts: bool = False
+    overwrite: bool | str = False
+    array_dir: PathLike | None = None
+    exports: Sequence[str] = ()
+    timings_path: PathLike | None = None
+
+    def __post_init__(self) -> None:
+        _expand_paths(self, "out_dir", "demix_dir", "spec_dir", "array_dir", "timings_path")
+        parse_overwrite(self.overwrite)
+        object.__setattr__(self, "exports", tuple(self.exports))
+        unknown = [name for name in self.exports if name not in FORMATS]
+        if unknown:
+            raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
+
+    @property
+    def figures_dir(self) -> Path | None:
+        """Where figures go, if they are drawn."""
+        return _folder(self.visualize, "./viz")
+
+    @property
+    def sounds_dir(self) -> Path | None:
+        """Where tracks with clicks go, if they are made."""
+        return _folder(self.sonify, "./sonif")
+
+    @property
+    def remade(self) -> frozenset[str]:
+        """What is made again although it is there: of ``json``, ``demix`` and ``spec``."""
+        return parse_overwrite(self.overwrite)
+
+    def result_path(self, name: str) -> Path | None:
+        """Where the JSON of a track goes."""
+        return None if self.out_dir is None else Path(self.out_dir, f"{name}.json")
+
+
+def _expand_paths(carrier: Settings | Outputs, *names: str) -> None:
+    for name in names:
+        value = getattr(carrier, name)
+        if value is not None:
+            object.__setattr__(carrier, name, expand_user(value))
+
+
+def _folder(wanted: bool | PathLike, default: str) -> Path | None:
+    return expand_user(default if isinstance(wanted, bool) else wanted) if wanted else None
+
+
+def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
+    """What is made again: all for True, nothing for False, else the names between the commas.
+
+    Raises
+    ------
+    OutputError
+        If a name is unknown.
+    """
+    if isinstance(overwrite, bool):
+        return frozenset(_REMAKE if overwrite else ())
+    names = {name.strip() for name in overwrite.split(",") if name.strip()}
+    if "all" in names:
+        return frozenset(_REMAKE)
+    unknown = sorted(names - set(_REMAKE))
+    if unknown:
+        raise OutputError(
+            f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
+        )
+    # A result made from older byproducts would contradict the new ones.
+    return frozenset(names | {"json"}) if names else frozenset()
+
+
+def options_of(given: Mapping[str, Any], *carriers: type) -> dict[str, Any]:
+    """Those among what is given by name that are options of `Settings` or `Outputs`."""
+    return {field.name: given[field.name] for carrier in carriers for field in dataclasses.fields(carrier)}
+
+
+def documented(*carriers: type) -> Callable[[Documented], Documented]:
+    """Decorator that puts the parameters of `Settings` or `Outputs` where the docstring has a line ``<options>``."""
+
+    def document(target: Documented) -> Documented:
+        if target.__doc__:  # python -OO has none
+            lists = [_parameters(inspect.getdoc(carrier) or "") for carrier in carriers]
+            target.__doc__ = inspect.cleandoc(target.__doc__).replace("<options>", "\n".join(lists))
+        return target
+
+    return document
+
+
+def _parameters(docstring: str) -> str:
+    return docstring.partition("----------\n")[2].partition("\n\n")[0]

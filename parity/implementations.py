@@ -1,0 +1,149 @@
+"""What is compared: the one list of implementations, read from the table of backends.
+
+Every case of parity, and every benchmark, is parametrized over the functions below. With
+``make parity BACKEND=module:function STAGE=...`` (``--backend``, ``--backend-stage``) they give that implementation
+alone, and every test that does not run it is deselected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from allin1_core import backends
+from allin1_core.backends.devices import computation
+
+STAGES = ("spectrogram", "network", "decoder", "structure")
+
+_requested: dict[str, str] = {}
+
+
+def request(stage: str, backend: str) -> None:
+    """Run the cases of a stage against this backend only (``module:function``, or a name that an entry point gives).
+
+    Raises
+    ------
+    ValueError
+        If the stage has no cases for others.
+    """
+    if stage not in STAGES:
+        raise ValueError(
+            f"stage {stage!r}: no cases for other implementations; expected one of {', '.join(STAGES)}"
+        )
+    _requested.clear()
+    _requested[stage] = backend
+
+
+def requested(stage: str) -> str | None:
+    """The backend that `--backend` names for this stage; None in a run of our own."""
+    return _requested.get(stage)
+
+
+def any_requested() -> str | None:
+    """The backend that `--backend` names, for whichever stage; None in a run of our own."""
+    return next(iter(_requested.values()), None)
+
+
+def names(stage: str) -> list[str]:
+    """Backends to compare: ours that are installed, or the one that ``--backend`` names."""
+    named = requested(stage)
+    return [named] if named else [row.name for row in backends.built_in(stage) if row.installed]
+
+
+def ours(stage: str) -> list[str]:
+    """As `names`, for cases of what an implementation of others need not have: none with ``--backend``."""
+    return [] if any_requested() else names(stage)
+
+
+def cpu_device(stage: str, backend: str) -> str:
+    """Where a backend runs without a GPU: the CPU, or MLX's own device."""
+    row = next((row for row in backends.built_in(stage) if row.name == backend), None)
+    return "mlx" if row is not None and "mlx" in row.devices else "cpu"
+
+
+def native(stage: str, backend: str, values: np.ndarray) -> Any:
+    """An array of the library that a backend takes and gives, on the CPU."""
+    arrays = backends.get(stage, backend).arrays
+    if arrays == "torch":
+        import torch
+
+        return torch.from_numpy(values)
+    if arrays == "mlx":
+        import mlx.core as mx
+
+        return mx.array(values)
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """A backend of the spectrogram with its precision and device, and the bound it declares."""
+
+    backend: str
+    precision: str
+    device: str | None = None
+
+    def __str__(self) -> str:
+        return "-".join(part for part in (self.backend, self.precision, self.device) if part)
+
+    @property
+    def bound(self) -> backends.Bound:
+        return backends.get("spectrogram", self.backend).bounds[self.precision]
+
+
+def spectrogram_backends() -> list[Implementation]:
+    """What the spectrogram's cases run against: each backend on each of its devices here, in each precision."""
+    return [
+        Implementation(name, precision, device)
+        for name in names("spectrogram")
+        for device in _devices_here(backends.get("spectrogram", name))
+        for precision in backends.PRECISIONS
+    ]
+
+
+def _devices_here(row: backends.Backend) -> list[str | None]:
+    """The devices of a backend that this machine has; None for the only one."""
+    if len(row.devices) == 1:
+        return [None]
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [device for device in row.devices if present[device]]
+
+
+# What torch and MLX compute on a GPU; on a CPU, where their backends take the fused kernels, by this name alone.
+OWN_OPERATIONS = {
+    row.name: row.own_operations for row in backends.built_in("spectrogram") if row.own_operations
+}
+
+
+def label(backend: str, computed_by: str | None = None) -> str:
+    """A backend in a report, so that what another computed does not pass for a proof of its own.
+
+    Parameters
+    ----------
+    backend : str
+        As in `Choice`.
+    computed_by : str, optional
+        As in `Choice`; by default the backend itself.
+    """
+    for library, target in OWN_OPERATIONS.items():
+        if backend == target:
+            return f"{library}, its own operations"
+    return backend if computed_by in (None, backend) else f"{backend} (computed by {computed_by})"
+
+
+def own_operations() -> list[Implementation]:
+    """What runs on a GPU, run on the CPU, in the precisions that the GPU has."""
+    return [
+        Implementation(row.own_operations, precision)
+        for row in backends.built_in("spectrogram")
+        if row.own_operations and row.name in ours("spectrogram")
+        for precision in backends.PRECISIONS
+        if any(
+            computation("spectrogram", row.name, device, precision, mlx_on_gpu=True).by == row.name
+            for device in row.devices
+        )
+    ]

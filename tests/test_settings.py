@@ -1,0 +1,160 @@
+"""Each option is the same in `analyze`, `Analyzer`, `Settings`, `Outputs`, the command line and its documentation."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import allin1_core
+from allin1_core import Analyzer, analyze
+from allin1_core.cli import make_parser
+from allin1_core.errors import BackendError, OutputError, ResultError
+from allin1_core.settings import Outputs, Settings, options_of
+
+# What `analyze` is asked that is neither what runs nor what is written.
+OF_A_CALL = {"paths": inspect.Parameter.empty, "stems_dir": None, "progress": None}
+# What the command line has other defaults for, because it writes files, or other words.
+OF_THE_COMMAND: dict[str, Any] = {"out_dir": "./struct", "overwrite": "", "exports": ""}
+ONLY_THE_COMMAND = {"viz_dir", "sonif_dir", "quiet", "json", "debug", "help"}
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    return {name: one.default for name, one in inspect.signature(function).parameters.items()}
+
+
+def documented(target: Any) -> list[str]:
+    """Names in a docstring's list of parameters."""
+    text = re.split(r"\n(?:Returns|Raises)\n", (inspect.getdoc(target) or "").partition("----------\n")[2])[0]
+    lists = re.findall(r"^([a-z_0-9, ]+) : ", text, flags=re.MULTILINE)
+    return [name for names in lists for name in names.split(", ")]
+
+
+def command_line() -> dict[str, argparse.Action]:
+    [subparsers] = [one for one in make_parser()._actions if isinstance(one, argparse._SubParsersAction)]
+    return {action.dest: action for action in subparsers.choices["analyze"]._actions}
+
+
+def test_analyze_has_the_options_of_settings_and_outputs() -> None:
+    assert defaults(analyze) == {**OF_A_CALL, **defaults(Outputs), **defaults(Settings)}
+
+
+def test_analyzer_has_those_of_settings() -> None:
+    assert defaults(Analyzer) == defaults(Settings)
+    kinds = {one.kind for one in inspect.signature(Analyzer).parameters.values()}
+    assert kinds == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_types_are_the_same_too() -> None:
+    def types(function: Callable[..., Any]) -> dict[str, Any]:
+        return {name: one.annotation for name, one in inspect.signature(function).parameters.items()}
+
+    shared = types(Outputs) | types(Settings)
+    assert {name: kind for name, kind in types(analyze).items() if name in shared} == shared
+    assert types(Analyzer) == types(Settings)
+
+
+@pytest.mark.parametrize("carrier", [Settings, Outputs])
+def test_each_option_is_documented_where_it_is_declared(carrier: type) -> None:
+    assert sorted(documented(carrier)) == sorted(field.name for field in dataclasses.fields(carrier))
+
+
+def test_documentation_lists_each_option_once() -> None:
+    assert sorted(documented(analyze)) == sorted(inspect.signature(analyze).parameters)
+    assert documented(Analyzer) == documented(Settings)
+    for target in (analyze, Analyzer):
+        assert "<options>" not in (target.__doc__ or "")
+        assert "Folder with the network's weights; see `load_model`." in (target.__doc__ or "")
+
+
+def test_the_command_line_has_every_option_with_its_default_and_a_help() -> None:
+    actions = command_line()
+    expected = defaults(analyze)
+    assert set(actions) == expected.keys() - {"progress"} | ONLY_THE_COMMAND
+    for name, default in (expected | OF_THE_COMMAND).items():
+        if name not in ("paths", "progress"):
+            assert actions[name].default == default, name
+    assert [name for name, action in actions.items() if not action.help] == []
+
+
+def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called: dict[str, Any] = {}
+    monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
+    given = (
+        "-o o --export beats,jams -a -e --array-dir r -v --viz-dir f -s --sonif-dir l --timings t -m m -d cpu"
+    )
+    given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
+    given += (
+        " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
+    )
+    given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
+    assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
+    assert called == {
+        "out_dir": "o",
+        "exports": ["beats", "jams"],
+        "include_activations": True,
+        "include_embeddings": True,
+        "array_dir": "r",
+        "visualize": "f",
+        "sonify": "l",
+        "timings_path": "t",
+        "model": "m",
+        "device": "cpu",
+        "overwrite": "json",
+        "weights_dir": "w",
+        "nn_backend": "torch",
+        "spec_backend": "numpy",
+        "precision": "fast",
+        "num_threads": 3,
+        "stems_dir": "i",
+        "demix_backend": "demucs-infer",
+        "demix_model": "d",
+        "demix_repository": "p",
+        "demix_seed": 5,
+        "stems_as_int16": False,
+        "keep_byproducts": True,
+        "demix_dir": "x",
+        "spec_dir": "y",
+        "progress": False,
+    }
+
+
+def test_paths_are_expanded_once_and_no_file_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = Settings(demix_repository="~/separation", weights_dir="~/weights")
+    assert (settings.demix_repository, settings.weights_dir) == (
+        tmp_path / "separation",
+        tmp_path / "weights",
+    )
+    outputs = Outputs(out_dir="~/out", visualize="~/viz", sonify=True, demix_dir="~/demix", exports=["jams"])
+    assert outputs.result_path("song") == tmp_path / "out" / "song.json"
+    assert (outputs.figures_dir, outputs.sounds_dir) == (tmp_path / "viz", Path("./sonif"))
+    assert (outputs.demix_dir, outputs.spec_dir) == (tmp_path / "demix", Path("spec"))
+    assert (Outputs().figures_dir, Outputs().result_path("song"), outputs.exports) == (None, None, ("jams",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ResultError, match="exports: mp3 unknown; expected of beats, audacity, jams"):
+        analyze([], out_dir=tmp_path / "out", exports=["mp3"])
+    with pytest.raises(OutputError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
+        analyze([], out_dir=tmp_path / "out", overwrite="viz")
+    with pytest.raises(BackendError, match="num_threads"):
+        Settings(num_threads=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_analyzer_is_pickled_with_all_its_options() -> None:
+    changed = {"device": "cpu", "spec_backend": "numpy", "demix_seed": 3, "weights_dir": Path("w")}
+    settings = pickle.loads(pickle.dumps(Analyzer(**changed))).session.settings
+    assert settings == Settings(**changed)
+    assert options_of(dataclasses.asdict(settings), Settings) == {**defaults(Settings), **changed}

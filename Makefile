@@ -69,11 +69,11 @@ check: lint
 
 ifeq ($(BACKEND),)
 parity: lint
-	$(RUN) -m pytest tests parity --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
+	$(RUN) -m pytest tests parity --durations=25 --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
 	@echo "parity report: $(if $(WITHOUT),reports/without_$(WITHOUT),reports)/parity.md"
 else
 parity: $(VENV)/.installed
-	$(BIN)/python -m pytest parity --backend $(BACKEND) --backend-stage $(STAGE) \
+	$(BIN)/python -m pytest parity --durations=25 --backend $(BACKEND) --backend-stage $(STAGE) \
 		--parity-report reports/$(subst :,.,$(BACKEND))
 	@echo "parity report: reports/$(subst :,.,$(BACKEND))/parity.md"
 endif

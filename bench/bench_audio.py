@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def _record(
     )
 
 
-def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -> None:
+def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
     import_madmom()
     from madmom.audio.signal import Signal
 
@@ -63,7 +64,9 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -
         return np.stack([np.asarray(Signal(str(path), num_channels=1)) for path in paths])
 
     with pinned_threads(usable_cores()):
-        times = paired_times(lambda: read_stems_folder(tmp_path), madmom, rounds=max(rounds, _ROUNDS))
+        times = paired_times(
+            lambda: read_stems_folder(tmp_path), madmom, rounds=max(rounds, _ROUNDS), benchmark=benchmark
+        )
     stems: Stems = times.candidate_output
     same = compare(stems.samples, times.reference_output).passed
     note = (
@@ -76,12 +79,14 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int) -
 
 @pytest.mark.parametrize("suffix", ["flac", "mp3"])
 def test_reading_what_is_compressed(
-    tmp_path: Path, record_bench: BenchRecorder, rounds: int, suffix: str
+    tmp_path: Path, record_bench: BenchRecorder, rounds: int, suffix: str, benchmark: Any
 ) -> None:
     """On its own: madmom hands every format but WAV to the program ffmpeg."""
     _written(tmp_path, suffix)
     with pinned_threads(usable_cores()):
-        seconds = own_times(lambda: read_stems_folder(tmp_path), rounds=max(rounds, _ROUNDS))
+        seconds = own_times(
+            lambda: read_stems_folder(tmp_path), rounds=max(rounds, _ROUNDS), benchmark=benchmark
+        )
     samples, expected = read_stems_folder(tmp_path).samples, default_track().stems
     same = samples.shape == expected.shape if suffix == "mp3" else compare(samples, expected).passed
     note = "madmom reads it only with the program ffmpeg; compared with the samples that were written"

@@ -72,7 +72,13 @@ def _variant(meters: list[int], threads: int, seconds: float) -> str:
 
 @pytest.mark.parametrize(("backend", "meters", "threads", "seconds"), _ROWS, ids=str)
 def test_against_madmom(
-    backend: str, meters: list[int], threads: int, seconds: float, record_bench: BenchRecorder, rounds: int
+    backend: str,
+    meters: list[int],
+    threads: int,
+    seconds: float,
+    record_bench: BenchRecorder,
+    rounds: int,
+    benchmark: Any,
 ) -> None:
     array = steady(seconds)
     ours = DBNDownBeatTrackingProcessor(meters, fps=FPS, num_threads=threads, backend=backend)
@@ -81,6 +87,7 @@ def test_against_madmom(
         lambda: ours(array),
         lambda: oracle(array),
         rounds=min(rounds, _FEW_ROUNDS) if backend == "numpy" else sure_rounds(rounds),
+        benchmark=benchmark,
     )
     found, expected = decode_all(ours, array), decode_all(oracle, array)
     agreement = compare_decodings(found[1], times.candidate_output, expected[1], times.reference_output)
@@ -132,7 +139,7 @@ def _unequal(one: Any, other: Any, names: tuple[str, ...]) -> list[str]:
     return [name for name, (found, expected) in pairs.items() if not compare(found, expected).passed]
 
 
-def test_construction(record_bench: BenchRecorder, rounds: int) -> None:
+def test_construction(record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
     """Making a decoder, with its models made anew, and with those of the one before."""
     parameters: dict[str, Any] = {"beats_per_bar": [3, 4], "fps": FPS}
 
@@ -143,7 +150,9 @@ def test_construction(record_bench: BenchRecorder, rounds: int) -> None:
         bar_model.cache_clear()
         return warm()
 
-    times = paired_times(cold, lambda: madmom_dbn.make_decoder(**parameters), rounds=max(rounds, 9))
+    times = paired_times(
+        cold, lambda: madmom_dbn.make_decoder(**parameters), rounds=max(rounds, 9), benchmark=benchmark
+    )
     cached = float(np.median(own_times(warm, rounds=9)))
     wrong = _models_differ(times.candidate_output, times.reference_output)
     record_bench(
@@ -210,7 +219,7 @@ def _differences(beats: np.ndarray, expected: np.ndarray) -> str:
 
 
 @pytest.mark.parametrize("peer", _PEERS)
-def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> None:
+def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
     """How long others take for 60 s, and how far their beats are from madmom's."""
     if importlib.util.find_spec(peer.replace("-", "_")) is None:
         pytest.skip(f"{peer} is not installed (`make peers`)")
@@ -219,7 +228,7 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> No
     oracle = madmom_dbn.make_decoder(beats_per_bar=[3, 4], fps=FPS)
     # A call of madmom-infer takes seconds.
     counted = min(rounds, _FEW_ROUNDS) if peer == "madmom-infer" else sure_rounds(rounds)
-    times = paired_times(lambda: theirs(array), lambda: oracle(array), rounds=counted)
+    times = paired_times(lambda: theirs(array), lambda: oracle(array), rounds=counted, benchmark=benchmark)
     beats, expected = np.asarray(times.candidate_output), times.reference_output
     record_bench(
         BenchRecord(
@@ -240,10 +249,3 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int) -> No
             reference_threads=1,
         )
     )
-
-
-def test_speed(benchmark: Any) -> None:
-    """Absolute times, for ``pytest-benchmark compare``."""
-    decoder = DBNDownBeatTrackingProcessor([3, 4], fps=FPS)
-    beats = benchmark(decoder, steady(SECONDS))
-    assert len(beats) > 300

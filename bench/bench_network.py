@@ -136,7 +136,12 @@ def agreement_of(found: Any, expected: Any, precision: str) -> tuple[str, bool]:
 
 
 def paired_row(
-    implementation: Implementation, num_folds: int, rounds: int, seconds: float | None = None, note: str = ""
+    implementation: Implementation,
+    num_folds: int,
+    rounds: int,
+    benchmark: Any,
+    seconds: float | None = None,
+    note: str = "",
 ) -> BenchRecord:
     """Time one implementation against the reference on the track or an excerpt, and compare what they return."""
     track = default_track() if seconds is None else default_track().lasting(seconds)
@@ -156,6 +161,7 @@ def paired_row(
             rounds=rounds,
             warmup=0 if num_folds > 1 else 1,
             synchronize=model.synchronize,
+            benchmark=benchmark,
         )
         expected, found = as_probabilities(times.reference_output), times.candidate_output.to_numpy()
     agreement, agrees = agreement_of(found, expected, implementation.precision)
@@ -215,14 +221,16 @@ _MLX_ON_A_CPU = (
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
-def test_one_fold(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
+def test_one_fold(
+    implementation: Implementation, record_bench: BenchRecorder, rounds: int, benchmark: Any
+) -> None:
     brief = is_brief(rounds)
     if implementation == _MLX and _mlx_is_slow():
-        row = paired_row(implementation, 1, rounds, _EXCERPT_SECONDS, _MLX_ON_A_CPU)
+        row = paired_row(implementation, 1, rounds, benchmark, _EXCERPT_SECONDS, _MLX_ON_A_CPU)
     elif implementation == _TORCH:
-        row = paired_row(implementation, 1, _FEW_ROUNDS, _EXCERPT_SECONDS if brief else None)
+        row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _EXCERPT_SECONDS if brief else None)
     else:
-        row = paired_row(implementation, 1, sure_rounds(rounds))
+        row = paired_row(implementation, 1, sure_rounds(rounds), benchmark)
     if not brief:
         peak = memory(implementation, spectrogram(row.audio_seconds), 1)
         row = dataclasses.replace(row, peak_memory_bytes=peak)
@@ -247,15 +255,19 @@ def growth_point(implementation: Implementation, seconds: float) -> dict[str, An
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
-def test_eight_folds(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
+def test_eight_folds(
+    implementation: Implementation, record_bench: BenchRecorder, rounds: int, benchmark: Any
+) -> None:
     if is_brief(rounds):
         pytest.skip(f"{rounds} rounds: the eight folds of the peer take long; a thorough run has them")
     if implementation == _MLX and _mlx_is_slow():
         pytest.skip("MLX without Metal: minutes for a few rounds")
     if implementation == _TORCH:
-        row = paired_row(implementation, 8, _FEW_ROUNDS, _EXCERPT_SECONDS, "the ensemble, on an excerpt")
+        row = paired_row(
+            implementation, 8, _FEW_ROUNDS, benchmark, _EXCERPT_SECONDS, "the ensemble, on an excerpt"
+        )
     else:
-        row = paired_row(implementation, 8, _FEW_ROUNDS, note="the ensemble")
+        row = paired_row(implementation, 8, _FEW_ROUNDS, benchmark, note="the ensemble")
         row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 8))
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
@@ -295,21 +307,3 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
         )
     )
     assert fits, f"{peak / 1e9:.2f} GB"
-
-
-@pytest.mark.parametrize("implementation", [row for row in IMPLEMENTATIONS if row.backend != "mlx"], ids=str)
-def test_time(implementation: Implementation, benchmark: Any, rounds: int) -> None:
-    with pinned_threads(usable_cores()) as threads:
-        model = build(implementation, 1, threads)
-        native = model._network.as_native(spectrogram())
-
-        def run() -> Any:
-            output = model(native)
-            model.synchronize(output)
-            return output
-
-        brief = is_brief(rounds) and implementation == _TORCH
-        output = benchmark.pedantic(
-            run, rounds=1 if brief else min(rounds, 3), warmup_rounds=0 if brief else 1
-        )
-    assert output.label.shape[0] == 10

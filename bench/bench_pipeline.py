@@ -133,7 +133,9 @@ def excerpt(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRecorder, rounds: int) -> None:
+def test_stems_to_result(
+    setting: Setting, excerpt: Path, record_bench: BenchRecorder, rounds: int, benchmark: Any
+) -> None:
     """One session, many analyses: what a track costs once the weights are loaded."""
     runs: list[Timings] = []
     rests: list[float] = []
@@ -159,7 +161,8 @@ def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRec
         replaced = pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))
         analyzer(setting.folder)
         replaced(excerpt)
-        times = paired_times(ours, theirs, rounds=_rounds_of_the_whole(setting, rounds), warmup=0)
+        counted = _rounds_of_the_whole(setting, rounds)
+        times = paired_times(ours, theirs, rounds=counted, warmup=0, benchmark=benchmark)
     agreement, agrees = setting.agreement(times.candidate_output, times.reference_output)
     choice = analyzer.session.network_choice
     middle = int(np.argsort(times.candidate)[len(times.candidate) // 2])
@@ -205,20 +208,22 @@ def test_stems_to_result(setting: Setting, excerpt: Path, record_bench: BenchRec
     assert agrees, agreement
 
 
-def test_the_command(setting: Setting, record_bench: BenchRecorder, rounds: int, tmp_path: Path) -> None:
+def test_the_command(
+    setting: Setting, record_bench: BenchRecorder, rounds: int, tmp_path: Path, benchmark: Any
+) -> None:
     """A process of its own: interpreter, imports, weights, analysis, JSON."""
-    seconds = []
-    for index in range(min(rounds, 3)):
-        command = [sys.executable, "-m", "allin1_core.cli", "analyze", str(setting.folder), "--quiet"]
-        command += ["--model", setting.model, "--out-dir", str(tmp_path / str(index))]
-        if setting.weights_dir is not None:
-            command += ["--weights-dir", str(setting.weights_dir)]
-        start = time.perf_counter()
-        subprocess.run(command, check=True)
-        seconds.append(time.perf_counter() - start)
-    written = [
-        (tmp_path / str(index) / f"{setting.track}.json").read_bytes() for index in range(len(seconds))
-    ]
+    command = [sys.executable, "-m", "allin1_core.cli", "analyze", str(setting.folder), "--quiet"]
+    command += ["--model", setting.model]
+    if setting.weights_dir is not None:
+        command += ["--weights-dir", str(setting.weights_dir)]
+    folders = [tmp_path / str(index) for index in range(min(rounds, 3))]
+    unused = iter(folders)
+
+    def into_another_folder() -> tuple[tuple[list[str]], dict[str, bool]]:
+        return ([*command, "--out-dir", str(next(unused))],), {"check": True}
+
+    benchmark.pedantic(subprocess.run, setup=into_another_folder, rounds=len(folders))
+    written = [(folder / f"{setting.track}.json").read_bytes() for folder in folders]
     same = all(text == written[0] for text in written)
     record_bench(
         BenchRecord(
@@ -231,7 +236,7 @@ def test_the_command(setting: Setting, record_bench: BenchRecorder, rounds: int,
             track=setting.track,
             audio_seconds=setting.seconds,
             threads=usable_cores(),
-            seconds=seconds,
+            seconds=benchmark.stats.stats.data,
             reference_seconds=[],
             agreement="the same JSON every time" if same else "JSON differs",
             agrees=same,

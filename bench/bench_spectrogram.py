@@ -46,8 +46,10 @@ COMPARED = [
 
 
 @pytest.mark.parametrize("implementation", COMPARED)
-def test_against_madmom(implementation: Implementation, record_bench: BenchRecorder, rounds: int) -> None:
-    row = _paired_row(implementation, usable_cores(), rounds)
+def test_against_madmom(
+    implementation: Implementation, record_bench: BenchRecorder, rounds: int, benchmark: Any
+) -> None:
+    row = _paired_row(implementation, usable_cores(), rounds, benchmark)
     if (implementation.backend, implementation.precision) == ("numpy", "fast"):
         row.figures.update(_without_threads_in_blas(implementation, row.median))
     if "computed_by" not in row.figures and (implementation.backend == _DEFAULT or not is_brief(rounds)):
@@ -60,16 +62,18 @@ def test_against_madmom(implementation: Implementation, record_bench: BenchRecor
 @pytest.mark.skipif(usable_cores() == 1, reason="the rows above are on one thread")
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 @pytest.mark.parametrize("backend", _ON_ONE_THREAD)
-def test_on_one_thread(backend: str, precision: str, record_bench: BenchRecorder, rounds: int) -> None:
+def test_on_one_thread(
+    backend: str, precision: str, record_bench: BenchRecorder, rounds: int, benchmark: Any
+) -> None:
     """Thread for thread: madmom uses one."""
     if is_brief(rounds) and precision == "fast":
         pytest.skip(f"{rounds} rounds: a thorough run has fast on one thread too")
-    row = _paired_row(Implementation(backend, precision), 1, rounds)
+    row = _paired_row(Implementation(backend, precision), 1, rounds, benchmark)
     record_bench(row)
     assert row.agrees, f"{backend}, {precision} on {row.track}: {row.agreement}"
 
 
-def _paired_row(implementation: Implementation, threads: int, rounds: int) -> BenchRecord:
+def _paired_row(implementation: Implementation, threads: int, rounds: int, benchmark: Any) -> BenchRecord:
     """Time one implementation against madmom on the track, and compare what they return."""
     track = default_track()
     compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
@@ -79,6 +83,7 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int) -> Be
             lambda: compute(track.stems),
             lambda: madmom(track.stems, SAMPLE_RATE),
             rounds=sure_rounds(rounds),
+            benchmark=benchmark,
         )
     agreement, agrees = agreement_of(
         times.candidate_output, times.reference_output, implementation.bound.music
@@ -155,10 +160,3 @@ def _peak_memory(implementation: Implementation, stems: npt.NDArray, threads: in
         precision=implementation.precision,
         device=implementation.device,
     )
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_time(implementation: Implementation, benchmark: Any, rounds: int) -> None:
-    compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
-    output = benchmark.pedantic(compute, args=(default_track().stems,), rounds=rounds, warmup_rounds=1)
-    assert output.shape[0] == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -25,7 +27,7 @@ _ROUNDS = 51
 
 
 @pytest.mark.parametrize("backend", names("structure"))
-def test_local_maxima(backend: str, record_bench: BenchRecorder) -> None:
+def test_local_maxima(backend: str, record_bench: BenchRecorder, benchmark: Any) -> None:
     """The one part of the sections that touches every frame."""
     row = backends.get("structure", backend)
     probability = np.random.default_rng(0).random(_FRAMES, dtype=np.float32)
@@ -49,6 +51,7 @@ def test_local_maxima(backend: str, record_bench: BenchRecorder) -> None:
         rounds=_ROUNDS,
         warmup=3,
         synchronize=synchronize,
+        benchmark=benchmark,
     )
     same = compare(to_host(times.candidate_output), times.reference_output).passed
     record_bench(
@@ -85,7 +88,7 @@ def _probabilities() -> tuple[dict[str, np.ndarray], str]:
     return {**made_up, "label": rng.dirichlet(np.ones(10), _FRAMES).T.astype(np.float32)}, "made up"
 
 
-def test_sections(record_bench: BenchRecorder) -> None:
+def test_sections(record_bench: BenchRecorder, benchmark: Any) -> None:
     """From local maxima to labelled sections."""
     probabilities, track = _probabilities()
     maxima = numpy_local_maxima(probabilities["segment"], LOCAL_MAXIMA_WINDOW)
@@ -99,19 +102,16 @@ def test_sections(record_bench: BenchRecorder) -> None:
         golden = pipeline.read_golden(shared, track).segments
         same = pipeline.passed(structure.compare_sections(run(), golden, allowed=0))
         agreement = "golden's sections" if same else "other sections than the golden"
-    record_bench(
-        _own_row(
-            "structure", "sections of local maxima", track, own_times(run, rounds=_ROUNDS), agreement, same
-        )
-    )
+    seconds = own_times(run, rounds=_ROUNDS, benchmark=benchmark)
+    record_bench(_own_row("structure", "sections of local maxima", track, seconds, agreement, same))
     assert same
 
 
-def test_decoder_input(record_bench: BenchRecorder) -> None:
+def test_decoder_input(record_bench: BenchRecorder, benchmark: Any) -> None:
     """Two disjoint activations of two probabilities."""
     probabilities, track = _probabilities()
     beat, downbeat = probabilities["beat"], probabilities["downbeat"]
-    seconds = own_times(lambda: decoder_input(beat, downbeat), rounds=_ROUNDS)
+    seconds = own_times(lambda: decoder_input(beat, downbeat), rounds=_ROUNDS, benchmark=benchmark)
     compared = compare(decoder_input(beat, downbeat), pipeline.decoder_input(beat, downbeat), allowed=1e-7)
     agreement = f"{compared}, beside the published formula"
     record_bench(_own_row("decoder input", "", track, seconds, agreement, compared.passed))

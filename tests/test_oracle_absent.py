@@ -47,6 +47,7 @@ def test_parity_proves_what_it_can(tmp_path: Path) -> None:
     report = (tmp_path / "parity.md").read_text(encoding="utf-8")
     assert "**Without the oracle: " in report
     assert LINE in report
+    assert "| `parity/test_decoder_model.py::" in report.partition("## Time of the tests")[2]
 
 
 @pytest.mark.full

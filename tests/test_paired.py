@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
+import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 
 from bench.measure.allocator import freed_memory_kept
 from bench.measure.paired import Ratio, own_times, paired_ratio, paired_times, sure_rounds
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_sides_alternate_and_warm_up_is_not_counted() -> None:
@@ -164,3 +169,42 @@ def test_what_lived_before_is_not_looked_through_in_every_round() -> None:
     paired_times(lambda: frozen.append(gc.get_freeze_count()), lambda: None, rounds=2)
     assert all(count > 1000 for count in frozen)
     assert gc.get_freeze_count() == 0
+
+
+PAIR = """
+from bench.measure.paired import own_times, paired_times
+
+def test_pair(benchmark):
+    calls = []
+    times = paired_times(lambda: calls.append("ours"), lambda: calls.append("oracle"), rounds=4, benchmark=benchmark)
+    assert calls == ["oracle", "ours"] * 5
+    assert benchmark.stats.stats.data == times.candidate.tolist()
+    assert benchmark.extra_info["reference_seconds"] == times.reference.tolist()
+
+def test_alone(benchmark):
+    calls = []
+    times = own_times(lambda: calls.append("ours"), rounds=3, benchmark=benchmark)
+    assert len(calls) == 4
+    assert benchmark.stats.stats.data == times.tolist()
+"""
+
+
+def test_pytest_benchmark_runs_the_rounds_once_and_its_json_can_be_compared(tmp_path: Path) -> None:
+    (tmp_path / "test_pair.py").write_text(PAIR, encoding="utf-8")
+    (tmp_path / "pytest.ini").touch()
+    path = tmp_path / "benchmark.json"
+
+    def run(*arguments: str) -> str:
+        command = [sys.executable, "-m", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("pytest", "-q", "-p", "no:cacheprovider", f"--benchmark-json={path}", "test_pair.py")
+    pair, alone = json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+    assert (len(pair["stats"]["data"]), len(pair["extra_info"]["reference_seconds"])) == (4, 4)
+    assert (len(alone["stats"]["data"]), alone["extra_info"]) == (3, {})
+    assert "test_pair" in run("pytest_benchmark", "compare", str(path))

@@ -331,6 +331,34 @@ def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
     assert read_parity_records(tmp_path / "parity.json") == records
 
 
+def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:
+    outcome = Outcome(
+        3, (), (), 754.6, (("tests/test_x.py::test_y[a]", 12.34), ("tests/test_x.py::test_z", 0.26))
+    )
+    text = write_parity_report([parity_record()], tmp_path, outcome).read_text(encoding="utf-8")
+    assert "\n## Time of the tests\n\n12 min 35 s together. The slowest:\n" in text
+    assert "| `tests/test_x.py::test_y[a]` | 12.3 |\n| `tests/test_x.py::test_z` | 0.3 |\n" in text
+
+
+def test_the_time_of_a_test_is_that_of_its_setup_its_call_and_its_teardown() -> None:
+    def report(name: str, when: str, duration: float) -> pytest.TestReport:
+        return pytest.TestReport(name, ("", 0, ""), {}, "passed", None, when, duration=duration)  # type: ignore[arg-type]
+
+    long = [report(f"test_{number}", "call", number) for number in range(1, 31)]
+    stats = {
+        "passed": [report("test_a", "call", 100.0), *long],
+        "": [report("test_a", "setup", 40.0), report("test_a", "teardown", 2.0)],
+        "warnings": [object()],
+    }
+    terminal = types.SimpleNamespace(stats=stats)
+    config: Any = types.SimpleNamespace(pluginmanager=types.SimpleNamespace(get_plugin=lambda _: terminal))
+    outcome = Outcome.of(config)
+    assert outcome.passed == 31
+    assert outcome.seconds == 142 + sum(range(1, 31))
+    assert len(outcome.slowest) == 25
+    assert outcome.slowest[:2] == (("test_a", 142.0), ("test_30", 30))
+
+
 def test_all_well_is_said_only_if_no_test_failed(tmp_path: Path) -> None:
     fine = write_parity_report([parity_record()], tmp_path, Outcome(3, (), ())).read_text(encoding="utf-8")
     assert "All 1 comparisons with the oracles are within their bounds." in fine

@@ -121,43 +121,76 @@ def is_brief(rounds: int) -> bool:
 
 
 def own_times(
-    call: Callable[[], Any], *, rounds: int, synchronize: Callable[[Any], Any] | None = None
+    call: Callable[[], Any],
+    *,
+    rounds: int,
+    synchronize: Callable[[Any], Any] | None = None,
+    benchmark: Any = None,
 ) -> np.ndarray:
     """Wall times in seconds of one callable on its own, ``float64 (rounds,)``, taken with the care of a pair.
 
     One warm-up call, garbage collection off, freed memory kept, the device synchronised inside the timed region.
+    `benchmark` is as in `paired_times`.
     """
-
-    def run() -> None:
-        output = call()
-        if synchronize is not None:
-            synchronize(output)
-
     with _undisturbed() as collect:
-        run()
-        times = []
-        for _ in range(rounds):
-            collect()
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-    return np.array(times)
+        times, _ = _time_rounds(
+            _synchronized(call, synchronize), collect, rounds, 1, time.perf_counter, benchmark
+        )
+    return times
+
+
+def _synchronized(
+    call: Callable[[], Any], synchronize: Callable[[Any], Any] | None, calls: int = 1
+) -> Callable[[], Any]:
+    def run() -> Any:
+        for _ in range(calls):
+            output = call()
+            if synchronize is not None:
+                synchronize(output)
+        return output
+
+    return run
+
+
+def _time_rounds(
+    target: Callable[[], Any],
+    setup: Callable[[], None],
+    rounds: int,
+    warmup: int,
+    clock: Callable[[], float],
+    benchmark: Any,
+) -> tuple[np.ndarray, Any]:
+    """Times of `target`, each after a call of `setup`, and what the last returned; taken by `benchmark` if given."""
+    if benchmark is not None:
+        output = benchmark.pedantic(target, setup=setup, rounds=rounds, warmup_rounds=warmup)
+        return np.array(benchmark.stats.stats.data), output
+    times = []
+    for _ in range(warmup + rounds):
+        setup()
+        start = clock()
+        output = target()
+        times.append(clock() - start)
+    return np.array(times[warmup:]), output
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[Callable[[], Any]]:
+def _undisturbed() -> Iterator[Callable[[], None]]:
     """Inside the block garbage is collected only by what is handed out, and freed memory stays.
 
     What lived before is left out of collections: looking through the objects of a dozen libraries takes a tenth of a
     second, a short round far less.
     """
+
+    def collect() -> None:
+        gc.collect()
+
     was_collecting = gc.isenabled()
     gc.disable()
     gc.collect()
     gc.freeze()
     try:
         with freed_memory_kept():
-            yield gc.collect
+            yield collect
     finally:
         gc.unfreeze()
         if was_collecting:
@@ -173,6 +206,7 @@ def paired_times(
     synchronize: Callable[[Any], Any] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     candidate_calls: int = 1,
+    benchmark: Any = None,
 ) -> PairedTimes:
     """Time two callables alternately.
 
@@ -190,33 +224,28 @@ def paired_times(
         Gives seconds. ``time.process_time`` leaves out what the process waited for a core.
     candidate_calls : int
         Calls of the candidate in each round, whose mean counts: for one that is too short to be timed alone.
+    benchmark : pytest_benchmark.fixture.BenchmarkFixture, optional
+        Runs the rounds, by its own clock, so that its report and its JSON have them: the candidate's as its data, the
+        reference's in ``extra_info``.
 
     Returns
     -------
     PairedTimes
     """
-    times: dict[str, list[float]] = {"candidate": [], "reference": []}
-    outputs: dict[str, Any] = {}
+    reference_times: list[float] = []
+    reference_output: Any = None
 
-    def run(side: str) -> float:
-        call = candidate if side == "candidate" else reference
-        calls = candidate_calls if side == "candidate" else 1
+    def run_reference() -> None:
+        nonlocal reference_output
+        collect()
         start = clock()
-        for _ in range(calls):
-            output = call()
-            if side == "candidate" and synchronize is not None:
-                synchronize(output)
-        elapsed = (clock() - start) / calls
-        outputs[side] = output
-        return elapsed
+        reference_output = reference()
+        reference_times.append(clock() - start)
+        collect()
 
+    run_candidate = _synchronized(candidate, synchronize, candidate_calls)
     with _undisturbed() as collect:
-        for index in range(-warmup, rounds):
-            for side in ("reference", "candidate"):
-                collect()
-                elapsed = run(side)
-                if index >= 0:
-                    times[side].append(elapsed)
-    return PairedTimes(
-        np.array(times["candidate"]), np.array(times["reference"]), outputs["candidate"], outputs["reference"]
-    )
+        times, output = _time_rounds(run_candidate, run_reference, rounds, warmup, clock, benchmark)
+    if benchmark is not None:
+        benchmark.extra_info["reference_seconds"] = reference_times[warmup:]
+    return PairedTimes(times / candidate_calls, np.array(reference_times[warmup:]), output, reference_output)

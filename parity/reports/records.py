@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
+
+_SLOWEST = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +60,24 @@ class ParityRecorder:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a test session ended: numbers of tests, and why those that were skipped were skipped."""
+    """How a test session ended.
+
+    Attributes
+    ----------
+    passed : int
+    failed, skipped : tuple of str
+        Names of tests, and why tests were skipped, a line each.
+    seconds : float
+        What all tests took together, with their fixtures.
+    slowest : tuple of (str, float)
+        Names and seconds of the 25 that took longest.
+    """
 
     passed: int
     failed: tuple[str, ...]
     skipped: tuple[str, ...]
+    seconds: float = 0.0
+    slowest: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, config: pytest.Config) -> Outcome:
@@ -69,7 +86,18 @@ class Outcome:
         stats = terminal.stats if terminal else {}
         skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in stats.get("skipped", ())]
         failed = [report.nodeid for report in (*stats.get("failed", ()), *stats.get("error", ()))]
-        return cls(len(stats.get("passed", ())), tuple(failed), tuple(skipped))
+        # A report for each of setup, call and teardown; pytest keeps setups that passed under an empty name.
+        seconds: Counter[str] = Counter()
+        for report in itertools.chain.from_iterable(stats.values()):
+            if hasattr(report, "duration"):
+                seconds[report.nodeid] += report.duration
+        return cls(
+            passed=len(stats.get("passed", ())),
+            failed=tuple(failed),
+            skipped=tuple(skipped),
+            seconds=seconds.total(),
+            slowest=tuple(seconds.most_common(_SLOWEST)),
+        )
 
     def __str__(self) -> str:
         lines = [f"{self.passed} tests passed, {len(self.failed)} failed, {len(self.skipped)} skipped."]

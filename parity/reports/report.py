@@ -84,6 +84,11 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
         lines += [str(outcome), ""]
     for stage in stages(records):
         lines += [_section(stage, [record for record in records if record.stage == stage], scratch), ""]
+    if outcome is not None and outcome.slowest:
+        minutes, seconds = divmod(round(outcome.seconds), 60)
+        lines += ["## Time of the tests", "", f"{minutes} min {seconds} s together. The slowest:", ""]
+        lines += ["| test | seconds |", "| --- | ---: |"]
+        lines += [f"| `{name}` | {taken:.1f} |" for name, taken in outcome.slowest]
     return "\n".join(lines).rstrip() + "\n"
 
 

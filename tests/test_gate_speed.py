@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import instruction_sets
+from allin1_core.simd import instruction_sets
 from bench import gate
 from bench.busy_core import busy_core, short_cases
 from bench.gate_bars import Row

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from allin1_core import instruction_sets
+from allin1_core.simd import instruction_sets
 
 BARS = Path(__file__).with_name("gate.toml")
 

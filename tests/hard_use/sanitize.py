@@ -33,7 +33,6 @@ FLAGS = (
     "-fno-omit-frame-pointer",
     "-g",
     "-O1",
-    "-Wno-psabi",  # vectors never cross a function boundary: what takes or returns them is inlined
 )
 REPORTS = ("ERROR: AddressSanitizer", "runtime error:")
 
@@ -57,7 +56,7 @@ def extensions() -> list[dict[str, Any]]:
 
 
 def build(rows: Sequence[Mapping[str, Any]], folder: Path, *, root: Path = ROOT) -> None:
-    """Compile extensions with the sanitizers into ``folder/lib``; generated C goes to ``folder/c``.
+    """Compile extensions with the sanitizers into ``folder/lib``; generated C++ goes to ``folder/c``.
 
     Parameters
     ----------
@@ -73,7 +72,8 @@ def build(rows: Sequence[Mapping[str, Any]], folder: Path, *, root: Path = ROOT)
         Extension(
             row["name"],
             row["sources"],
-            # Headers are named relative to the .pyx, from which the generated C is far away.
+            language=row.get("language"),
+            # Headers are named relative to the .pyx, from which the generated C++ is far away.
             include_dirs=[str(root / Path(row["sources"][0]).parent), numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             extra_compile_args=[*row.get("extra-compile-args", ()), *FLAGS],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -148,3 +151,55 @@ def test_a_backend_whose_computing_kernels_are_not_compiled_is_refused(only: set
     only.add("torch")
     with pytest.raises(BackendError, match=r"'fused' needs 'allin1-core', which is not installed"):
         backends.choose("spectrogram", "torch", device="cpu")
+
+
+def test_beside_the_network_a_reason_names_what_was_asked_for_and_no_more() -> None:
+    """The device of the other stages is the network's: nobody asked for it."""
+    network = backends.choose("network", "fused")[1]
+    reasons = {
+        ("spectrogram", "auto"): "auto: the network runs on cpu; fused is the first choice for cpu",
+        ("spectrogram", "numpy"): "backend 'numpy' was asked for; the network runs on cpu",
+        ("structure", "auto"): "auto: the network runs on cpu; numpy is the first choice for cpu",
+    }
+    for (stage, backend), reason in reasons.items():
+        choice = backends.choose_beside(network, stage, backend)[1]
+        assert (choice.reason, choice.requested_device) == (reason, "auto")
+    network = backends.choose("network", "fused", device="cpu")[1]
+    choice = backends.choose_beside(network, "spectrogram", "numpy")[1]
+    assert choice.reason == "backend 'numpy' and device 'cpu' were asked for"
+    assert choice.requested_device == "cpu"
+
+
+def test_a_reason_follows_the_facts_of_its_choice() -> None:
+    choice = backends.choose("decoder", device="cpu")[1]
+    because = dataclasses.replace(choice, device_because="the decoder runs on the host")
+    assert because.as_dict() == {
+        **choice.as_dict(),
+        "reason": "auto: the decoder runs on the host; cython is the first choice for cpu",
+    }
+
+
+def test_the_table_of_the_readme_is_the_table() -> None:
+    """Its first name in each cell is what `auto` takes on that device; its bound is the declared one."""
+    lines = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("| where | "))
+    stages = [cell.strip() for cell in lines[start].strip("|").split("|")][1:]
+    devices = {"any CPU": ("cpu",), "NVIDIA GPU": ("cuda",), "Apple silicon": ("mlx", "mps")}
+    rows = {}
+    for line in lines[start + 2 : start + 2 + len(devices)]:
+        where, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[where] = dict(zip(stages, cells, strict=True))
+    assert set(rows) == set(devices)
+    for where, cells in rows.items():
+        for stage, cell in cells.items():
+            table = backends.built_in(stage)
+            preferred = [
+                next((row.name for row in table if device in row.devices), "") for device in devices[where]
+            ]
+            if not any(preferred):  # a stage without a backend for it runs on the host
+                preferred = [next(row.name for row in table if "cpu" in row.devices)]
+            named = [name for name in re.findall(r"`(\w+)`", cell) if name in backends.names(stage)]
+            assert named[: len(preferred)] == preferred, (where, stage)
+    fused = backends.get("spectrogram", "fused").bounds["exact"]
+    assert f"within {fused.anything:g} of madmom".replace("e-07", "e-7") in rows["any CPU"]["spectrogram"]
+    assert backends.get("spectrogram", "numpy").bounds["exact"].bit_identical

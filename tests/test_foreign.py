@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -68,15 +69,20 @@ def late_by_a_frame(**parameters):
 
 
 def run_cases(
-    backend: str, report: Path, path: Path, stage: str = "spectrogram", cases: str = "test_case and samples"
+    backend: str,
+    report: Path,
+    path: Path,
+    stage: str = "spectrogram",
+    cases: str = "test_case and samples",
+    module: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """`make parity BACKEND=... STAGE=...`, on a few short cases."""
+    """`make parity BACKEND=... STAGE=...`, on a few short cases, of one module of tests if that is not the stage's."""
     (path / "theirs.py").write_text(MODULE, encoding="utf-8")
     command = [
         sys.executable,
         "-m",
         "pytest",
-        f"parity/test_{stage}.py",
+        f"parity/test_{module or stage}.py",
         "-q",
         "-k",
         cases,
@@ -155,3 +161,74 @@ def test_only_stages_with_cases_can_be_asked_for(monkeypatch: pytest.MonkeyPatch
     assert implementations.requested("spectrogram") is None
     with pytest.raises(ValueError, match="expected one of spectrogram, network, decoder, structure"):
         implementations.request("separation", "a:b")
+
+
+# What docs/adding-a-backend.md names, a few cases, and a change that makes it wrong.
+DOCUMENTED = {
+    "spectrogram": (
+        "log_spectrogram",
+        "test_case and samples",
+        "spectrogram",
+        "np.log10(1 +",
+        "np.log10(1.00001 +",
+    ),
+    "network": (
+        "Network",
+        "test_lengths and 11",
+        "network_random",
+        "np.expm1(np.minimum(x, 0))",
+        "np.minimum(x, 0)",
+    ),
+    "decoder": ("Decoder", "metronome and four", "decoder", "(frames + first)", "(frames + first + 1)"),
+    "structure": ("local_maxima", "test_made_up", "structure", "np.float32(0)", "np.float32(1e-9)"),
+}
+
+
+def write_documented(path: Path) -> dict[str, Path]:
+    """The modules of the documentation's examples, written below a folder; by stage."""
+    text = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8")
+    found = {}
+    for stage, code in re.findall(r"```python\n# mypackage/(\w+)\.py\n(.*?)```", text, re.DOTALL):
+        found[stage] = path / "mypackage" / f"{stage}.py"
+        found[stage].parent.mkdir(exist_ok=True)
+        found[stage].write_text(code, encoding="utf-8")
+    return found
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=needs_madmom if stage in ("spectrogram", "decoder") else ())
+        for stage in DOCUMENTED
+    ],
+)
+def test_a_backend_of_the_documentation_passes_and_fails_where_it_is_wrong(
+    stage: str, tmp_path: Path
+) -> None:
+    files = write_documented(tmp_path)
+    assert set(files) == set(implementations.STAGES)
+    name, cases, module, right, wrong = DOCUMENTED[stage]
+    backend = f"mypackage.{stage}:{name}"
+    documentation = (ROOT / "docs" / "adding-a-backend.md").read_text(encoding="utf-8")
+    asked = f"STAGE={stage}\n" if stage != "spectrogram" else "\n"
+    assert f"make parity BACKEND={backend} {asked}".replace(" \n", "\n") in documentation
+    done = run_cases(backend, tmp_path / "right", tmp_path, stage, cases, module)
+    assert done.returncode == 0, done.stdout
+    report = (tmp_path / "right" / "parity.md").read_text(encoding="utf-8")
+    assert f"| {stage} | {backend} |" in report
+    assert "comparisons with the oracles are within their bounds" in report
+    code = files[stage].read_text(encoding="utf-8")
+    assert code.count(right) == 1
+    files[stage].write_text(code.replace(right, wrong), encoding="utf-8")
+    done = run_cases(backend, tmp_path / "wrong", tmp_path, stage, cases, module)
+    assert done.returncode == 1, done.stdout
+    assert "are outside their bounds" in (tmp_path / "wrong" / "parity.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stage", implementations.STAGES)
+def test_make_parity_runs_a_backend_of_any_of_these_stages(stage: str) -> None:
+    command = ["make", "-n", "parity", "BACKEND=a.b:c", f"STAGE={stage}"]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    recipe = " ".join(printed.replace("\\\n", " ").split())
+    expected = f"pytest parity --backend a.b:c --backend-stage {stage} --parity-report reports/a.b.c"
+    assert expected in recipe

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer
+from allin1_core import Analyzer, backends
 from allin1_core.audio.types import Audio
+from allin1_core.dbn import viterbi
 from allin1_core.errors import WeightsError
 from allin1_core.network import model as model_module
 from allin1_core.network import weights as weights_module
@@ -157,3 +158,27 @@ def test_a_separation_model_that_could_not_be_loaded_is_loaded_when_it_is_there(
         session.separator()
     (tmp_path / "small.th").write_bytes((separation_repository / "small.th").read_bytes())
     assert session.separator() is session.separator()
+
+
+def test_each_stage_is_chosen_once(
+    small_model: str,
+    separation_repository: Path,
+    write_mix: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen: list[str] = []
+    choose = backends.choose
+
+    def counted(stage: str, *arguments: Any, **keywords: Any) -> Any:
+        chosen.append(stage)
+        return choose(stage, *arguments, **keywords)
+
+    for module in (backends, viterbi):
+        monkeypatch.setattr(module, "choose", counted)
+    viterbi.choose_kernel.cache_clear()
+    analyzer = Analyzer(
+        model=small_model, device="cpu", demix_model="small", demix_repository=separation_repository
+    )
+    for name in ("one.wav", "two.wav"):
+        analyzer(write_mix(name))
+    assert sorted(chosen) == ["decoder", "network", "separation", "spectrogram", "structure"]

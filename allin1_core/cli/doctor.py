@@ -14,8 +14,6 @@ from allin1_core import __version__, backends
 from allin1_core.errors import BackendError, printable
 from allin1_core.files.writing import expand_user
 
-_OPTIONAL = ("torch", "mlx", "demucs-infer", "demucs-mlx", "matplotlib", "jams")
-
 _EPILOG = """\
 examples:
   allin1-core doctor                       backends, choices, weights, self-test
@@ -50,9 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         "allin1_core": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "libraries": {
-            name: _version(name) for name in ("numpy", "scipy", "soundfile", "av", "soxr", *_OPTIONAL)
-        },
+        "libraries": {name: _version(name) for name in _libraries()},
         "stages": {stage: _stage(stage, arguments.device) for stage in backends.stages()},
         "weights": _weights(arguments.weights_dir),
     }
@@ -79,6 +75,21 @@ def run(arguments: argparse.Namespace) -> int:
         ]
         print(json.dumps(report, indent=2))
     return 0 if all(check.passed for check in checks) else 1
+
+
+def _libraries() -> list[str]:
+    rows = [row for stage in backends.stages() for row in backends.built_in(stage) if row.extra]
+    names = (
+        "numpy",
+        "scipy",
+        "soundfile",
+        "av",
+        "soxr",
+        *(row.distribution for row in rows),
+        "matplotlib",
+        "jams",
+    )
+    return list(dict.fromkeys(names))
 
 
 def _version(distribution: str) -> str | None:

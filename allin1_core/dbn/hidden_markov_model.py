@@ -17,7 +17,7 @@ from allin1_core.dbn.observation_model import (
 )
 from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
 from allin1_core.dbn.transition_model import BarTransitionModel, BeatTransitionModel, TransitionModel
-from allin1_core.dbn.viterbi import choose_kernel, viterbi
+from allin1_core.dbn.viterbi import choose_kernel, load_kernel, viterbi
 
 NO_PATH = (
     "no path through the states has more than zero probability: some frame's activations allow neither a beat "
@@ -101,7 +101,7 @@ class HiddenMarkovModel:
             If the backend does not exist or is not installed.
         """
         observations = self.observation_model.check(observations)
-        path, log_probability = self.decode(observations, None, backend)
+        path, log_probability = self.decode(observations, None, choose_kernel(backend)[1].backend)
         if log_probability == -np.inf:
             warnings.warn(NO_PATH, RuntimeWarning, stacklevel=2)
         return path, log_probability
@@ -115,10 +115,11 @@ class HiddenMarkovModel:
         ----------
         required_beats : int (num_frames,), optional
             Frames that must hold the start of a beat; see `allin1_core.dbn.viterbi.viterbi`.
+        backend : str
+            The kernel that was chosen: ``cython`` or ``numpy``.
         """
-        kernel, _ = choose_kernel(backend)
         densities = self.observation_model.log_densities(observations)
-        return viterbi(kernel, self.chains, densities, self.log_initial, required_beats)
+        return viterbi(load_kernel(backend), self.chains, densities, self.log_initial, required_beats)
 
 
 @functools.lru_cache(maxsize=128)

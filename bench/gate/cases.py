@@ -15,6 +15,7 @@ import numpy as np
 
 from allin1_core import backends
 from parity.agreement import largest_difference
+from parity.implementations import cpu_device
 from parity.inputs.activations import FPS, steady
 from parity.material import SAMPLE_RATE, default_track, shared_folder
 
@@ -160,7 +161,9 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     else:
         checkpoints = [random_checkpoint(0)]
     spectrogram = log_spectrogram(default_track().lasting(seconds).stems, backend="numpy")
-    ours = build_model(checkpoints, backend=backend, device=_own_device(backend), num_threads=threads)
+    ours = build_model(
+        checkpoints, backend=backend, device=cpu_device("network", backend), num_threads=threads
+    )
     plain = build_model(checkpoints, backend="torch", device="cpu", num_threads=threads)
     return Case(
         "network",
@@ -172,10 +175,6 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
         largest_difference,
         "plain torch",
     )
-
-
-def _own_device(backend: str) -> str:
-    return "mlx" if backend == "mlx" else "cpu"
 
 
 def _probabilities(output: Any) -> np.ndarray:

@@ -23,9 +23,21 @@ TRACKS ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
 
-.PHONY: parity bench parity-full gate baseline peers readme sanitize lint clean help
+# Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
+# It ends with the ten slowest that it ran: what takes seconds among them belongs here.
+SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
+	tests/test_byproducts.py::test_two_processes tests/test_cli.py::test_figures_are_drawn tests/test_foreign \
+	tests/test_full_tracks tests/test_gate tests/test_instruction_sets tests/test_network.py::test_batch \
+	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_paired tests/test_processes \
+	tests/test_result_validation.py::test_what_is_loaded_can_be_used tests/test_sample_buffer \
+	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
+	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
+
+.PHONY: help check lint parity parity-full bench gate baseline readme peers sanitize clean
 
 help:
+	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
+	@echo "make lint         format, lint, types and the layers of imports alone"
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
@@ -36,6 +48,7 @@ help:
 	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
 	@echo "make parity-full [TRACKS=folder]  the long checks too, and the tracks of a folder of yours"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make clean        removes .venv and what was built"
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,6 +62,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
+
+check: lint
+	$(BIN)/python -m pytest tests -q --durations=10 $(SLOW:%=--deselect=%)
 
 ifeq ($(BACKEND),)
 parity: lint

@@ -9,7 +9,6 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -68,7 +67,7 @@ class Analyzer:
 
     def __reduce__(self) -> tuple[Callable[[], Analyzer], tuple[()]]:
         """Pickled as its options: where it arrives, backends are chosen and weights are loaded again."""
-        return functools.partial(type(self), **dataclasses.asdict(self.session.settings)), ()
+        return functools.partial(type(self), **vars(self.session.settings)), ()
 
     def __call__(
         self,
@@ -119,26 +118,20 @@ class Analyzer:
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
-        def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
-            with stage("audio_read") as timed:
-                digests()
-                audio = track.read_mix()
-                timed.audio_seconds = audio.seconds
-            with stage("demix", choice=session.separation_choice, audio_seconds=audio.seconds) as timed:
-                timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
-                return session.separate(audio, timings.report_progress)
-
-        def transformed() -> Any:
-            with stage("spectrogram", choice=here) as timed:
-                timed.output = session.log_spectrogram(stems.samples, stems.sample_rate, return_native=True)
-                timed.details["frames"] = int(timed.output.shape[1])
-            return timed.output
-
         with session.limited_threads():
             # Separation, or reading of stems.
-            if ready is None:
-                session.check_separation()
+            separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
+
+            def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
+                with stage("audio_read") as timed:
+                    digests()
+                    audio = track.read_mix()
+                    timed.audio_seconds = audio.seconds
+                with stage("demix", choice=separation, audio_seconds=audio.seconds) as timed:
+                    timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
+                    return session.separate(audio, timings.report_progress)
+
             if ready is not None:
                 with stage("audio_read") as timed:
                     digests()
@@ -150,30 +143,36 @@ class Analyzer:
                 *_, stems, origin = separated()
             stage = functools.partial(stage, audio_seconds=stems.seconds)
 
-            # Log spectrogram, as the network takes it without a copy where both share memory.
-            here, there = session.log_spectrogram.choice, session.network_choice
+            # Log spectrogram, moved to the network if it is elsewhere.
+            transform = session.log_spectrogram
+            here, there = transform.choice, session.network_choice
+
+            def transformed() -> Any:
+                with stage("spectrogram", choice=here) as timed:
+                    timed.output = transform(stems.samples, stems.sample_rate, return_native=True)
+                    timed.details["frames"] = int(timed.output.shape[1])
+                return timed.output
+
             spectrogram = kept.spectrogram(track, stems, here, stage, transformed) if kept else transformed()
             place = "{0.backend} on {0.device}".format
             if place(here) != place(there) and not isinstance(spectrogram, np.ndarray):
                 with stage("transfer", what="spectrogram", **{"from": place(here), "to": place(there)}):
                     spectrogram = to_host(spectrogram)
 
-            # Probabilities, as arrays of the network's own library.
+            # Probabilities, as the network's own arrays.
             model = session.load_model(timings)
             with stage("nn", choice=model.choice, folds=model.num_folds) as timed:
                 timed.details["frames"] = int(spectrogram.shape[1])
                 output = timed.output = model(spectrogram, return_embeddings=include_embeddings)
 
+            # Beats with their positions in the bar, and labelled sections.
             with stage("postprocess"):
-                # Beats with their positions in the bar.
                 with stage("metrical_prep"):
                     activations = metrical.decoder_input(to_host(output.beat), to_host(output.downbeat))
                     decoder = session.decoder
                 with stage("metrical_dbn", choice=session.decoder_choice) as timed:
                     timed.details.update(beats_per_bar=[*metrical.BEATS_PER_BAR], threshold=decoder.threshold)
                     beats = metrical.beats_from_decoder(decoder(activations))
-
-                # Labelled sections.
                 on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):
                     label = to_host(output.label)

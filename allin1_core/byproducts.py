@@ -1,4 +1,4 @@
-"""Stems and spectrograms kept on disk, so that a later run need not make them again.
+"""Cache of stems and spectrograms on disk, for later runs.
 
 Beside each byproduct lies a JSON record that says what it was made from and how, and the SHA-256 of what was made. A
 byproduct is used only if its record says what the present run would say, and if what is read has that SHA-256. So

@@ -1,4 +1,4 @@
-"""Figures without a display: made, and saved whole."""
+"""Figures without a display, and atomic saving of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A test of five seconds against stored values: does what is installed here compute what it should?
+"""Self-test of an installation: every stage on five seconds of input, compared with stored values.
 
 Inputs come from integer arithmetic, so that they are the same on every machine and with every version of numpy. The
 expected outputs lie in ``data/self_test.npz``, as one machine computed them; the last bits of a spectrogram depend on

@@ -110,10 +110,6 @@ class Session:
         """Which implementation separates mixes; `BackendError` if none is installed."""
         return self._separation[1]
 
-    def check_separation(self) -> None:
-        """Raise `BackendError` if no separation backend, or not the one asked for, can run here."""
-        _ = self.separation_choice
-
     @functools.cached_property
     def repository_sha256(self) -> dict[str, str]:
         """SHA-256 of the files in `demix_repository` that the separation model is made of, by name; {} without one.

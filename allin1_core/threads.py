@@ -1,4 +1,4 @@
-"""Threads: the cores that may be used, pools and locks that last for a call and survive a fork."""
+"""Thread pools and locks that survive a fork, and the number of cores that may be used."""
 
 from __future__ import annotations
 
@@ -193,5 +193,4 @@ def _reset_all() -> None:
         depending.reset_in_child()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_all)
+os.register_at_fork(after_in_child=_reset_all)

@@ -1,4 +1,4 @@
-"""What follows the network beside the decoder: its input from probabilities, local maxima, and sections of them."""
+"""The structure stage: the decoder's input from probabilities, local maxima, and sections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is compared: the one list of implementations, read from the table of backends.
+"""The list of implementations that are compared, read from the table of backends.
 
 Every case of parity, and every benchmark, is parametrized over the functions below. With
 ``make parity BACKEND=module:function STAGE=...`` (``--backend``, ``--backend-stage``) they give that implementation

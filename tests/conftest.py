@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import self_test
+from allin1_core import network, self_test, separation
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -127,7 +127,7 @@ def _separation_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separation_repository: Path) -> None:
-    """Every session has small models on the CPU, whatever it asks for: for examples of the documentation."""
+    """Models are small ones on the CPU, whatever is asked for: for examples of the documentation."""
     original = Session.__init__
 
     def initialize(self: Session, settings: Settings) -> None:
@@ -139,3 +139,10 @@ def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separat
         original(self, dataclasses.replace(settings, **small, device="cpu"))
 
     monkeypatch.setattr(Session, "__init__", initialize)
+    load_model, load_separator = network.load_model, separation.load_separator
+    monkeypatch.setattr(network, "load_model", lambda name: load_model(small_model, device="cpu"))
+    monkeypatch.setattr(
+        separation,
+        "load_separator",
+        lambda model: load_separator("small", device="cpu", repository=separation_repository),
+    )

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import analyze, stages
+from allin1_core import analyze
 from allin1_core.backends import table
 from allin1_core.cli import main
 from allin1_core.errors import Allin1Error, BatchError, StemsError
 from allin1_core.network import weights
+from allin1_core.network.model import Model
 
 Analyze = Callable[..., tuple[int, str, str]]
 
@@ -267,10 +268,10 @@ def test_an_unexpected_exception_is_one_line_for_each_track(
     number: int,
     option: str,
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr(stages, "network_stage", fail)
+    monkeypatch.setattr(Model, "__call__", fail)
     folders = [write_stems(f"song{index}") for index in range(number)]
     status, out, err = run(*folders, option)
     assert status == 1
@@ -321,10 +322,7 @@ def test_nothing_is_loaded_for_a_track_that_is_not_there(
 
 _WEIGHTS_THAT_NEVER_COME = """
 import sys, threading
-from allin1_core import analyze, stages
 from allin1_core.cli import main
-from allin1_core.errors import Allin1Error, BatchError, StemsError
-from allin1_core.network import weights
 from allin1_core.network import weights
 loading = threading.Event()
 def load(*arguments, **keywords):

@@ -157,7 +157,6 @@ def test_two_processes_with_songs_of_one_name_in_folders_of_their_own(
         np.testing.assert_array_equal(found.activations["beat"], expected.activations["beat"])
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("last", range(6))
 def test_stems_that_were_being_written_when_the_process_was_killed(kept: Byproducts, last: int) -> None:
     """Killed when so many of the five files are in place: whole, or made again; and nothing is left over."""

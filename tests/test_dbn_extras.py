@@ -95,17 +95,23 @@ def test_initial_distribution() -> None:
         assert path.tolist() == expected_path
 
 
-def test_every_vector_width_is_the_same() -> None:
+def test_every_instruction_set_is_the_same() -> None:
     from allin1_core.dbn import _viterbi
 
-    assert _viterbi.vector_widths()[0] == 16
     cases = itertools.product([(28, 109, 60), (5, 9, None), (1, 3, None), (13, 40, None)], [1, 2, 3, 4, 5, 9])
     for (shortest, longest, number), num_beats in cases:
         model = bar_model(num_beats, shortest, longest, number, 100, 16)
         chains, rows = model.chains, np.ascontiguousarray(model.observation_model.log_densities(_random(4)).T)
         results = [
-            _viterbi.viterbi(chains, rows, chains.beat_columns, chains.beat_columns, model.log_initial, width)
-            for width in _viterbi.vector_widths()
+            _viterbi.viterbi(
+                chains,
+                rows,
+                chains.beat_columns,
+                chains.beat_columns,
+                model.log_initial,
+                instruction_set=name,
+            )
+            for name in _viterbi.instruction_sets()
         ]
         for path, log_probability in results[1:]:
             assert log_probability == results[0][1]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import instruction_sets
+from allin1_core.simd import instruction_sets
 from bench.gate import judge
 from bench.gate.bars import Row, read_bars
 from bench.gate.cases import Case, madmom_is_installed

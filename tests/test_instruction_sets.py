@@ -6,22 +6,25 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import allin1_core
-from allin1_core import _processor, instruction_sets, self_test
+from allin1_core import self_test
 from allin1_core.dbn import _viterbi
 from allin1_core.errors import BackendError
 from allin1_core.network import _fused
 from allin1_core.self_test import NETWORK_BOUND, SPECTROGRAM_BOUND
+from allin1_core.simd import _processor, instruction_sets
 from allin1_core.spectrogram import _transform
 
-AVAILABLE = _fused.instruction_sets()
+AVAILABLE = instruction_sets.instruction_sets()
 KERNELS = {"spectrogram": "fused", "network": "fused", "decoder": "cython"}
 
 # The x86-64 psABI's levels 3 (with 2) and 4: GCC's name of the feature, the word of cpuid, and its bit there, as
@@ -89,7 +92,7 @@ def test_a_level_needs_each_of_its_bits(rest: int) -> None:
 
 
 def test_kernels_are_compiled_for_what_is_asked_for() -> None:
-    header = (Path(allin1_core.__file__).parent / "dispatch.h").read_text(encoding="utf-8")
+    header = (Path(allin1_core.__file__).parent / "simd" / "dispatch.h").read_text(encoding="utf-8")
     level_3, level_4 = re.findall(r'^#define ALLIN1_LEVEL[34] .*"(.*)"$', header, re.MULTILINE)
     assert set(level_3.split(",")) == set(LEVEL_3)
     assert level_4.startswith(",")
@@ -97,6 +100,38 @@ def test_kernels_are_compiled_for_what_is_asked_for() -> None:
     kernels = [path.read_text(encoding="utf-8") for path in Path(allin1_core.__file__).parent.rglob("*.h")]
     targets = re.findall(r"\b(?:target|BEGIN_TARGET)\((\S+?)\)", "\n".join(kernels))
     assert sorted({*targets} - {"features"}) == ["ALLIN1_LEVEL3", "ALLIN1_LEVEL4"]
+
+
+def linked(library: Path) -> list[str]:
+    """Functions and data of a library that a linker may take from elsewhere, and what it needs of C++'s own library.
+
+    Equal inline functions and templates (weak symbols) are one, whatever instructions each of them was compiled for.
+    """
+    command = ["nm", "--format=posix", str(library)]
+    symbols = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = [line.split()[:2] for line in symbols.splitlines()]
+    assert [name for name, _ in names if name in ("PyInit_" + library.name.partition(".")[0], "answer")]
+    return sorted(name for name, kind in names if kind in "WVu" or (kind == "U" and name.startswith("_Z")))
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("nm") is None, reason="needs nm, for ELF")
+@pytest.mark.parametrize("kernel", [_processor, _transform, _fused, _viterbi], ids=lambda it: it.__name__)
+def test_no_function_of_a_set_can_become_another_sets(kernel: ModuleType) -> None:
+    assert linked(Path(kernel.__file__)) == []
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not all(map(shutil.which, ("nm", "c++"))), reason="needs nm, for ELF, and c++"
+)
+def test_a_function_that_could_would_be_seen(tmp_path: Path) -> None:
+    source, library = tmp_path / "shared.cpp", tmp_path / "shared.so"
+    source.write_text(
+        "template <typename T> T twice(T x) { return x + x; }\nint other(int);\nnamespace { inline int mine() "
+        '{ return 1; } }\nint (*taken[])(int) = {twice, other};\nint (*own)() = mine;\nextern "C" { int answer; }\n',
+        encoding="utf-8",
+    )
+    subprocess.run(["c++", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    assert linked(library) == ["_Z5otheri", "_Z5twiceIiET_S0_"]
 
 
 @on_x86_64
@@ -138,8 +173,7 @@ kernels = {"spectrogram": "fused", "network": "fused", "decoder": "cython"}
 print(json.dumps({
     "kernels": [kernel.instruction_set() for kernel in (_transform, _fused, _viterbi)],
     "choices": [backends.choose(*kernel)[1].instruction_set for kernel in kernels.items()],
-    "sets": [_transform.instruction_sets(), _fused.instruction_sets()],
-    "widest": _viterbi.vector_widths()[-1],
+    "sets": [kernel.instruction_sets() for kernel in (_transform, _fused, _viterbi)],
 }))
 """
 
@@ -164,8 +198,7 @@ def test_every_kernel_runs_on_the_set_that_is_named(name: str, tmp_path: Path) -
     assert json.loads(done.stdout) == {
         "kernels": [name] * 3,
         "choices": [name] * 3,
-        "sets": [permitted] * 2,
-        "widest": {"AVX-512": 64, "AVX2": 32}.get(name, 16),
+        "sets": [permitted] * 3,
     }
     with np.load(tmp_path / "out.npz") as found:
         np.testing.assert_array_equal(found["decoder"], self_test.beats("cython"))
@@ -212,11 +245,10 @@ def test_the_variable_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_set_above_the_named_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instruction_sets, "_best_permitted", lambda: AVAILABLE[-1])
     assert instruction_sets.instruction_sets() == AVAILABLE[-1:]
-    assert _viterbi.vector_widths() == [16]
     if len(AVAILABLE) == 1:
         return
     with pytest.raises(ValueError, match=f"instruction_set: {AVAILABLE[0]!r} has no kernels here"):
-        _fused.checked(AVAILABLE[0])
+        instruction_sets.checked(AVAILABLE[0])
     monkeypatch.setattr(instruction_sets, "_best_permitted", lambda: "SSE9")
     for kernel in (_viterbi, _transform, _fused):
         with pytest.raises(BackendError, match="ALLIN1_INSTRUCTION_SET: 'SSE9'; expected one of"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -18,8 +17,6 @@ from allin1_core.network import build_model
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(300)
-
-on_posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
 
 @pytest.fixture
@@ -60,7 +57,6 @@ print(found)
 """
 
 
-@on_posix
 def test_a_forked_child_goes_on_with_an_analyzer_that_has_run(
     expected: str, small_model: str, tmp_path: Path
 ) -> None:
@@ -111,7 +107,6 @@ process.join()
 """
 
 
-@on_posix
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_fork_in_the_midst_of_loading_leaves_no_lock_behind(
     expected: str, small_model: str, tmp_path: Path

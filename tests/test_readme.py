@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import self_test
+import allin1_core
+from allin1_core import Stems
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.cli import main
-from allin1_core.dbn.metrical import decoder_input
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,18 +47,26 @@ def music(
 
 
 def test_python_examples(music: Path, stems: np.ndarray) -> None:
-    names: dict[str, Any] = {"stems": stems, "activations": decoder_input(*self_test.probabilities())}
-    names |= {"samples": stems[:2, :22050].T, "sample_rate": 44100}
+    names: dict[str, Any] = {"samples": stems[:2, :22050].T, "sample_rate": 44100}
     examples = blocks("python")
-    assert len(examples) == 4
+    assert len(examples) == 6
     for example in examples:
         exec(compile(example, "README.md", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
     assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
     assert names["result"].segments[-1].end == 0.5
+    assert {stem: samples.shape for stem, samples in names["separated"].items()} == dict.fromkeys(
+        STEM_NAMES, (88200, 2)
+    )
+    np.testing.assert_array_equal(names["stems"].samples, stems)
     assert names["spectrogram"].shape == (4, 500, 81)
-    assert names["beats"].shape[1] == 2
-    assert len(names["beats"]) > 5
+    # The stages one by one give what they give together.
+    whole = allin1_core.Analyzer()(Stems(stems))
+    assert len(whole.beats) == 4
+    assert [list(row) for row in names["beats"]] == [
+        [time, position] for time, position in zip(whole.beats, whole.beat_positions, strict=True)
+    ]
+    assert names["segments"] == whole.segments
 
 
 def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +97,14 @@ def test_extras_exist() -> None:
         assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 
 
-def test_links_lead_to_files() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))],
+    ids=lambda p: p.name,
+)
+def test_links_and_paths_lead_to_files(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:allin1_core|parity|bench|tests|docs)/[\w./]*)`", text)
+    linked = re.findall(r"\]\(([^)#:]+)[)#]", text)
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert missing + [path for path in linked if not (page.parent / path).exists()] == []

@@ -254,7 +254,6 @@ def test_arrays_beside_results_of_all_in_one_and_of_versions_before(
         load_result(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 @pytest.mark.parametrize("last", range(4))
 def test_killed_while_a_result_replaces_another(tmp_path: Path, result: AnalysisResult, last: int) -> None:
     """Killed when so many of the three files are in place: one of the two results, or an error that says so."""
@@ -377,7 +376,6 @@ def test_full_disk(tmp_path: Path, result: AnalysisResult, monkeypatch: pytest.M
 
 def test_writing_that_the_system_stops_halfway(tmp_path: Path) -> None:
     """No mock: the process may write files of at most 1,000 bytes."""
-    pytest.importorskip("resource")
     script = f"""
 import resource, signal
 from allin1_core.errors import OutputError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -34,7 +35,6 @@ def test_unwritable_timings(tmp_path: Path) -> None:
 
 def test_a_line_that_finds_no_room_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     """No mock: the process may write files of at most 3,000 bytes, which is a line or two."""
-    pytest.importorskip("resource")
     path = tmp_path / "t.jsonl"
     script = f"""
 import resource, signal
@@ -93,7 +93,6 @@ def test_lines_of_others_stay_when_there_is_no_room_for_ours(
     assert path.read_bytes().endswith(b"other\n")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="locks a file as POSIX does")
 def test_those_who_append_wait_for_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.jsonl"
     ours, other = Timings(path), Timings(path)
@@ -132,8 +131,6 @@ def test_without_locks_a_half_is_left_rather_than_anothers_line_cut(
 
 
 def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fcntl = pytest.importorskip("fcntl")
-
     def no_locks(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

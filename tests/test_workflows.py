@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,35 @@ def test_every_change_is_held_to_the_gate_and_every_week_to_the_long_checks() ->
     # YAML reads the key `on` as true.
     weekly = yaml.safe_load((ROOT / ".github" / "workflows" / "weekly.yml").read_text(encoding="utf-8"))
     assert weekly[True]["schedule"] == [{"cron": "17 3 * * 1"}]
+
+
+def test_the_same_pythons_are_declared_tested_and_built_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = re.findall(r"Python :: (3\.\d+)", "\n".join(project["project"]["classifiers"]))
+    tested = jobs(ROOT / ".github" / "workflows" / "ci.yml")["test"]["strategy"]["matrix"]["python"]
+    built = project["tool"]["cibuildwheel"]["build"]
+    assert declared == tested == ["3.11", "3.12", "3.13", "3.14"]
+    assert built == [f"cp{python.replace('.', '')}-*" for python in declared]
+    assert project["project"]["requires-python"] == f">={declared[0]}"
+    assert project["tool"]["mypy"]["python_version"] == declared[0]
+
+
+def test_help_and_phony_name_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    [phony] = re.findall(r"^\.PHONY: (.*)", makefile, flags=re.MULTILINE)
+    assert set(phony.split()) == TARGETS
+    assert set(re.findall(r'@echo "make ([a-z-]+)', makefile)) == TARGETS - {"help"}
+
+
+def test_what_check_leaves_out_is_there() -> None:
+    """pytest says nothing of a name to deselect that no test has."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    [slow] = re.findall(r"^SLOW := (.*)", makefile, flags=re.MULTILINE)
+    for beginning in slow.split():
+        path, _, name = beginning.partition("::")
+        found = list(ROOT.glob(f"{path}*"))
+        assert found, beginning
+        assert not name or f"\ndef {name}" in found[0].read_text(encoding="utf-8"), beginning
 
 
 def test_every_module_that_a_target_runs_has_a_command() -> None:

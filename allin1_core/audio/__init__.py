@@ -1,1 +1,1 @@
-"""Audio: read from files, mixed to mono, resampled, quantised."""
+"""Reading and conversion of audio: types, file formats, mono, sample rate, 16 bits."""

@@ -1,4 +1,4 @@
-"""What the structure of an audio file says before it is decoded: who decodes it, and whether its end is missing.
+"""Inspection of audio containers before decoding: which decoder a file needs, and whether it was cut off.
 
 Chunks, boxes, pages and elements state their own size, so that one which ends after the file was cut off. Decoders give
 what is there, and do not say so.

@@ -1,4 +1,4 @@
-"""The two decoders of audio files as one: libsndfile for plain PCM, FFmpeg (PyAV) for all else."""
+"""Decoding of audio files: libsndfile for plain PCM, FFmpeg (PyAV) for everything else."""
 
 from __future__ import annotations
 

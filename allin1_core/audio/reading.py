@@ -1,4 +1,4 @@
-"""Audio from files: read, checked, mixed to mono, resampled, quantised.
+"""Reading of audio files: decoded, checked, mixed to mono, resampled, quantised.
 
 libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), FFmpeg through PyAV whatever is compressed or in another
 container. Which of the two is decided by the content of the file, not by its name and not by trying one after the

@@ -1,4 +1,4 @@
-"""Samples gathered block by block in one array, of bounded size, without a second copy of them.
+"""Growing sample buffer of bounded size: decoded blocks are appended to one array without a second copy.
 
 The array grows in place (``realloc``, which moves pages where the system can, not bytes), by a quarter at a time, and
 first to what the file's header promises, as far as the file's own size makes that likely. So memory follows what a

@@ -1,4 +1,4 @@
-"""Which implementation runs, why, and what is recorded about it.
+"""Choice of backends: which implementation of a stage runs, why, and what is recorded about it.
 
 A *stage* (spectrogram, network, decoder, ...) has one or more *backends*. A backend is a row of `table`: a name, the
 object that implements the stage's protocol, the library it needs, the devices it can use, the bounds it declares, and

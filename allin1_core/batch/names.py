@@ -1,4 +1,4 @@
-"""Names of a track's files, and claims on them between processes that share a folder."""
+"""File names of tracks, reserved by locks between processes that share a folder."""
 
 from __future__ import annotations
 

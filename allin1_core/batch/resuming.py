@@ -1,4 +1,4 @@
-"""Whether a result of an earlier run is the one that this run would make, from what the result says about itself.
+"""Reuse of earlier results: whether the provenance of a result on disk is that of the present run.
 
 Compared is what changes a result: the audio, the model, the precision, where the stems came from, and how they were
 separated. Devices and versions of libraries are not: each is held to give the same beats and sections. Nor are the

@@ -1,4 +1,4 @@
-"""The command ``allin1-core``: a thin face over the Python interface, one module for each subcommand."""
+"""The command ``allin1-core``: one module for each subcommand, over the Python interface."""
 
 from __future__ import annotations
 

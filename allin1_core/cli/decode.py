@@ -1,4 +1,4 @@
-"""``allin1-core decode``."""
+"""The subcommand ``decode``: beats from activations in a file."""
 
 from __future__ import annotations
 

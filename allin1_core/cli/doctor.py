@@ -1,4 +1,4 @@
-"""``allin1-core doctor``."""
+"""The subcommand ``doctor``: what is installed, what would run, and the self-test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``allin1-core spectrogram``."""
+"""The subcommand ``spectrogram``: the log spectrogram of stems as a file."""
 
 from __future__ import annotations
 

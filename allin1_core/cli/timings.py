@@ -1,4 +1,4 @@
-"""``allin1-core timings``."""
+"""The subcommand ``timings``: report of recorded timings, and comparison of two recordings."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
-from allin1_core.instruction_sets import instruction_set, instruction_sets
+from allin1_core.simd.instruction_sets import checked, instruction_set, instruction_sets
 
 
 cdef extern from "viterbi_kernel.h":
@@ -43,8 +43,11 @@ cdef extern from "viterbi_kernel.h":
         void *choices
         int wide
 
-    ptrdiff_t viterbi_forward(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
-                              const double *, int) noexcept nogil
+    ctypedef struct kernels_t:
+        ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
+                             const double *) noexcept nogil
+
+    const kernels_t *kernels_for(const char *)
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
 
@@ -52,14 +55,6 @@ cdef extern from "viterbi_kernel.h":
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
 cdef enum:
     FRAMES_BETWEEN_MOVES = 192
-
-
-_VECTOR_BYTES = {"AVX-512": 64, "AVX2": 32}  # of any other 16
-
-
-def vector_widths():
-    """Widths in bytes of the vectors that the kernel can use on this machine, ascending."""
-    return [_VECTOR_BYTES.get(name, 16) for name in reversed(instruction_sets())]
 
 
 def _aligned(Py_ssize_t size):
@@ -70,14 +65,12 @@ def _aligned(Py_ssize_t size):
 
 
 def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1] inside_rows,
-            const double[::1] log_initial, int vector_bytes=0):
+            const double[::1] log_initial, *, instruction_set=None):
     """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface.
 
-    `vector_bytes` asks for one of `vector_widths`, by default for the widest; any other is a ValueError.
+    `instruction_set` names one of `instruction_sets`, by default the best; any other is a ValueError.
     """
-    vector_bytes = vector_bytes or max(vector_widths())
-    if vector_bytes not in vector_widths():
-        raise ValueError(f"vector_bytes: {vector_bytes}; expected one of {vector_widths()} on this machine")
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     cdef const int32_t[::1] intervals = chains.intervals
     cdef const int32_t[:, ::1] borders = chains.borders
     cdef const int64_t[::1] offsets = chains.offsets
@@ -128,6 +121,6 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     cdef ptrdiff_t last_column
     cdef double log_probability
     with nogil:
-        last_column = viterbi_forward(&model, &observations, &work, &log_initial[0], vector_bytes)
+        last_column = kernels.forward(&model, &observations, &work, &log_initial[0])
         log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
     return path_array, log_probability

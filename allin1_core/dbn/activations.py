@@ -1,4 +1,4 @@
-"""The part of the activations that is decoded, and where in it the beats are put."""
+"""Thresholding of activations to the span that is decoded, and beats at the peaks within regions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beats that are known beforehand, as constraints on the path."""
+"""Anchors: beats known beforehand, as constraints on the path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From beat activations to beats."""
+"""Beat tracking: beats from beat activations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as the Viterbi kernels want it: chains of states, and candidates where a chain is entered.
+"""The hidden Markov model in the layout of the Viterbi kernels: chains of states, and the candidates for entering each.
 
 A chain is one beat of the bar at one interval. Nothing happens within it, so a model is described by the chains'
 lengths, by which densities their states see, and by the candidates of each chain's first state.

@@ -1,4 +1,4 @@
-"""What the decoder accepts, in one place: numbers, intervals of values, activations."""
+"""Validation of the decoder's input: numbers, intervals of values, activations."""
 
 from __future__ import annotations
 

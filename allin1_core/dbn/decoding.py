@@ -1,4 +1,4 @@
-"""What decoding beats and decoding downbeats share: the span that is decoded, and what comes of it."""
+"""Decoding of a thresholded span, shared by beat tracking and downbeat tracking."""
 
 from __future__ import annotations
 

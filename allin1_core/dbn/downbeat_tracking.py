@@ -1,4 +1,4 @@
-"""From beat and downbeat activations to beats with their positions in the bar."""
+"""Downbeat tracking: beats with their positions in the bar, from beat and downbeat activations."""
 
 from __future__ import annotations
 

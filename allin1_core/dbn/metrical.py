@@ -1,4 +1,4 @@
-"""From probabilities to beats: the decoder's input, its output in words, and the tempo of the beats.
+"""Metrical structure: the decoder's input from probabilities, beats from its output, and their tempo.
 
 The network gives two probabilities a frame, ``beat`` (every beat, downbeats among them) and ``downbeat``. The bar
 pointer model of the decoder wants them disjoint: beat but not downbeat, downbeat, and neither. With

@@ -1,4 +1,4 @@
-"""How likely an activation is, seen from a state: log densities of non-beat, beat and downbeat.
+"""Observation model: log densities of an activation under non-beat, beat and downbeat states.
 
 A beat period is split into `observation_lambda` parts; states in the first see the beat (in the first beat of a
 bar, the downbeat) activation, the others what is left of 1, spread over the remaining parts.

@@ -1,4 +1,4 @@
-"""What a backend of the decoder is: what makes a decoder from its parameters."""
+"""Protocol of a backend of the decoder: a callable that makes a decoder from its parameters."""
 
 from __future__ import annotations
 

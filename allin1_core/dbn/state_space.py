@@ -1,4 +1,4 @@
-"""Positions and tempi of a beat, and of a bar of such beats, as states that a path moves through.
+"""State space of a beat, and of a bar of beats: position and tempo as states that a path moves through.
 
 A beat of interval L (frames) has L states, and a path stays in each for one frame; the tempo can change only
 between beats. States are numbered beat by beat, within a beat interval by interval, from shortest to longest.

@@ -1,4 +1,4 @@
-"""How likely the tempo changes from one beat to the next.
+"""Transition model: how likely the tempo changes from one beat to the next.
 
 Within a beat a path can only move on to the next state, with probability 1. From the last state of a beat it goes
 to the first state of the next beat (after the last beat: of the first), at the same or another interval, with a

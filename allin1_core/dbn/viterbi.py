@@ -1,4 +1,4 @@
-"""The front of the Viterbi kernels: which one runs, and what it is given."""
+"""Viterbi decoding: choice of the kernel, and preparation of its arguments."""
 
 from __future__ import annotations
 

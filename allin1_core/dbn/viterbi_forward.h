@@ -1,144 +1,116 @@
-/* The forward recursion for one vector width; `viterbi_kernel.h` derives it, and includes this once for each width.
+/* The forward recursion for one instruction set; `viterbi_kernel.h` derives it, and simd/targets.h includes this.
  *
- * Before: VECTOR_BYTES, VERSION(name) (the name for this width) and TARGET (attribute of the entry point).
- * Register arrays below have constant sizes at each call, and everything but the entry point is inlined. */
-#define LANES (VECTOR_BYTES / (ptrdiff_t)sizeof(double))
-#define values_t VERSION(values_t)
-#define lanes_t VERSION(lanes_t)
-#define bytes_t VERSION(bytes_t)
-#define words_t VERSION(words_t)
-#define load VERSION(load)
-#define store VERSION(store)
-#define choose VERSION(choose)
-#define carry VERSION(carry)
-#define carry_beats VERSION(carry_beats)
-#define carry_initial VERSION(carry_initial)
-#define decode_block VERSION(decode_block)
+ * Register arrays have constant sizes, and everything but the entry point is inlined. */
+typedef vector<double> values_t;
+typedef vector<int64_t> lanes_t;
+constexpr ptrdiff_t LANES = VECTOR_BYTES / sizeof(double);
 
-typedef double values_t __attribute__((vector_size(VECTOR_BYTES)));
-typedef int64_t lanes_t __attribute__((vector_size(VECTOR_BYTES)));
-typedef uint8_t bytes_t __attribute__((vector_size(VECTOR_BYTES / 8)));
-typedef uint16_t words_t __attribute__((vector_size(VECTOR_BYTES / 4)));
-
-ALLIN1_INLINE values_t load(const double *source) {
-    values_t value;
-    memcpy(&value, source, sizeof value);
-    return value;
-}
-
-ALLIN1_INLINE void store(double *target, values_t value) { memcpy(target, &value, sizeof value); }
-
-/* Best candidate of one entry, in `vectors` * LANES frames: strict >, in the order of the candidates. */
-ALLIN1_INLINE void choose(ptrdiff_t vectors, ptrdiff_t count, const int32_t *origins,
-                          const double *log_transitions, const double *block, ptrdiff_t width,
-                          const double *density, double *entry, void *choices, int wide) {
-    values_t best[MAX_GROUP], seen[MAX_GROUP];
-    lanes_t choice[MAX_GROUP], ordinal = (lanes_t){0};
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        best[v] = (values_t){0} - INFINITY;
-        seen[v] = load(density + v * LANES);
-        choice[v] = (lanes_t){0};
-    }
-    for (ptrdiff_t c = 0; c < count; c++) {
-        const double *exits = block + origins[c] * width;
-        const double log_transition = log_transitions[c];
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            const values_t candidate = (load(exits + v * LANES) + log_transition) + seen[v];
-            const lanes_t better = (lanes_t)(candidate > best[v]);
-            best[v] = (values_t)((better & (lanes_t)candidate) | (~better & (lanes_t)best[v]));
-            choice[v] = (better & ordinal) | (~better & choice[v]);
-        }
-        ordinal += 1;
-    }
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        store(entry + v * LANES, best[v]);
-        if (wide) {
-            const words_t words = __builtin_convertvector(choice[v], words_t);
-            memcpy((uint16_t *)choices + v * LANES, &words, sizeof words);
-        } else {
-            const bytes_t bytes = __builtin_convertvector(choice[v], bytes_t);
-            memcpy((uint8_t *)choices + v * LANES, &bytes, sizeof bytes);
+/* Run `task.run<N>(v)` for `vectors` vectors in groups of equal size N (the last may be smaller) from v on, at most
+ * MOST, which is at most 4. Each size is its own copy of the code, so that the group lives in registers. */
+template <ptrdiff_t MOST, typename Task> ALLIN1_INLINE void for_groups(ptrdiff_t vectors, const Task &task) {
+    const ptrdiff_t groups = (vectors + MOST - 1) / MOST, group = (vectors + groups - 1) / groups;
+    for (ptrdiff_t v = 0; v < vectors; v += group) {
+        const ptrdiff_t left = vectors - v;
+        switch (left < group ? left : group) {
+        case 1: task.template run<1>(v); break;
+        case 2: task.template run<2>(v); break;
+        case 3: task.template run<3>(v); break;
+        default: task.template run<4>(v); break;
         }
     }
 }
 
-/* Carry the entries of `together` beats at one interval, made in `vectors` * LANES frames from `frame` on, to their
- * exits. Beats and vectors go side by side because an addition has to wait for the one before it. */
-ALLIN1_INLINE void carry(ptrdiff_t together, ptrdiff_t vectors, ptrdiff_t interval, const int32_t *borders,
-                         ptrdiff_t borders_stride, const double *const *inside, const double *outside,
-                         ptrdiff_t frame, const double *entries, ptrdiff_t entries_stride, double *exits,
-                         ptrdiff_t exits_stride) {
-    values_t value[MAX_TOGETHER][MAX_GROUP];
-    ptrdiff_t common = 1;
-    for (ptrdiff_t b = 0; b < together; b++)
-        if (borders[b * borders_stride] > common) common = borders[b * borders_stride];
-    for (ptrdiff_t b = 0; b < together; b++) {
-        const ptrdiff_t border = borders[b * borders_stride];
-        ptrdiff_t position = 1;
-        for (ptrdiff_t v = 0; v < vectors; v++) value[b][v] = load(entries + b * entries_stride + v * LANES);
-        for (; position < border; position++)
-            for (ptrdiff_t v = 0; v < vectors; v++) value[b][v] += load(inside[b] + frame + position + v * LANES);
-        for (; position < common; position++)
-            for (ptrdiff_t v = 0; v < vectors; v++) value[b][v] += load(outside + frame + position + v * LANES);
-    }
-    for (ptrdiff_t position = common; position < interval; position++) {
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            const values_t density = load(outside + frame + position + v * LANES);
-            for (ptrdiff_t b = 0; b < together; b++) value[b][v] += density;
+/* The choice of one entry in the frames of a block. */
+struct choice_t {
+    ptrdiff_t count; /* of candidates, each with an origin and a transition */
+    const int32_t *origins;
+    const double *log_transitions;
+    rows<const double> exits; /* of the beat before */
+    const double *density;
+    double *entry;
+    char *choices;
+    int wide;
+
+    /* Best candidate in VECTORS vectors of frames: strict >, in the order of the candidates. */
+    template <ptrdiff_t VECTORS> ALLIN1_INLINE void run(ptrdiff_t first) const {
+        values_t best[VECTORS], seen[VECTORS];
+        lanes_t choice[VECTORS], ordinal = lanes_t{};
+        for (ptrdiff_t v = 0; v < VECTORS; v++) {
+            best[v] = values_t{} - INFINITY;
+            seen[v] = load(density + (first + v) * LANES);
+            choice[v] = lanes_t{};
+        }
+        for (ptrdiff_t c = 0; c < count; c++) {
+            const double *exit = exits.at(origins[c], first * LANES);
+            const double log_transition = log_transitions[c];
+            for (ptrdiff_t v = 0; v < VECTORS; v++) {
+                const values_t candidate = (load(exit + v * LANES) + log_transition) + seen[v];
+                const lanes_t better = candidate > best[v];
+                best[v] = better ? candidate : best[v];
+                choice[v] = better ? ordinal : choice[v];
+            }
+            ordinal += 1;
+        }
+        for (ptrdiff_t v = 0; v < VECTORS; v++) {
+            const ptrdiff_t at = (first + v) * LANES;
+            store(entry + at, best[v]);
+            if (wide)
+                store((uint16_t *)choices + at, __builtin_convertvector(choice[v], vector<uint16_t, LANES>));
+            else
+                store((uint8_t *)choices + at, __builtin_convertvector(choice[v], vector<uint8_t, LANES>));
         }
     }
-    for (ptrdiff_t b = 0; b < together; b++)
-        for (ptrdiff_t v = 0; v < vectors; v++) store(exits + b * exits_stride + v * LANES, value[b][v]);
-}
+};
 
-/* Run STATEMENT(v, group) over `vectors` vectors in groups of equal size (the last may be smaller), at most `most`,
- * which is at most 4. Each size is its own copy of the code, so that the group lives in registers. */
-#define FOR_GROUPS(vectors, most, STATEMENT)                                                                  \
-    do {                                                                                                      \
-        const ptrdiff_t groups_ = ((vectors) + (most)-1) / (most), group_ = ((vectors) + groups_ - 1) / groups_; \
-        for (ptrdiff_t v_ = 0; v_ < (vectors); v_ += group_) {                                                \
-            const ptrdiff_t left_ = (vectors) - v_;                                                           \
-            switch (left_ < group_ ? left_ : group_) {                                                        \
-            case 1: STATEMENT(v_, 1); break;                                                                  \
-            case 2: STATEMENT(v_, 2); break;                                                                  \
-            case 3: STATEMENT(v_, 3); break;                                                                  \
-            default: STATEMENT(v_, 4); break;                                                                 \
-            }                                                                                                 \
-        }                                                                                                     \
-    } while (0)
+/* The entries of TOGETHER beats at one interval, made in successive frames, on the way to their exits. */
+template <ptrdiff_t TOGETHER> struct carry_t {
+    ptrdiff_t interval;
+    rows<const int32_t> borders;
+    const double *inside[TOGETHER], *outside; /* densities from the entries' first frame on */
+    rows<const double> entries;
+    rows<double> exits;
 
-/* Entries of all beats at interval j, `width` frames from `frame` on, carried to `exits`. */
-ALLIN1_INLINE void carry_beats(const viterbi_model_t *model, const viterbi_observations_t *seen, ptrdiff_t j,
-                               ptrdiff_t frame, ptrdiff_t width, const double *entries, double *exits,
-                               ptrdiff_t exits_stride) {
-    const ptrdiff_t intervals = model->num_intervals;
-    ptrdiff_t together;
-    for (ptrdiff_t b = 0; b < model->num_beats; b += together) {
-        const ptrdiff_t left = model->num_beats - b;
-        const double *inside[MAX_TOGETHER];
-        together = left < MAX_TOGETHER ? left : MAX_TOGETHER;
-        for (ptrdiff_t i = 0; i < together; i++)
-            inside[i] = seen->densities + seen->inside_rows[b + i] * seen->row_stride;
-#define CARRY(TOGETHER, V, VECTORS)                                                                           \
-    carry(TOGETHER, VECTORS, model->intervals[j], model->borders + b * intervals + j, intervals, inside,      \
-          seen->densities, frame + (V)*LANES, entries + b * width + (V)*LANES, width,                         \
-          exits + b * exits_stride + (V)*LANES, exits_stride)
-#define CARRY_1(V, VECTORS) CARRY(1, V, VECTORS)
-#define CARRY_2(V, VECTORS) CARRY(2, V, VECTORS)
-#define CARRY_3(V, VECTORS) CARRY(3, V, VECTORS)
-#define CARRY_4(V, VECTORS) CARRY(4, V, VECTORS)
-        switch (together) { /* at most 12 vectors at a time: what the 16 registers of AVX2 and SSE2 hold */
-        case 1: FOR_GROUPS(width / LANES, 4, CARRY_1); break;
-        case 2: FOR_GROUPS(width / LANES, 4, CARRY_2); break;
-        case 3: FOR_GROUPS(width / LANES, 4, CARRY_3); break;
-        default: FOR_GROUPS(width / LANES, 3, CARRY_4); break;
+    /* Beats and vectors go side by side because an addition has to wait for the one before it. */
+    template <ptrdiff_t VECTORS> ALLIN1_INLINE void run(ptrdiff_t first) const {
+        const ptrdiff_t at = first * LANES;
+        values_t value[TOGETHER][VECTORS];
+        ptrdiff_t common = 1;
+        for (ptrdiff_t b = 0; b < TOGETHER; b++)
+            if (*borders.at(b) > common) common = *borders.at(b);
+        for (ptrdiff_t b = 0; b < TOGETHER; b++) {
+            const ptrdiff_t border = *borders.at(b);
+            ptrdiff_t position = 1;
+            for (ptrdiff_t v = 0; v < VECTORS; v++) value[b][v] = load(entries.at(b, at + v * LANES));
+            for (; position < border; position++)
+                for (ptrdiff_t v = 0; v < VECTORS; v++) value[b][v] += load(inside[b] + at + position + v * LANES);
+            for (; position < common; position++)
+                for (ptrdiff_t v = 0; v < VECTORS; v++) value[b][v] += load(outside + at + position + v * LANES);
         }
-#undef CARRY
-#undef CARRY_1
-#undef CARRY_2
-#undef CARRY_3
-#undef CARRY_4
+        for (ptrdiff_t position = common; position < interval; position++) {
+            for (ptrdiff_t v = 0; v < VECTORS; v++) {
+                const values_t density = load(outside + at + position + v * LANES);
+                for (ptrdiff_t b = 0; b < TOGETHER; b++) value[b][v] += density;
+            }
+        }
+        for (ptrdiff_t b = 0; b < TOGETHER; b++)
+            for (ptrdiff_t v = 0; v < VECTORS; v++) store(exits.at(b, at + v * LANES), value[b][v]);
     }
+};
+
+/* Entries of TOGETHER beats from beat b on at interval j, `width` frames from `frame` on, carried to `exits`. */
+template <ptrdiff_t TOGETHER>
+ALLIN1_INLINE void carry_beats(const viterbi_model_t *model, const viterbi_observations_t *seen, ptrdiff_t b,
+                               ptrdiff_t j, ptrdiff_t frame, rows<const double> entries, rows<double> exits) {
+    carry_t<TOGETHER> carry;
+    carry.interval = model->intervals[j];
+    carry.borders = {model->borders + b * model->num_intervals + j, model->num_intervals};
+    for (ptrdiff_t i = 0; i < TOGETHER; i++)
+        carry.inside[i] = seen->densities + seen->inside_rows[b + i] * seen->row_stride + frame;
+    carry.outside = seen->densities + frame;
+    carry.entries = {entries.at(b), entries.stride};
+    carry.exits = {exits.at(b), exits.stride};
+    /* At most 12 vectors at a time: what the 16 registers of AVX2 and SSE2 hold. */
+    for_groups<TOGETHER == 4 ? 3 : 4>(entries.stride / LANES, carry);
 }
 
 /* All states' initial values, as entries before frame 0. Column 0 of the exits is then frame -1. */
@@ -154,8 +126,10 @@ ALLIN1_INLINE void carry_initial(const viterbi_model_t *model, const viterbi_obs
             double entries[LANES];
             for (ptrdiff_t lane = 0; lane < LANES; lane++)
                 entries[lane] = done + lane < interval ? last[-(done + lane)] : -INFINITY;
-            carry(1, 1, interval, model->borders + chain, 0, &inside, seen->densities, done - interval, entries,
-                  LANES, work->exits + chain * work->exits_stride + done, work->exits_stride);
+            const ptrdiff_t frame = done - interval;
+            const carry_t<1> carry = {interval, {model->borders + chain, 0}, {inside + frame}, seen->densities + frame,
+                                      {entries, LANES}, {work->exits + chain * work->exits_stride + done, 0}};
+            carry.template run<1>(0);
         }
     }
 }
@@ -165,6 +139,7 @@ ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_obse
                                 const viterbi_work_t *work, ptrdiff_t frame, ptrdiff_t column, char *choices) {
     const ptrdiff_t beats = model->num_beats, intervals = model->num_intervals, width = work->width;
     const ptrdiff_t bytes = work->wide ? 2 : 1;
+    const rows<const double> entries = {work->entries, width};
     for (ptrdiff_t chain = 0; chain < beats * intervals; chain++)
         for (ptrdiff_t i = 0; i < width; i += LANES)
             store(work->block + chain * width + i, load(work->exits + chain * work->exits_stride + column + i));
@@ -172,28 +147,31 @@ ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_obse
         for (ptrdiff_t b = 0; b < beats; b++) {
             const ptrdiff_t chain = b * intervals + j;
             const int64_t offset = model->offsets[chain], count = model->offsets[chain + 1] - offset;
-            const double *before = work->block + ((b ? b : beats) - 1) * intervals * width;
-            const double *density = seen->densities + seen->entry_rows[b] * seen->row_stride + frame;
-#define CHOOSE(V, VECTORS)                                                                                    \
-    choose(VECTORS, count, model->origins + offset, model->log_transitions + offset, before + (V)*LANES,      \
-           width, density + (V)*LANES, work->entries + b * width + (V)*LANES,                                 \
-           choices + (chain * width + (V)*LANES) * bytes, work->wide)
-            FOR_GROUPS(width / LANES, 4, CHOOSE);
-#undef CHOOSE
+            const choice_t choice = {count, model->origins + offset, model->log_transitions + offset,
+                                     {work->block + ((b ? b : beats) - 1) * intervals * width, width},
+                                     seen->densities + seen->entry_rows[b] * seen->row_stride + frame,
+                                     work->entries + b * width, choices + chain * width * bytes, work->wide};
+            for_groups<4>(width / LANES, choice);
         }
-        carry_beats(model, seen, j, frame, width, work->entries,
-                    work->exits + j * work->exits_stride + column + model->intervals[j],
-                    intervals * work->exits_stride);
+        const rows<double> exits = {work->exits + j * work->exits_stride + column + model->intervals[j],
+                                    intervals * work->exits_stride};
+        for (ptrdiff_t b = 0; b < beats; b += MAX_TOGETHER)
+            switch (beats - b) {
+            case 1: carry_beats<1>(model, seen, b, j, frame, entries, exits); break;
+            case 2: carry_beats<2>(model, seen, b, j, frame, entries, exits); break;
+            case 3: carry_beats<3>(model, seen, b, j, frame, entries, exits); break;
+            default: carry_beats<4>(model, seen, b, j, frame, entries, exits); break;
+            }
     }
 }
 
 /* Run the recursion over all frames; returns the column of the exits that is the last frame. */
-TARGET static ptrdiff_t VERSION(forward)(const viterbi_model_t *model, const viterbi_observations_t *seen,
-                                         const viterbi_work_t *work, const double *initial) {
+ptrdiff_t forward(const viterbi_model_t *model, const viterbi_observations_t *seen, const viterbi_work_t *work,
+                  const double *initial) {
     const ptrdiff_t chains = model->num_beats * model->num_intervals;
     const ptrdiff_t longest = model->intervals[model->num_intervals - 1];
     ptrdiff_t column = 0;
-    char *choices = work->choices;
+    char *choices = (char *)work->choices;
     carry_initial(model, seen, work, initial);
     for (ptrdiff_t frame = 0;; frame += work->step) {
         if (column + longest + work->width > work->exits_stride) { /* move the columns in use to the front */
@@ -210,16 +188,4 @@ TARGET static ptrdiff_t VERSION(forward)(const viterbi_model_t *model, const vit
     }
 }
 
-#undef LANES
-#undef values_t
-#undef lanes_t
-#undef bytes_t
-#undef words_t
-#undef load
-#undef store
-#undef choose
-#undef carry
-#undef carry_beats
-#undef carry_initial
-#undef decode_block
-#undef FOR_GROUPS
+constexpr kernels_t kernels = {forward};

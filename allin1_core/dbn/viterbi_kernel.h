@@ -17,40 +17,32 @@
 #ifndef ALLIN1_VITERBI_KERNEL_H
 #define ALLIN1_VITERBI_KERNEL_H
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "../simd/dispatch.h"
 
-#include "../dispatch.h"
+enum {
+    FRAMES_UNIT = 8,     /* a block of frames is this many, or a multiple */
+    MAX_BLOCK_UNITS = 4, /* and at most this multiple */
+    MAX_TOGETHER = 4     /* beats side by side, sharing the densities they see */
+};
 
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi" /* vectors never cross a function boundary: all of these are inlined */
-#endif
-
-#define FRAMES_UNIT 8     /* a block of frames is this many, or a multiple */
-#define MAX_BLOCK_UNITS 4 /* and at most this multiple */
-#define MAX_GROUP 4       /* vectors of frames side by side */
-#define MAX_TOGETHER 4    /* beats side by side, sharing the densities they see */
-
-typedef struct {
+struct viterbi_model_t {
     ptrdiff_t num_beats, num_intervals;
     const int32_t *intervals;      /* (num_intervals,) states of a chain, ascending */
     const int32_t *borders;        /* (num_beats, num_intervals) states of a chain that see the beat density */
     const int64_t *offsets;        /* (num_beats * num_intervals + 1,) candidates of each entry, in the next two */
     const int32_t *origins;        /* interval index in the beat before */
     const double *log_transitions; /* as long as `origins` */
-} viterbi_model_t;
+};
 
-typedef struct {
+struct viterbi_observations_t {
     ptrdiff_t num_frames;
     ptrdiff_t row_stride;
     const double *densities;    /* rows; [0] is frame 0; L_max zeros before, L_max + a longest block after */
     const int32_t *entry_rows;  /* (num_beats,) row seen by the first state of a beat */
     const int32_t *inside_rows; /* (num_beats,) row seen by the other states within the border; row 0 beyond it */
-} viterbi_observations_t;
+};
 
-typedef struct {
+struct viterbi_work_t {
     ptrdiff_t width;        /* frames that a block has room for, a multiple of FRAMES_UNIT */
     ptrdiff_t step;         /* frames in a block: at most `width`, and at most the shortest interval */
     ptrdiff_t exits_stride; /* frames held for each chain: at least L_max + width + step */
@@ -59,46 +51,16 @@ typedef struct {
     double *entries;        /* (num_beats, width) */
     void *choices;          /* (blocks, chains, width) ordinal of the best candidate */
     int wide;               /* choices are uint16 instead of uint8 */
-} viterbi_work_t;
+};
 
-/* Not by instruction_sets.h: it would compile the helpers for the set as well, of which GCC 12 makes 7 % more
- * instructions with AVX2. */
-#define VECTOR_BYTES 16
-#define VERSION(name) name##_16
-#define TARGET
-#include "viterbi_forward.h"
-#undef VECTOR_BYTES
-#undef VERSION
-#undef TARGET
+/* Returns the column of the exits that is the last frame. */
+struct kernels_t {
+    ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
+                         const double *initial);
+};
 
-#if defined(ALLIN1_SEVERAL_SETS)
-#define VECTOR_BYTES 32
-#define VERSION(name) name##_32
-#define TARGET __attribute__((target(ALLIN1_LEVEL3)))
-#include "viterbi_forward.h"
-#undef VECTOR_BYTES
-#undef VERSION
-#undef TARGET
-
-#define VECTOR_BYTES 64
-#define VERSION(name) name##_64
-#define TARGET __attribute__((target(ALLIN1_LEVEL4)))
-#include "viterbi_forward.h"
-#undef VECTOR_BYTES
-#undef VERSION
-#undef TARGET
-#endif
-
-/* Run the recursion with vectors of `vector_bytes`, which this processor must have. */
-static ptrdiff_t viterbi_forward(const viterbi_model_t *model, const viterbi_observations_t *seen,
-                                 const viterbi_work_t *work, const double *initial, int vector_bytes) {
-#if defined(ALLIN1_SEVERAL_SETS)
-    if (vector_bytes == 64) return forward_64(model, seen, work, initial);
-    if (vector_bytes == 32) return forward_32(model, seen, work, initial);
-#endif
-    (void)vector_bytes;
-    return forward_16(model, seen, work, initial);
-}
+#define KERNELS "../dbn/viterbi_forward.h"
+#include "../simd/targets.h"
 
 /* The best last state (the first of equals, in the order of the states) and the path that led there.
  * Returns its log probability; the path is written only if that is not -inf. */

@@ -1,4 +1,4 @@
-"""Files nobody vouches for: opened only if they are files, read only if they are as small as they ought to be.
+"""Size-limited reading of untrusted files: only regular files are opened, and only those within a limit are read.
 
 A path can lead to a pipe that nobody writes to (opening it never returns), to a device that never ends, or to a few
 kilobytes that unpack to terabytes. Here each of them is an error before anything is read.
@@ -58,7 +58,7 @@ _ZIP_ERRORS = (
 
 
 def open_regular(path: str | os.PathLike[str], error: type[Allin1Error]) -> BinaryIO:
-    """Open a file for reading, and nothing that only looks like one.
+    """Open a regular file for reading; refuse folders, pipes, sockets and devices.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def open_regular(path: str | os.PathLike[str], error: type[Allin1Error]) -> Bina
     """
     path = Path(path)
     # Without O_NONBLOCK, opening a pipe waits for its writer; on a file it means nothing.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)
     except (OSError, ValueError) as cause:  # ValueError: a NUL in the name
@@ -165,7 +165,7 @@ def read_json(path: str | os.PathLike[str], error: type[Allin1Error], *, most: i
 def read_arrays(
     path: str | os.PathLike[str], error: type[Allin1Error], *, most: int
 ) -> npt.NDArray | dict[str, npt.NDArray]:
-    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file, told by its first bytes.
+    """The array of a ``.npy`` file, or the arrays of a ``.npz`` file, recognised by its first bytes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files written whole or not at all.
+"""Atomic writing, file locks and locked append: a file is written whole or not at all.
 
 A file that is being made, and a name that is taken (`claims`), is locked (``flock``) by the process at work on it. The
 kernel releases the lock when that process ends, however it ends and whatever container it runs in. So what is found
@@ -15,7 +15,6 @@ import hashlib
 import io
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -212,10 +211,6 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     return Path(path)
 
 
-if sys.platform != "win32":
-    import fcntl
-
-
 def append_line(path: Path, line: bytes) -> None:
     """Append a line to a file, which is created if it is not there.
 
@@ -227,7 +222,7 @@ def append_line(path: Path, line: bytes) -> None:
     OSError
         If the line could not be written whole.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         is_locked = _lock(descriptor)
         start, written = os.fstat(descriptor).st_size, 0
@@ -243,9 +238,7 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock a file until it is closed; False on Windows, and where the file system has no locks."""
-    if sys.platform == "win32":
-        return False
+    """Lock a file until it is closed; False where the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError:

@@ -3,14 +3,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from allin1_core.instruction_sets import instruction_set as instruction_set
-from allin1_core.instruction_sets import instruction_sets as instruction_sets
+from allin1_core.simd.instruction_sets import instruction_set as instruction_set
+from allin1_core.simd.instruction_sets import instruction_sets as instruction_sets
 
 SIZES: dict[str, int]
 
-def checked(name: str | None = None) -> bytes: ...
 def run_stem(
-    instructions: bytes,
+    instruction_set: str | None,
     spectrogram: NDArray[np.float32],
     parameters: NDArray[np.float32],
     next_parameters: NDArray[np.float32],
@@ -21,7 +20,7 @@ def run_stem(
     scratch: NDArray[np.float32],
 ) -> None: ...
 def run_block(
-    instructions: bytes,
+    instruction_set: str | None,
     frames: int,
     length: int,
     dilation: int,
@@ -39,7 +38,7 @@ def run_block(
     scratch: NDArray[np.float32],
 ) -> None: ...
 def run_attention(
-    instructions: bytes,
+    instruction_set: str | None,
     frames: int,
     kernel_size: int,
     dilation: int,

@@ -1,10 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-"""Entry points of the kernels in kernels.h. Sizes are checked in fused.py, which is the only caller."""
+"""Entry points of the kernels in passes.h. Sizes are checked in fused.py, which is the only caller.
+
+`instruction_set` names one of `instruction_sets`, None the best; any other is a ValueError.
+"""
 
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t
 
-from allin1_core.instruction_sets import instruction_set, instruction_sets
+from allin1_core.simd.instruction_sets import checked, instruction_set, instruction_sets
 
 
 cdef extern from "fused.h" nogil:
@@ -48,12 +51,11 @@ cdef extern from "fused.h" nogil:
         float *output
 
     ctypedef struct kernels_t:
-        const char *name
         void (*stem)(const pass_t *, float *) noexcept nogil
         void (*block)(const pass_t *, float *) noexcept nogil
         void (*attention)(const attention_t *) noexcept nogil
 
-    kernels_t kernels_for(const char *name)
+    const kernels_t *kernels_for(const char *)
 
 
 SIZES = {
@@ -68,23 +70,8 @@ SIZES = {
 }
 
 
-def checked(name=None):
-    """The encoded name of an instruction set that has kernels here, by default of the best; else ValueError."""
-    name = (instruction_set() if name is None else name).encode()
-    _kernels(name)
-    return name
-
-
-cdef kernels_t _kernels(bytes instructions) except *:
-    if instructions.decode() not in instruction_sets():
-        raise ValueError(
-            f"instruction_set: {instructions.decode()!r} has no kernels here; expected one of {instruction_sets()}"
-        )
-    return kernels_for(instructions)
-
-
 def run_stem(
-    bytes instructions not None,
+    instruction_set,
     const float[:, :, ::1] spectrogram,
     const float[::1] parameters,
     const float[::1] next_parameters,
@@ -96,7 +83,7 @@ def run_stem(
 ):
     """Stem of the chunks that `counter` hands out: `hidden` (4 * 24, stride) and the first `keys_values`."""
     cdef pass_t call
-    cdef kernels_t kernels = _kernels(instructions)
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     call.frames = call.length = spectrogram.shape[1]
     call.stride = hidden.shape[1]
     call.dilation = 0
@@ -117,7 +104,7 @@ def run_stem(
 
 
 def run_block(
-    bytes instructions not None,
+    instruction_set,
     ptrdiff_t frames,
     ptrdiff_t length,
     ptrdiff_t dilation,
@@ -136,7 +123,7 @@ def run_block(
 ):
     """A block on the chunks that `counter` hands out. The last block has `logits` instead of `next_*`."""
     cdef pass_t call
-    cdef kernels_t kernels = _kernels(instructions)
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     call.frames = frames
     call.length = length
     call.stride = hidden.shape[1]
@@ -147,10 +134,10 @@ def run_block(
     call.next_parameters = &next_parameters[0]
     call.hidden = &hidden[0, 0]
     call.keys_values = &keys_values[0, 0]
-    call.next_hidden = NULL if next_hidden is None else &next_hidden[0, 0]
-    call.next_keys_values = NULL if next_keys_values is None else &next_keys_values[0, 0]
-    call.logits = NULL if logits is None else &logits[0, 0]
-    call.embeddings = NULL if embeddings is None else &embeddings[0, 0, 0, fold]
+    call.next_hidden = <float *>NULL if next_hidden is None else &next_hidden[0, 0]
+    call.next_keys_values = <float *>NULL if next_keys_values is None else &next_keys_values[0, 0]
+    call.logits = <float *>NULL if logits is None else &logits[0, 0]
+    call.embeddings = <float *>NULL if embeddings is None else &embeddings[0, 0, 0, fold]
     call.embedding_step = 0 if embeddings is None else embeddings.shape[3]
     call.chunk_counter = &counter[0]
     with nogil:
@@ -158,7 +145,7 @@ def run_block(
 
 
 def run_attention(
-    bytes instructions not None,
+    instruction_set,
     ptrdiff_t frames,
     ptrdiff_t kernel_size,
     ptrdiff_t dilation,
@@ -172,7 +159,7 @@ def run_attention(
 ):
     """Attention of one sequence and head, (rows, channels, stride), of any shape."""
     cdef attention_t call
-    cdef kernels_t kernels = _kernels(instructions)
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     call.rows = queries.shape[0]
     call.frames = frames
     call.stride = queries.shape[2]

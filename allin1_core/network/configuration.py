@@ -1,4 +1,4 @@
-"""What a checkpoint says about itself: the network's dimensions and the decoder's thresholds.
+"""Configuration of a checkpoint: the network's dimensions and the decoder's thresholds.
 
 The names in a checkpoint's own configuration are those of the All-In-One release (arXiv 2307.16425); here they are
 read once, checked, and given the field's names.

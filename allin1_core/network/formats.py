@@ -1,4 +1,4 @@
-"""The three forms of a checkpoint file, read from memory into arrays by one set of names and one axis order.
+"""Checkpoint formats: three kinds of file, read into arrays with one set of names and one axis order.
 
 ``.npz``
     As published for MLX; convolution weights lie as (out, time, band, in).

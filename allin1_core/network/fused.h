@@ -16,16 +16,11 @@
  * The first member of a residue class has t < d, the second t < 2 d, and the last has t >= L - d: so i is constant on
  * 2 h + 1 spans of frames bounded by 0, d, .., h d, L - h d, .., L - d, L. A border costs no gather, only other offsets.
  *
- * The kernels are written once in kernels.h and compiled for each instruction set; `kernels` picks at run time. */
+ * passes.h has the passes, layers.h what they are made of; simd/targets.h compiles both for each instruction set. */
 #ifndef ALLIN1_FUSED_H
 #define ALLIN1_FUSED_H
 
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-#include <math.h>
-
-#include "../dispatch.h"
+#include "../simd/dispatch.h"
 
 /* Dimensions of the published architecture; the Python layer refuses any other. */
 enum {
@@ -78,7 +73,7 @@ enum {
 };
 
 /* What all chunks of a pass share. Hidden arrays are (INSTRUMENTS, rows, stride) with the same stride. */
-typedef struct {
+struct pass_t {
     ptrdiff_t frames;
     ptrdiff_t length; /* frames with the zeros appended for short tracks: at least 10 * dilation */
     ptrdiff_t stride;
@@ -95,10 +90,10 @@ typedef struct {
     float *embeddings;             /* (INSTRUMENTS, frames, CHANNELS, embedding_step), or NULL */
     ptrdiff_t embedding_step;      /* floats from one channel to the next: the number of folds */
     int64_t *chunk_counter;           /* shared by the threads of a pass */
-} pass_t;
+};
 
 /* General neighbourhood attention, for what is not the network's own shape. */
-typedef struct {
+struct attention_t {
     ptrdiff_t rows, frames, stride, channels, kernel_size, dilation;
     const float *queries, *keys, *values; /* (rows, channels, stride) */
     const float *bias;                    /* (row distances, 2 * kernel_size - 1), or one row of them */
@@ -106,28 +101,15 @@ typedef struct {
     const int32_t *row_biases;            /* (rows, row_keys): their row of `bias` */
     ptrdiff_t row_keys;
     float *output;                        /* (rows, channels, stride) */
-} attention_t;
+};
 
-typedef struct {
-    const char *name;
+struct kernels_t {
     void (*stem)(const pass_t *, float *scratch);
     void (*block)(const pass_t *, float *scratch);
     void (*attention)(const attention_t *);
-} kernels_t;
+};
 
-#define KERNELS "network/kernels.h"
-#include "../instruction_sets.h"
-#undef KERNELS
-
-/* The kernels of an instruction set by name, which this processor must be able to run. */
-static inline kernels_t kernels_for(const char *name) {
-#ifdef ALLIN1_SEVERAL_SETS
-    if (strcmp(name, "AVX-512") == 0)
-        return (kernels_t){name, stem_avx512, block_avx512, attention_avx512};
-    if (strcmp(name, "AVX2") == 0)
-        return (kernels_t){name, stem_avx2, block_avx2, attention_avx2};
-#endif
-    return (kernels_t){name, stem_baseline, block_baseline, attention_baseline};
-}
+#define KERNELS "../network/passes.h"
+#include "../simd/targets.h"
 
 #endif

@@ -13,6 +13,7 @@ from allin1_core.network import _fused, neighbourhood
 from allin1_core.network.configuration import Configuration
 from allin1_core.network.packing import PackedParameters, pack
 from allin1_core.network.weights import Checkpoint
+from allin1_core.simd.instruction_sets import checked
 from allin1_core.threads import ThreadPool
 
 # The kernels are compiled for these dimensions; the number of blocks and their dilations are free.
@@ -40,7 +41,7 @@ class FusedNetwork:
         del device, precision
         self._configuration = checkpoints[0].configuration
         _check_dimensions(self._configuration)
-        self._instructions = _fused.checked(instruction_set)
+        self._instruction_set = checked(instruction_set)
         self._folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
         self._num_threads = num_threads
 
@@ -105,7 +106,7 @@ class FusedNetwork:
         hidden, keys_values = buffers.hidden, buffers.keys_values
         threads.run(
             lambda counter, scratch: _fused.run_stem(
-                self._instructions,
+                self._instruction_set,
                 spectrogram,
                 parameters.stem,
                 parameters.keys_values[0],
@@ -123,7 +124,7 @@ class FusedNetwork:
             threads.run(
                 functools.partial(
                     _fused.run_block,
-                    self._instructions,
+                    self._instruction_set,
                     buffers.frames,
                     buffers.pad(parameters, block),
                     dilation,
@@ -247,7 +248,7 @@ def neighbourhood_attention(
         kernels here.
     """
     is_flat = queries.ndim == 4
-    instructions = _fused.checked(instruction_set)
+    instruction_set = checked(instruction_set)
     frames = queries.shape[-2]
     neighbourhood.windows(frames, kernel_size, dilation)  # refuses an axis shorter than the window
     if is_flat:
@@ -270,7 +271,7 @@ def neighbourhood_attention(
     output = np.zeros_like(queries)
     for sequence, head in np.ndindex(queries.shape[:2]):
         _fused.run_attention(
-            instructions,
+            instruction_set,
             frames,
             kernel_size,
             dilation,

@@ -1,4 +1,4 @@
-"""Parameters as the kernels read them: one run of floats for the stem, for each block and for the heads.
+"""Packing of parameters in the kernels' layout: one run of floats for the stem, for each block and for the heads.
 
 A linear layer y = W x + b lies as b, then W in groups of `OUTPUTS` outputs, each group input by input, so that the
 inner loop reads it front to back. What is constant is multiplied in beforehand, in float64: a layer norm's weight g

@@ -1,4 +1,4 @@
-"""What a backend of the network is: what makes a network from checkpoints."""
+"""Protocol of a backend of the network: a callable that makes a network from checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the published weights come from, and how a file becomes checked parameters.
+"""Weights: where the published checkpoints come from, and how a file becomes checked parameters.
 
 The eight checkpoints are those of the All-In-One release (Hugging Face ``taejunkim/allinone``). A name is looked for
 in this order, and the first place that applies is final: an explicit folder; the folder that the environment variable

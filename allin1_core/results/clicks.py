@@ -1,4 +1,4 @@
-"""A result to listen to: clicks on beats and downbeats, a falling tone where a section starts."""
+"""Sonification of a result: clicks on beats and downbeats, a falling tone where a section starts."""
 
 from __future__ import annotations
 

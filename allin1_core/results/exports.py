@@ -1,4 +1,4 @@
-"""A result in the formats of other tools: ``.beats`` lists, Audacity labels, JAMS."""
+"""Export of a result to the formats of other tools: ``.beats`` lists, Audacity labels, JAMS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an analysis gives, and its files: JSON as All-In-One writes it, with the arrays beside it.
+"""The result of an analysis and its files: JSON as All-In-One writes it, with the arrays beside it.
 
 The JSON names its arrays by SHA-256, so that arrays of another run are never taken for those of this result.
 """

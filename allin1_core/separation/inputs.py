@@ -1,4 +1,4 @@
-"""What can be analysed besides a path: samples of a mix or of its stems, and binary file objects."""
+"""Inputs besides paths: samples of a mix or of its stems, and binary file objects."""
 
 from __future__ import annotations
 

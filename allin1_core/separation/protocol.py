@@ -1,4 +1,4 @@
-"""What a separation backend is, and how its output becomes `Stems`."""
+"""Protocol of a separation backend, and conversion of its output to `Stems`."""
 
 from __future__ import annotations
 

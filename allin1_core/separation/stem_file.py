@@ -1,4 +1,4 @@
-"""Stems from one file that holds them as audio streams, told by what its metadata calls them.
+"""Stem files: stems as audio streams of one file, identified by the names in its metadata.
 
 A stem file of Native Instruments (``.stem.mp4``) is an MPEG-4 file whose first audio stream is the mix, and the next
 four the stems. The atom ``moov/udta/stem`` holds JSON with a list ``stems``: the name and colour of each stem, in the

@@ -1,13 +1,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from allin1_core.instruction_sets import instruction_set as instruction_set
-from allin1_core.instruction_sets import instruction_sets as instruction_sets
+from allin1_core.simd.instruction_sets import instruction_set as instruction_set
+from allin1_core.simd.instruction_sets import instruction_sets as instruction_sets
 
 SCRATCH_SIZE: int
 
 def run(
-    instructions: bytes,
+    instruction_set: str | None,
     samples: NDArray[np.int16] | NDArray[np.float32],
     starts: NDArray[np.int64],
     taper: NDArray[np.floating],

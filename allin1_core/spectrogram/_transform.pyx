@@ -4,7 +4,7 @@
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int16_t, int32_t, int64_t, uintptr_t
 
-from allin1_core.instruction_sets import instruction_set, instruction_sets
+from allin1_core.simd.instruction_sets import checked, instruction_set, instruction_sets
 
 ctypedef fused sample:
     int16_t
@@ -36,15 +36,18 @@ cdef extern from "transform.h" nogil:
         float *output
         ptrdiff_t output_stride
 
-    ctypedef void (*frames_kernel)(const frames_t *, void *) noexcept nogil
-    frames_kernel frames_kernel_for(const char *name, int is_double)
+    ctypedef struct kernels_t:
+        void (*frames_double)(const frames_t *, void *) noexcept nogil
+        void (*frames_float)(const frames_t *, void *) noexcept nogil
+
+    const kernels_t *kernels_for(const char *)
 
 
 SCRATCH_SIZE = SCRATCH_BYTES
 
 
 def run(
-    bytes instructions not None,
+    instruction_set,
     const sample[::1] samples,
     const int64_t[::1] starts,
     const real[::1] taper,
@@ -60,14 +63,13 @@ def run(
     float[:, ::1] output,
     unsigned char[::1] scratch,
 ):
-    """Log bands of the frames that begin at `starts`, into `output` (frames, bands)."""
+    """Log bands of the frames that begin at `starts`, into `output` (frames, bands).
+
+    `instruction_set` names one of `instruction_sets`, None the best; any other is a ValueError.
+    """
     cdef frames_t call
     cdef uintptr_t aligned = (<uintptr_t>&scratch[0] + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    if instructions.decode() not in instruction_sets():
-        raise ValueError(
-            f"instructions: {instructions.decode()!r} has no kernels here; expected one of {instruction_sets()}"
-        )
-    cdef frames_kernel kernel = frames_kernel_for(instructions, real is double)
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     call.num_frames = starts.shape[0]
     call.is_float = sample is float
     call.samples = &samples[0]
@@ -86,4 +88,7 @@ def run(
     call.output = &output[0, 0]
     call.output_stride = output.shape[1]
     with nogil:
-        kernel(&call, <void *>aligned)
+        if real is double:
+            kernels.frames_double(&call, <void *>aligned)
+        else:
+            kernels.frames_float(&call, <void *>aligned)

@@ -1,4 +1,4 @@
-"""The window and the filterbank: what a frame is weighted with before and after the transform.
+"""Window and filterbank: the weights of a frame before and after the transform.
 
 **Window.** A symmetric Hann window of ``L`` samples, ``w[n] = 0.5 - 0.5 cos(2 pi n / (L - 1))``. Integer samples
 are scaled to [-1, 1] by dividing the window, not the signal, by the largest value of their type (32,767), so that

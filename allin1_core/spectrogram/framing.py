@@ -1,4 +1,4 @@
-"""Where frames lie: one every 1/100 s, centred on its time, with zeros where the signal has none.
+"""Framing of the signal: one frame every 1/100 s, centred on its time, padded with zeros at both ends.
 
 Frame ``t`` is centred on sample ``int(t * r / 100)``, ``r`` samples per second, so it begins half a frame before
 that. There are as many frames as have their centre inside the signal, ``ceil(num_samples / (r / 100))``: none for

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from allin1_core.simd.instruction_sets import (
+    instruction_set as instruction_set,
+)  # of the kernels, as of every backend
 from allin1_core.spectrogram import _transform, framing
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
@@ -25,9 +28,6 @@ from allin1_core.threads import ThreadPool
 CHUNK_FRAMES = 256
 _POINTS = SPECIFICATION.frame_size // 2
 _STEPS = (1024, 256, 64, 16)
-
-instruction_set = _transform.instruction_set
-instruction_sets = _transform.instruction_sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +125,7 @@ def log_bands(
     sample_rate: int,
     precision: str,
     *,
-    instructions: str | None = None,
+    instruction_set: str | None = None,
 ) -> None:
     """Log bands of frames ``first`` to ``last`` (excluded) of a signal.
 
@@ -138,7 +138,7 @@ def log_bands(
         Samples per second.
     precision : str
         ``exact`` computes in ``float64``, ``fast`` in ``float32``.
-    instructions : str, optional
+    instruction_set : str, optional
         The instruction set to run, by default the best one of this machine; for tests.
 
     Raises
@@ -154,7 +154,7 @@ def log_bands(
     stretch = framing.section(signal, int(starts[0]), int(starts[-1]) + SPECIFICATION.frame_size)
     tables, bands = _tables(precision), _bands(sample_rate, precision)
     _transform.run(
-        (instruction_set() if instructions is None else instructions).encode(),
+        instruction_set,
         np.ascontiguousarray(stretch),
         starts - starts[0],
         _taper(signal.dtype.name, precision),

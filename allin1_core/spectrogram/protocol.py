@@ -1,4 +1,4 @@
-"""What a backend of the log spectrogram is: one function from stems to bands."""
+"""Protocol of a backend of the log spectrogram: one function from stems to bands."""
 
 from __future__ import annotations
 

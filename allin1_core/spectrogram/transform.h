@@ -14,19 +14,14 @@
 #ifndef ALLIN1_TRANSFORM_H
 #define ALLIN1_TRANSFORM_H
 
-#include <math.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "../dispatch.h"
+#include "../simd/dispatch.h"
 
 enum { FRAME_SIZE = 2048, HALF = FRAME_SIZE / 2, ALIGNMENT = 64 };
 /* Bytes of scratch of a thread: the transform and the magnitudes of a register of frames, and room to align. */
 enum { SCRATCH_BYTES = (2 * HALF + HALF) * ALIGNMENT + ALIGNMENT };
 
 /* REAL is double or float throughout a call. */
-typedef struct {
+struct frames_t {
     ptrdiff_t num_frames;
     ptrdiff_t is_float;         /* samples are float, else int16_t */
     const void *samples;
@@ -43,37 +38,15 @@ typedef struct {
     float multiplier, offset;
     float *output;
     ptrdiff_t output_stride;
-} frames_t;
+};
 
-#define KERNELS "spectrogram/frame_kernels.h"
-#define REAL double
-#define REAL_BYTES 8
-#define INDEX int64_t
-#include "../instruction_sets.h"
-#undef REAL
-#undef REAL_BYTES
-#undef INDEX
-#define REAL float
-#define REAL_BYTES 4
-#define INDEX int32_t
-#include "../instruction_sets.h"
-#undef REAL
-#undef REAL_BYTES
-#undef INDEX
-#undef KERNELS
+/* For REAL double and float. `scratch` is aligned to ALIGNMENT. */
+struct kernels_t {
+    void (*frames_double)(const frames_t *, void *scratch);
+    void (*frames_float)(const frames_t *, void *scratch);
+};
 
-typedef void (*frames_kernel)(const frames_t *, void *scratch);
-
-/* The kernel of an instruction set by name, which this processor must be able to run. */
-static inline frames_kernel frames_kernel_for(const char *name, int is_double) {
-    (void)name;
-#ifdef ALLIN1_SEVERAL_SETS
-    if (strcmp(name, "AVX-512") == 0)
-        return is_double ? frames_double_avx512 : frames_float_avx512;
-    if (strcmp(name, "AVX2") == 0)
-        return is_double ? frames_double_avx2 : frames_float_avx2;
-#endif
-    return is_double ? frames_double_baseline : frames_float_baseline;
-}
+#define KERNELS "../spectrogram/frame_kernels.h"
+#include "../simd/targets.h"
 
 #endif

@@ -1,4 +1,4 @@
-"""Checks of what enters the log spectrogram, all of them above the backends."""
+"""Validation of the log spectrogram's input, before a backend is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From probabilities to sections: local maxima of the boundary probability, peaks among them, labels between them.
+"""Functional structure: sections from probabilities, by local maxima, peaks among them, and labels between peaks.
 
 Only the local maxima touch every frame with a wide window, so only they have backends (numpy, torch, MLX) and run
 where the network's output lies; what follows looks at the few frames that are left.

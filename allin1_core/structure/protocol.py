@@ -1,4 +1,4 @@
-"""What a backend of the structure is: one function that keeps the local maxima of a probability."""
+"""Protocol of a backend of the structure: one function that keeps the local maxima of a probability."""
 
 from __future__ import annotations
 

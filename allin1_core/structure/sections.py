@@ -43,7 +43,7 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     -------
     int64 (num_boundaries,)
         Ascending frame indices; may be empty. A run of equal neighbours counts as its first frame, so that a
-        constant probability (silence) is no heap of boundaries.
+        constant probability (silence) gives one boundary, not many.
     """
     maxima = np.asarray(maxima)
     candidates = np.flatnonzero(maxima > 0)
@@ -56,7 +56,7 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     first = np.searchsorted(candidates, candidates - _SURROUNDINGS)
     last = np.searchsorted(candidates, candidates + _SURROUNDINGS, side="right")
     boundaries = []
-    for frame, value, low, high in zip(candidates, values, first, last, strict=True):
+    for frame, value, low, high in zip(candidates.tolist(), values, first, last, strict=True):
         if frame > 0 and maxima[frame - 1] == value:
             continue
         if value < values[low:high].max():

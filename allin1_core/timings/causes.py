@@ -1,4 +1,4 @@
-"""Why two recorded runs differ, or do not differ as expected: read from their timing lines, never guessed.
+"""Causes of a difference between two recorded runs, stage by stage, read from their timing lines.
 
 Each function below looks at one kind of cause and names it only where the lines show it. A cause that makes a ratio
 of the two times meaningless (another track, a cached stage, another model ...) says so with

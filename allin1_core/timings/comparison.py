@@ -1,4 +1,4 @@
-"""What changed between two recorded runs, stage by stage, and why: ``allin1-core timings compare``.
+"""Comparison of two recorded runs, stage by stage, with causes: ``allin1-core timings compare``.
 
 Two files of timing lines (docs/timings.md) go in. For each stage the times are paired by track; over several runs in
 a file the median counts. What was expected comes from a TOML file (`allin1_core.timings.expectations`).

@@ -1,4 +1,4 @@
-"""What a change was expected to gain, stage by stage, from a TOML file::
+"""Expected speed-up of each stage, from a TOML file::
 
     unchanged = 1.1                 # a ratio between 1 / 1.1 and 1.1 is no change
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,6 @@ def _number(value: Any) -> float:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
         return tomllib.loads(read_content(path, TimingsError, most=_LARGEST_FILE).decode())
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What a run spent its time on: one record per stage, written as JSON lines (schema in docs/timings.md).
+"""Recording of timings: one record per stage, written as JSON lines (schema in docs/timings.md).
 
 A time is the wall time of a stage with the device synchronised before and after. Both MLX and CUDA return from a
 call before its work is done; without the synchronisation that work is charged to whichever stage first looks at
@@ -67,7 +67,7 @@ class Timings:
         self.path = expand_user(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex
-        self.run_started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        self.run_started = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self._zero = time.perf_counter()
         self._lock = Lock()
         self._open = threading.local()

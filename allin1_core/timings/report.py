@@ -1,4 +1,4 @@
-"""Timings of a run to read: a table of its stages, and a waterfall plot of when each one ran."""
+"""Report of a run's timings: a table of its stages, and a waterfall plot of when each one ran."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From two times of a stage to a verdict: what was gained, what was expected, and whether the runs can tell."""
+"""Verdict on two times of a stage: what was gained, what was expected, and whether the runs suffice to tell."""
 
 from __future__ import annotations
 

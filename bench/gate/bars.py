@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from allin1_core import instruction_sets
+from allin1_core.simd import instruction_sets
 
 BARS = Path(__file__).with_name("gate.toml")
 
@@ -61,10 +61,6 @@ def read_bars(path: Path = BARS) -> Bars:
     ValueError
         If the file says something that the gate does not know: a misspelt bar must not be a bar that always holds.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
         rows = tuple(Row(**row) for row in content.pop("row"))

@@ -1,4 +1,4 @@
-"""The committed baseline: what each row measured when somebody last said that this is how it should be.
+"""The committed baseline: the accepted measurement of each row.
 
     python -m bench.gate.baseline --reason "the decoder carries entries from beat to beat"
 

@@ -1,4 +1,4 @@
-"""What the gate judges, in which order: each row of bench/gate/gate.toml, then instructions and F-measures."""
+"""Order of the gate's checks: each row of bench/gate/gate.toml, then instructions and F-measures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C library's allocator, told for a while to keep what is freed.
+"""Control of glibc's allocator: freed memory is kept during a measurement.
 
 By default glibc hands large arrays back to the system when they are freed and asks for new pages the next time. On a
 virtual machine a page may then have to come from the host, which costs a hundred times as much as one that the guest

@@ -2,8 +2,8 @@
 
     python -m bench.measure.busy_core [--repetitions 20]
 
-Whether the gate cries wolf is itself measured: the result goes into bench/measure/busy_core.json, and from there into
-reports/bench.md.
+This measures how often the gate fails without cause. The result goes into bench/measure/busy_core.json, and from there
+into reports/bench.md.
 """
 
 from __future__ import annotations

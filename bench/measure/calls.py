@@ -1,4 +1,4 @@
-"""What a fresh process calls to measure its memory, in a module that imports no more than the call needs."""
+"""Calls whose memory is measured in a fresh process; this module imports no more than each of them needs."""
 
 from __future__ import annotations
 

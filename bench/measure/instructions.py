@@ -56,8 +56,8 @@ def valgrind_is_installed() -> bool:
 
 
 def compiler() -> str:
-    """Version line of the C compiler, or ``unknown``."""
-    command = os.environ.get("CC", "cc")
+    """Version line of the C++ compiler, or ``unknown``."""
+    command = os.environ.get("CXX", "c++")
     if shutil.which(command) is None:
         return "unknown"
     output = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout

@@ -1,4 +1,4 @@
-"""Threads pinned to what is reported, and how busy other processes kept the machine."""
+"""Pinned numbers of threads, and the load of other processes during a measurement."""
 
 from __future__ import annotations
 

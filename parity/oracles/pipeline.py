@@ -1,4 +1,4 @@
-"""The pipeline that `analyze` replaces, from other people's parts: the oracle and the reference of the whole.
+"""The oracle of the whole pipeline: the one that `analyze` replaces, assembled from independent parts.
 
 Stems from their files, madmom's log spectrogram of each, a network in plain PyTorch, madmom's decoder, and sections by
 their definition, with the published constants. Reading the files is ours on both sides: madmom reads no FLAC without

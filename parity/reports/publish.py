@@ -1,4 +1,4 @@
-"""A report's files (markdown, plots, JSON) replaced together, or not at all."""
+"""Atomic replacement of a report's files (markdown, plots, JSON): all together, or none."""
 
 from __future__ import annotations
 
@@ -86,4 +86,4 @@ def _plain(value: Any) -> Any:
 
 def now() -> str:
     """Date and time in UTC, to the minute."""
-    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")

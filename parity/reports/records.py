@@ -1,4 +1,4 @@
-"""What a parity check measured, kept for the report: one record per comparison, written as JSON."""
+"""Records of parity checks, for the report: one per comparison, written as JSON."""
 
 from __future__ import annotations
 

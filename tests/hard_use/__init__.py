@@ -1,1 +1,1 @@
-"""What a real library of music, a hostile file or an impatient user throws at it."""
+"""Tests under hard use: large libraries, hostile files, kills, leaks, and properties of every stage."""

@@ -1,4 +1,4 @@
-"""Audio files as nobody should write them: made afresh from a seed, never kept."""
+"""Malformed audio files, generated from a seed."""
 
 from __future__ import annotations
 

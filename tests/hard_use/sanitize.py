@@ -19,14 +19,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "build" / "sanitize"
@@ -37,7 +33,6 @@ FLAGS = (
     "-fno-omit-frame-pointer",
     "-g",
     "-O1",
-    "-Wno-psabi",  # vectors never cross a function boundary: what takes or returns them is inlined
 )
 REPORTS = ("ERROR: AddressSanitizer", "runtime error:")
 
@@ -61,7 +56,7 @@ def extensions() -> list[dict[str, Any]]:
 
 
 def build(rows: Sequence[Mapping[str, Any]], folder: Path, *, root: Path = ROOT) -> None:
-    """Compile extensions with the sanitizers into ``folder/lib``; generated C goes to ``folder/c``.
+    """Compile extensions with the sanitizers into ``folder/lib``; generated C++ goes to ``folder/c``.
 
     Parameters
     ----------
@@ -77,7 +72,8 @@ def build(rows: Sequence[Mapping[str, Any]], folder: Path, *, root: Path = ROOT)
         Extension(
             row["name"],
             row["sources"],
-            # Headers are named relative to the .pyx, from which the generated C is far away.
+            language=row.get("language"),
+            # Headers are named relative to the .pyx, from which the generated C++ is far away.
             include_dirs=[str(root / Path(row["sources"][0]).parent), numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
             extra_compile_args=[*row.get("extra-compile-args", ()), *FLAGS],

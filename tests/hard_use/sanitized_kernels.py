@@ -59,15 +59,16 @@ def noting(kernel: str, run: Callable[..., Any], instructions: Callable[..., str
 def pytest_sessionstart() -> None:
     from allin1_core.dbn import _viterbi
     from allin1_core.network import _fused
+    from allin1_core.simd.instruction_sets import checked
     from allin1_core.spectrogram import _transform
 
-    def first(instructions: bytes, *_: Any) -> str:
-        return instructions.decode()
+    def first(instruction_set: str | None, *_: Any) -> str:
+        return checked(instruction_set)
 
-    def width(*arguments: Any, vector_bytes: int = 0) -> str:
-        return f"{vector_bytes or _viterbi.vector_widths()[-1]} bytes"
+    def named(*_: Any, instruction_set: str | None = None) -> str:
+        return checked(instruction_set)
 
-    _viterbi.viterbi = noting("decoder", _viterbi.viterbi, width)
+    _viterbi.viterbi = noting("decoder", _viterbi.viterbi, named)
     _transform.run = noting("spectrogram", _transform.run, first)
     for name in ("run_stem", "run_block", "run_attention"):
         setattr(_fused, name, noting(name.replace("run_", "network's "), getattr(_fused, name), first))
@@ -75,18 +76,10 @@ def pytest_sessionstart() -> None:
 
 def expected_sets() -> dict[str, Collection[str]]:
     """By kernel, what this processor can run."""
-    from allin1_core.dbn import _viterbi
-    from allin1_core.network import _fused
-    from allin1_core.spectrogram import _transform
+    from allin1_core.simd.instruction_sets import instruction_sets
 
-    network = _fused.instruction_sets()
-    return {
-        "decoder": [f"{width} bytes" for width in reversed(_viterbi.vector_widths())],
-        "spectrogram": _transform.instruction_sets(),
-        "network's stem": network,
-        "network's block": network,
-        "network's attention": network,
-    }
+    kernels = ("decoder", "spectrogram", "network's stem", "network's block", "network's attention")
+    return dict.fromkeys(kernels, instruction_sets())
 
 
 def left_out(expected: Mapping[str, Collection[str]], called: Mapping[str, Collection[str]]) -> list[str]:

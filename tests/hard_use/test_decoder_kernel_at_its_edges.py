@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi
 from allin1_core.dbn.viterbi import viterbi
+from allin1_core.simd.instruction_sets import instruction_sets
 from hard_use.reporting import recorded_trials
 from parity.reports.records import ParityRecorder
 
@@ -35,7 +36,7 @@ def activations(num_frames: int, seed: int, kind: str) -> np.ndarray:
 
 
 def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray) -> int:
-    """Decode with every model of a processor, every width of vectors and numpy; the number of paths that there were."""
+    """Decode with every model of a processor, every instruction set and numpy; the number of paths that there were."""
     found = 0
     for model in processor.hmms:
         with warnings.catch_warnings():
@@ -44,8 +45,8 @@ def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray)
             expected, expected_log_probability = model.viterbi(observations, backend="numpy")
         assert log_probability == expected_log_probability
         np.testing.assert_array_equal(path, expected)
-        for width in _viterbi.vector_widths()[:-1]:  # the widest is what `cython` is
-            kernel = functools.partial(_viterbi.viterbi, vector_bytes=width)
+        for name in instruction_sets()[1:]:  # the best is what `cython` is
+            kernel = functools.partial(_viterbi.viterbi, instruction_set=name)
             densities = model.observation_model.log_densities(observations)
             path, log_probability = viterbi(kernel, model.chains, densities, model.log_initial)
             assert log_probability == expected_log_probability
@@ -57,7 +58,7 @@ def same_path(processor: DBNDownBeatTrackingProcessor, observations: np.ndarray)
 
 
 def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
-    widths = _viterbi.vector_widths()
+    sets = instruction_sets()
 
     def check(
         num_frames, seed, kind, meters, fps, slowest, span, num_tempi, observation_lambda, transition_lambda
@@ -75,7 +76,7 @@ def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
         except ValueError:
             models["refused"] += 1  # no whole number of frames lies in the range: refused above the kernel
             return
-        models["decoded"] += len(processor.hmms) * len(widths)
+        models["decoded"] += len(processor.hmms) * len(sets)
         models["paths"] += same_path(processor, activations(num_frames, seed, kind))
 
     models: Counter[str] = Counter()
@@ -101,9 +102,9 @@ def test_random_models_and_activations(record_parity: ParityRecorder) -> None:
             transition_lambda=st.one_of(st.none(), st.floats(1, 300)),
         )
         trials.tried = models["decoded"]
-        trials.measures |= {"paths": models["paths"], "vectors_of_bytes": ", ".join(map(str, widths))}
-        assert models["decoded"] > 45 * len(widths)
-        assert models["paths"] > models["decoded"] / len(widths) / 4
+        trials.measures |= {"paths": models["paths"], "instruction_sets": ", ".join(sets)}
+        assert models["decoded"] > 45 * len(sets)
+        assert models["paths"] > models["decoded"] / len(sets) / 4
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 8, 9, 31, 32, 33, 191, 192, 193, 194, 500])
@@ -144,10 +145,10 @@ def test_beats_without_bars(num_frames: int) -> None:
     np.testing.assert_array_equal(*found)
 
 
-@pytest.mark.parametrize("width", [8, 24, 128, -16])
-def test_vectors_that_are_not_here_are_refused_not_replaced(width: int) -> None:
+@pytest.mark.parametrize("name", ["SSE9", "", "avx2", "NEON, AVX2"])
+def test_an_absent_instruction_set_is_refused_not_replaced(name: str) -> None:
     model = DBNDownBeatTrackingProcessor([3], fps=100).hmms[0]
     densities = model.observation_model.log_densities(activations(50, 0, "random"))
-    kernel = functools.partial(_viterbi.viterbi, vector_bytes=width)
-    with pytest.raises(ValueError, match=rf"vector_bytes: {width}; expected one of \[16"):
+    kernel = functools.partial(_viterbi.viterbi, instruction_set=name)
+    with pytest.raises(ValueError, match=rf"instruction_set: '{name}' has no kernels here; expected one of "):
         viterbi(kernel, model.chains, densities, model.log_initial)

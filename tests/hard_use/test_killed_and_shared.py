@@ -7,7 +7,6 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,8 +25,6 @@ from hard_use.libraries import (
 )
 from hard_use.reporting import record_trials
 from parity.reports.records import ParityRecorder
-
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 
 
 @dataclasses.dataclass

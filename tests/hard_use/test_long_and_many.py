@@ -1,4 +1,4 @@
-"""A track of an hour, a library of a thousand, and names that nobody should give to a track."""
+"""A track of an hour, a library of a thousand, and unusual names of tracks."""
 
 from __future__ import annotations
 

@@ -132,5 +132,5 @@ def test_the_kernels_own_entry_refuses_an_absent_instruction_set() -> None:
     one, windows = np.zeros((1, 1, 80), np.float32), np.zeros((1, 1), np.int32)
     with pytest.raises(ValueError, match="instruction_set: 'SSE9' has no kernels here"):
         _fused.run_attention(
-            b"SSE9", 1, 1, 1, one, one, one, np.zeros((1, 1), np.float32), windows, windows, one
+            "SSE9", 1, 1, 1, one, one, one, np.zeros((1, 1), np.float32), windows, windows, one
         )

@@ -1,4 +1,4 @@
-"""Arrays and files nobody vouches for: refused before they are opened, unpacked or executed."""
+"""Untrusted arrays and files: refused before they are opened, unpacked or executed."""
 
 from __future__ import annotations
 

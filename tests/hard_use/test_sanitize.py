@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the target need
 def test_every_extension_is_sanitized() -> None:
     names = {row["name"] for row in sanitize.extensions()}
     assert names == {
-        "allin1_core._processor",
+        "allin1_core.simd._processor",
         "allin1_core.dbn._viterbi",
         "allin1_core.network._fused",
         "allin1_core.spectrogram._transform",

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import scipy.fft
 
+from allin1_core.simd.instruction_sets import instruction_sets
 from allin1_core.spectrogram import framing, fused_backend
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from hard_use.reporting import recorded_trials
 from parity.reports.records import ParityRecorder
 
-INSTRUCTION_SETS = fused_backend.instruction_sets()
+INSTRUCTION_SETS = instruction_sets()
 # Registers hold 2 to 16 frames.
 COUNTS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33)
 BOUND = {"exact": 5e-7, "fast": 1e-5}
@@ -52,7 +53,7 @@ def test_bands(instructions: str, dtype: str, precision: str, record_parity: Par
             expected = np.log10(1 + np.abs(spectrum) @ filterbank(sample_rate).astype(np.float64))
             found = np.full((count, num_bands(sample_rate)), np.nan, np.float32)
             fused_backend.log_bands(
-                found, signal, 0, count, sample_rate, precision, instructions=instructions
+                found, signal, 0, count, sample_rate, precision, instruction_set=instructions
             )
             trials.tried += 1
             difference = trials.differ_by(np.abs(found - expected).max())
@@ -63,10 +64,10 @@ def test_bands(instructions: str, dtype: str, precision: str, record_parity: Par
 def test_a_frame_does_not_depend_on_where_the_work_is_cut(instructions: str) -> None:
     signal = noise("int16", 44100)
     whole = np.empty((100, 81), np.float32)
-    fused_backend.log_bands(whole, signal, 0, 100, 44100, "exact", instructions=instructions)
+    fused_backend.log_bands(whole, signal, 0, 100, 44100, "exact", instruction_set=instructions)
     for first, last in ((0, 1), (1, 8), (37, 54), (99, 100)):
         part = np.empty((last - first, 81), np.float32)
-        fused_backend.log_bands(part, signal, first, last, 44100, "exact", instructions=instructions)
+        fused_backend.log_bands(part, signal, first, last, 44100, "exact", instruction_set=instructions)
         np.testing.assert_array_equal(part, whole[first:last])
 
 
@@ -101,7 +102,7 @@ def test_an_output_of_the_wrong_shape_or_type_is_refused(out: np.ndarray) -> Non
 @pytest.mark.parametrize("instructions", ["SSE9", "", "avx2", "NEON, AVX2"])
 def test_an_absent_instruction_set_is_refused_not_replaced(instructions: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"instructions: '{instructions}' has no kernels here; expected one of "
+        ValueError, match=rf"instruction_set: '{instructions}' has no kernels here; expected one of "
     ):
         fused_backend.log_bands(
             np.empty((2, 81), np.float32),
@@ -110,7 +111,7 @@ def test_an_absent_instruction_set_is_refused_not_replaced(instructions: str) ->
             2,
             44100,
             "exact",
-            instructions=instructions,
+            instruction_set=instructions,
         )
 
 

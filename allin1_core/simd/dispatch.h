@@ -1,26 +1,24 @@
-/* One binary, the best instructions of the machine it runs on.
+/* One binary, the best instructions of the machine it runs on: what kernels are compiled for, and what a processor has.
  *
- * Kernels are compiled once for each instruction set (instruction_sets.h, viterbi_kernel.h), and called by the name of
- * one. What a kernel calls must be marked ALLIN1_INLINE, so that it is compiled for the same instruction set. */
+ * targets.h compiles kernels once for each instruction set; they are called by the name of one. */
 #ifndef ALLIN1_DISPATCH_H
 #define ALLIN1_DISPATCH_H
 
+#include <math.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
-#if defined(__GNUC__) || defined(__clang__)
-#define ALLIN1_INLINE static inline __attribute__((always_inline))
-#else
-#define ALLIN1_INLINE static inline
-#endif
+/* Of whatever a kernel calls, so that its vectors never cross a function boundary. */
+#define ALLIN1_INLINE inline __attribute__((always_inline))
 
 /* What the processor says of itself; on another than x86, nothing. */
-typedef struct {
+struct allin1_features_t {
     uint32_t leaf1_ecx, leaf7_ebx, extended1_ecx; /* cpuid, leaves 1, 7 and 0x80000001 */
     uint32_t xcr0;                                /* registers that the operating system saves */
-} allin1_features_t;
+};
 
-/* Not on Windows, where GCC does not align the stack for the registers of AVX. */
-#if defined(__x86_64__) && !defined(_WIN32) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__)
 #define ALLIN1_SEVERAL_SETS 1
 
 #include <cpuid.h>
@@ -51,7 +49,7 @@ static inline int allin1_has_level4(allin1_features_t features) {
 static inline const char *allin1_best_set(allin1_features_t features) {
 #if defined(ALLIN1_SEVERAL_SETS)
     return allin1_has_level4(features) ? "AVX-512" : allin1_has_level3(features) ? "AVX2" : "baseline x86-64";
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__)
     (void)features;
     return "NEON";
 #else

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import os
 
-from allin1_core import _processor
 from allin1_core.errors import BackendError
+from allin1_core.simd._processor import best_instruction_set, features
 
 # Names the best instruction set that the kernels may use; by default it is the processor's best.
 VARIABLE = "ALLIN1_INSTRUCTION_SET"
@@ -25,7 +25,7 @@ def _best_permitted() -> str | None:
 @functools.cache
 def _available() -> tuple[str, ...]:
     """What kernels are compiled for and this processor can run, best first."""
-    best = _processor.best_instruction_set(_processor.features())
+    best = best_instruction_set(features())
     return _X86_64[_X86_64.index(best) :] if best in _X86_64 else (best,)
 
 
@@ -57,3 +57,19 @@ def instruction_set() -> str:
         As `instruction_sets`.
     """
     return instruction_sets()[0]
+
+
+def checked(name: str | None = None) -> str:
+    """That instruction set, which every kernel can be asked for, or by default the best one.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of `instruction_sets`.
+    BackendError
+        As `instruction_sets`.
+    """
+    sets = instruction_sets()
+    if name is not None and name not in sets:
+        raise ValueError(f"instruction_set: {name!r} has no kernels here; expected one of {sets}")
+    return sets[0] if name is None else name

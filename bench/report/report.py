@@ -20,16 +20,17 @@ from bench.measure import busy_core
 from bench.report import plots
 from bench.report.readme import BEGIN, END
 from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
+from bench.report.summary import (
+    agreement_in_words,
+    reference_in_words,
+    seconds_in_words,
+    speed_in_words,
+    summary,
+)
 from parity.environment import describe_machine, source_digest, versions
 from parity.reports.publish import now, publish, scratch_folder
 from parity.reports.records import oracle_was_absent
 
-# Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
-_AS_ANALYZED = ("[3, 4]", "8 folds")
-# Of the pipeline the whole, and not what is left of it beside the network.
-_WHOLE = "stems to result"
-# A hundredth of the whole each.
-_NO_HEADLINE = ("audio reading", "decoder input", "structure")
 _NOT_MEASURED = (
     "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
     "cores they take minutes for a track. The pipeline starts from stems"
@@ -109,7 +110,8 @@ def render(folder: Path) -> Path:
 
 def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
     lines = ["# Benchmark: is it faster?", ""]
-    lines += [BEGIN, *summary(records, session), END, ""]
+    where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
+    lines += [BEGIN, *summary(records, where), END, ""]
     absent = oracle_was_absent(session.skipped)
     lines += [absent, ""] if absent else []
     if session.failed:
@@ -123,70 +125,6 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
         lines += _notes([record for record in records if record.stage == stage])
     lines += _further_plots(records, session, scratch)
     return "\n".join(lines).rstrip() + "\n"
-
-
-def summary(records: Sequence[BenchRecord], session: Session) -> list[str]:
-    """How much faster, how exact, on what: a table of at most five rows, one line on the machine."""
-    rows = headline_rows(records)
-    where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
-    if not rows:
-        return ["", f"Nothing to compare was measured in this run ({where}).", ""]
-    lines = ["", "| stage | how much faster (95 % interval) | than | how exact | what ran | time |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for record in rows:
-        ran = plots.label(record, stage=False)
-        time = f"{_seconds(record.median)} for {record.audio_seconds:.0f} s of audio"
-        than = f"{record.reference}: {_reference(record)}" if record.reference else "-"
-        lines.append(
-            f"| {record.stage} | {_speed(record)} | {than} | {_agreement(record)} | {ran} | {time} |"
-        )
-    tracks = ", ".join(dict.fromkeys(record.track for record in rows))
-    return [*lines, "", f"Track {tracks}; {where}.", ""]
-
-
-def _reference(record: BenchRecord) -> str:
-    """``1.29 s, 1 thread``: what the reference took, and on how many threads."""
-    if record.reference_median is None:
-        return "-"
-    threads = record.reference_threads
-    of_threads = "" if threads is None else f", {threads} thread{'s' if threads != 1 else ''}"
-    return f"{_seconds(record.reference_median)}{of_threads}"
-
-
-def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
-    """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
-    rows = []
-    for stage in plots.stages(records):
-        if stage in _NO_HEADLINE:
-            continue
-        ours = [record for record in records if record.stage == stage and record.role == "candidate"]
-        ours = [record for record in ours if record.audio_seconds > 0 and "computed_by" not in record.figures]
-        # An analysis has all threads; rows on fewer are there to compare with.
-        most = max((record.threads for record in ours), default=0)
-        ours = [record for record in ours if record.threads == most]
-        if stage == "pipeline":
-            ours = [record for record in ours if _WHOLE in record.variant] or ours
-        for precision in (
-            dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
-        ):
-            group = [record for record in ours if precision in (None, record.precision) and record.agrees]
-            if group:
-                # Without any ratio it is the first row: the stage as a whole, before its parts.
-                rows.append(max(_to_judge_by(group), key=_rank))
-    return rows[:5]
-
-
-def _to_judge_by(rows: Sequence[BenchRecord]) -> Sequence[BenchRecord]:
-    """Those with a sure ratio that do what an analysis does; where there are none, the next best."""
-    compared = [row for row in rows if row.ratio]
-    sure = [row for row in compared if row.ratio and row.ratio.sure]
-    as_analyzed = [row for row in sure if any(name in row.variant for name in _AS_ANALYZED)]
-    return as_analyzed or sure or compared or rows
-
-
-def _rank(record: BenchRecord) -> float:
-    """The lower end of the ratio; 0 for rows without a reference."""
-    return record.ratio.low if record.ratio else 0.0
 
 
 def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
@@ -250,15 +188,15 @@ def _table(records: Sequence[BenchRecord]) -> list[str]:
             record.precision,
             record.variant,
             str(record.threads),
-            _seconds(record.median),
-            _seconds(record.spread) if len(record.seconds) > 1 else "-",
-            _speed(record),
+            seconds_in_words(record.median),
+            seconds_in_words(record.spread) if len(record.seconds) > 1 else "-",
+            speed_in_words(record),
             record.reference or "-",
-            _reference(record),
+            reference_in_words(record),
             f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
             _memory(record),
             *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
-            _agreement(record),
+            agreement_in_words(record),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -283,34 +221,6 @@ def _notes(records: Sequence[BenchRecord]) -> list[str]:
 
 def _note(record: BenchRecord) -> str:
     return str(record.figures.get("note", ""))
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else f"{seconds:.3g} s"
-
-
-def _speed(record: BenchRecord) -> str:
-    ratio = record.ratio
-    if ratio is None:
-        return "-"
-    if not record.agrees:
-        return "not counted: does not agree"
-    if ratio.rounds == 1:
-        return f"{ratio.median:.3g}x (one round, no interval)"
-    if ratio.too_noisy:
-        return f"too noisy to judge ({ratio.low:.3g}-{ratio.high:.3g}x, {ratio.rounds} rounds)"
-    interval = f"{ratio.low:.3g}-{ratio.high:.3g}"
-    if ratio.is_range:
-        interval += f", range of {ratio.rounds} rounds: {100 * ratio.confidence:.0f} %"
-    if ratio.too_few:
-        return f"{ratio.median:.3g}x ({interval}, too few to judge)"
-    return f"**{ratio.median:.3g}x** ({interval})"
-
-
-def _agreement(record: BenchRecord) -> str:
-    if not record.agrees:
-        return f"**does not agree:** {record.agreement}"
-    return record.agreement or "-"
 
 
 def _further_plots(records: Sequence[BenchRecord], session: Session, scratch: Path) -> list[str]:
@@ -348,7 +258,8 @@ def _baseline(records: Sequence[BenchRecord], session: Session, scratch: Path) -
 def _which_run(record: BenchRecord) -> str:
     rounds = len(record.seconds)
     which = "The round" if rounds == 1 else f"The median of the {rounds} rounds"
-    return f"{which} in the table above, in a session that has its weights loaded; median {_seconds(record.median)}."
+    median = seconds_in_words(record.median)
+    return f"{which} in the table above, in a session that has its weights loaded; median {median}."
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""The report of parity: what it counts, whom it names, and how long the tests took."""
+
+from __future__ import annotations
+
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from parity.reports import report as parity_report
+from parity.reports.records import Outcome, ParityRecord
+from parity.reports.records import read_records as read_parity_records
+from parity.reports.report import write_parity_report
+
+
+def parity_record(**fields: Any) -> ParityRecord:
+    given: dict[str, Any] = {
+        "stage": "invented",
+        "case": "song/drums",
+        "oracle": "madmom",
+        "backend": "torch",
+        "device": "cpu",
+        "precision": "exact",
+        "bound": "<= 1e-6",
+        "passed": True,
+        "measures": {"max_difference": 3e-7},
+    }
+    return ParityRecord(**{**given, **fields})
+
+
+def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
+    records = [
+        parity_record(),
+        parity_record(case="song/bass", measures={"max_difference": 8e-7}),
+        parity_record(backend="mlx", passed=False, measures={"max_difference": 2e-6}),
+    ]
+    path = write_parity_report(
+        records, tmp_path, Outcome(5, ("parity/test_x.py::test_y",), ("no folder", "no folder"))
+    )
+    text = path.read_text(encoding="utf-8")
+    assert "**1 of 3 comparisons are outside their bounds, and 1 tests failed.**" in text
+    assert "| invented | torch | cpu | exact | madmom | <= 1e-6 | 2 | 2 | 8e-07 (song/bass) |" in text
+    assert "| invented | mlx | cpu | exact | madmom | <= 1e-6 | 1 | **0** |" in text
+    assert "5 tests passed, 1 failed, 2 skipped." in text
+    assert "- skipped 2: no folder" in text
+    assert "| song/drums | mlx | madmom | <= 1e-6 | **no** |" in text
+    assert read_parity_records(tmp_path / "parity.json") == records
+
+
+def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:
+    outcome = Outcome(
+        3, (), (), 754.6, (("tests/test_x.py::test_y[a]", 12.34), ("tests/test_x.py::test_z", 0.26))
+    )
+    text = write_parity_report([parity_record()], tmp_path, outcome).read_text(encoding="utf-8")
+    assert "\n## Time of the tests\n\n12 min 35 s together. The slowest:\n" in text
+    assert "| `tests/test_x.py::test_y[a]` | 12.3 |\n| `tests/test_x.py::test_z` | 0.3 |\n" in text
+
+
+def test_the_time_of_a_test_is_that_of_its_setup_its_call_and_its_teardown() -> None:
+    def report(name: str, when: str, duration: float) -> pytest.TestReport:
+        return pytest.TestReport(name, ("", 0, ""), {}, "passed", None, when, duration=duration)  # type: ignore[arg-type]
+
+    long = [report(f"test_{number}", "call", number) for number in range(1, 31)]
+    stats = {
+        "passed": [report("test_a", "call", 100.0), *long],
+        "": [report("test_a", "setup", 40.0), report("test_a", "teardown", 2.0)],
+        "warnings": [object()],
+    }
+    terminal = types.SimpleNamespace(stats=stats)
+    config: Any = types.SimpleNamespace(pluginmanager=types.SimpleNamespace(get_plugin=lambda _: terminal))
+    outcome = Outcome.of(config)
+    assert outcome.passed == 31
+    assert outcome.seconds == 142 + sum(range(1, 31))
+    assert len(outcome.slowest) == 25
+    assert outcome.slowest[:2] == (("test_a", 142.0), ("test_30", 30))
+
+
+def test_all_well_is_said_only_if_no_test_failed(tmp_path: Path) -> None:
+    fine = write_parity_report([parity_record()], tmp_path, Outcome(3, (), ())).read_text(encoding="utf-8")
+    assert "All 1 comparisons with the oracles are within their bounds." in fine
+    failed = write_parity_report([parity_record()], tmp_path, Outcome(3, ("t",), ())).read_text(
+        encoding="utf-8"
+    )
+    assert "All 1 comparisons" not in failed
+
+
+def test_a_stage_writes_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def render(records: list[ParityRecord], folder: Path) -> str:
+        (folder / "invented.png").write_bytes(b"plot")
+        return f"{len(records)} records"
+
+    section = types.SimpleNamespace(render=render, worst=lambda _: "nothing at all")
+    monkeypatch.setattr(parity_report, "_section_module", lambda _: section)
+    text = write_parity_report([parity_record()], tmp_path).read_text(encoding="utf-8")
+    assert "## Invented\n\n1 records" in text
+    assert "nothing at all" in text
+    assert (tmp_path / "invented.png").read_bytes() == b"plot"

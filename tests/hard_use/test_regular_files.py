@@ -103,7 +103,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, stated: int, method: int) ->
             "-c",
             "import sys, resource\n"
             "from allin1_core.errors import WeightsError\n"
-            "from allin1_core.files.writing.reading import read_npz\n"
+            "from allin1_core.files.reading import read_npz\n"
             "content = open(sys.argv[1], 'rb').read()\n"
             "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
             "resource.setrlimit(resource.RLIMIT_AS, (used + (32 << 20),) * 2)\n"

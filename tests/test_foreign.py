@@ -230,5 +230,7 @@ def test_make_parity_runs_a_backend_of_any_of_these_stages(stage: str) -> None:
     command = ["make", "-n", "parity", "BACKEND=a.b:c", f"STAGE={stage}"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     recipe = " ".join(printed.replace("\\\n", " ").split())
-    expected = f"pytest parity --durations=25 --backend a.b:c --backend-stage {stage} --parity-report reports/a.b.c"
+    expected = (
+        f"pytest parity --durations=25 --backend a.b:c --backend-stage {stage} --parity-report reports/a.b.c"
+    )
     assert expected in recipe

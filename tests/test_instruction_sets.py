@@ -207,7 +207,7 @@ def test_every_kernel_runs_on_the_set_that_is_named(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["AVX3", "avx2", "AVX2 ", "NEON", "AVX-512, AVX2"])
-def test_a_set_that_cannot_run_here_is_refused(name: str) -> None:
+def test_a_set_that_cannot_run_here_is_refused(tmp_path: Path, name: str) -> None:
     # This process may have been told to leave some out; with an empty name the child has all.
     sets = run(
         ["-c", "from allin1_core.network import _fused; print(*_fused.instruction_sets(), sep=',')"], ""
@@ -230,7 +230,7 @@ def test_a_set_that_cannot_run_here_is_refused(name: str) -> None:
         assert check["error"] == f"BackendError: {message}"
     # What needs no kernels is not held up.
     assert report["stages"]["structure"]["choice"]["backend"] == "numpy"
-    done = run(["-m", "allin1_core.cli", "analyze", "absent.wav", "--device", "cpu"], name)
+    done = run(["-m", "allin1_core.cli", "analyze", "absent.wav", "-d", "cpu", "-o", str(tmp_path)], name)
     assert (done.returncode, done.stderr) == (2, f"allin1-core: {message}\n")
 
 

@@ -44,7 +44,7 @@ ALLIN1_INLINE void accumulate(vec accumulated[OUTPUTS][VECTORS], const float *we
     for (int k = 0; k < num_inputs; k++) {
         vec columns[VECTORS];
         for (int v = 0; v < VECTORS; v++)
-            columns[v] = load(x.at(k, v * LANES));
+            columns[v] = load(x.at(k) + v * LANES);
         for (int n = 0; n < OUTPUTS; n++)
             for (int v = 0; v < VECTORS; v++)
                 accumulated[n][v] += weights[k * OUTPUTS + n] * columns[v];
@@ -66,15 +66,15 @@ ALLIN1_INLINE void linear(const float *parameters, int num_inputs, int num_outpu
             for (int n = 0; n < OUTPUTS; n++)
                 for (int v = 0; v < VECTORS; v++) {
                     accumulated[n][v] =
-                        WHAT == ADD ? load(y.at(first + n, column + v * LANES)) : broadcast(bias[first + n]);
+                        WHAT == ADD ? load(y.at(first + n, column) + v * LANES) : broadcast(bias[first + n]);
                     if (residual.data)
-                        accumulated[n][v] += load(residual.at(first + n, column + v * LANES));
+                        accumulated[n][v] += load(residual.at(first + n, column) + v * LANES);
                 }
             accumulate(accumulated, weights, x.from(0, column), num_inputs);
             for (int n = 0; n < OUTPUTS; n++)
                 for (int v = 0; v < VECTORS; v++) {
                     vec value = accumulated[n][v];
-                    store(y.at(first + n, column + v * LANES), WHAT == GELU ? gelu(value) : value);
+                    store(y.at(first + n, column) + v * LANES, WHAT == GELU ? gelu(value) : value);
                 }
         }
 }
@@ -187,7 +187,7 @@ ALLIN1_INLINE void convolve(const float *parameters, int taps, int inputs, int n
                                x.from(band * band_rows, column + tap), inputs);
                 for (int n = 0; n < OUTPUTS; n++)
                     for (int v = 0; v < VECTORS; v++) {
-                        float *to = y.at(first + n, column + v * LANES);
+                        float *to = y.at(first + n, column) + v * LANES;
                         vec value = accumulated[n][v];
                         if (band > 0)
                             value = maximum(value, load(to));

@@ -70,10 +70,10 @@ void stem(const pass_t *pass, float *scratch) {
                     ptrdiff_t frame = tile - 1 + column;
                     if (frame >= 0 && frame < pass->frames)
                         for (int band = 0; band < BANDS; band++)
-                            *input.at(band, column) = spectrogram[frame * BANDS + band];
+                            input.data[band * INPUT_STRIDE + column] = spectrogram[frame * BANDS + band];
                     else
                         for (int band = 0; band < BANDS; band++)
-                            *input.at(band, column) = 0.0f;
+                            input.data[band * INPUT_STRIDE + column] = 0.0f;
                 }
                 for (int band = 0; band < POOLED0; band++)
                     convolve(convolution0, 3, 3, CHANNELS / 2, input.from(3 * band), 1, outer.from(band * (CHANNELS / 2)),

@@ -67,7 +67,8 @@ template <int N> ALLIN1_INLINE vector<double, N> logarithm(vector<double, N> y) 
     p = p * z + 1.0 / 3.0;
     p = p * z + 1.0;
     numbers value = e * 0.30102999566398119521 + 0.86858896380650365530 * (s * p);
-    return y < HUGE_VAL ? value : y;
+    integers finite = y < HUGE_VAL; /* `?:` takes more instructions where N exceeds a register */
+    return (numbers)(((integers)value & finite) | (bits & ~finite));
 }
 
 /* e^x for x <= 0, relative error 2e-7. With n = round(x / ln 2) and r = x - n ln 2, e^x = 2^n e^r; on |r| <= ln 2 / 2,

@@ -9,7 +9,7 @@ export PIP_BUILD_CONSTRAINT := $(abspath $(CONSTRAINTS))
 WHOLE_CHECKOUT := from pathlib import Path; from sysconfig import get_path; \
 	Path(get_path("purelib"), "allin1_core_checkout.pth").write_text(f"{Path.cwd()}\n", encoding="utf-8")
 ROUNDS ?= 7
-SOURCES := $(wildcard allin1_core/*.h allin1_core/*.pyx allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
+SOURCES := $(wildcard allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
 # WITHOUT=avx512 runs the tests as on a processor with AVX2 alone.
 WITHOUT ?=

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from allin1_core.errors import OutputError
-from allin1_core.files import writing as appending
+from allin1_core.files import writing
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import read_timings
 
@@ -119,7 +119,7 @@ def test_without_locks_a_half_is_left_rather_than_anothers_line_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "t.jsonl"
-    monkeypatch.setattr(appending, "_lock", lambda descriptor: False)
+    monkeypatch.setattr(writing, "_lock", lambda descriptor: False)
     with Timings(path).stage("save"):
         pass
     before = path.read_bytes()

@@ -8,12 +8,25 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import pytest
 
+
+class _OfAStage(Protocol):
+    @property
+    def stage(self) -> str: ...
+
+
+Record = TypeVar("Record", bound=_OfAStage)
+
 _SLOWEST = 25
+# Of the pipeline; stages not named here follow in alphabetical order.
+_ORDER = (
+    *("audio reading", "separation", "spectrogram", "attention", "network"),
+    *("decoder input", "decoder", "structure", "pipeline"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +118,17 @@ class Outcome:
         reasons = sorted(set(self.skipped))
         lines += [f"- skipped {self.skipped.count(reason)}: {reason}" for reason in reasons]
         return "\n".join(lines)
+
+
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """The records by stage, in the order of the pipeline."""
+    order = {stage: number for number, stage in enumerate(_ORDER)}
+    return sorted(records, key=lambda record: (order.get(record.stage, len(order)), record.stage))
+
+
+def stages(records: Sequence[_OfAStage]) -> list[str]:
+    """The stages that have records, in the order of the pipeline."""
+    return list(dict.fromkeys(record.stage for record in in_order(records)))
 
 
 def oracle_was_absent(skipped: Sequence[str]) -> str | None:

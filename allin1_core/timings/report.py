@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.errors import TimingsError
@@ -113,16 +112,9 @@ def _one_or_more(values: Sequence[str | None]) -> str:
 
 
 def _notes(lines: Sequence[StageTiming]) -> str:
-    notes = []
-    if any(line.thread != "main" for line in lines):
-        notes.append("beside")
-    cached = sum(line.cached for line in lines)
-    if cached:
-        notes.append(f"{cached} cached")
-    failed = sum(line.error is not None for line in lines)
-    if failed:
-        notes.append(f"{failed} failed")
-    return ", ".join(notes)
+    notes = ["beside"] if any(line.thread != "main" for line in lines) else []
+    counts = {"cached": sum(line.cached for line in lines), "failed": sum(bool(line.error) for line in lines)}
+    return ", ".join(notes + [f"{count} {what}" for what, count in counts.items() if count])
 
 
 def waterfall(records: Sequence[StageTiming]) -> Figure:
@@ -200,8 +192,3 @@ def _stage_colours() -> dict[str, tuple[float, ...]]:
 
     palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
     return {stage: palette[index % len(palette)] for index, stage in enumerate(STAGES)}
-
-
-def default_plot_path(timings_path: Path) -> Path:
-    """Where the waterfall plot of a file of timings goes."""
-    return timings_path.with_suffix(".png")

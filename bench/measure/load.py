@@ -16,21 +16,9 @@ def pinned_threads(threads: int) -> Iterator[int]:
     """Let our thread pools, BLAS, OpenMP and torch use exactly that many threads inside the block.
 
     Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting.
-
-    Parameters
-    ----------
-    threads : int
-        At least 1.
-
-    Raises
-    ------
-    ValueError
-        If `threads` is not positive.
     """
     from threadpoolctl import threadpool_limits
 
-    if threads < 1:
-        raise ValueError(f"threads: {threads}; expected at least 1")
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
     with limited_cores(threads), threadpool_limits(limits=threads):

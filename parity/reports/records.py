@@ -67,9 +67,6 @@ class ParityRecorder:
     def __call__(self, record: ParityRecord) -> None:
         self.records.append(record)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        return [dataclasses.asdict(record) for record in self.records]
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:

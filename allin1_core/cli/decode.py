@@ -7,12 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allin1_core.dbn.metrical import (
-    BEATS_PER_BAR,
-    FRAMES_PER_SECOND,
-    beats_from_decoder,
-    decoder_input,
-)
+from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError
 from allin1_core.files.writing import expand_user, make_folder, write_text
 from allin1_core.results.exports import beats_lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import platform
@@ -65,10 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                 verdict = "ok  " if check.passed else "FAIL"
                 print(f"  {verdict}  {check.stage:<12}{check.backend:<8}{check.device:<6}{found}", flush=True)
     if arguments.json:
-        report["self_test"] = [
-            {**{name: getattr(check, name) for name in check.__dataclass_fields__}, "passed": check.passed}
-            for check in checks
-        ]
+        report["self_test"] = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
         print(json.dumps(report, indent=2))
     return 0 if all(check.passed for check in checks) else 1
 

@@ -60,7 +60,9 @@ def stage_table(records: Sequence[StageTiming]) -> str:
         record.track: record.audio_seconds for record in records if record.track and record.audio_seconds
     }
     audio = sum(seconds for seconds in tracks.values() if seconds)
-    rows = [("stage", "ms", "share", "runs", "backend", "device", "precision", "notes")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "ms", "share", "runs", "backend", "device", "precision", "notes")
+    ]
     for stage in STAGES:
         lines = [record for record in records if record.stage == stage]
         if not lines:
@@ -78,9 +80,15 @@ def stage_table(records: Sequence[StageTiming]) -> str:
                 _notes(lines),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    text = [_aligned(row, widths) for row in rows]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<>>><<<<"  # numbers to the right
+    rows.insert(1, tuple("-" * width for width in widths))
+    text = [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
     first = records[0]
     heading = [
         f"run {first.run_id}, started {first.run_started}",
@@ -93,14 +101,6 @@ def stage_table(records: Sequence[StageTiming]) -> str:
         "",
     ]
     return "\n".join([*heading, *text])
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if column in (1, 2, 3) else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
 
 
 def _library(line: StageTiming) -> str | None:

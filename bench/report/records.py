@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.measure.paired import Ratio, paired_ratio
+from parity.reports.records import Recorder
 
 SCHEMA_VERSION = 1
 
@@ -115,14 +116,7 @@ class BenchRecord:
         return paired_ratio(np.array(self.seconds), np.array(self.reference_seconds))
 
 
-class BenchRecorder:
-    """Collects records during a benchmark session."""
-
-    def __init__(self) -> None:
-        self.records: list[BenchRecord] = []
-
-    def __call__(self, record: BenchRecord) -> None:
-        self.records.append(record)
+BenchRecorder = Recorder[BenchRecord]
 
 
 def read_records(path: Path) -> list[BenchRecord]:

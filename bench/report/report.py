@@ -68,19 +68,9 @@ class Session:
 
 
 def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
-    """Write bench.md, its plots and bench.json; the folder changes only when all of them could be made.
+    """Write bench.md, its plots and bench.json, and return the path of the first.
 
-    Parameters
-    ----------
-    records : sequence of BenchRecord
-    folder : Path
-        Made if it is not there.
-    session : Session, optional
-
-    Returns
-    -------
-    Path
-        The markdown file.
+    The folder is made if it is not there, and changes only when all of them could be made.
     """
     session = session or Session()
     with scratch_folder(folder) as scratch:

@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import pytest
@@ -58,14 +58,17 @@ class ParityRecord:
     measures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class ParityRecorder:
-    """Collects records during a test session."""
+class Recorder(Generic[Record]):
+    """Collects records during a session."""
 
     def __init__(self) -> None:
-        self.records: list[ParityRecord] = []
+        self.records: list[Record] = []
 
-    def __call__(self, record: ParityRecord) -> None:
+    def __call__(self, record: Record) -> None:
         self.records.append(record)
+
+
+ParityRecorder = Recorder[ParityRecord]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +132,7 @@ def stages(records: Sequence[_OfAStage]) -> list[str]:
 
 
 def oracle_was_absent(skipped: Sequence[str]) -> str | None:
-    """A sentence for the top of a report whose session had no madmom; None if it had.
-
-    Parameters
-    ----------
-    skipped : sequence of str
-        Why tests were skipped, a line each.
-    """
+    """A sentence for the top of a report whose session had no madmom, by why its tests were skipped; None if it had."""
     without = [reason for reason in skipped if reason.startswith("the oracle madmom")]
     if not without:
         return None

@@ -27,23 +27,10 @@ _FULL = "`make parity-full`, which begins with `python -m pytest tests parity --
 def write_parity_report(
     records: Sequence[ParityRecord], folder: Path, outcome: Outcome | None = None, *, full: bool = False
 ) -> Path:
-    """Write parity.md, its plots and parity.json; the folder changes only when all of them could be made.
+    """Write parity.md, its plots and parity.json, and return the path of the first.
 
-    Parameters
-    ----------
-    records : sequence of ParityRecord
-    folder : Path
-        Made if it is not there.
-    outcome : Outcome, optional
-        Of the test session that measured the records.
-    full : bool
-        Whether it ran the long checks. Then what it found of hard use also goes into accuracy.md, where a later
-        session without them leaves it.
-
-    Returns
-    -------
-    Path
-        The markdown file.
+    The folder is made if it is not there, and changes only when all of them could be made. What a session with the
+    long checks (`full`) found of hard use also goes into accuracy.md, where a later one without them leaves it.
     """
     with scratch_folder(folder) as scratch:
         text = _markdown(records, scratch, outcome)

@@ -20,18 +20,16 @@ Rows = Sequence[dict[str, Any]]
 
 
 def render(content: dict[str, Any], folder: Path) -> str:
-    """Markdown of this section; its plot goes into the folder."""
-    return render_named(content, folder, "Spectrogram, network and pipeline on the shared tracks", "tracks")
-
-
-def render_named(content: dict[str, Any], folder: Path, title: str, name: str) -> str:
-    """As `render`, under another title and with another name of the plot."""
+    """Markdown of this section, for the shared tracks or those of a folder that the user named; its plot goes into
+    the folder."""
+    name = content.get("section", "tracks")
+    title = "the shared tracks" if name == "tracks" else "a folder of one's own"
     rows: Rows = [row for row in content["rows"] if "error" not in row]
     failed: Rows = [row for row in content["rows"] if "error" in row]
     oracle = content["oracle"]
     part = "" if content["command"] != "python -m parity.full.tracks" else ", a part of `make parity-full`"
     lines = [
-        f"## {title}",
+        f"## Spectrogram, network and pipeline on {title}",
         "",
         f"**{_verdict(rows, failed)}**",
         "",

@@ -43,12 +43,6 @@ def render(records: list[ParityRecord], folder: Path) -> str:
     return "\n".join(lines).rstrip()
 
 
-def worst(records: Sequence[ParityRecord]) -> str:
-    """The largest difference of a row of the summary, in words."""
-    record = max(records, key=_difference)
-    return f"{_difference(record):.2g} ({record.case})"
-
-
 def _difference(record: ParityRecord) -> float:
     return float(record.measures["max_difference"])
 

@@ -154,10 +154,6 @@ def run_batch(
     ----------
     tracks : dict of Given or None
         By the path of each track, or the one that stands for it, what came without one.
-    analyzer, outputs
-        By what they are analysed, and what is written.
-    stems_dir, progress
-        As in `analyze`.
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
 

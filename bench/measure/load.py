@@ -15,10 +15,13 @@ from allin1_core.threads import limited_cores
 def pinned_threads(threads: int) -> Iterator[int]:
     """Let our thread pools, BLAS, OpenMP and torch use exactly that many threads inside the block.
 
-    Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting.
+    Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting. `ValueError`
+    unless it is at least one.
     """
     from threadpoolctl import threadpool_limits
 
+    if threads < 1:
+        raise ValueError(f"threads: {threads}; expected at least 1")
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else None
     with limited_cores(threads), threadpool_limits(limits=threads):

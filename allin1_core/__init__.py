@@ -15,15 +15,22 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from allin1_core.analysis import Analyzer
-    from allin1_core.audio.types import Audio, Stems
-    from allin1_core.batch import analyze
-    from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
-    from allin1_core.network import load_model
-    from allin1_core.results.clicks import sonify
-    from allin1_core.results.figures import visualize
-    from allin1_core.results.result import AnalysisResult, load_result
-    from allin1_core.spectrogram import log_spectrogram
+    from allin1_core.analysis import Analyzer as Analyzer
+    from allin1_core.audio.types import Audio as Audio
+    from allin1_core.audio.types import Stems as Stems
+    from allin1_core.batch import analyze as analyze
+    from allin1_core.dbn import (
+        DBNBeatTrackingProcessor as DBNBeatTrackingProcessor,
+    )
+    from allin1_core.dbn import (
+        DBNDownBeatTrackingProcessor as DBNDownBeatTrackingProcessor,
+    )
+    from allin1_core.network import load_model as load_model
+    from allin1_core.results.clicks import sonify as sonify
+    from allin1_core.results.figures import visualize as visualize
+    from allin1_core.results.result import AnalysisResult as AnalysisResult
+    from allin1_core.results.result import load_result as load_result
+    from allin1_core.spectrogram import log_spectrogram as log_spectrogram
 
 _EXPORTS = {
     "AnalysisResult": "allin1_core.results.result",
@@ -40,21 +47,7 @@ _EXPORTS = {
     "visualize": "allin1_core.results.figures",
 }
 
-__all__ = [
-    "AnalysisResult",
-    "Analyzer",
-    "Audio",
-    "DBNBeatTrackingProcessor",
-    "DBNDownBeatTrackingProcessor",
-    "Stems",
-    "__version__",
-    "analyze",
-    "load_model",
-    "load_result",
-    "log_spectrogram",
-    "sonify",
-    "visualize",
-]
+__all__ = ["__version__", *_EXPORTS]
 
 
 def __getattr__(name: str) -> Any:

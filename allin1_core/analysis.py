@@ -19,6 +19,7 @@ from allin1_core.audio.types import Stems
 from allin1_core.backends.devices import to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
+from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
@@ -82,10 +83,8 @@ class Analyzer:
 
         Parameters
         ----------
-        path : path-like, Audio, Stems or binary file object
-            Audio file, folder with its stems, or stem file; or the track itself, as in `analyze`.
-        stems_dir, include_activations, include_embeddings
-            As in `analyze`.
+        path, stems_dir, include_activations, include_embeddings
+            As in `analyze`, of a single track.
         timings : Timings, optional
             Where the stages' times are added.
 
@@ -193,7 +192,7 @@ class Analyzer:
                 segments=segments,
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
-                provenance=session.provenance(origin, digests()),
+                provenance=provenance.record(session, origin, digests()),
                 activations={name: to_host(getattr(output, name)) for name in names} or None,
                 embeddings=to_host(output.embeddings) if include_embeddings else None,
             )

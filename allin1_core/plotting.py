@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 100) -> None:
     """Write a figure in the format of the path's suffix; `OutputError` if it cannot be written."""
     suffix = Path(path).suffix[1:] or "pdf"
     # Without a date the same result gives the same file.
     metadata = {"CreationDate": None} if suffix == "pdf" else None
     with written_whole(path) as file:
-        figure.savefig(file, format=suffix, metadata=metadata)
+        figure.savefig(file, format=suffix, metadata=metadata, dpi=dpi)
 
 
 def new_figure(width: float, height: float) -> Figure:

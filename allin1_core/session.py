@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from allin1_core import __version__, backends
+from allin1_core import backends
 from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
 from allin1_core.files.reading import file_digest
 from allin1_core.settings import Settings
@@ -270,27 +270,3 @@ class Session:
             requested_device=self.network_choice.requested_device,
             device_because="the decoder runs on the host",
         )
-
-    def provenance(self, stems: dict[str, Any], audio_sha256: dict[str, str]) -> dict[str, Any]:
-        """What a result says about how it was made.
-
-        Parameters
-        ----------
-        stems : dict
-            Where the stems came from.
-        audio_sha256 : dict of str
-            SHA-256 of the files that they were made from, by name.
-        """
-        return {
-            "allin1_core_version": __version__,
-            "model": {"name": self.settings.model, "weights": self.model.provenance},
-            "audio_sha256": audio_sha256,
-            "stems_as_int16": self.settings.stems_as_int16,
-            "stages": {
-                "demix": stems,
-                "spectrogram": self.log_spectrogram.choice.as_dict(),
-                "nn": self.model.choice.as_dict(),
-                "metrical_dbn": self.decoder_choice.as_dict(),
-                "functional_local_maxima": self.structure_choice.as_dict(),
-            },
-        }

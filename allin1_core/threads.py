@@ -64,8 +64,6 @@ def limited_cores(most: int) -> Iterator[None]:
 
 
 Item = TypeVar("Item")
-
-
 Output = TypeVar("Output")
 
 

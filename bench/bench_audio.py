@@ -37,8 +37,6 @@ def _record(
     return BenchRecord(
         stage="audio reading",
         backend=backend,
-        device="cpu",
-        precision="exact",
         variant=variant,
         reference=f"madmom {madmom_version()}" if reference_seconds.size else "",
         track=track.name,

@@ -20,7 +20,7 @@ from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from allin1_core.dbn.hidden_markov_model import bar_model
 from bench.measure.calls import decode
 from bench.measure.memory import peak_memory_bytes
-from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.measure.paired import growth_point, is_brief, own_times, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.decoder_agreement import compare_decodings, decode_all, f_measure
@@ -30,7 +30,6 @@ from parity.oracles import madmom_dbn
 
 SECONDS = 195.5
 _GROWTH_SECONDS = (15, 60, 195, 600, 1800, 3600)
-_GROWTH_ROUNDS = 3
 # Of what takes seconds.
 _FEW_ROUNDS = 4
 _TRACK = "made from a score"
@@ -44,13 +43,11 @@ def _memory(backend: str, meters: list[int], threads: int, seconds: float) -> in
 def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list[dict[str, Any]]:
     """Median time and peak memory of activations of each length; madmom keeps 2 GB of states for 195 s."""
     return [
-        {
-            "audio_seconds": seconds,
-            "seconds": float(
-                np.median(own_times(functools.partial(decoder, steady(seconds)), rounds=_GROWTH_ROUNDS))
-            ),
-            "peak_memory_bytes": _memory("cython", meters, decoder.num_threads, seconds),
-        }
+        growth_point(
+            seconds,
+            functools.partial(decoder, steady(seconds)),
+            _memory("cython", meters, decoder.num_threads, seconds),
+        )
         for seconds in _GROWTH_SECONDS
     ]
 
@@ -99,8 +96,6 @@ def test_against_madmom(
         BenchRecord(
             stage="decoder",
             backend=ours.choice.backend,
-            device="cpu",
-            precision="exact",
             variant=_variant(meters, threads, seconds),
             reference=madmom_dbn.oracle_name(),
             track=_TRACK,
@@ -159,8 +154,6 @@ def test_construction(record_bench: BenchRecorder, rounds: int, benchmark: Any) 
         BenchRecord(
             stage="decoder",
             backend="cython",
-            device="cpu",
-            precision="exact",
             variant="construction",
             reference=madmom_dbn.oracle_name(),
             track="[3, 4]",
@@ -234,8 +227,6 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int, bench
         BenchRecord(
             stage="decoder",
             backend=f"{peer} {importlib.metadata.version(peer)}",
-            device="cpu",
-            precision="exact",
             variant="[3, 4], 1 thread, 60 s",
             reference=madmom_dbn.oracle_name(),
             track=_TRACK,

@@ -21,11 +21,11 @@ from allin1_core.spectrogram import log_spectrogram
 from bench.measure.calls import checkpoints, run_network
 from bench.measure.load import pinned_threads
 from bench.measure.memory import peak_memory_and_seconds
-from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.measure.paired import growth_point, is_brief, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare_each
 from parity.environment import usable_cores
-from parity.implementations import cpu_device, names
+from parity.implementations import Implementation, cpu_device, names
 from parity.inputs.networks import random_spectrogram
 from parity.material import default_track
 from parity.oracles import allin1_infer
@@ -35,34 +35,15 @@ from parity.oracles.network_golden import OUTPUTS
 _EXCERPT_SECONDS = 30.0
 _WARM_UP_SECONDS = 5.0
 _GROWTH_SECONDS = {"fused": (15, 60, 195, 600), "torch": (15, 30, 60, 120)}
-_GROWTH_ROUNDS = 3
 _AN_HOUR = 3600
 _MOST_FOR_AN_HOUR = 4e9  # bytes
 _FEW_ROUNDS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Implementation:
-    """One row: a backend on a device in a precision."""
-
-    backend: str
-    device: str
-    precision: str = "exact"
-
-    def __str__(self) -> str:
-        return f"{self.backend}-{self.device}-{self.precision}"
-
-
-def implementations() -> list[Implementation]:
-    """All that can run here."""
-    found = [Implementation(name, cpu_device("network", name)) for name in names("network")]
-    if backends.default_device()[0] == "cuda":
-        found += [Implementation("torch", "cuda"), Implementation("torch", "cuda", "fast")]
-    return found
-
-
-IMPLEMENTATIONS = implementations()
-_TORCH, _MLX = Implementation("torch", "cpu"), Implementation("mlx", "mlx")
+IMPLEMENTATIONS = [Implementation(name, "exact", cpu_device("network", name)) for name in names("network")]
+if backends.default_device()[0] == "cuda":
+    IMPLEMENTATIONS += [Implementation("torch", precision, "cuda") for precision in backends.PRECISIONS]
+_TORCH, _MLX = Implementation("torch", "exact", "cpu"), Implementation("mlx", "exact", "mlx")
 
 
 def _mlx_is_slow() -> bool:
@@ -94,13 +75,7 @@ def spectrogram(seconds: float | None = None) -> np.ndarray:
 
 
 def build(implementation: Implementation, num_folds: int, threads: int) -> Model:
-    return build_model(
-        checkpoints()[:num_folds],
-        backend=implementation.backend,
-        device=implementation.device,
-        precision=implementation.precision,
-        num_threads=threads,
-    )
+    return build_model(checkpoints()[:num_folds], num_threads=threads, **dataclasses.asdict(implementation))
 
 
 def reference(
@@ -111,12 +86,8 @@ def reference(
     if allin1_infer.missing() is None:
         peer = allin1_infer.Peer(checkpoints()[:num_folds], torch_device)
         name = f"{allin1_infer.ORACLE} on {torch_device}"
-        return (
-            name,
-            peer.run,
-            lambda out: allin1_infer.probabilities(allin1_infer.to_numpy(out)),
-        )
-    plain = build(Implementation("torch", torch_device), num_folds, threads)
+        return name, peer.run, lambda out: allin1_infer.probabilities(allin1_infer.to_numpy(out))
+    plain = build(Implementation("torch", "exact", torch_device), num_folds, threads)
 
     def run(frames: np.ndarray) -> Any:
         output = plain(frames)
@@ -148,7 +119,7 @@ def paired_row(
     frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, num_folds, threads)
-        name, run_reference, as_probabilities = reference(implementation.device, num_folds, threads)
+        name, run_reference, as_probabilities = reference(str(implementation.device), num_folds, threads)
         # On its device before the clock starts, as a stage would find it.
         native = model._network.as_native(frames)
         # A few seconds warm up as well as all of them.
@@ -191,9 +162,9 @@ def paired_row(
 
 def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -> int | None:
     """Peak memory on the host; nothing for a GPU, whose memory this does not see."""
-    if implementation.device.startswith("cuda"):
-        return None
-    return _in_a_fresh_process(implementation, frames, num_folds)[0]
+    return (
+        None if implementation.device == "cuda" else _in_a_fresh_process(implementation, frames, num_folds)[0]
+    )
 
 
 def _in_a_fresh_process(
@@ -207,10 +178,8 @@ def _in_a_fresh_process(
         num_folds,
         warmup=(random_spectrogram(200), 1),
         threads=threads,
-        backend=implementation.backend,
-        device=implementation.device,
-        precision=implementation.precision,
         num_threads=threads,
+        **dataclasses.asdict(implementation),
     )
 
 
@@ -237,21 +206,19 @@ def test_one_fold(
         # MLX on a CPU would take a minute for a few points.
         lengths = _GROWTH_SECONDS.get(implementation.backend, ())
         if lengths:
-            row.figures["by_length"] = [growth_point(implementation, seconds) for seconds in lengths]
+            row.figures["by_length"] = [_growth(implementation, seconds) for seconds in lengths]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
 
-def growth_point(implementation: Implementation, seconds: float) -> dict[str, Any]:
+def _growth(implementation: Implementation, seconds: float) -> dict[str, Any]:
     """Median time of one fold on a length, and its peak memory."""
     frames = spectrogram(seconds)
+    peak = memory(implementation, frames, 1)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, 1, threads)
         native = model._network.as_native(frames)
-        times = own_times(lambda: model(native), rounds=_GROWTH_ROUNDS, synchronize=model.synchronize)
-    point: dict[str, Any] = {"audio_seconds": seconds, "seconds": float(np.median(times))}
-    peak = memory(implementation, frames, 1)
-    return point if peak is None else {**point, "peak_memory_bytes": peak}
+        return growth_point(seconds, lambda: model(native), peak, model.synchronize)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
@@ -278,7 +245,7 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
     if is_brief(rounds):
         pytest.skip(f"{rounds} rounds: an hour takes minutes; a thorough run has it")
     frames = random_spectrogram(_AN_HOUR * 100)
-    implementation = Implementation("fused", "cpu")
+    implementation = Implementation("fused", "exact", "cpu")
     threads = usable_cores()
     peak, elapsed = _in_a_fresh_process(implementation, frames, 8)
     fits = peak < _MOST_FOR_AN_HOUR
@@ -286,17 +253,11 @@ def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
         BenchRecord(
             stage="network",
             backend="fused",
-            device="cpu",
-            precision="exact",
             variant="8 folds, an hour",
-            reference="",
             track="random spectrogram",
             audio_seconds=_AN_HOUR,
             threads=threads,
             seconds=[elapsed],
-            reference_seconds=[],
-            agreement="",
-            agrees=True,
             peak_memory_bytes=peak,
             figures={
                 "gflops": 8 * arithmetic(checkpoints()[0].configuration, frames.shape[1]),

@@ -12,7 +12,7 @@ from allin1_core.spectrogram import select
 from bench.measure.calls import compute_spectrogram
 from bench.measure.load import pinned_threads
 from bench.measure.memory import peak_memory_bytes
-from bench.measure.paired import is_brief, own_times, paired_times, sure_rounds
+from bench.measure.paired import growth_point, is_brief, own_times, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
@@ -24,7 +24,6 @@ from parity.oracles.madmom_spectrogram import backend as madmom
 _GROWTH_SECONDS = (15, 60, 195, 600)
 # Of what takes a second for a track.
 _SHORTER_SECONDS = (15, 30, 60, 120)
-_GROWTH_ROUNDS = 3
 _CLEARLY_LESS = 0.8
 # What an analysis runs; a short run shows the growth of this one only.
 _DEFAULT = "fused"
@@ -96,7 +95,6 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int, bench
         backend=label(compute.choice.backend),
         device=compute.choice.device,
         precision=implementation.precision,
-        variant="",
         reference=f"madmom {madmom_version()}",
         track=track.name,
         audio_seconds=track.seconds,
@@ -119,7 +117,7 @@ def _without_threads_in_blas(implementation: Implementation, median: float) -> d
     compute = select(implementation.backend, precision=implementation.precision)
     stems = default_track().stems
     with pinned_threads(usable_cores()), threadpool_limits(1, "blas"):
-        times = own_times(lambda: compute(stems), rounds=_GROWTH_ROUNDS)
+        times = own_times(lambda: compute(stems), rounds=3)
     alone = float(np.median(times))
     if alone > _CLEARLY_LESS * median:
         return {}
@@ -142,12 +140,8 @@ def _point(implementation: Implementation, seconds: int) -> dict[str, Any]:
     stems = default_track().lasting(seconds).stems
     compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
     with pinned_threads(usable_cores()) as threads:
-        times = own_times(lambda: compute(stems), rounds=_GROWTH_ROUNDS)
-    return {
-        "audio_seconds": seconds,
-        "seconds": float(np.median(times)),
-        "peak_memory_bytes": _peak_memory(implementation, stems, threads),
-    }
+        peak = _peak_memory(implementation, stems, threads)
+        return growth_point(seconds, lambda: compute(stems), peak)
 
 
 def _peak_memory(implementation: Implementation, stems: npt.NDArray, threads: int) -> int:

@@ -12,11 +12,7 @@ import numpy as np
 import soundfile
 
 SAMPLE_RATE = 44100
-
-
 DEFAULT_TRACK = "keep_on_rolling"
-
-
 _FALLBACK_SECONDS = 194.8
 
 

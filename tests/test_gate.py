@@ -68,8 +68,9 @@ def test_instructions_are_compared_where_the_same_compiler_built(tmp_path: Path)
 
 def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
     return BenchRecord(
-        "spectrogram", "numpy", "cpu", "exact", "", "madmom", "song", 195.5, judge.usable_cores(),
-        [1.0, 1.01, 0.99], [ratio, ratio * 1.01, ratio * 0.99], "bit-identical", agrees, memory,
+        stage="spectrogram", backend="numpy", reference="madmom", track="song", audio_seconds=195.5,
+        threads=judge.usable_cores(), seconds=[1.0, 1.01, 0.99], peak_memory_bytes=memory,
+        reference_seconds=[ratio, ratio * 1.01, ratio * 0.99], agreement="bit-identical", agrees=agrees,
     )  # fmt: skip
 
 

@@ -25,6 +25,11 @@ def remix_to_mono(samples: np.ndarray) -> np.ndarray:
     return np.mean(samples, axis=-1).astype(samples.dtype)
 
 
+def as_float32(samples: np.ndarray) -> np.ndarray:
+    """Samples with full scale at 1: ``int16`` divided by 32768, ``float32`` as it is."""
+    return samples.astype(np.float32) / np.float32(32768) if samples.dtype == np.int16 else samples
+
+
 def resample(samples: np.ndarray, sample_rate: int, to_sample_rate: int) -> np.ndarray:
     """Resample with soxr at its high quality; the dtype stays.
 

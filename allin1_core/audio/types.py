@@ -19,16 +19,10 @@ def samples_digest(audio: Audio | Stems) -> str:
 
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
-
-
 SAMPLE_RATE = 44100
-
-
 # Integers of 32 bits that were stored as float as they are; what is beyond is no sound, and its sums and spectra would
 # overflow sooner or later.
 LARGEST_SAMPLE = np.float32(2**31)
-
-
 # As libsndfile. More are samples along the wrong axis.
 _MOST_CHANNELS = 1024
 

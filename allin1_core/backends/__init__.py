@@ -20,16 +20,7 @@ from __future__ import annotations
 import dataclasses
 
 from allin1_core.backends.devices import computation, default_device, validate_device
-from allin1_core.backends.table import (
-    PRECISIONS,
-    Backend,
-    Bound,
-    backends,
-    built_in,
-    get,
-    names,
-    stages,
-)
+from allin1_core.backends.table import PRECISIONS, Backend, Bound, backends, built_in, get, names, stages
 from allin1_core.errors import BackendError
 
 __all__ = [

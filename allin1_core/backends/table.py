@@ -122,10 +122,7 @@ class Backend:
     @property
     def version(self) -> str:
         """Version of the library, or ``unknown`` where it carries no metadata."""
-        try:
-            return importlib.metadata.version(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            return "unknown"
+        return installed_version(self.distribution) or "unknown"
 
     @property
     def instruction_set(self) -> str | None:
@@ -247,6 +244,15 @@ _ORACLES = (
 
 
 @functools.cache
+def installed_version(distribution: str) -> str | None:
+    """Version of an installed distribution; None if there is no metadata of it."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
 def module_exists(name: str) -> bool:
     """Whether a module can be imported, found without importing it."""
     try:
@@ -261,23 +267,14 @@ def stages() -> tuple[str, ...]:
 
 
 def names(stage: str) -> tuple[str, ...]:
-    """Names of a stage's backends in the table above, in order of preference, installed or not.
-
-    Raises
-    ------
-    BackendError
-        If there is no such stage.
-    """
+    """Names of a stage's backends in the table above, installed or not; see `built_in`."""
     return tuple(row.name for row in built_in(stage))
 
 
 def built_in(stage: str) -> tuple[Backend, ...]:
     """The rows of a stage in our own table, in order of preference, found without a scan for entry points.
 
-    Raises
-    ------
-    BackendError
-        If there is no such stage.
+    `BackendError` if there is no such stage.
     """
     if stage not in stages():
         raise BackendError(f"stage {stage!r}: unknown; expected one of {', '.join(stages())}")
@@ -285,13 +282,7 @@ def built_in(stage: str) -> tuple[Backend, ...]:
 
 
 def backends(stage: str) -> dict[str, Backend]:
-    """All backends of a stage by name: the built-in ones in order of preference, then oracles, then entry points.
-
-    Raises
-    ------
-    BackendError
-        If there is no such stage.
-    """
+    """All backends of a stage by name: those of `built_in`, then oracles, then entry points."""
     found = {row.name: row for row in built_in(stage)}
     for oracle in _ORACLES:
         if oracle.stage == stage and module_exists(oracle.target.partition(":")[0]):
@@ -312,13 +303,7 @@ def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
 
 
 def get(stage: str, name: str) -> Backend:
-    """The backend of that name, or of the form ``module:function``.
-
-    Raises
-    ------
-    BackendError
-        If the name is unknown.
-    """
+    """The backend of that name, or of the form ``module:function``; `BackendError` if the name is unknown."""
     if ":" in name:
         return _foreign(stage, name, name, name.partition(":")[0].partition(".")[0])
     for row in built_in(stage):  # without the scan of every distribution's entry points, which takes long

@@ -154,10 +154,6 @@ def run_batch(
     ----------
     tracks : dict of Given or None
         By the path of each track, or the one that stands for it, what came without one.
-    analyzer, outputs
-        By what they are analysed, and what is written.
-    stems_dir, progress
-        As in `analyze`.
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
 
@@ -198,12 +194,6 @@ def run_batch(
     return [result for result in results if result is not None]
 
 
-def _byproducts(outputs: Outputs) -> Byproducts | None:
-    if not outputs.keep_byproducts:
-        return None
-    return Byproducts(Path(outputs.demix_dir), Path(outputs.spec_dir), outputs.remade)
-
-
 def _release_arrays(error: BaseException | None) -> None:
     """Forget the variables of the functions that an error came through: audio and arrays of a track that failed."""
     while error is not None:
@@ -228,7 +218,9 @@ def _run_track(
             timings,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
-            kept=_byproducts(outputs),
+            kept=Byproducts(Path(outputs.demix_dir), Path(outputs.spec_dir), outputs.remade)
+            if outputs.keep_byproducts
+            else None,
         )
         if path is not None:
             with timings.stage("save", track=track.name, what="result"):

@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from allin1_core import backends
 from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
@@ -17,7 +16,9 @@ from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.settings import Outputs, Settings, options_of, parse_overwrite
 
-_EPILOG = """\
+HELP = "beats, downbeats, tempo and sections of songs"
+DESCRIPTION = "Find beats, downbeats, tempo and labelled sections, and write them as JSON."
+EPILOG = """\
 examples:
   allin1-core analyze song.mp3
       separates with Demucs and writes struct/song.json
@@ -51,58 +52,48 @@ def _backends(stage: str, *others: str) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}; on a CPU auto takes {on_cpu} first"
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "analyze",
-        help="beats, downbeats, tempo and sections of songs",
-        description="Find beats, downbeats, tempo and labelled sections, and write them as JSON.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="audio file, folder of stems, stem file, or pattern"
     )
 
-    output = parser.add_argument_group("what is written")
-    output.add_argument(
-        "-o", "--out-dir", default="./struct", help="folder for NAME.json (default: %(default)s)"
-    )
-    output.add_argument(
+    add = parser.add_argument_group("what is written").add_argument
+    add("-o", "--out-dir", default="./struct", help="folder for NAME.json (default: %(default)s)")
+    add(
         "--export",
         dest="exports",
         metavar="FORMATS",
         default="",
         help=f"also write, separated by commas: {', '.join(FORMATS)}",
     )
-    output.add_argument(
+    add(
         "-a",
         "--activ",
         dest="include_activations",
         action="store_true",
         help="save the probabilities, NAME.activ.npz",
     )
-    output.add_argument(
+    add(
         "-e",
         "--embed",
         dest="include_embeddings",
         action="store_true",
         help="save the hidden states, NAME.embed.npy",
     )
-    output.add_argument("--array-dir", help="folder for those two (default: that of the JSON)")
-    output.add_argument("-v", "--visualize", action="store_true", help="draw each result as a PDF")
-    output.add_argument("--viz-dir", default="./viz", help="where to (default: %(default)s)")
-    output.add_argument("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")
-    output.add_argument("--sonif-dir", default="./sonif", help="where to (default: %(default)s)")
-    output.add_argument(
+    add("--array-dir", help="folder for those two (default: that of the JSON)")
+    add("-v", "--visualize", action="store_true", help="draw each result as a PDF")
+    add("--viz-dir", default="./viz", help="where to (default: %(default)s)")
+    add("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")
+    add("--sonif-dir", default="./sonif", help="where to (default: %(default)s)")
+    add(
         "--timings",
         "--timings-path",
         dest="timings_path",
         metavar="FILE",
         help="add a line for each stage, JSONL",
     )
-    output.add_argument(
+    add(
         "--overwrite",
         nargs="?",
         const="all",
@@ -111,64 +102,48 @@ def add_parser(commands: Any) -> None:
         help="make again what is there: all (default), or of json,demix,spec",
     )
 
-    run_group = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)")
-    run_group.add_argument(
-        "-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)"
-    )
-    run_group.add_argument(
-        "-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)"
-    )
-    run_group.add_argument("--weights-dir", help="folder with the network's weights")
-    run_group.add_argument(
-        "--nn-backend", default=Settings.nn_backend, help=f"{_backends('network')} (default: %(default)s)"
-    )
-    run_group.add_argument(
+    add = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)").add_argument
+    add("-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)")
+    add("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
+    add("--weights-dir", help="folder with the network's weights")
+    add("--nn-backend", default=Settings.nn_backend, help=f"{_backends('network')} (default: %(default)s)")
+    add(
         "--spec-backend",
         default=Settings.spec_backend,
         help=f"{_backends('spectrogram', 'module:function')} (default: %(default)s)",
     )
-    run_group.add_argument(
-        "--precision", default=Settings.precision, help="exact or fast (default: %(default)s)"
-    )
-    run_group.add_argument("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
+    add("--precision", default=Settings.precision, help="exact or fast (default: %(default)s)")
+    add("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
 
-    stems = parser.add_argument_group("stems")
-    stems.add_argument("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
-    stems.add_argument(
+    add = parser.add_argument_group("stems").add_argument
+    add("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
+    add(
         "--demix-backend",
         default=Settings.demix_backend,
         help=f"{_backends('separation')} (default: %(default)s)",
     )
-    stems.add_argument(
-        "--demix-model", default=Settings.demix_model, help="separation model (default: %(default)s)"
-    )
-    stems.add_argument(
+    add("--demix-model", default=Settings.demix_model, help="separation model (default: %(default)s)")
+    add(
         "--demix-repository",
         metavar="DIR",
         help="folder with separation models of your own, NAME.th; such a file can execute any code when it is "
         "opened: use only those that you made or trust",
     )
-    stems.add_argument(
+    add(
         "--demix-seed",
         type=int,
         default=Settings.demix_seed,
         help="of Demucs' time shift (default: %(default)s)",
     )
-    stems.add_argument(
+    add(
         "--float-stems",
         dest="stems_as_int16",
         action="store_false",
         help="do not round separated stems to 16 bits",
     )
-    stems.add_argument(
-        "-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones"
-    )
-    stems.add_argument(
-        "--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)"
-    )
-    stems.add_argument(
-        "--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)"
-    )
+    add("-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones")
+    add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
+    add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
 
     display = parser.add_mutually_exclusive_group()
     display.add_argument("-q", "--quiet", action="store_true", help="print errors only")

@@ -5,17 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from allin1_core.dbn.metrical import (
-    BEATS_PER_BAR,
-    FRAMES_PER_SECOND,
-    Beats,
-    beats_from_decoder,
-    decoder_input,
-)
+from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError
 from allin1_core.files.writing import expand_user, make_folder, write_text
+from allin1_core.results.exports import beats_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +20,9 @@ _LARGEST = 2 << 30
 # What the published ensemble was tuned to.
 _THRESHOLD = 0.24
 
-_EPILOG = """\
+HELP = "beats from activations"
+DESCRIPTION = "Decode beats and their positions in the bar from saved activations."
+EPILOG = """\
 examples:
   allin1-core decode struct/song.activ.npz
       prints time in seconds, tab, position in the bar, for each beat
@@ -34,16 +31,8 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "decode",
-        help="beats from activations",
-        description="Decode beats and their positions in the bar from saved activations.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
     parser.add_argument(
         "path", metavar="FILE", help="NAME.activ.npz of 'analyze --activ', or .npy of shape (T, 2)"
     )
@@ -100,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             indent=2,
         )
     else:
-        text = _beats_text(beats)
+        text = beats_lines(beats.times, beats.positions)
     if arguments.out:
         out = expand_user(arguments.out)
         make_folder(out.parent)
@@ -108,12 +97,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(text, end="" if text.endswith("\n") or not text else "\n")
     return 0
-
-
-def _beats_text(beats: Beats) -> str:
-    return "".join(
-        f"{time:.2f}\t{position}\n" for time, position in zip(beats.times, beats.positions, strict=True)
-    )
 
 
 def read_activations(path: Path) -> np.ndarray:

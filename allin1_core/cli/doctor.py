@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
+import dataclasses
 import json
 import os
 import platform
@@ -11,10 +11,15 @@ import sys
 from typing import Any
 
 from allin1_core import __version__, backends
+from allin1_core.backends.table import installed_version
 from allin1_core.errors import BackendError, printable
 from allin1_core.files.writing import expand_user
 
-_EPILOG = """\
+HELP = "what is installed, what would run here and why, and whether it computes what it should"
+DESCRIPTION = (
+    "Say what is installed, what would run for each stage and why, where the weights are, and test it."
+)
+EPILOG = """\
 examples:
   allin1-core doctor                       backends, choices, weights, self-test
   allin1-core doctor --device cuda         what would be chosen for that device
@@ -24,16 +29,8 @@ Exit status 1 if a part of the self-test fails.
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "doctor",
-        help="what is installed, what would run here and why, and whether it computes what it should",
-        description="Say what is installed, what would run for each stage and why, where the weights are, and test it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
     parser.add_argument(
         "-d", "--device", help="explain the choices for this device (default: the best one here)"
     )
@@ -48,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         "allin1_core": __version__,
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "libraries": {name: _version(name) for name in _libraries()},
+        "libraries": {name: installed_version(name) for name in _libraries()},
         "stages": {stage: _stage(stage, arguments.device) for stage in backends.stages()},
         "weights": _weights(arguments.weights_dir),
     }
@@ -69,34 +66,15 @@ def run(arguments: argparse.Namespace) -> int:
                 verdict = "ok  " if check.passed else "FAIL"
                 print(f"  {verdict}  {check.stage:<12}{check.backend:<8}{check.device:<6}{found}", flush=True)
     if arguments.json:
-        report["self_test"] = [
-            {**{name: getattr(check, name) for name in check.__dataclass_fields__}, "passed": check.passed}
-            for check in checks
-        ]
+        report["self_test"] = [{**dataclasses.asdict(check), "passed": check.passed} for check in checks]
         print(json.dumps(report, indent=2))
     return 0 if all(check.passed for check in checks) else 1
 
 
 def _libraries() -> list[str]:
     rows = [row for stage in backends.stages() for row in backends.built_in(stage) if row.extra]
-    names = (
-        "numpy",
-        "scipy",
-        "soundfile",
-        "av",
-        "soxr",
-        *(row.distribution for row in rows),
-        "matplotlib",
-        "jams",
-    )
-    return list(dict.fromkeys(names))
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    always = ("numpy", "scipy", "soundfile", "av", "soxr")
+    return list(dict.fromkeys([*always, *(row.distribution for row in rows), "matplotlib", "jams"]))
 
 
 def _stage(stage: str, device: str | None) -> dict[str, Any]:

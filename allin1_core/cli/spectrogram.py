@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from allin1_core import backends
 from allin1_core.errors import printable
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 
-_EPILOG = """\
+HELP = "log spectrogram of stems or of an audio file"
+DESCRIPTION = "Compute the log spectrogram that the network takes, and save it as .npy."
+EPILOG = """\
 examples:
   allin1-core spectrogram stems/song -o song.npy
       float32 (4, T, 81): bass, drums, other, vocals; 100 frames a second
@@ -19,16 +20,8 @@ examples:
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "spectrogram",
-        help="log spectrogram of stems or of an audio file",
-        description="Compute the log spectrogram that the network takes, and save it as .npy.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
     parser.add_argument("path", metavar="PATH", help="folder of stems, stem file, or audio file")
     parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where the .npy goes")
     parser.add_argument(

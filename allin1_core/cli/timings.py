@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import Any
 
 from allin1_core.errors import TimingsError, printable
 from allin1_core.files.writing import expand_user
 
-_EPILOG = """\
+HELP = "where the time of a run went, and what changed between two"
+DESCRIPTION = "Show the timings of a run, or compare two."
+EPILOG = """\
 examples:
   allin1-core timings timings.jsonl
       the last run in the file: a table of its stages, and timings.png, a waterfall plot
@@ -23,17 +24,11 @@ Every line says which backend ran and why, and was taken with the device synchro
 """
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand."""
-    parser = commands.add_parser(
-        "timings",
-        help="where the time of a run went, and what changed between two",
-        description="Show the timings of a run, or compare two.",
-        usage="allin1-core timings FILE [options]\n       allin1-core timings compare BEFORE AFTER [options]",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the subcommand's arguments."""
+    parser.usage = (
+        "allin1-core timings FILE [options]\n       allin1-core timings compare BEFORE AFTER [options]"
     )
-    parser.set_defaults(run=run)
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="JSONL of 'analyze --timings'; or compare and two"
     )
@@ -56,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from allin1_core.results import figures
+    from allin1_core.plotting import save
     from allin1_core.timings import report as timing_report
     from allin1_core.timings.schema import read_timings
 
@@ -70,8 +65,8 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         print(timing_report.stage_table(records))
     if not arguments.no_plot:
-        plot = expand_user(arguments.plot) if arguments.plot else timing_report.default_plot_path(path)
-        figures.save(timing_report.waterfall(records), plot)
+        plot = expand_user(arguments.plot) if arguments.plot else path.with_suffix(".png")
+        save(timing_report.waterfall(records), plot)
         if not arguments.json:
             print(f"\nwaterfall plot: {printable(str(plot))}")
     return 0

@@ -33,27 +33,13 @@ _KINDS = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-
-
 _NPY_ERRORS = (
-    ValueError,
-    EOFError,
-    OverflowError,
-    TypeError,
-    SyntaxError,
-    RecursionError,
-    tokenize.TokenError,
+    *(ValueError, EOFError, OverflowError, TypeError, SyntaxError),
+    *(RecursionError, tokenize.TokenError, KeyError),
 )
-
-
 _ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    OSError,
-    RuntimeError,
-    NotImplementedError,
-    EOFError,
-    ValueError,
+    *(zipfile.BadZipFile, zlib.error, OSError, RuntimeError),
+    *(NotImplementedError, EOFError, ValueError),
 )
 
 
@@ -201,7 +187,7 @@ def read_npy(content: bytes, source: str, error: type[Allin1Error], *, most: int
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran_order, dtype = read_header(file)
-    except (*_NPY_ERRORS, KeyError) as cause:
+    except _NPY_ERRORS as cause:
         raise error(
             f"{source}: cannot be read as .npy, {len(content)} bytes ({cause}); export it again"
         ) from cause

@@ -127,11 +127,6 @@ class Configuration:
             raise WeightsError(f"configuration kernel_size: {self.kernel_size}; expected an odd number")
 
     @property
-    def head_size(self) -> int:
-        """Channels of one attention head."""
-        return self.num_channels // self.num_heads
-
-    @property
     def dilations(self) -> tuple[int, ...]:
         """First dilation of each block, in frames."""
         return tuple(min(self.dilation_factor**i, self.dilation_max) for i in range(self.num_blocks))

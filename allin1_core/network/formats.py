@@ -39,16 +39,8 @@ _LARGEST_YAML = 1 << 20
 
 # What torch's restricted unpickler lets through when a byte of the file is another.
 _UNPICKLING_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    EOFError,
-    OverflowError,
-    AssertionError,
-    MemoryError,
-    struct.error,
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError),
+    *(OverflowError, AssertionError, MemoryError, struct.error, pickle.UnpicklingError),
 )
 _DOWNLOAD = "the file is truncated or not a checkpoint: delete it and get it again"
 
@@ -134,7 +126,7 @@ def _read_pth(path: Path, content: bytes) -> _Content:
     _check_unpacked_size(path, content)
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, *_UNPICKLING_ERRORS) as error:
+    except _UNPICKLING_ERRORS as error:
         raise WeightsError(
             f"{path}: cannot be read as .pth without executing code, {len(content)} bytes ({error}); {_DOWNLOAD}"
         ) from error

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TypeAlias, overload
+from typing import overload
 
 import numpy as np
 
@@ -12,10 +11,8 @@ from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
-from allin1_core.separation.inputs import Input
+from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
-
-PathLike: TypeAlias = str | os.PathLike[str]
 
 SOUND_SUFFIX = ".sonif.wav"
 
@@ -97,16 +94,10 @@ def sonify(
 
     Parameters
     ----------
-    results : AnalysisResult or sequence of them
-        Their `path` is read again.
+    results, name, stems_dir, audio
+        As in `allin1_core.visualize`.
     out_dir : path-like, optional
         Folder for ``NAME.sonif.wav`` (16 bit).
-    name : str, optional
-        Of a single result; by default the name of the track's file.
-    stems_dir : path-like, optional
-        Where the stems are, as in `analyze`; needed if `path` is not there.
-    audio : path-like, Audio, Stems or binary file object, optional
-        Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
 
     Returns
     -------

@@ -12,8 +12,6 @@ from allin1_core.files.writing import expand_user, make_folder, write_text
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 
-_VERSION_KEY = "allin1_core_version"
-
 
 def beats_text(result: AnalysisResult) -> str:
     """One beat a line: time in seconds, tab, position in the bar (the form of madmom and of beat_this).
@@ -24,10 +22,12 @@ def beats_text(result: AnalysisResult) -> str:
         If the result is not valid.
     """
     validate(result)
-    return "".join(
-        f"{time:.2f}\t{position}\n"
-        for time, position in zip(result.beats, result.beat_positions, strict=True)
-    )
+    return beats_lines(result.beats, result.beat_positions)
+
+
+def beats_lines(times: list[float], positions: list[int]) -> str:
+    """Time in seconds, tab, position in the bar, a line each."""
+    return "".join(f"{time:.2f}\t{position}\n" for time, position in zip(times, positions, strict=True))
 
 
 def audacity_text(result: AnalysisResult) -> str:
@@ -64,7 +64,7 @@ def jams_text(result: AnalysisResult) -> str:
     document = jams.JAMS()
     document.file_metadata.title = result.path.stem
     document.file_metadata.duration = duration
-    tools = f"allin1-core {result.provenance.get(_VERSION_KEY, '')}".strip()
+    tools = f"allin1-core {result.provenance.get('allin1_core_version', '')}".strip()
 
     def annotate(namespace: str) -> jams.Annotation:
         metadata = jams.AnnotationMetadata(annotation_tools=tools, data_source="program")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -13,19 +12,16 @@ from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError, printable
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import check_names, expand_user, make_folder
+from allin1_core.plotting import new_figure, save
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
-from allin1_core.separation.inputs import Input
+from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-from allin1_core.plotting import new_figure, save
-
-PathLike: TypeAlias = str | os.PathLike[str]
-
 
 # Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
 # a colour, as in All-In-One's figures.
@@ -45,14 +41,8 @@ _COLOURS = {
 
 # Of the overview, and of the activations where the result carries them.
 FIGURE_SUFFIXES = (".pdf", ".activations.pdf")
-
-
 _LOUDNESS_FRAME, _LOUDNESS_HOP = 4096, 1024
-
-
 _SILENCE_DB = -60.0
-
-
 _SECONDS_A_ROW = 30.0
 
 

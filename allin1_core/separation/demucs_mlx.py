@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.errors import WeightsError
+from allin1_core.separation.protocol import not_loaded
 
 
 class Separator:
@@ -41,10 +42,7 @@ class Separator:
             self._demucs = Demucs(model)
         # demucs-mlx, MLX and the hub client each raise their own kinds here.
         except Exception as error:
-            raise WeightsError(
-                f"separation model {model!r}: cannot be loaded ({type(error).__name__}: {error}). "
-                "Check the name and the connection, or give ready stems"
-            ) from error
+            raise not_loaded(model, error) from error
         self.sample_rate = int(self._demucs.samplerate)
         self.num_channels = int(self._demucs.audio_channels)
         self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}

@@ -12,6 +12,7 @@ import numpy as np
 
 from allin1_core.errors import WeightsError
 from allin1_core.files.writing import expand_user
+from allin1_core.separation.protocol import not_loaded
 from allin1_core.threads import Lock
 
 _RANDOM = Lock()
@@ -48,10 +49,7 @@ class Separator:
             self._demucs = Demucs(model, repo=folder, device=device)
         # demucs-infer, torch and urllib each raise their own kinds here, down to pickle errors.
         except Exception as error:
-            raise WeightsError(
-                f"separation model {model!r}: cannot be loaded from {source} ({type(error).__name__}: {error}). "
-                "Check the name and the connection, or give ready stems"
-            ) from error
+            raise not_loaded(model, error, f" from {source}") from error
         self.sample_rate = int(self._demucs.samplerate)
         self.num_channels = int(self._demucs.audio_channels)
         self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}

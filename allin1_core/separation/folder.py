@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from allin1_core.audio.conversion import resample
+from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.reading import MOST_BYTES, read_mono
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems
 from allin1_core.errors import StemsError
@@ -21,26 +22,11 @@ from allin1_core.threads import ThreadPool
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
     for suffix in (
-        *("wav", "wave", "bwf", "w64", "rf64", "bw64", "aif", "aiff", "aifc", "caf", "au", "snd"),
-        *(
-            "flac",
-            "mp3",
-            "mp2",
-            "mpga",
-            "aac",
-            "adts",
-            "ac3",
-            "eac3",
-            "dts",
-            "amr",
-            "ogg",
-            "oga",
-            "ogx",
-            "opus",
-            "spx",
-        ),
-        *("m4a", "m4b", "mp4", "m4v", "mov", "3gp", "3g2", "mka", "mkv", "webm", "weba", "wma", "wmv", "asf"),
-        *("wv", "tta", "ape", "mpc", "tak", "ts", "m2ts", "mts", "mpg", "mpeg", "vob", "ogv", "avi", "flv"),
+        *("wav", "wave", "bwf", "w64", "rf64", "bw64", "aif", "aiff", "aifc", "caf", "au", "snd", "flac"),
+        *("mp3", "mp2", "mpga", "aac", "adts", "ac3", "eac3", "dts", "amr", "ogg", "oga", "ogx", "opus"),
+        *("spx", "m4a", "m4b", "mp4", "m4v", "mov", "3gp", "3g2", "mka", "mkv", "webm", "weba", "wma", "wmv"),
+        *("asf", "wv", "tta", "ape", "mpc", "tak", "ts", "m2ts", "mts", "mpg", "mpeg", "vob", "ogv", "avi"),
+        "flv",
     )
 )
 
@@ -163,15 +149,10 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
     most_bytes = MOST_BYTES_OF_STEMS // len(files)
     # Decoding releases the interpreter's lock.
     with ThreadPool(name="stems") as pool:
-        stems = dict(
-            zip(
-                files,
-                pool.map(lambda file: _read_mono(file[0], file[1], most_bytes), files.values()),
-                strict=True,
-            )
-        )
+        read = functools.partial(_read_mono, most_bytes)
+        stems = dict(zip(files, pool.map(read, files.values()), strict=True))
     if len({samples.dtype for samples in stems.values()}) > 1:
-        stems = {stem: _as_float32(samples) for stem, samples in stems.items()}
+        stems = {stem: as_float32(samples) for stem, samples in stems.items()}
     longest = max(len(samples) for samples in stems.values())
     for stem, samples in stems.items():
         if (longest - len(samples)) / SAMPLE_RATE > _LONGEST_DIFFERENCE:
@@ -190,10 +171,7 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
     return Stems(joined)
 
 
-def _read_mono(source: Path | FileContent, stream: int, most_bytes: int) -> np.ndarray:
+def _read_mono(most_bytes: int, file: tuple[Path | FileContent, int]) -> np.ndarray:
+    source, stream = file
     audio = read_mono(source, most_bytes, stream)
     return resample(audio.samples[:, 0], audio.sample_rate, SAMPLE_RATE)
-
-
-def _as_float32(samples: np.ndarray) -> np.ndarray:
-    return samples.astype(np.float32) / np.float32(32768) if samples.dtype == np.int16 else samples

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from allin1_core.audio.conversion import as_float32
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import Audio, Stems
 from allin1_core.files.reading import FileContent
@@ -52,11 +53,7 @@ def read_mix(
         has_mix = stems is None or all(stream > 0 for _, stream in stems.values())
         audio = read_audio(audio) if stems is None or has_mix else read_stems(stems, str(audio))
     if isinstance(audio, Stems):
-        total = np.sum([_as_float(stem) for stem in audio.samples], axis=0)
+        total = np.sum([as_float32(stem) for stem in audio.samples], axis=0)
         total /= max(1.0, np.abs(total).max())
         return Audio(total[:, np.newaxis].astype(np.float32), audio.sample_rate)
-    return Audio(_as_float(audio.samples), audio.sample_rate)
-
-
-def _as_float(samples: np.ndarray) -> np.ndarray:
-    return samples.astype(np.float32) / np.float32(32768) if samples.dtype == np.int16 else samples
+    return Audio(as_float32(audio.samples), audio.sample_rate)

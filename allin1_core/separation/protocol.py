@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.audio.conversion import quantise, remix_to_mono, resample
+from allin1_core.audio.conversion import as_float32, quantise, remix_to_mono, resample
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
-from allin1_core.errors import StemsError
+from allin1_core.errors import StemsError, WeightsError
 from allin1_core.files.writing import expand_user
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
@@ -86,6 +86,14 @@ def load_separator(
     return loaded
 
 
+def not_loaded(model: str, error: Exception, whence: str = "") -> WeightsError:
+    """What a backend raises whose package cannot load a model."""
+    return WeightsError(
+        f"separation model {model!r}: cannot be loaded{whence} ({type(error).__name__}: {error}). "
+        "Check the name and the connection, or give ready stems"
+    )
+
+
 def separate(
     separator: Separator,
     mix: Audio,
@@ -124,10 +132,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
         (as Demucs does).
     """
-    samples = audio.samples
-    if samples.dtype == np.int16:
-        samples = samples.astype(np.float32) / np.float32(32768)
-    samples = resample(samples, audio.sample_rate, separator.sample_rate)
+    samples = resample(as_float32(audio.samples), audio.sample_rate, separator.sample_rate)
     channels = separator.num_channels
     if samples.shape[1] == 1:
         samples = np.repeat(samples, channels, axis=1)

@@ -96,12 +96,7 @@ def _bands(sample_rate: int, precision: str) -> _Bands:
 
 
 def log_spectrogram(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "cpu",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "cpu", return_native: bool = False
 ) -> npt.NDArray[np.float32]:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`."""
     total = framing.num_frames(stems.shape[-1], sample_rate)

@@ -27,12 +27,7 @@ PASS_FRAMES = 8192
 
 
 def log_spectrogram(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "mlx",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "mlx", return_native: bool = False
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``mlx.core.array``."""
     if computation("spectrogram", "mlx", device, precision).by == "mlx":
@@ -42,12 +37,7 @@ def log_spectrogram(
 
 
 def in_mlx(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "mlx",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "mlx", return_native: bool = False
 ) -> Any:
     """As `log_spectrogram`, in MLX's own operations on any of its devices; always ``float32``."""
     total = framing.num_frames(stems.shape[-1], sample_rate)

@@ -35,12 +35,7 @@ GROUP_BANDS = 10
 
 
 def log_spectrogram(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "cpu",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "cpu", return_native: bool = False
 ) -> npt.NDArray[np.float32]:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`."""
     total = framing.num_frames(stems.shape[-1], sample_rate)
@@ -53,32 +48,23 @@ def log_spectrogram(
     return output
 
 
-def _exact_magnitudes(
-    out: npt.NDArray[np.float32],
-    signal: npt.NDArray,
-    first: int,
-    last: int,
-    sample_rate: int,
-    taper: npt.NDArray[np.floating],
-) -> None:
-    """Magnitudes of frames ``first`` to ``last`` (excluded), ``float32 (last - first, 1024)``."""
-    windowed = framing.frames(signal, first, last, sample_rate).astype(np.float64)
+def _windowed(
+    signal: npt.NDArray, first: int, last: int, sample_rate: int, taper: npt.NDArray
+) -> npt.NDArray:
+    """Frames ``first`` to ``last`` (excluded) times the window, of its type, ``(last - first, 2048)``."""
+    windowed = framing.frames(signal, first, last, sample_rate).astype(taper.dtype)
     windowed *= taper
+    return windowed
+
+
+def _exact_magnitudes(out: npt.NDArray[np.float32], windowed: npt.NDArray[np.float64]) -> None:
+    """Magnitudes of frames, ``float32 (num_frames, 1024)``."""
     spectrum = scipy.fft.rfft(windowed, axis=-1, overwrite_x=True)
     np.abs(np.ascontiguousarray(spectrum[:, : SPECIFICATION.num_bins], np.complex64), out=out)
 
 
-def _fast_magnitudes(
-    out: npt.NDArray[np.float32],
-    signal: npt.NDArray,
-    first: int,
-    last: int,
-    sample_rate: int,
-    taper: npt.NDArray[np.floating],
-) -> None:
+def _fast_magnitudes(out: npt.NDArray[np.float32], windowed: npt.NDArray[np.float32]) -> None:
     """As `_exact_magnitudes` in ``float32``, by the step derived in `decimation`."""
-    windowed = framing.frames(signal, first, last, sample_rate).astype(np.float32)
-    windowed *= taper
     first_half, second_half = windowed[:, :HALF], windowed[:, HALF:]
     even = scipy.fft.rfft(first_half + second_half, axis=-1, overwrite_x=True)
     difference = np.subtract(first_half, second_half, out=first_half)
@@ -110,10 +96,10 @@ def _exact(stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32]
             stop = min(start + size, total)
             magnitudes = buffer[: stop - start]
             tasks = [
-                (magnitudes[first:last], signal, start + first, start + last, sample_rate, taper)
+                (magnitudes[first:last], signal, start + first, start + last)
                 for first, last in framing.chunks(stop - start, CHUNK_FRAMES)
             ]
-            pool.map(lambda task: _exact_magnitudes(*task), tasks)
+            pool.map(lambda task: _exact_magnitudes(task[0], _windowed(*task[1:], sample_rate, taper)), tasks)
             np.dot(magnitudes, weights, out=bands[start:stop])
         _logarithm_in_place(bands)
 
@@ -125,7 +111,7 @@ def _fast(stems: npt.NDArray, sample_rate: int, output: npt.NDArray[np.float32],
     def run(task: tuple[int, int, int]) -> None:
         stem, first, last = task
         magnitudes = np.empty((last - first, SPECIFICATION.num_bins), np.float32)
-        _fast_magnitudes(magnitudes, stems[stem], first, last, sample_rate, taper)
+        _fast_magnitudes(magnitudes, _windowed(stems[stem], first, last, sample_rate, taper))
         bands = output[stem, first:last]
         for group in groups:
             bands[:, group.bands] = magnitudes[:, group.bins] @ group.weights

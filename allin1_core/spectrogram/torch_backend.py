@@ -31,12 +31,7 @@ GPU_FRAMES = 16384
 
 
 def log_spectrogram(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "cpu",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "cpu", return_native: bool = False
 ) -> Any:
     """See `allin1_core.spectrogram.protocol.LogSpectrogramBackend`; native arrays are ``torch.Tensor``."""
     if computation("spectrogram", "torch", device, precision).by == "torch":
@@ -46,12 +41,7 @@ def log_spectrogram(
 
 
 def in_torch(
-    stems: npt.NDArray,
-    sample_rate: int,
-    *,
-    precision: str,
-    device: str = "cpu",
-    return_native: bool = False,
+    stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "cpu", return_native: bool = False
 ) -> Any:
     """As `log_spectrogram`, in torch's own operations on any device that has the precision's type."""
     with torch.inference_mode():

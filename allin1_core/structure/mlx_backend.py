@@ -6,7 +6,7 @@ import mlx.core as mx
 
 
 def local_maxima(probability: mx.array, window: int) -> mx.array:
-    """As `allin1_core.structure.numpy_backend.local_maxima`, for a float32 array ``(T,)``; lazily evaluated.
+    """See `allin1_core.structure.protocol.LocalMaximaBackend`; lazily evaluated.
 
     The maximum over a window of length w is the maximum of two overlapping windows of the largest power of two
     below it, and those come from doubling: log2(w) + 1 passes instead of w.

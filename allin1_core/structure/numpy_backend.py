@@ -7,19 +7,7 @@ from scipy.ndimage import maximum_filter1d
 
 
 def local_maxima(probability: np.ndarray, window: int) -> np.ndarray:
-    """Keep the frames that are the maximum of the window around them.
-
-    Parameters
-    ----------
-    probability : float32 (T,)
-    window : int
-        Frames, odd; cut off at both ends of the array.
-
-    Returns
-    -------
-    float32 (T,)
-        The probability at local maxima, 0 elsewhere. Frames that share a maximum are all kept.
-    """
+    """See `allin1_core.structure.protocol.LocalMaximaBackend`."""
     if probability.size == 0:
         return probability.copy()
     highest = maximum_filter1d(probability, window, mode="constant", cval=-np.inf)

@@ -6,7 +6,7 @@ import torch
 
 
 def local_maxima(probability: torch.Tensor, window: int) -> torch.Tensor:
-    """As `allin1_core.structure.numpy_backend.local_maxima`, for a float32 tensor ``(T,)``; stays on its device."""
+    """See `allin1_core.structure.protocol.LocalMaximaBackend`."""
     if probability.numel() == 0:
         return probability.clone()
     # Max pooling pads with -inf, as wanted.

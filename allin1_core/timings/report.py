@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.errors import TimingsError
@@ -61,7 +60,9 @@ def stage_table(records: Sequence[StageTiming]) -> str:
         record.track: record.audio_seconds for record in records if record.track and record.audio_seconds
     }
     audio = sum(seconds for seconds in tracks.values() if seconds)
-    rows = [("stage", "ms", "share", "runs", "backend", "device", "precision", "notes")]
+    rows: list[tuple[str, ...]] = [
+        ("stage", "ms", "share", "runs", "backend", "device", "precision", "notes")
+    ]
     for stage in STAGES:
         lines = [record for record in records if record.stage == stage]
         if not lines:
@@ -79,9 +80,15 @@ def stage_table(records: Sequence[StageTiming]) -> str:
                 _notes(lines),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    text = [_aligned(row, widths) for row in rows]
-    text.insert(1, "  ".join("-" * width for width in widths))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = "<>>><<<<"  # numbers to the right
+    rows.insert(1, tuple("-" * width for width in widths))
+    text = [
+        "  ".join(
+            f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
     first = records[0]
     heading = [
         f"run {first.run_id}, started {first.run_started}",
@@ -96,14 +103,6 @@ def stage_table(records: Sequence[StageTiming]) -> str:
     return "\n".join([*heading, *text])
 
 
-def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
-    cells = [
-        cell.rjust(width) if column in (1, 2, 3) else cell.ljust(width)
-        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return "  ".join(cells).rstrip()
-
-
 def _library(line: StageTiming) -> str | None:
     return None if line.backend is None else f"{line.backend} ({line.library} {line.library_version})"
 
@@ -113,16 +112,9 @@ def _one_or_more(values: Sequence[str | None]) -> str:
 
 
 def _notes(lines: Sequence[StageTiming]) -> str:
-    notes = []
-    if any(line.thread != "main" for line in lines):
-        notes.append("beside")
-    cached = sum(line.cached for line in lines)
-    if cached:
-        notes.append(f"{cached} cached")
-    failed = sum(line.error is not None for line in lines)
-    if failed:
-        notes.append(f"{failed} failed")
-    return ", ".join(notes)
+    notes = ["beside"] if any(line.thread != "main" for line in lines) else []
+    counts = {"cached": sum(line.cached for line in lines), "failed": sum(bool(line.error) for line in lines)}
+    return ", ".join(notes + [f"{count} {what}" for what, count in counts.items() if count])
 
 
 def waterfall(records: Sequence[StageTiming]) -> Figure:
@@ -200,8 +192,3 @@ def _stage_colours() -> dict[str, tuple[float, ...]]:
 
     palette = colormaps["tab20"].colors  # type: ignore[attr-defined]
     return {stage: palette[index % len(palette)] for index, stage in enumerate(STAGES)}
-
-
-def default_plot_path(timings_path: Path) -> Path:
-    """Where the waterfall plot of a file of timings goes."""
-    return timings_path.with_suffix(".png")

@@ -16,11 +16,7 @@ from allin1_core.files.writing import expand_user
 from allin1_core.timings.machine import _MACHINE
 
 SCHEMA_VERSION = 1
-
-
-_LARGEST_FILE = 1 << 30
-
-
+_LARGEST_FILE = 1 << 30  # bytes
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
     "float": (int, float),
@@ -55,44 +51,7 @@ STAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class StageTiming:
-    """One stage of one run; the fields are those of a line of the file.
-
-    Attributes
-    ----------
-    schema : int
-        `SCHEMA_VERSION`.
-    run_id : str
-        The same for all lines of a run.
-    run_started : str
-        Date and time of the run's start, ISO 8601, UTC.
-    stage : str
-        One of `STAGES`.
-    parent : str or None
-        The stage that this one is a part of; its time is contained in the parent's.
-    start, end, duration : float
-        Seconds; `start` and `end` count from the start of the run on a monotonic clock.
-    track : str or None
-        What was analysed; None for work done once for the whole run.
-    audio_seconds : float or None
-        Length of the track.
-    backend, requested_backend, device, requested_device, precision, library, library_version, reason : str or None
-        As in `allin1_core.backends.Choice`; None for a stage without backends.
-    synchronized : bool
-        Whether start and end were taken with the device idle and the stage's outputs evaluated.
-    cached : bool
-        Whether the stage was served from something that was already there.
-    thread : str
-        ``main``, or of a stage that ran beside others the name of its thread: one that works for the run in the
-        background, or one that was in a stage while another thread was.
-    error : str or None
-        What the stage raised.
-    details : dict
-        JSON-ready extras of the stage (``beats_per_bar``, ``folds``, ``from`` and ``to`` of a transfer ...).
-    machine, versions : dict
-        ``cpu``, ``cores``, ``platform``; versions of Python, allin1-core and the libraries loaded by then.
-    computed_by, computed_on, instruction_set : str or None
-        As in `Choice`; None for a stage without backends, and in lines written before there were these fields.
-    """
+    """One stage of one run; the fields are those of a line of the file, which docs/timings.md describes."""
 
     schema: int
     run_id: str

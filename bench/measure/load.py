@@ -15,17 +15,8 @@ from allin1_core.threads import limited_cores
 def pinned_threads(threads: int) -> Iterator[int]:
     """Let our thread pools, BLAS, OpenMP and torch use exactly that many threads inside the block.
 
-    Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting.
-
-    Parameters
-    ----------
-    threads : int
-        At least 1.
-
-    Raises
-    ------
-    ValueError
-        If `threads` is not positive.
+    Libraries that are loaded later are not caught: import what is measured first. MLX has no such setting. `ValueError`
+    unless it is at least one.
     """
     from threadpoolctl import threadpool_limits
 

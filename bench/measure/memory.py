@@ -94,15 +94,6 @@ def peak_memory_and_seconds(
         return int(peak), float(seconds)
 
 
-def _reset_peak() -> bool:
-    """Set the kernel's high-water mark to what is resident now; False where the kernel has no such switch."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return False
-    return True
-
-
 def _peak() -> int:
     """High-water mark of resident memory in bytes."""
     try:
@@ -121,7 +112,9 @@ def _measure(request: Path) -> tuple[int, float]:
     with pinned_threads(threads) if threads is not None else contextlib.nullcontext():
         if warmup is not None:
             function(*warmup, **keywords)
-        _reset_peak()  # without it (macOS) the mark before the call is what imports and warm-up reached
+        # Sets the kernel's mark to what is resident now; elsewhere (macOS) it is what imports and warm-up reached.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
         before = _peak()
         start = time.perf_counter()
         output = function(*arguments, **keywords)

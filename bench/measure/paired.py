@@ -29,6 +29,7 @@ _FEWEST = 3
 _ROBUST_ROUNDS = 9
 # With fewer rounds a session is a short one.
 _THOROUGH = 5
+_GROWTH_ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,18 @@ def own_times(
     return times
 
 
+def growth_point(
+    audio_seconds: float,
+    call: Callable[[], Any],
+    peak_memory_bytes: int | None,
+    synchronize: Callable[[Any], Any] | None = None,
+) -> dict[str, Any]:
+    """A point of a record's ``by_length``: the median time of a call, with the peak memory that was measured of it."""
+    seconds = np.median(own_times(call, rounds=_GROWTH_ROUNDS, synchronize=synchronize))
+    point = {"audio_seconds": audio_seconds, "seconds": float(seconds)}
+    return point if peak_memory_bytes is None else {**point, "peak_memory_bytes": peak_memory_bytes}
+
+
 def _synchronized(
     call: Callable[[], Any], synchronize: Callable[[Any], Any] | None, calls: int = 1
 ) -> Callable[[], Any]:
@@ -154,7 +167,7 @@ def _synchronized(
 
 def _time_rounds(
     target: Callable[[], Any],
-    setup: Callable[[], None],
+    setup: Callable[[], Any],
     rounds: int,
     warmup: int,
     clock: Callable[[], float],
@@ -174,15 +187,12 @@ def _time_rounds(
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[Callable[[], None]]:
+def _undisturbed() -> Iterator[Callable[[], Any]]:
     """Inside the block garbage is collected only by what is handed out, and freed memory stays.
 
     What lived before is left out of collections: looking through the objects of a dozen libraries takes a tenth of a
     second, a short round far less.
     """
-
-    def collect() -> None:
-        gc.collect()
 
     was_collecting = gc.isenabled()
     gc.disable()
@@ -190,7 +200,7 @@ def _undisturbed() -> Iterator[Callable[[], None]]:
     gc.freeze()
     try:
         with freed_memory_kept():
-            yield collect
+            yield gc.collect
     finally:
         gc.unfreeze()
         if was_collecting:

@@ -10,40 +10,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from allin1_core.files.writing import write_text
+
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def between(text: str, name: str = "text") -> str:
-    """What stands between the two marks.
-
-    Raises
-    ------
-    ValueError
-        If the marks are not there, exactly once, in this order.
-    """
+    """What stands between the two marks; `ValueError` unless they are there, exactly once, in this order."""
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
         raise ValueError(f"{name}: expected one line {BEGIN} and, after it, one line {END}")
     return text[text.index(BEGIN) + len(BEGIN) : text.index(END)]
 
 
 def embed(readme: Path, report: Path) -> bool:
-    """Replace what stands between the marks in `readme` by what stands between them in `report`.
-
-    Returns
-    -------
-    bool
-        Whether the file changed.
-    """
+    """Replace what stands between the marks in `readme` by what stands between them in `report`, if that differs."""
     text = readme.read_text(encoding="utf-8")
-    old = between(text, str(readme))
-    new = between(report.read_text(encoding="utf-8"), str(report))
-    if old == new:
-        return False
-    begin = text.index(BEGIN) + len(BEGIN)
-    temporary = readme.with_name(f".{readme.name}.part")
-    temporary.write_text(text[:begin] + new + text[begin + len(old) :], encoding="utf-8")
-    temporary.replace(readme)
-    return True
+    old, new = between(text, str(readme)), between(report.read_text(encoding="utf-8"), str(report))
+    if old != new:
+        write_text(readme, text.replace(f"{BEGIN}{old}{END}", f"{BEGIN}{new}{END}"))
+    return old != new
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

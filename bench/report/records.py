@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from bench.measure.paired import Ratio, paired_ratio
+from parity.reports.records import Recorder
 
 SCHEMA_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BenchRecord:
     """One candidate timed against one reference on one input.
 
@@ -61,17 +62,17 @@ class BenchRecord:
 
     stage: str
     backend: str
-    device: str
-    precision: str
-    variant: str
-    reference: str
+    device: str = "cpu"
+    precision: str = "exact"
+    variant: str = ""
+    reference: str = ""
     track: str
     audio_seconds: float
     threads: int
     seconds: list[float]
-    reference_seconds: list[float]
-    agreement: str
-    agrees: bool
+    reference_seconds: list[float] = dataclasses.field(default_factory=list)
+    agreement: str = ""
+    agrees: bool = True
     peak_memory_bytes: int | None = None
     figures: dict[str, Any] = dataclasses.field(default_factory=dict)
     role: str = "candidate"
@@ -115,14 +116,7 @@ class BenchRecord:
         return paired_ratio(np.array(self.seconds), np.array(self.reference_seconds))
 
 
-class BenchRecorder:
-    """Collects records during a benchmark session."""
-
-    def __init__(self) -> None:
-        self.records: list[BenchRecord] = []
-
-    def __call__(self, record: BenchRecord) -> None:
-        self.records.append(record)
+BenchRecorder = Recorder[BenchRecord]
 
 
 def read_records(path: Path) -> list[BenchRecord]:

@@ -29,7 +29,8 @@ from bench.report.summary import (
 )
 from parity.environment import describe_machine, source_digest, versions
 from parity.reports.publish import now, publish, scratch_folder
-from parity.reports.records import oracle_was_absent
+from parity.reports.records import oracle_was_absent, stages
+from parity.reports.tables import markdown
 
 _NOT_MEASURED = (
     "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
@@ -67,19 +68,9 @@ class Session:
 
 
 def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Session | None = None) -> Path:
-    """Write bench.md, its plots and bench.json; the folder changes only when all of them could be made.
+    """Write bench.md, its plots and bench.json, and return the path of the first.
 
-    Parameters
-    ----------
-    records : sequence of BenchRecord
-    folder : Path
-        Made if it is not there.
-    session : Session, optional
-
-    Returns
-    -------
-    Path
-        The markdown file.
+    The folder is made if it is not there, and changes only when all of them could be made.
     """
     session = session or Session()
     with scratch_folder(folder) as scratch:
@@ -120,8 +111,8 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
     lines += _how(records, session)
     if plots.draw_ratios(records, scratch / "bench_ratios.png"):
         lines += ["![Ratios by stage and backend, with intervals](bench_ratios.png)", ""]
-    for stage in plots.stages(records):
-        lines += [f"## {stage.capitalize()}", "", *_table([r for r in records if r.stage == stage]), ""]
+    for stage in stages(records):
+        lines += [f"## {stage.capitalize()}", "", _table([r for r in records if r.stage == stage]), ""]
         lines += _notes([record for record in records if record.stage == stage])
     lines += _further_plots(records, session, scratch)
     return "\n".join(lines).rstrip() + "\n"
@@ -164,42 +155,30 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
     return lines if steady is None else [*lines, steady, ""]
 
 
-def _table(records: Sequence[BenchRecord]) -> list[str]:
-    rate = any("gflops" in record.figures for record in records)
-    head = [
-        "backend",
-        "device",
-        "precision",
-        "variant",
-        "threads",
-        "median",
-        "spread (IQR)",
-        "faster (interval)",
-    ]
-    head += ["than", "its time", "audio s/s", "peak memory", *(["GFLOP/s"] if rate else []), "agreement"]
-    right = {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"}
-    lines = ["| " + " | ".join(head) + " |"]
-    lines += ["| " + " | ".join("---:" if name in right else "---" for name in head) + " |"]
+def _table(records: Sequence[BenchRecord]) -> str:
+    has_gflops = any("gflops" in record.figures for record in records)
+    rows = []
     for record in records:
         gflops = record.figures.get("gflops")
-        cells = [
-            f"{record.backend} (peer)" if record.role == "peer" else record.backend,
-            record.device,
-            record.precision,
-            record.variant,
-            str(record.threads),
-            seconds_in_words(record.median),
-            seconds_in_words(record.spread) if len(record.seconds) > 1 else "-",
-            speed_in_words(record),
-            record.reference or "-",
-            reference_in_words(record),
-            f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
-            _memory(record),
-            *([f"{gflops / record.median:,.0f}" if gflops else "-"] if rate else []),
-            agreement_in_words(record),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        rows.append(
+            {
+                "backend": f"{record.backend} (peer)" if record.role == "peer" else record.backend,
+                "device": record.device,
+                "precision": record.precision,
+                "variant": record.variant,
+                "threads": record.threads,
+                "median": seconds_in_words(record.median),
+                "spread (IQR)": seconds_in_words(record.spread) if len(record.seconds) > 1 else "-",
+                "faster (interval)": speed_in_words(record),
+                "than": record.reference or "-",
+                "its time": reference_in_words(record),
+                "audio s/s": f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
+                "peak memory": _memory(record),
+                **({"GFLOP/s": f"{gflops / record.median:,.0f}" if gflops else "-"} if has_gflops else {}),
+                "agreement": agreement_in_words(record),
+            }
+        )
+    return markdown(rows, {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"})
 
 
 def _memory(record: BenchRecord) -> str:

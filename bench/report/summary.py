@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from bench.report import plots
 from bench.report.records import BenchRecord
+from parity.reports.records import stages
+from parity.reports.tables import markdown
 
 # Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
 _AS_ANALYZED = ("[3, 4]", "8 folds")
@@ -20,23 +22,25 @@ def summary(records: Sequence[BenchRecord], where: str) -> list[str]:
     rows = headline_rows(records)
     if not rows:
         return ["", f"Nothing to compare was measured in this run ({where}).", ""]
-    lines = ["", "| stage | how much faster (95 % interval) | than | how exact | what ran | time |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for record in rows:
-        ran = plots.label(record, stage=False)
-        time = f"{seconds_in_words(record.median)} for {record.audio_seconds:.0f} s of audio"
-        than = f"{record.reference}: {reference_in_words(record)}" if record.reference else "-"
-        lines.append(
-            f"| {record.stage} | {speed_in_words(record)} | {than} | {agreement_in_words(record)} | {ran} | {time} |"
-        )
+    table = [
+        {
+            "stage": record.stage,
+            "how much faster (95 % interval)": speed_in_words(record),
+            "than": f"{record.reference}: {reference_in_words(record)}" if record.reference else "-",
+            "how exact": agreement_in_words(record),
+            "what ran": plots.label(record, stage=False),
+            "time": f"{seconds_in_words(record.median)} for {record.audio_seconds:.0f} s of audio",
+        }
+        for record in rows
+    ]
     tracks = ", ".join(dict.fromkeys(record.track for record in rows))
-    return [*lines, "", f"Track {tracks}; {where}.", ""]
+    return ["", markdown(table), "", f"Track {tracks}; {where}.", ""]
 
 
 def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
     """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
     rows = []
-    for stage in plots.stages(records):
+    for stage in stages(records):
         if stage in _NO_HEADLINE:
             continue
         ours = [record for record in records if record.stage == stage and record.role == "candidate"]

@@ -31,11 +31,12 @@ def update(folder: Path, section: str, content: dict[str, Any]) -> Path:
     folder : Path
         Where the reports are.
     section : str
-        ``parity/reports/sections/accuracy_<section>.py`` renders it.
+        ``parity/reports/sections/accuracy_<section>.py`` renders it; of tracks those ``_of_a_folder`` are one more.
     content : dict
         JSON-ready.
     """
-    measured = {**content, "measured": now(), "machine": describe_machine(), "versions": versions()}
+    measured = {**content, "section": section, "measured": now()}
+    measured |= {"machine": describe_machine(), "versions": versions()}
     return render(folder, section, measured)
 
 
@@ -43,7 +44,8 @@ def render(folder: Path, section: str, content: dict[str, Any]) -> Path:
     """Write accuracy.md with this section, its plots and accuracy_<section>.json."""
     page = folder / "accuracy.md"
     with scratch_folder(folder) as scratch:
-        module = importlib.import_module(f"parity.reports.sections.accuracy_{section}")
+        name = f"accuracy_{section.removesuffix('_of_a_folder')}"
+        module = importlib.import_module(f"parity.reports.sections.{name}")
         sections = _sections(page.read_text(encoding="utf-8")) if page.exists() else {}
         sections[section] = str(module.render(content, scratch)).strip()
         parts = [f"{_MARK.format(name)}\n\n{text}" for name, text in sorted(sections.items())]

@@ -8,12 +8,25 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import pytest
 
+
+class _OfAStage(Protocol):
+    @property
+    def stage(self) -> str: ...
+
+
+Record = TypeVar("Record", bound=_OfAStage)
+
 _SLOWEST = 25
+# Of the pipeline; stages not named here follow in alphabetical order.
+_ORDER = (
+    *("audio reading", "separation", "spectrogram", "attention", "network"),
+    *("decoder input", "decoder", "structure", "pipeline"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,17 +58,17 @@ class ParityRecord:
     measures: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-class ParityRecorder:
-    """Collects records during a test session."""
+class Recorder(Generic[Record]):
+    """Collects records during a session."""
 
     def __init__(self) -> None:
-        self.records: list[ParityRecord] = []
+        self.records: list[Record] = []
 
-    def __call__(self, record: ParityRecord) -> None:
+    def __call__(self, record: Record) -> None:
         self.records.append(record)
 
-    def as_json(self) -> list[dict[str, Any]]:
-        return [dataclasses.asdict(record) for record in self.records]
+
+ParityRecorder = Recorder[ParityRecord]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +120,19 @@ class Outcome:
         return "\n".join(lines)
 
 
-def oracle_was_absent(skipped: Sequence[str]) -> str | None:
-    """A sentence for the top of a report whose session had no madmom; None if it had.
+def in_order(records: Sequence[Record]) -> list[Record]:
+    """The records by stage, in the order of the pipeline."""
+    order = {stage: number for number, stage in enumerate(_ORDER)}
+    return sorted(records, key=lambda record: (order.get(record.stage, len(order)), record.stage))
 
-    Parameters
-    ----------
-    skipped : sequence of str
-        Why tests were skipped, a line each.
-    """
+
+def stages(records: Sequence[_OfAStage]) -> list[str]:
+    """The stages that have records, in the order of the pipeline."""
+    return list(dict.fromkeys(record.stage for record in in_order(records)))
+
+
+def oracle_was_absent(skipped: Sequence[str]) -> str | None:
+    """A sentence for the top of a report whose session had no madmom, by why its tests were skipped; None if it had."""
     without = [reason for reason in skipped if reason.startswith("the oracle madmom")]
     if not without:
         return None

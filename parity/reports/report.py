@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,33 +18,19 @@ from typing import Any
 from parity.environment import describe_machine, versions
 from parity.reports import accuracy
 from parity.reports.publish import now, publish, scratch_folder
-from parity.reports.records import Outcome, ParityRecord, oracle_was_absent
+from parity.reports.records import Outcome, ParityRecord, in_order, oracle_was_absent, stages
+from parity.reports.tables import frame, markdown, yes
 
-# In the order of the pipeline; stages not named here follow in alphabetical order.
-_ORDER = ("spectrogram", "attention", "network", "decoder", "structure", "pipeline")
 _FULL = "`make parity-full`, which begins with `python -m pytest tests parity --full --parity-report reports`"
 
 
 def write_parity_report(
     records: Sequence[ParityRecord], folder: Path, outcome: Outcome | None = None, *, full: bool = False
 ) -> Path:
-    """Write parity.md, its plots and parity.json; the folder changes only when all of them could be made.
+    """Write parity.md, its plots and parity.json, and return the path of the first.
 
-    Parameters
-    ----------
-    records : sequence of ParityRecord
-    folder : Path
-        Made if it is not there.
-    outcome : Outcome, optional
-        Of the test session that measured the records.
-    full : bool
-        Whether it ran the long checks. Then what it found of hard use also goes into accuracy.md, where a later
-        session without them leaves it.
-
-    Returns
-    -------
-    Path
-        The markdown file.
+    The folder is made if it is not there, and changes only when all of them could be made. What a session with the
+    long checks (`full`) found of hard use also goes into accuracy.md, where a later one without them leaves it.
     """
     with scratch_folder(folder) as scratch:
         text = _markdown(records, scratch, outcome)
@@ -75,7 +61,7 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
             "One row for each implementation: how many inputs were compared with the oracle, what they were held to,",
             "and the largest difference seen on any of them.",
             "",
-            *_summary(records),
+            _summary(in_order(records)),
             "",
         ]
     lines += [f"Measured {now()} on {machine['cpu']} ({machine['cores']} cores), Python {machine['python']};"]
@@ -87,8 +73,8 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
     if outcome is not None and outcome.slowest:
         minutes, seconds = divmod(round(outcome.seconds), 60)
         lines += ["## Time of the tests", "", f"{minutes} min {seconds} s together. The slowest:", ""]
-        lines += ["| test | seconds |", "| --- | ---: |"]
-        lines += [f"| `{name}` | {taken:.1f} |" for name, taken in outcome.slowest]
+        rows = [{"test": f"`{name}`", "seconds": f"{taken:.1f}"} for name, taken in outcome.slowest]
+        lines += [markdown(rows, right={"seconds"})]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -103,28 +89,23 @@ def _verdict(records: Sequence[ParityRecord], outcome: Outcome | None) -> str:
     return text + (f", and {failed} tests failed.**" if failed else ".**")
 
 
-def _summary(records: Sequence[ParityRecord]) -> Iterator[str]:
-    yield "| stage | backend | device | precision | oracle | held to | inputs | within | worst seen |"
-    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: | --- |"
-    for stage in stages(records):
-        section = _section_module(stage)
-        rows = [record for record in records if record.stage == stage]
-        for group in _groups(rows):
-            first = group[0]
-            within = sum(record.passed for record in group)
-            worst = section.worst(group) if section and hasattr(section, "worst") else worst_measure(group)
-            cells = [first.stage, first.backend, first.device, first.precision, first.oracle, first.bound]
-            count = str(within) if within == len(group) else f"**{within}**"
-            yield "| " + " | ".join([*cells, str(len(group)), count, worst]) + " |"
-
-
-def _groups(records: Sequence[ParityRecord]) -> Iterator[list[ParityRecord]]:
-    """Records that share a row of the summary, in the order in which the rows first appear."""
-    found: dict[tuple[str, ...], list[ParityRecord]] = {}
-    for record in records:
-        key = (record.backend, record.device, record.precision, record.oracle, record.bound)
-        found.setdefault(key, []).append(record)
-    yield from found.values()
+def _summary(records: Sequence[ParityRecord]) -> str:
+    rows = []
+    columns = ["stage", "backend", "device", "precision", "oracle", "bound"]
+    for names, group in frame(records).groupby(columns, sort=False):
+        *first, bound = names
+        same = [records[index] for index in group.index]
+        within = int(group["passed"].sum())
+        rows.append(
+            {
+                **dict(zip(columns, first, strict=False)),
+                "held to": bound,
+                "inputs": len(group),
+                "within": within if within == len(group) else f"**{within}**",
+                "worst seen": getattr(_section_module(same[0].stage), "worst", worst_measure)(same),
+            }
+        )
+    return markdown(rows, right={"inputs", "within"})
 
 
 def worst_measure(records: Sequence[ParityRecord]) -> str:
@@ -142,17 +123,9 @@ def worst_measure(records: Sequence[ParityRecord]) -> str:
     return "-"
 
 
-def stages(records: Sequence[ParityRecord]) -> list[str]:
-    """The stages that have records, in the order of the pipeline."""
-    found = {record.stage for record in records}
-    return sorted(found, key=lambda stage: (_ORDER.index(stage) if stage in _ORDER else len(_ORDER), stage))
-
-
 def _section_module(stage: str) -> ModuleType | None:
     name = f"parity.reports.sections.{stage.replace('-', '_').replace(' ', '_')}"
-    if importlib.util.find_spec("parity.reports.sections") is None or importlib.util.find_spec(name) is None:
-        return None
-    return importlib.import_module(name)
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
 
 
 def _section(stage: str, records: list[ParityRecord], scratch: Path) -> str:
@@ -160,14 +133,18 @@ def _section(stage: str, records: list[ParityRecord], scratch: Path) -> str:
     if section is not None:
         text = str(section.render(records, scratch)).strip()
         return text if text.startswith("#") else f"## {stage.capitalize()}\n\n{text}"
-    lines = [f"## {stage.capitalize()}", "", "| input | backend | oracle | held to | within | measured |"]
-    lines += ["| --- | --- | --- | --- | --- | --- |"]
-    for record in records:
-        measured = ", ".join(f"{name} {_short(value)}" for name, value in record.measures.items())
-        verdict = "yes" if record.passed else "**no**"
-        cells = [record.case, record.backend, record.oracle, record.bound, verdict, measured]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        {
+            "input": record.case,
+            "backend": record.backend,
+            "oracle": record.oracle,
+            "held to": record.bound,
+            "within": yes(record.passed),
+            "measured": ", ".join(f"{name} {_short(value)}" for name, value in record.measures.items()),
+        }
+        for record in records
+    ]
+    return f"## {stage.capitalize()}\n\n{markdown(rows)}"
 
 
 def _short(value: Any) -> str:

@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from allin1_core.plotting import new_figure, save
 from parity.decoder_agreement import DecoderAgreement
+from parity.reports.tables import markdown, yes
 
 _SCORES = {
     "f_measure": "F-measure",
@@ -46,7 +49,7 @@ def render(content: dict[str, Any], folder: Path) -> str:
         "how hard these activations are. A song is *steady* if nine tenths of its beat intervals lie within 4 % of the",
         "median. Bars of 6 or 8 are not among the bar lengths that are modelled.",
         "",
-        *_scores(rows, oracle),
+        _scores(rows, oracle),
         "",
         "![How well the decoded beats fit the annotations, song by song](accuracy_decoder.png)",
         "",
@@ -79,49 +82,52 @@ def _totals(rows: Rows) -> list[str]:
     ]
 
 
-def _groups(rows: Rows) -> dict[str, list[dict[str, Any]]]:
-    groups = {"all": list(rows)}
-    for tempo in ("steady", "changing"):
-        groups[f"{tempo} tempo"] = [row for row in rows if row["tempo"] == tempo]
-    for meter in sorted({row["meter"] for row in rows}):
-        groups[f"{meter} beats a bar"] = [row for row in rows if row["meter"] == meter]
-    return {name: group for name, group in groups.items() if group}
+def _groups(rows: Rows) -> dict[str, pd.DataFrame]:
+    """All songs, and those of a kind of tempo or a bar length; the scores are columns such as ``ours.cmlt``."""
+    table = pd.json_normalize(rows)
+    by_tempo, by_meter = (dict(iter(table.groupby(column))) for column in ("tempo", "meter"))
+    groups = {f"{tempo} tempo": by_tempo[tempo] for tempo in ("steady", "changing") if tempo in by_tempo}
+    return {"all": table, **groups, **{f"{meter} beats a bar": group for meter, group in by_meter.items()}}
 
 
-def _scores(rows: Rows, oracle: str) -> list[str]:
-    lines = [
-        "| songs | number | identical paths | " + " | ".join(_SCORES.values()) + f" | {oracle}'s |",
-        "| --- | ---: | ---: |" + " ---: |" * len(_SCORES) + " --- |",
-    ]
+def _scores(rows: Rows, oracle: str) -> str:
+    found = []
     for name, group in _groups(rows).items():
-        means = [float(np.mean([row["ours"][score] for row in group])) for score in _SCORES]
-        theirs = [float(np.mean([row["oracle"][score] for row in group])) for score in _SCORES]
-        remark = "the same" if means == theirs else ", ".join(f"{value:.4f}" for value in theirs)
-        same = sum(row["agreement"]["identical_path"] for row in group)
-        cells = [name, str(len(group)), str(same), *(f"{value:.4f}" for value in means), remark]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        ours, theirs = ([group[f"{side}.{score}"].mean() for score in _SCORES] for side in ("ours", "oracle"))
+        found.append(
+            {
+                "songs": name,
+                "number": len(group),
+                "identical paths": group["agreement.identical_path"].sum(),
+                **{score: f"{mean:.4f}" for score, mean in zip(_SCORES.values(), ours, strict=True)},
+                f"{oracle}'s": "the same" if ours == theirs else ", ".join(f"{mean:.4f}" for mean in theirs),
+            }
+        )
+    return markdown(found, right={"number", "identical paths", *_SCORES.values()})
 
 
 def _outliers(rows: Rows) -> list[str]:
-    lines = ["Songs whose beats fit their annotations worst (ours and the oracle's alike, unless said):", ""]
-    lines += ["| song | tempo | beats a bar | F-measure | CMLt | AMLt | identical path |"]
-    lines += ["| --- | --- | ---: | ---: | ---: | ---: | --- |"]
-    for row in sorted(rows, key=lambda row: row["ours"]["f_measure"])[:_OUTLIERS]:
-        scores = [f"{row['ours'][name]:.3f}" for name in ("f_measure", "cmlt", "amlt")]
-        identical = "yes" if row["agreement"]["identical_path"] else "**no**"
-        cells = [row["song"], row["tempo"], str(row["meter"]), *scores, identical]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+    worst = [
+        {
+            "song": row["song"],
+            "tempo": row["tempo"],
+            "beats a bar": row["meter"],
+            **{_SCORES[score]: f"{row['ours'][score]:.3f}" for score in ("f_measure", "cmlt", "amlt")},
+            "identical path": yes(row["agreement"]["identical_path"]),
+        }
+        for row in sorted(rows, key=lambda row: row["ours"]["f_measure"])[:_OUTLIERS]
+    ]
+    table = markdown(worst, right={"beats a bar", *_SCORES.values()})
+    return [
+        "Songs whose beats fit their annotations worst (ours and the oracle's alike, unless said):",
+        "",
+        table,
+    ]
 
 
 def _plot(rows: Rows, path: Path) -> None:
     """Songs sorted by score, by kind of tempo: what share of them is at or below it, and by how much it misses 1."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 7)
     panels = figure.subplots(2, 2, sharey=True)
     for panel, (score, name) in zip(panels.flat, _SCORES.items(), strict=True):
         for kind in ("steady", "changing"):
@@ -141,4 +147,4 @@ def _plot(rows: Rows, path: Path) -> None:
         panel.set_ylabel("songs with at most this score, %")
     panels[0, 0].legend(loc="upper left")
     figure.suptitle(f"How well the decoded beats fit the annotations: {len(rows)} songs, cumulated")
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=120)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.reports.records import ParityRecord
 from parity.reports.sections import hard_use
+from parity.reports.tables import frame, markdown
 
 # Cases of which there is a long form only, or whose long form is much longer; named as the tests record them.
 LONG_FORMS = (
@@ -23,7 +23,22 @@ _TOTALS = {"properties": "examples of laws", "hostile files": "hostile files (fu
 def render(content: dict[str, Any], folder: Path) -> str:
     """Markdown of this section."""
     records = [ParityRecord(**row) for row in content["records"]]
-    missing = [case for case in LONG_FORMS if not _of(records, case)]
+    table = frame(records)
+    # Of each case its longest form, of an area whatever there is.
+    longest = table[table["tried"] == table.groupby("case")["tried"].transform("max")]
+    groups = {case: longest[longest["case"] == case] for case in LONG_FORMS}
+    missing = [case for case, group in groups.items() if group.empty]
+    groups |= {name: table[table["area"] == area] for area, name in _TOTALS.items()}
+    rows = [
+        {
+            "long form": name,
+            **hard_use.counts(group),
+            # Of all laws or files together, only how many there were says something.
+            "measured": hard_use.measured([records[i] for i in group.index]) if name in LONG_FORMS else "",
+        }
+        for name, group in groups.items()
+        if name not in missing
+    ]
     lines = [
         "## Hard use, long forms",
         "",
@@ -34,27 +49,9 @@ def render(content: dict[str, Any], folder: Path) -> str:
         "",
         content["outcome"],
         "",
-        "| long form | inputs | failed | measured |",
-        "| --- | ---: | ---: | --- |",
-        *(_line(case, _of(records, case)) for case in LONG_FORMS if case not in missing),
-        *(_line(name, [r for r in records if r.measures["area"] == area]) for area, name in _TOTALS.items()),
+        markdown(rows, right={"inputs", "failed"}),
         "",
     ]
     if missing:
         lines += [f"**Not run in this session:** {'; '.join(missing)}.", ""]
     return "\n".join([*lines, "All of them:", "", *hard_use.tables(records)])
-
-
-def _of(records: Sequence[ParityRecord], case: str) -> list[ParityRecord]:
-    """The records of a case in its longest form."""
-    found = [record for record in records if record.case == case]
-    most = max((record.measures["tried"] for record in found), default=0)
-    return [record for record in found if record.measures["tried"] == most]
-
-
-def _line(name: str, records: Sequence[ParityRecord]) -> str:
-    tried = sum(record.measures["tried"] for record in records)
-    failed = sum(record.measures["failed"] for record in records)
-    # Of all laws or files together, only how many there were says something.
-    shown = hard_use.measured(records) if len({record.case for record in records}) == 1 else ""
-    return f"| {name} | {tried:,} | {failed if not failed else f'**{failed}**'} | {shown} |"

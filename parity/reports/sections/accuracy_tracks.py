@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from allin1_core.plotting import new_figure, save
 from parity.implementations import label
 from parity.reports.sections.spectrogram import NOTE
+from parity.reports.tables import difference, markdown, yes
 
 # Where points stand that are further away, or not finite; and those of what has to be bit-identical.
 _MOST_BOUNDS, _FAR = 3, 1e-5
@@ -18,18 +20,16 @@ Rows = Sequence[dict[str, Any]]
 
 
 def render(content: dict[str, Any], folder: Path) -> str:
-    """Markdown of this section; its plot goes into the folder."""
-    return render_named(content, folder, "Spectrogram, network and pipeline on the shared tracks", "tracks")
-
-
-def render_named(content: dict[str, Any], folder: Path, title: str, name: str) -> str:
-    """As `render`, under another title and with another name of the plot."""
+    """Markdown of this section, for the shared tracks or those of a folder that the user named; its plot goes into
+    the folder."""
+    name = content.get("section", "tracks")
+    title = "the shared tracks" if name == "tracks" else "a folder of one's own"
     rows: Rows = [row for row in content["rows"] if "error" not in row]
     failed: Rows = [row for row in content["rows"] if "error" in row]
     oracle = content["oracle"]
     part = "" if content["command"] != "python -m parity.full.tracks" else ", a part of `make parity-full`"
     lines = [
-        f"## {title}",
+        f"## Spectrogram, network and pipeline on {title}",
         "",
         f"**{_verdict(rows, failed)}**",
         "",
@@ -50,14 +50,14 @@ def render_named(content: dict[str, Any], folder: Path, title: str, name: str) -
             *lines,
             f"Spectrogram: largest difference from {oracle} over all stems of a track, by implementation. {NOTE}",
             "",
-            *_spectrograms(rows),
+            _spectrograms(rows),
             "",
             f"![Difference of spectrogram and network from their oracles, a point for each stem or track]({plot})",
             "",
             "Network: largest difference between the fused kernels and plain torch, both on the oracle's spectrogram.",
             f"Pipeline: `analyze` beside a pipeline of {oracle}'s spectrogram, plain torch and {oracle}'s decoder.",
             "",
-            *_results(rows),
+            _results(rows),
         ]
     )
 
@@ -86,66 +86,49 @@ def _label(part: dict[str, Any]) -> str:
     return f"{label(backend, computed_by)}, {how.replace('-', ' on ')}"
 
 
-def _spectrograms(rows: Rows) -> list[str]:
+def _spectrograms(rows: Rows) -> str:
     names = [_label(part) for part in rows[0]["spectrogram"]]
-    bounds = [part["bound"] for part in rows[0]["spectrogram"]]
-    lines = ["| track | " + " | ".join(names) + " |"]
-    lines.append("| --- |" + " ---: |" * len(names))
-    lines.append("| *declared bound* | " + " | ".join(_number(bound) for bound in bounds) + " |")
+    bounds = [difference(part["bound"]) for part in rows[0]["spectrogram"]]
+    found = [{"track": "*declared bound*", **dict(zip(names, bounds, strict=True))}]
     for row in rows:
-        cells = [_number(part["largest"]) + _mark(part) for part in row["spectrogram"]]
-        lines.append(f"| {row['track']} | " + " | ".join(cells) + " |")
-    return lines
+        cells = [difference(part["largest"]) + _mark(part) for part in row["spectrogram"]]
+        found.append({"track": row["track"], **dict(zip(names, cells, strict=True))})
+    return markdown(found, right=names)
 
 
 def _mark(part: dict[str, Any]) -> str:
     return "" if part["passed"] else " **(!)**"
 
 
-def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2g}"
+def _results(rows: Rows) -> str:
+    right = {"seconds", "network, largest difference", "beats", "sections", "boundaries apart"}
+    return markdown([_result(row) for row in rows], right)
 
 
-def _results(rows: Rows) -> list[str]:
-    lines = [
-        "| track | seconds | network, largest difference | of output | beats | same beats and positions "
-        "| same downbeats and BPM | sections | same labels | boundaries apart |",
-        "| --- | ---: | ---: | --- | ---: | --- | --- | ---: | --- | ---: |",
-    ]
-    for row in rows:
-        network, pipeline = row["network"], row["pipeline"]
-        worst = max(network["by_output"], key=network["by_output"].get)
-        cells = [
-            row["track"],
-            f"{row['seconds']:.1f}",
-            f"{network['largest']:.1e}" + _mark(network),
-            worst,
-            str(pipeline["beats"]),
-            _yes(pipeline["same_beats"] and pipeline["same_positions"]),
-            # Not in what was measured before it was compared.
-            _yes(pipeline["same_downbeats"] and pipeline["same_bpm"]) if "same_bpm" in pipeline else "-",
-            str(pipeline["segments"]),
-            _yes(pipeline["same_labels"]),
-            f"{pipeline['boundaries_apart_seconds']:.2f} s" + _mark(pipeline),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "**no**"
+def _result(row: dict[str, Any]) -> dict[str, Any]:
+    network, pipeline = row["network"], row["pipeline"]
+    # BPM is not in what was measured before it was compared.
+    same_bpm = yes(pipeline["same_downbeats"] and pipeline["same_bpm"]) if "same_bpm" in pipeline else "-"
+    return {
+        "track": row["track"],
+        "seconds": f"{row['seconds']:.1f}",
+        "network, largest difference": f"{network['largest']:.1e}" + _mark(network),
+        "of output": max(network["by_output"], key=network["by_output"].get),
+        "beats": pipeline["beats"],
+        "same beats and positions": yes(pipeline["same_beats"] and pipeline["same_positions"]),
+        "same downbeats and BPM": same_bpm,
+        "sections": pipeline["segments"],
+        "same labels": yes(pipeline["same_labels"]),
+        "boundaries apart": f"{pipeline['boundaries_apart_seconds']:.2f} s" + _mark(pipeline),
+    }
 
 
 def _plot(rows: Rows, path: Path, spectrogram_title: str, network_title: str) -> None:
     """The spectrogram by implementation, a point for each stem; the network by output, a point for each track."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     parts = rows[0]["spectrogram"]
     outputs = list(rows[0]["network"]["by_output"])
     heights = [len(parts) + 2, len(outputs) + 2]
-    figure = Figure(figsize=(9, 0.36 * sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 0.36 * sum(heights))
     spectrogram, network = figure.subplots(2, 1, height_ratios=heights)
     for height, part in enumerate(parts):
         values = [
@@ -179,7 +162,7 @@ def _plot(rows: Rows, path: Path, spectrogram_title: str, network_title: str) ->
         axes.grid(axis="x", alpha=0.3)
     handles, names = spectrogram.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper right", ncols=2, frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
 
 
 def _dots(axes: Any, height: int, values: Sequence[float], bound: float) -> None:

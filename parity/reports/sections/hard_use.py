@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from parity.reports.records import ParityRecord
+from parity.reports.tables import frame, markdown
 
 _AREAS = {
     "properties": "Laws that hold whatever the input; inputs are drawn by Hypothesis or from seeds.",
@@ -26,9 +29,8 @@ _LONG_FORMS = (
 
 def worst(records: Sequence[ParityRecord]) -> str:
     """For the summary: how many inputs these records stand for, and how many of them failed."""
-    tried = sum(record.measures["tried"] for record in records)
-    failed = sum(record.measures["failed"] for record in records)
-    return f"{failed or 'none'} of {tried:,} inputs failed"
+    table = frame(records)
+    return f"{table['failed'].sum() or 'none'} of {table['tried'].sum():,} inputs failed"
 
 
 def render(records: Sequence[ParityRecord], folder: Path) -> str:
@@ -40,23 +42,35 @@ def render(records: Sequence[ParityRecord], folder: Path) -> str:
 def tables(records: Sequence[ParityRecord]) -> list[str]:
     """Lines of markdown: a table for each area, then what failed."""
     lines: list[str] = []
+    by_area = dict(iter(frame(records).groupby("area"))) if records else {}
     for area, explanation in _AREAS.items():
-        group = [record for record in records if record.measures["area"] == area]
-        if group:
-            lines += ["", f"### {area.capitalize()}", "", explanation, ""]
-            lines += [
-                "| what | ran | held to | inputs | failed | measured |",
-                "| --- | --- | --- | ---: | ---: | --- |",
-            ]
-            cases = dict.fromkeys((record.case, record.measures["held_to"]) for record in group)
-            for case, bound in cases:
-                same = [r for r in group if (r.case, r.measures["held_to"]) == (case, bound)]
-                lines.append(_row(case, bound, same))
+        if area not in by_area:
+            continue
+        lines += ["", f"### {area.capitalize()}", "", explanation, ""]
+        cases = by_area[area].groupby(["case", "held_to"], sort=False)
+        # One case, summed over the implementations it was tried on.
+        rows = [
+            {
+                "what": case,
+                "ran": "; ".join(filter(None, dict.fromkeys(group["ran"]))),
+                "held to": bound,
+                **counts(group),
+                "measured": measured([records[index] for index in group.index]),
+            }
+            for (case, bound), group in cases
+        ]
+        lines.append(markdown(rows, right={"inputs", "failed"}))
     failures = [record for record in records if not record.passed]
     if failures:
         lines += ["", "Failed:", ""]
         lines += [f"- {record.case}: {_one_line(record.measures['first_failure'])}" for record in failures]
     return lines[1:]
+
+
+def counts(group: pd.DataFrame) -> dict[str, str]:
+    """Cells that say how many inputs were tried, and how many of them failed."""
+    failed = group["failed"].sum()
+    return {"inputs": f"{group['tried'].sum():,}", "failed": f"**{failed}**" if failed else "0"}
 
 
 def measured(records: Sequence[ParityRecord]) -> str:
@@ -70,15 +84,6 @@ def measured(records: Sequence[ParityRecord]) -> str:
         value = (sum(values) if counts else max(values)) if all(_is_number(v) for v in values) else values[-1]
         parts.append(f"{name.replace('_', ' ')} {_shown(value)}")
     return "; ".join(parts)
-
-
-def _row(case: str, bound: str, records: Sequence[ParityRecord]) -> str:
-    """One case, summed over the implementations it was tried on."""
-    ran = dict.fromkeys(record.measures["ran"] for record in records if record.measures["ran"])
-    tried = sum(record.measures["tried"] for record in records)
-    failed = sum(record.measures["failed"] for record in records)
-    cells = [case, "; ".join(ran), bound, f"{tried:,}", str(failed) if not failed else f"**{failed}**"]
-    return "| " + " | ".join([*cells, measured(records)]) + " |"
 
 
 def _one_line(text: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from allin1_core.plotting import new_figure, save
 from parity.reports.records import ParityRecord
+from parity.reports.tables import frame, markdown, yes
 
 _PLOT = "parity_network.png"
 _OUTPUTS = ("beat", "downbeat", "segment", "label")
@@ -26,25 +28,19 @@ def render(records: list[ParityRecord], folder: Path) -> str:
             "Largest differences of the probabilities, from our own spectrogram and the published weights. Of single",
             "folds, the one that differs most.",
             "",
-            *_table(_worst_of_single_folds(probabilities)),
+            _table(_worst_of_single_folds(probabilities)),
             "",
         ]
     if random:
         lines += [
             "Seeded random weights, at lengths around the windows, against the definition written out in float64:",
             "",
-            *_random_table(random),
+            _random_table(random),
             "",
         ]
     if draw_differences(records, folder / _PLOT):
         lines += [f"![Differences of the probabilities]({_PLOT})"]
     return "\n".join(lines).rstrip()
-
-
-def worst(records: Sequence[ParityRecord]) -> str:
-    """The largest difference of a row of the summary, in words."""
-    record = max(records, key=_difference)
-    return f"{_difference(record):.2g} ({record.case})"
 
 
 def _difference(record: ParityRecord) -> float:
@@ -53,48 +49,52 @@ def _difference(record: ParityRecord) -> float:
 
 def _worst_of_single_folds(records: Sequence[ParityRecord]) -> list[ParityRecord]:
     """One record for each input, oracle and backend: that of the fold that differs most, all others as they are."""
-    found: dict[tuple[str, ...], ParityRecord] = {}
-    for record in records:
-        track, _, folds = record.case.partition(", ")
-        kind = "single" if folds.startswith("harmonix-fold") else folds
-        key = (track, kind, record.oracle, record.backend, record.device)
-        if key not in found or _difference(record) > _difference(found[key]):
-            found[key] = record
-    return list(found.values())
+    table = frame(records)
+    inputs = table["case"].str.replace(r", harmonix-fold\d", ", one fold", regex=True)
+    groups = table.groupby([inputs, "oracle", "backend", "device"], sort=False)
+    return [records[index] for index in groups["max_difference"].idxmax()]
 
 
-def _table(records: Sequence[ParityRecord]) -> Iterator[str]:
-    yield f"| input | oracle | backend | device | {' | '.join(_OUTPUTS)} | held to | within |"
-    yield f"| --- | --- | --- | --- | {' | '.join('---:' for _ in _OUTPUTS)} | --- | --- |"
-    for record in records:
-        cells = [record.case, record.oracle, record.backend, record.device]
-        cells += [f"{float(record.measures[name]):.1e}" for name in _OUTPUTS]
-        cells += [record.bound, "yes" if record.passed else "**no**"]
-        yield "| " + " | ".join(cells) + " |"
+def _table(records: Sequence[ParityRecord]) -> str:
+    rows = [
+        {
+            "input": record.case,
+            "oracle": record.oracle,
+            "backend": record.backend,
+            "device": record.device,
+            **{name: f"{float(record.measures[name]):.1e}" for name in _OUTPUTS},
+            "held to": record.bound,
+            "within": yes(record.passed),
+        }
+        for record in records
+    ]
+    return markdown(rows, right=_OUTPUTS)
 
 
-def _random_table(records: Sequence[ParityRecord]) -> Iterator[str]:
-    backends = list(dict.fromkeys(record.backend for record in records))
-    yield f"| input | {' | '.join(backends)} | held to | within |"
-    yield f"| --- | {' | '.join('---:' for _ in backends)} | --- | --- |"
-    for case in dict.fromkeys(record.case for record in records):
-        row = {record.backend: record for record in records if record.case == case}
-        cells = [case]
-        cells += [f"{_difference(row[name]):.1e}" if name in row else "-" for name in backends]
-        cells.append(next(iter(row.values())).bound)
-        cells.append("yes" if all(record.passed for record in row.values()) else "**no**")
-        yield "| " + " | ".join(cells) + " |"
+def _random_table(records: Sequence[ParityRecord]) -> str:
+    """A row for each input, a column for each backend."""
+    table = frame(records)
+    backends = list(table["backend"].unique())
+    rows = [
+        {
+            "input": case,
+            **dict.fromkeys(backends, "-"),
+            **{row.backend: f"{row.max_difference:.1e}" for row in group.itertuples()},
+            "held to": group["bound"].iloc[0],
+            "within": yes(group["passed"].all()),
+        }
+        for case, group in table.groupby("case", sort=False)
+    ]
+    return markdown(rows, right=backends)
 
 
 def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     """Each comparison as a point: its largest difference, by oracle and backend; False if there is nothing to draw."""
     if not records:
         return False
-    from matplotlib.figure import Figure
-
     oracles = list(dict.fromkeys(record.oracle for record in records))
     backends = list(dict.fromkeys(record.backend for record in records))
-    figure = Figure(figsize=(9, 1.6 + 0.75 * len(oracles)), layout="constrained")
+    figure = new_figure(9, 1.6 + 0.75 * len(oracles))
     axes = figure.subplots()
     for index, backend in enumerate(backends):
         rows = [record for record in records if record.backend == backend]
@@ -116,5 +116,5 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     axes.set_title("Network: every comparison with its oracle")
     axes.grid(axis="x", alpha=0.3)
     figure.legend(loc="outside right upper")
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
     return True

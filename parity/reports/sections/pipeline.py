@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from parity.reports.records import ParityRecord
+from parity.reports.tables import markdown, yes
 
 
 def worst(records: Sequence[ParityRecord]) -> str:
@@ -19,40 +21,39 @@ def worst(records: Sequence[ParityRecord]) -> str:
 
 def render(records: Sequence[ParityRecord], folder: Path) -> str:
     """Markdown of this stage; it has no plots."""
-    lines = [
-        "## Pipeline",
-        "",
-        "From the stems to the result with `harmonix-all`. F-measures are mir_eval's, within 70 ms, against the",
-        "tempo map of the score; tracks without a score have none. The tempo stands beside that of a plain",
-        "least-squares line through the oracle's beats; beside the typical interval's where those are not steady.",
-        "",
-        "| track | spectrogram + network | beats | same beats | same positions | same downbeats | sections "
-        "| same labels | boundaries apart | BPM | same BPM | tempo | tempo apart | F beats | F downbeats | within |",
-        "| --- | --- | ---: | --- | --- | --- | ---: | --- | ---: | ---: | --- | ---: | ---: | ---: | ---: | --- |",
-    ]
-    for record in sorted(records, key=lambda record: (record.case, record.backend)):
-        measures = record.measures
-        cells = [
-            record.case,
-            f"{record.backend} ({record.device})",
-            str(measures["beats"]),
-            _yes(measures["same_beats"]),
-            _yes(measures["same_positions"]),
-            _yes(measures["same_downbeats"]),
-            str(measures["segments"]),
-            _yes(measures["same_labels"]),
-            f"{measures['boundaries_apart_seconds']:.2g} s",
-            str(measures["bpm"]),
-            _yes(measures["same_bpm"]),
-            "-" if measures["tempo"] is None else f"{measures['tempo']}",
-            f"{measures['tempo_apart']:.2g}" + ("" if measures["same_tempo"] else " **(!)**"),
-            f"{measures['f_beats']:.3f}" if "f_beats" in measures else "-",
-            f"{measures['f_downbeats']:.3f}" if "f_downbeats" in measures else "-",
-            _yes(record.passed),
+    rows = [_row(record) for record in sorted(records, key=lambda record: (record.case, record.backend))]
+    right = {"beats", "sections", "boundaries apart", "BPM", "tempo", "tempo apart", "F beats", "F downbeats"}
+    return "\n".join(
+        [
+            "## Pipeline",
+            "",
+            "From the stems to the result with `harmonix-all`. F-measures are mir_eval's, within 70 ms, against the",
+            "tempo map of the score; tracks without a score have none. The tempo stands beside that of a plain",
+            "least-squares line through the oracle's beats; beside the typical interval's where those are not steady.",
+            "",
+            markdown(rows, right),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    )
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "**no**"
+def _row(record: ParityRecord) -> dict[str, Any]:
+    measures = record.measures
+    f_measures = [f"{measures[name]:.3f}" if name in measures else "-" for name in ("f_beats", "f_downbeats")]
+    return {
+        "track": record.case,
+        "spectrogram + network": f"{record.backend} ({record.device})",
+        "beats": measures["beats"],
+        "same beats": yes(measures["same_beats"]),
+        "same positions": yes(measures["same_positions"]),
+        "same downbeats": yes(measures["same_downbeats"]),
+        "sections": measures["segments"],
+        "same labels": yes(measures["same_labels"]),
+        "boundaries apart": f"{measures['boundaries_apart_seconds']:.2g} s",
+        "BPM": str(measures["bpm"]),
+        "same BPM": yes(measures["same_bpm"]),
+        "tempo": "-" if measures["tempo"] is None else str(measures["tempo"]),
+        "tempo apart": f"{measures['tempo_apart']:.2g}" + ("" if measures["same_tempo"] else " **(!)**"),
+        "F beats": f_measures[0],
+        "F downbeats": f_measures[1],
+        "within": yes(record.passed),
+    }

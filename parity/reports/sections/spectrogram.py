@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from allin1_core.plotting import new_figure, save
 from parity.reports.records import ParityRecord
+from parity.reports.tables import difference, frame, markdown, yes
 
 # For every report that shows these rows.
 NOTE = (
@@ -30,7 +32,7 @@ def render(records: list[ParityRecord], folder: Path) -> str:
         "Differences of the output, `log10(1 + magnitude)`, from madmom, over all stems of a track.",
         *([NOTE] if any("computed by" in record.backend for record in records) else []),
         "",
-        *_table(music, "input"),
+        _table(music),
     ]
     if rest:
         lines += [
@@ -39,7 +41,7 @@ def render(records: list[ParityRecord], folder: Path) -> str:
             "noise, clipping, impulses, silence), lengths around a hop and a frame, stereo files mixed to mono; and of",
             "numpy, products cut into short pieces, as they are into long ones beyond 33 minutes:",
             "",
-            *_table(_worst_of_each_kind(rest), "input"),
+            _table(_worst_of_each_kind(rest)),
         ]
     if draw_differences(records, folder / _PLOT):
         lines += ["", f"![Differences from madmom]({_PLOT})"]
@@ -58,31 +60,27 @@ def _difference(record: ParityRecord) -> float:
     return float(record.measures["max_difference"])
 
 
-def _table(records: Sequence[ParityRecord], first: str) -> Iterator[str]:
-    yield (
-        f"| {first} | samples | rate in Hz | backend | precision | max difference | 99.9th percentile "
-        "| bit-identical values | held to | within |"
-    )
-    yield "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | --- | --- |"
-    for record in records:
-        measures = record.measures
-        values = measures["values"]
-        share = f"{measures['identical']:,} of {values:,}"
-        if values:
-            share += f" ({100 * measures['identical'] / values:.2f} %)"
-        cells = [
-            measures["name"],
-            measures["dtype"],
-            str(measures["sample_rate"]),
-            name(record),
-            record.precision,
-            _figure(measures["max_difference"]),
-            _figure(measures["p999_difference"]),
-            share,
-            record.bound,
-            "yes" if record.passed else "**no**",
-        ]
-        yield "| " + " | ".join(cells) + " |"
+def _table(records: Sequence[ParityRecord]) -> str:
+    rows = [
+        {
+            "input": (measures := record.measures)["name"],
+            "samples": measures["dtype"],
+            "rate in Hz": measures["sample_rate"],
+            "backend": name(record),
+            "precision": record.precision,
+            "max difference": difference(measures["max_difference"]),
+            "99.9th percentile": difference(measures["p999_difference"]),
+            "bit-identical values": _share(measures["identical"], measures["values"]),
+            "held to": record.bound,
+            "within": yes(record.passed),
+        }
+        for record in records
+    ]
+    return markdown(rows, right={"rate in Hz", "max difference", "99.9th percentile", "bit-identical values"})
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,}" + (f" ({100 * part / whole:.2f} %)" if whole else "")
 
 
 def name(record: ParityRecord) -> str:
@@ -90,17 +88,10 @@ def name(record: ParityRecord) -> str:
     return record.backend if record.device in ("cpu", "mlx") else f"{record.backend} ({record.device})"
 
 
-def _figure(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2g}"
-
-
 def _worst_of_each_kind(records: Sequence[ParityRecord]) -> list[ParityRecord]:
     """For each backend and precision the case with the largest difference, of signals and of lengths."""
-    groups: dict[tuple[str, ...], list[ParityRecord]] = {}
-    for record in records:
-        key = (record.measures["kind"], record.backend, record.device, record.precision)
-        groups.setdefault(key, []).append(record)
-    return [max(group, key=_difference) for group in groups.values()]
+    groups = frame(records).groupby(["kind", "backend", "device", "precision"], sort=False)
+    return [records[index] for index in groups["max_difference"].idxmax()]
 
 
 def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
@@ -108,12 +99,8 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     rows = list(dict.fromkeys((name(record), record.precision) for record in records))
     if not rows:
         return False
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 1.6 + 0.75 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure = new_figure(10, 1.6 + 0.75 * len(rows))
+    axes = figure.subplots()
     for row, key in enumerate(rows):
         group = [record for record in records if (name(record), record.precision) == key]
         for offset, kinds, color, label in (
@@ -151,5 +138,5 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     axes.set_xlabel("absolute difference from madmom in log10(1 + magnitude), one point per input")
     axes.set_title("Spectrogram against madmom")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path, dpi=120)
     return True

@@ -33,7 +33,7 @@ SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
 	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
 
-.PHONY: help check lint parity parity-full bench gate baseline readme peers sanitize clean
+.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize clean
 
 help:
 	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
@@ -43,6 +43,7 @@ help:
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
 	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
+	@echo "make page         makes reports/index.html and reports/comment.md again, of what was measured and judged"
 	@echo "make readme       copies the summary of the last bench run into README.md"
 	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
 	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
@@ -99,6 +100,9 @@ gate: $(VENV)/.installed
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"
+
+page: $(VENV)/.installed
+	$(BIN)/python -m parity.reports.page reports
 
 readme: $(VENV)/.installed
 	$(BIN)/python -m bench.report.readme

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from allin1_core.cli import main
-from allin1_core.timings import causes as timing_causes
-from allin1_core.timings import verdicts as timing_verdicts
-from allin1_core.timings.verdicts import SHORTEST
+from allin1_core.timings import causes, verdicts
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
 COMPARING = TEXT[TEXT.index("## Comparing two runs") :]
@@ -23,20 +21,15 @@ def block(language: str) -> str:
     return str(found)
 
 
-@pytest.fixture
-def _song(
+@pytest.mark.usefixtures("with_small_models")
+def test_the_example_of_a_comparison(
+    write_mix: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    with_small_models: None,
-    write_mix: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The file that the example names, and small models where it names none."""
     write_mix("song.wav")
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("_song")
-def test_the_example_of_a_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "expectations.toml").write_text(block("toml"), encoding="utf-8")
     *analyses, comparison = [shlex.split(line)[1:] for line in block("sh").splitlines()]
     assert [words[0] for words in analyses] == ["analyze", "analyze"]
@@ -71,10 +64,10 @@ def test_every_status_and_cause_is_explained() -> None:
     }
     statuses = {
         value
-        for name, value in vars(timing_verdicts).items()
+        for name, value in vars(verdicts).items()
         if name.isupper() and isinstance(value, str) and not name.startswith("_")
     }
-    kinds = set(re.findall(r"``(\w+)``", str(timing_causes.Cause.__doc__).partition("stage :")[0]))
+    kinds = set(re.findall(r"``(\w+)``", str(causes.Cause.__doc__).partition("stage :")[0]))
     assert len(kinds) >= 13
     assert rows == statuses | kinds
-    assert f"less than {SHORTEST * 1000:g} ms in both runs" in COMPARING
+    assert f"less than {verdicts.SHORTEST * 1000:g} ms in both runs" in COMPARING

@@ -36,14 +36,13 @@ def test_the_example_of_a_comparison(
     for words in analyses:
         assert main([*words, "--quiet"]) == 0
     capsys.readouterr()
-    # A stage may well have been slower in one run of two: what holds is what ran, and what is said of it.
-    assert main(comparison) in (0, 1)
+    assert main(comparison) == 0
     report = capsys.readouterr().out
     assert "| component | before ms | after ms | saved ms | speed-up | expected | status |" in report
     [row] = [line for line in report.splitlines() if line.startswith("| spectrogram |")]
     assert "2.5-100x, fused" in row
     assert "not comparable" not in report
-    assert set(re.findall(r"^- \*\*.*?\*\* \((\w+)\)", report, flags=re.MULTILINE)) <= {"repetitions"}
+    assert re.findall(r"^- \*\*.*?\*\* \((\w+)\)", report, flags=re.MULTILINE) == []
 
 
 def test_a_file_that_cannot_be_used_is_an_error_without_a_table(
@@ -68,6 +67,6 @@ def test_every_status_and_cause_is_explained() -> None:
         if name.isupper() and isinstance(value, str) and not name.startswith("_")
     }
     kinds = set(re.findall(r"``(\w+)``", str(causes.Cause.__doc__).partition("stage :")[0]))
-    assert len(kinds) >= 13
+    assert len(kinds) >= 12
     assert rows == statuses | kinds
     assert f"less than {verdicts.SHORTEST * 1000:g} ms in both runs" in COMPARING

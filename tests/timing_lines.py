@@ -90,7 +90,7 @@ def record(
     path: Path,
     *,
     edit: Edit = lambda line: line,
-    runs: int = 5,
+    runs: int = 9,
     tracks: tuple[str, ...] = ("song",),
     scale: dict[str, float] | None = None,
     jitter: float = 0.01,

@@ -75,26 +75,6 @@ def test_activations_and_embeddings_on_request(song: Path, options: dict[str, An
     assert loaded.to_json() == bare.to_json() == full.to_json()
 
 
-def test_tracks_of_one_name_keep_their_own_files(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
-) -> None:
-    first, second, third = write_stems("x/song"), write_stems("y/song"), write_stems("z/SONG")
-    out = tmp_path / "out"
-    analyze([first, second], out_dir=out, **options)
-    names = sorted(path.stem for path in out.iterdir())
-    assert names[0] == "song"
-    assert len(names) == 2
-    assert names[1].startswith("song-")
-    assert load_result(out / "song.json").path == first
-    assert load_result(out / f"{names[1]}.json").path == second
-    # In another call and another order the names are the same, and nothing is made again.
-    stamps = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    results = analyze([third, second, first], out_dir=out, **options)
-    assert [result.path for result in results] == [third, second, first]
-    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name in stamps} == stamps
-    assert {load_result(path).path for path in out.iterdir()} == {first, second, third}
-
-
 @pytest.mark.parametrize(
     ("value", "num_samples"),
     [(0, 44100), (1, 44100), (1, 1), (0, 120 * 44100), pytest.param(0, 600 * 44100, marks=pytest.mark.full)],
@@ -108,29 +88,23 @@ def test_silence_and_direct_current_of_any_length_give_a_valid_result(
     assert num_samples > 1 or result.bpm is None
 
 
+@pytest.fixture
+def kept(options: dict[str, Any], separation_repository: Path, tmp_path: Path) -> dict[str, Any]:
+    options |= {"demix_model": "small", "demix_repository": separation_repository, "keep_byproducts": True}
+    return {**options, "demix_dir": tmp_path / "demix", "spec_dir": tmp_path / "spec"}
+
+
 def test_separation_in_memory_and_through_kept_files_gives_the_same_json(
-    write_mix: Callable[[str], Path], options: dict[str, Any], separation_repository: Path, tmp_path: Path
+    write_mix: Callable[[str], Path], kept: dict[str, Any], tmp_path: Path
 ) -> None:
     mix = write_mix("song.wav", 0.5)
-    options |= {"demix_model": "small", "demix_repository": separation_repository}
-    kept = {
-        **options,
-        "keep_byproducts": True,
-        "demix_dir": tmp_path / "demix",
-        "spec_dir": tmp_path / "spec",
-        "timings_path": tmp_path / "t.jsonl",
-    }
-    in_memory = analyze(mix, **options).to_json()
-    making = analyze(mix, **kept).to_json()
-    using = analyze(mix, **kept).to_json()
+    in_memory = analyze(mix, **{**kept, "keep_byproducts": False}).to_json()
+    assert not (tmp_path / "demix").exists()
+    making, using = (analyze(mix, timings_path=tmp_path / "t.jsonl", **kept).to_json() for _ in range(2))
     assert in_memory == making == using
-    assert sorted(path.name for path in (tmp_path / "demix" / "small" / "song").glob("*.wav")) == [
-        "bass.wav",
-        "drums.wav",
-        "other.wav",
-        "vocals.wav",
-    ]
-    assert soundfile.info(tmp_path / "demix" / "small" / "song" / "bass.wav").subtype == "PCM_16"
+    files = sorted((tmp_path / "demix" / "small" / "song").glob("*.wav"))
+    assert [path.stem for path in files] == ["bass", "drums", "other", "vocals"]
+    assert soundfile.info(files[0]).subtype == "PCM_16"
     assert np.load(tmp_path / "spec" / "song.npy").shape == (4, 50, 81)
     runs: dict[str, list[str]] = {}
     for line in read_timings(tmp_path / "t.jsonl"):
@@ -140,22 +114,16 @@ def test_separation_in_memory_and_through_kept_files_gives_the_same_json(
 
 
 def test_kept_stems_of_another_song_with_the_same_name_are_not_used(
-    write_mix: Callable[[str], Path], options: dict[str, Any], separation_repository: Path, tmp_path: Path
+    write_mix: Callable[[str], Path], kept: dict[str, Any], separation_repository: Path, tmp_path: Path
 ) -> None:
-    options |= {
-        "demix_model": "small",
-        "demix_repository": separation_repository,
-        "keep_byproducts": True,
-        "demix_dir": tmp_path / "demix",
-        "spec_dir": tmp_path / "spec",
-    }
-    analyze(write_mix("x/song.wav", 0.3), **options)
-    analyze(write_mix("y/song.wav", 0.6), **options)
-    assert soundfile.info(tmp_path / "demix" / "small" / "song" / "bass.wav").frames == int(0.6 * 44100)
+    bass = tmp_path / "demix" / "small" / "song" / "bass.wav"
+    analyze(write_mix("x/song.wav", 0.3), **kept)
+    analyze(write_mix("y/song.wav", 0.6), **kept)
+    assert soundfile.info(bass).frames == int(0.6 * 44100)
     # A seed that differs makes other stems.
-    before = (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes()
-    analyze(tmp_path / "y" / "song.wav", demix_seed=1, **options)
-    assert (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes() != before
+    before = bass.read_bytes()
+    analyze(tmp_path / "y" / "song.wav", demix_seed=1, **kept)
+    assert bass.read_bytes() != before
     # So does a model that was trained further, whatever its name.
     import torch
 
@@ -164,9 +132,9 @@ def test_kept_stems_of_another_song_with_the_same_name_are_not_used(
     package = torch.load(separation_repository / "small.th", weights_only=False)
     package["state"] = {name: values * 1.01 for name, values in package["state"].items()}
     torch.save(package, own / "small.th")
-    before = (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes()
-    analyze(tmp_path / "y" / "song.wav", **{**options, "demix_seed": 1, "demix_repository": own})
-    assert (tmp_path / "demix" / "small" / "song" / "bass.wav").read_bytes() != before
+    before = bass.read_bytes()
+    analyze(tmp_path / "y" / "song.wav", **{**kept, "demix_seed": 1, "demix_repository": own})
+    assert bass.read_bytes() != before
 
 
 def test_a_custom_spectrogram_backend_is_called_and_recorded(

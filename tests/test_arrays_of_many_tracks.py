@@ -16,11 +16,6 @@ from allin1_core.errors import BatchError
 from allin1_core.structure import Segment
 
 
-@pytest.fixture
-def options(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "nn_backend": "fused"}
-
-
 def test_lists_of_results_carry_no_arrays_that_were_written(
     write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
 ) -> None:

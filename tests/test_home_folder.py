@@ -52,8 +52,7 @@ class Home:
         return self.analyze("~/mix.wav", **separation, **options)
 
     def command(self, *arguments: str) -> None:
-        model = ["-m", self.options["model"], "-d", "cpu", "-q"] if arguments[0] == "analyze" else []
-        assert main([*arguments, *model]) == 0
+        assert main([*arguments]) == 0
 
 
 @pytest.fixture

@@ -23,28 +23,31 @@ def files_below(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
-def test_tracks_of_one_name_that_is_no_text(
+def test_tracks_of_one_name_that_is_no_text_keep_their_own_files(
     write_stems: WriteStems, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    name = os.fsdecode(b"caf\xe9")
-    first, second = (write_stems(f"{folder}/plain").rename(tmp_path / folder / name) for folder in ("x", "y"))
-    results = analyze(
-        [first, second],
-        out_dir=tmp_path / "out",
-        visualize=tmp_path / "viz",
-        sonify=tmp_path / "sonif",
-        exports=["jams"],
-        include_activations=True,
-        timings_path=tmp_path / "t.jsonl",
-        **options,
+    name, out = os.fsdecode(b"caf\xe9"), tmp_path / "out"
+    given = {"x": name, "y": name, "z": name.upper()}
+    first, second, third = (
+        write_stems(f"{each}/plain").rename(tmp_path / each / given[each]) for each in given
     )
+    written = {"out_dir": out, "visualize": tmp_path / "viz", "sonify": tmp_path / "sonif"}
+    options |= {**written, "exports": ["jams"], "include_activations": True}
+    results = analyze([first, second], timings_path=tmp_path / "t.jsonl", **options)
     assert [result.path for result in results] == [first, second]
-    names = sorted((path.stem for path in (tmp_path / "out").glob("*.json")), key=len)
+    names = sorted((path.stem for path in out.glob("*.json")), key=len)
     assert names[0] == name
+    assert names[1].startswith(f"{name}-")
     assert len(names[1]) == len(name) + len("-xxxxxxxx")
-    assert [load_result(tmp_path / "out" / f"{each}.json").path for each in names] == [first, second]
+    assert [load_result(out / f"{each}.json").path for each in names] == [first, second]
     assert len(files_below(tmp_path / "viz")) == 4
     assert {line.track for line in read_timings(tmp_path / "t.jsonl")} == {None, *names}
+    # In another call and another order the names are the same, whatever the case of another one.
+    stamps = {path: path.stat().st_mtime_ns for path in out.glob("*.json")}
+    results = analyze([third, second, first], **options)
+    assert [result.path for result in results] == [third, second, first]
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert {load_result(path).path for path in out.glob("*.json")} == {first, second, third}
 
 
 def test_a_name_that_the_terminal_cannot_show(

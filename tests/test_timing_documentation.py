@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from allin1_core.cli import main
 from allin1_core.timings import causes, verdicts
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
 COMPARING = TEXT[TEXT.index("## Comparing two runs") :]
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 def block(language: str) -> str:
@@ -26,7 +27,7 @@ def test_the_example_of_a_comparison(
     write_mix: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    command: Command,
 ) -> None:
     write_mix("song.wav")
     monkeypatch.chdir(tmp_path)
@@ -34,10 +35,9 @@ def test_the_example_of_a_comparison(
     *analyses, comparison = [shlex.split(line)[1:] for line in block("sh").splitlines()]
     assert [words[0] for words in analyses] == ["analyze", "analyze"]
     for words in analyses:
-        assert main([*words, "--quiet"]) == 0
-    capsys.readouterr()
-    assert main(comparison) == 0
-    report = capsys.readouterr().out
+        assert command(*words, "--quiet")[0] == 0
+    status, report, _ = command(*comparison)
+    assert status == 0
     assert "| component | before ms | after ms | saved ms | speed-up | expected | status |" in report
     [row] = [line for line in report.splitlines() if line.startswith("| spectrogram |")]
     assert "2.5-100x, fused" in row
@@ -45,14 +45,11 @@ def test_the_example_of_a_comparison(
     assert re.findall(r"^- \*\*.*?\*\* \((\w+)\)", report, flags=re.MULTILINE) == []
 
 
-def test_a_file_that_cannot_be_used_is_an_error_without_a_table(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(tmp_path / "no.jsonl")
-    assert main(["timings", "compare", path, path]) == 1
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert path in output.err
+def test_a_file_that_cannot_be_used_is_an_error_without_a_table(tmp_path: Path, command: Command) -> None:
+    path = tmp_path / "no.jsonl"
+    status, out, err = command("timings", "compare", path, path)
+    assert (status, out) == (1, "")
+    assert str(path) in err
 
 
 def test_every_status_and_cause_is_explained() -> None:

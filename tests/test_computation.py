@@ -76,9 +76,7 @@ def test_a_choice_of_compiled_kernels_says_for_which_instructions(stage: str, ba
     assert choice.computed_by == backend
     assert not choice.hands_on
     assert str(choice) == f"{backend} on cpu"
-
-
-def test_a_choice_of_other_code_has_no_instruction_set() -> None:
+    # Other code has none.
     assert backends.choose("spectrogram", "numpy")[1].instruction_set is None
     assert backends.choose("spectrogram", "json:dumps")[1].instruction_set is None
 

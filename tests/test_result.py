@@ -14,7 +14,7 @@ import jams
 import numpy as np
 import pytest
 
-from allin1_core.errors import OutputError, ResultError
+from allin1_core.errors import ResultError
 from allin1_core.plotting import new_figure
 from allin1_core.results.exports import audacity_text, beats_text, export, jams_text
 from allin1_core.results.result import AnalysisResult, load_result
@@ -297,9 +297,3 @@ def test_formats_and_figures_whose_package_is_missing(
 def test_unknown_format(tmp_path: Path, result: AnalysisResult) -> None:
     with pytest.raises(ResultError, match="format 'midi': unknown; expected one of beats, audacity, jams"):
         export(result, tmp_path / "a.mid", "midi")
-
-
-def test_unwritable_folder(tmp_path: Path, result: AnalysisResult) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be used as an output folder"):
-        result.save(tmp_path / "file" / "a.json")

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allin1_core import load_result, sonify, visualize
+from allin1_core import load_result
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
 from allin1_core.results.clicks import click_track
@@ -257,16 +256,6 @@ def test_arrays_that_cannot_be_are_refused(
         load_result(path)
     (tmp_path / "out").mkdir()
     assert_refused_everywhere(result, message, tmp_path / "out")
-
-
-def test_visualize_and_sonify_refuse_before_they_write(tmp_path: Path) -> None:
-    result = in_code(changed("segments", 1, "label", to="refrain"))
-    result.path = tmp_path / "a.wav"
-    soundfile.write(result.path, np.zeros(4 * 44100), 44100)
-    for use in (visualize, sonify):
-        with pytest.raises(ResultError, match=r"a\.wav: segments\[1\]\.label: found 'refrain'"):
-            use(result, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -> None:

@@ -43,9 +43,6 @@ DETAILS: dict[str, dict[str, Any]] = {
 }
 
 
-INSIDE_POSTPROCESS = ("metrical_prep", "metrical_dbn", "functional_boundaries")
-
-
 Edit = Callable[[StageTiming], StageTiming | list[StageTiming]]
 
 
@@ -114,7 +111,7 @@ def record(
                     fields |= {"precision": "exact", "reason": f"auto: {backend} is the first choice for cpu"}
                 if stage == "spectrogram":
                     fields |= {"computed_by": "fused", "computed_on": "cpu", "instruction_set": "AVX-512"}
-                if stage in INSIDE_POSTPROCESS:
+                if stage.startswith(("metrical", "functional")):
                     fields["parent"] = "postprocess"
                 if loads:
                     fields["audio_seconds"] = None

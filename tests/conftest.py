@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import soundfile
 
 from allin1_core import network, self_test, separation
 from allin1_core.audio.types import STEM_NAMES
+from allin1_core.cli import main
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 
@@ -68,6 +71,54 @@ def write_stems(tmp_path: Path, stems: np.ndarray) -> WriteStems:
         return folder
 
     return write
+
+
+@pytest.fixture
+def song(write_stems: WriteStems) -> Path:
+    """Folder ``song`` with the stems."""
+    return write_stems("song")
+
+
+@pytest.fixture
+def options(small_model: str) -> dict[str, Any]:
+    """What `analyze` is given: the small network on the CPU, and the spectrogram that needs no library."""
+    return {"model": small_model, "device": "cpu", "spec_backend": "numpy"}
+
+
+@pytest.fixture
+def is_killed() -> Callable[[Callable[[], object], int], bool]:
+    """Run a function in a forked process that is killed when so many files are in place; gives whether it was."""
+
+    def run(save: Callable[[], object], last: int) -> bool:
+        child = os.fork()
+        if child == 0:
+            replace, done = os.replace, []
+
+            def replace_or_die(*paths: Path) -> None:
+                if len(done) == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done.append(replace(*paths))
+
+            os.replace = replace_or_die
+            save()
+            os._exit(0)
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+    return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run ``allin1-core`` with these arguments; gives exit status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

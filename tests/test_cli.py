@@ -233,7 +233,6 @@ STEADY = np.full((50, 2), 0.1, np.float32)
         ("a.npy", STEADY[:, 0], [], "(T, 2)"),
         ("a.npy", np.zeros((5, 3), np.float32), [], "(T, 2)"),
         ("a.npy", STEADY, ["--beats-per-bar", "0"], "beats_per_bar"),
-        ("a.npy", STEADY, ["--beats-per-bar", "three"], "three"),
         ("a.npy", STEADY, ["--fps", "-1"], "fps"),
         ("a.npy", STEADY, ["--min-bpm", "300"], "min_bpm"),
     ],
@@ -254,6 +253,12 @@ def test_what_cannot_be_decoded(
     assert status == 1
     assert message in err
     assert "Traceback" not in err
+
+
+def test_bar_lengths_that_are_no_numbers(command: Command) -> None:
+    status, _, err = command("decode", "a.npy", "--beats-per-bar", "three")
+    assert status == 2
+    assert "argument --beats-per-bar: 'three'; expected whole numbers with commas, such as 3,4" in err
 
 
 def test_timings_are_shown_and_drawn(tmp_path: Path, command: Command) -> None:

@@ -136,5 +136,5 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
     for num_threads in (0, -1):
         message = f"num_threads: {num_threads}; expected at least 1, or None"
         with pytest.raises(BackendError, match=message):
-            Settings(num_threads=num_threads)
+            analyze([], out_dir=tmp_path / "out", num_threads=num_threads)
     assert list(tmp_path.iterdir()) == []

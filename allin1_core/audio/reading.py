@@ -1,7 +1,7 @@
 """Reading of audio files: decoded, checked, mixed to mono, resampled, quantised.
 
-libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), and FLAC and MP3 that a checksum in them proves whole, since
-its threads do not wait for each other; FFmpeg through PyAV whatever else is compressed or in another container. Which
+libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), and FLAC and MP3 that a checksum in them proves whole, as
+threads do not wait for each other there; FFmpeg through PyAV whatever else is compressed or in another container. Which
 of the two is decided by the content of the file, not by its name, and every error is that of the reader meant for it.
 Files are read in blocks until they end: how much memory is taken depends on what a file holds, never on what its header
 claims.

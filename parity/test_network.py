@@ -101,14 +101,6 @@ def test_ensemble(backend: str, track: str, shared: Path, record_parity: ParityR
 
 
 @pytest.mark.parametrize(
-    ("backend", "track"), cases([name for name in BACKENDS if name != "torch"], SHORT_TRACKS)
-)
-def test_against_torch(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
-    agreements = differences(output("harmonix-all", backend, track), output("harmonix-all", "torch", track))
-    check(record_parity, f"{track}, 8 folds", "torch", backend, agreements)
-
-
-@pytest.mark.parametrize(
     ("backend", "fold"),
     [
         # The ensemble's test has all of MLX's folds in one.

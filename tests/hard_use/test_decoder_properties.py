@@ -72,14 +72,6 @@ def test_silence_before_delays_and_silence_after_changes_nothing(trial: Callable
     trial("silence around", check, seed=SEED, before=st.integers(0, 500), after=st.integers(0, 500))
 
 
-def test_silence_has_no_beats(trial: Callable) -> None:
-    def check(backend: str, num_frames: int, level: float) -> None:
-        frames, _ = decode(np.full((num_frames, 2), level, np.float32), backend)
-        assert len(frames) == 0
-
-    trial("silence", check, num_frames=st.integers(1, 800), level=st.floats(0, 0.049))
-
-
 def test_positions_count_and_tempo_stays_in_its_range(trial: Callable) -> None:
     def check(backend: str, seed: int, slowest: float, span: float) -> None:
         fastest = slowest * span

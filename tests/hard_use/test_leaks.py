@@ -17,7 +17,7 @@ from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from allin1_core.spectrogram import log_spectrogram
 from bench.measure.allocator import return_freed_memory
 from hard_use.networks import network, spectrogram
-from hard_use.reporting import record_trials
+from hard_use.reporting import check_trials
 from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory as Linux shows it")
@@ -115,7 +115,7 @@ def check(what: str, run: Callable[[int], object], record_parity: ParityRecorder
     grown, traced = growth(run)
     wrong = [f"resident memory grew by {grown} bytes"] * (grown > RESIDENT)
     wrong += [f"traced memory grew by {traced} bytes"] * (traced > TRACED)
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         f"leaks: {what}",
@@ -125,7 +125,6 @@ def check(what: str, run: Callable[[int], object], record_parity: ParityRecorder
         grown_bytes=grown,
         traced_bytes=traced,
     )
-    assert not wrong
 
 
 @pytest.mark.parametrize("size", [1 << 10, 1 << 20])

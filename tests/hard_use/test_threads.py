@@ -13,9 +13,10 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, hidden_markov_model
-from allin1_core.spectrogram import fused_backend, log_spectrogram
-from allin1_core.spectrogram.filterbank import filterbank, window
-from hard_use.reporting import record_trials
+from allin1_core.spectrogram import log_spectrogram
+from allin1_core.spectrogram.filterbank import filterbank
+from hard_use.reporting import check_trials
+from parity.meta_tests.test_spectrogram import clear_caches
 from parity.reports.records import ParityRecorder
 
 THREADS = 8
@@ -51,7 +52,7 @@ def test_threads_share_a_decoder(num_threads: int, record_parity: ParityRecorder
     assert all(len(beats) for beats in expected)
     found = all_at_once(lambda index: processor(activations(index)), 32)
     wrong = [str(index) for index in range(32) if not np.array_equal(expected[index], found[index])]
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         f"decoder from {THREADS} threads, num_threads={num_threads}",
@@ -60,7 +61,6 @@ def test_threads_share_a_decoder(num_threads: int, record_parity: ParityRecorder
         wrong=wrong,
         backend="cython",
     )
-    assert not wrong
 
 
 def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRecorder) -> None:
@@ -85,7 +85,7 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
         clear()
         found = all_at_once(decode, 24)
         wrong += [f"trial {trial}: {i}" for i in range(24) if not np.array_equal(expected[i], found[i])]
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         f"decoder's caches filled by {THREADS} threads",
@@ -94,7 +94,6 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
         wrong=wrong,
         backend="cython",
     )
-    assert not wrong
     beats = DBNBeatTrackingProcessor(fps=100)
     alone = beats(activations(0)[:, 0])
     assert all(
@@ -102,19 +101,7 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
     )
 
 
-CACHES = {
-    "numpy": (window, filterbank),
-    "fused": (
-        window,
-        filterbank,
-        fused_backend._tables,
-        fused_backend._taper,
-        fused_backend._bands,
-    ),
-}
-
-
-@pytest.mark.parametrize("backend", CACHES)
+@pytest.mark.parametrize("backend", ["numpy", "fused"])
 def test_threads_fill_the_caches_of_the_spectrogram_together(
     backend: str, record_parity: ParityRecorder
 ) -> None:
@@ -127,12 +114,10 @@ def test_threads_fill_the_caches_of_the_spectrogram_together(
     expected = [compute(index) for index in range(4)]
     wrong = []
     for trial in range(3):
-        for cache in CACHES[backend]:
-            cache.cache_clear()
+        clear_caches()
         found = all_at_once(compute, 16)
-        assert all(cache.cache_info().currsize for cache in CACHES[backend]), "a cache that is not used"
         wrong += [f"trial {trial}: {i}" for i in range(16) if not np.array_equal(expected[i % 4], found[i])]
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         f"spectrogram's caches filled by {THREADS} threads",
@@ -141,7 +126,7 @@ def test_threads_fill_the_caches_of_the_spectrogram_together(
         wrong=wrong,
         backend=backend,
     )
-    assert not wrong
+    assert filterbank.cache_info().currsize == len(rates)
     assert not filterbank(44100).flags.writeable
 
 
@@ -158,7 +143,7 @@ def test_threads_share_an_analyzer(
     shared = Analyzer(**options)
     found = all_at_once(lambda index: shared(folders[index % 8]).to_json(), 16)
     wrong = [str(index) for index in range(16) if found[index] != expected[index % 8]]
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         f"an analyzer shared by {THREADS} threads",
@@ -166,4 +151,3 @@ def test_threads_share_an_analyzer(
         tried=16,
         wrong=wrong,
     )
-    assert not wrong

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from audio_files import STEREO, encoded, music, read, written
 
-from allin1_core.audio.conversion import quantise, remix_to_mono, resample
+from allin1_core.audio.conversion import resample
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import LARGEST_SAMPLE
 from allin1_core.errors import AudioError
@@ -119,11 +119,6 @@ def test_video_without_sound(tmp_path: Path) -> None:
         read_audio(tmp_path / "a.mp4")
 
 
-def test_remix_truncates_integers_toward_zero() -> None:
-    samples = np.array([[1, 2], [-1, -2], [3, 3], [-32768, -32767]], np.int16)
-    np.testing.assert_array_equal(remix_to_mono(samples), [1, -1, 3, -32767])
-
-
 def test_resampling_keeps_dtype_length_and_pitch() -> None:
     time = np.arange(48000) / 48000
     tone = np.rint(20000 * np.sin(2 * np.pi * 1000 * time)).astype(np.int16)
@@ -141,17 +136,6 @@ def test_resampling_clips_instead_of_wrapping() -> None:
     assert resampled.max() == 32767
     assert resampled.min() == -32768
     assert np.abs(np.diff(resampled)).max() < 65536
-
-
-@pytest.mark.parametrize("peak", [0.5, 0.9999, 1.0, 3.0])
-def test_quantising_is_a_round_trip_through_a_16_bit_file(tmp_path: Path, peak: float) -> None:
-    samples = np.random.default_rng(1).normal(size=(5000, 2)).astype(np.float32)
-    samples *= np.float32(peak) / np.abs(samples).max()
-    quantised = quantise(samples)
-    soundfile.write(tmp_path / "a.wav", quantised, 44100, subtype="PCM_16")
-    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav").samples, quantised)
-    scale = max(1.01 * peak, 1)
-    np.testing.assert_allclose(quantised, np.clip(samples * 32768 / scale, -32768, 32767), atol=0.51)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,6 @@ def test_their_spectrogram_is_measured_in_both_precisions(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("backend", "failures"),
     [
-        ("decoder", 0),
         pytest.param("beats_alone", 0, marks=pytest.mark.full),
         ("wrong_in_a_state", 1),
         ("late_by_a_frame", 1),

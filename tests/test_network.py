@@ -226,8 +226,8 @@ import numpy as np
 from allin1_core.network import build_model
 from parity.inputs.networks import random_checkpoint
 spectrogram = np.random.default_rng(0).random((4, 360_000, 81), dtype=np.float32)
-folds = [random_checkpoint(seed) for seed in range(int(sys.argv[2]))]
-output = build_model(folds, backend=sys.argv[1], device="cpu")(spectrogram)
+folds = [random_checkpoint(seed) for seed in range(2)]
+output = build_model(folds, backend="torch", device="cpu")(spectrogram)
 assert np.isfinite(np.asarray(output.label)).all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
@@ -235,10 +235,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform ==
 
 # Plain torch runs its folds one after another on a CPU: two show that the memory of one is given back.
 @pytest.mark.full
-@pytest.mark.parametrize(("backend", "num_folds"), [("fused", 8), ("torch", 2)])
-def test_an_hour_fits_into_4_gb(backend: str, num_folds: int) -> None:
-    if backend not in BACKENDS:
-        pytest.skip(f"{backend} is not installed")
-    command = [sys.executable, "-c", _HOUR, backend, str(num_folds)]
+def test_an_hour_in_torch_fits_into_4_gb() -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, "-c", _HOUR]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert int(printed) < 4e9

@@ -19,7 +19,7 @@ from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import Segment
 from allin1_core.timings.recorder import Timings
 from hard_use.hostile_files import Planted, flipped, npy, npz, write
-from hard_use.reader_process import read_hostile_files
+from hard_use.reader_process import Reading, read_hostile_files
 from hard_use.readers import GOOD_RECORD, GOOD_SPECTROGRAM
 from hard_use.reporting import check_readings
 from parity.reports.records import ParityRecorder
@@ -51,52 +51,39 @@ def good_timings(folder: Path) -> bytes:
 
 
 PROBABILITIES = np.random.default_rng(0).random((4, 100), np.float32)
-GOOD: dict[str, Callable[[Path], bytes]] = {
-    "result.json": lambda _: good_result(),
-    "a.activ.npz": lambda _: npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1]),
-    "a.npy": lambda _: npy(PROBABILITIES[:2].T),
-    "spectrogram.npy": lambda _: GOOD_SPECTROGRAM,
-    "a.made_from.json": lambda _: GOOD_RECORD,
-    "timings.jsonl": good_timings,
-}
-READERS = {
-    "result.json": "result",
-    "a.activ.npz": "activations",
-    "a.npy": "activations",
-    "spectrogram.npy": "kept_spectrogram",
-    "a.made_from.json": "kept_record",
-    "timings.jsonl": "timings",
+# What reads a file of that name, in hard_use.readers, and how a good one is made.
+READERS: dict[str, tuple[str, Callable[[Path], bytes]]] = {
+    "result.json": ("result", lambda _: good_result()),
+    "a.activ.npz": ("activations", lambda _: npz(beat=PROBABILITIES[0], downbeat=PROBABILITIES[1])),
+    "a.npy": ("activations", lambda _: npy(PROBABILITIES[:2].T)),
+    "spectrogram.npy": ("kept_spectrogram", lambda _: GOOD_SPECTROGRAM),
+    "a.made_from.json": ("kept_record", lambda _: GOOD_RECORD),
+    "timings.jsonl": ("timings", good_timings),
 }
 
 
-def reader(name: str) -> str:
-    return f"hard_use.readers:{READERS[name]}"
+def good(name: str, folder: Path) -> bytes:
+    return READERS[name][1](folder)
 
 
-@pytest.fixture
-def warmup(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], list[Path]]:
-    def write(name: str) -> list[Path]:
-        folder = tmp_path_factory.mktemp("good")
-        path = folder / f"good_{name}"
-        path.write_bytes(GOOD[name](folder))
-        return [path]
-
-    return write
+def read_all(name: str, paths: list[Path], folder: Path) -> list[Reading]:
+    """Read them in a process of their own, after a good one of their kind."""
+    warm = folder / f"good_{name}"
+    warm.write_bytes(good(name, folder))
+    return read_hostile_files(f"hard_use.readers:{READERS[name][0]}", paths, warmup=[warm], memory=MEMORY)
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_the_files_that_are_damaged_below_are_good(name: str, warmup: Callable) -> None:
-    readings = read_hostile_files(reader(name), warmup(name))
+@pytest.mark.parametrize("name", READERS)
+def test_the_files_that_are_damaged_below_are_good(name: str, tmp_path: Path) -> None:
+    readings = read_all(name, [tmp_path / f"good_{name}"], tmp_path)
     assert [reading.ended for reading in readings] == ["read"], readings
 
 
-@pytest.mark.parametrize("name", GOOD)
-def test_every_truncation_is_refused(
-    tmp_path: Path, name: str, warmup: Callable, record_parity: ParityRecorder
-) -> None:
-    content = GOOD[name](tmp_path)
+@pytest.mark.parametrize("name", READERS)
+def test_every_truncation_is_refused(tmp_path: Path, name: str, record_parity: ParityRecorder) -> None:
+    content = good(name, tmp_path)
     cuts = ((f"cut{length}_{name}", content[:length]) for length in range(0, len(content) - 1, 7))
-    readings = read_hostile_files(reader(name), write(tmp_path, cuts), warmup=warmup(name), memory=MEMORY)
+    readings = read_all(name, write(tmp_path, cuts), tmp_path)
     # A file of lines is whole at the end of each line.
     whole = {
         f"cut{end + step}_timings.jsonl" for end, byte in enumerate(content) if byte == 10 for step in (0, 1)
@@ -112,18 +99,18 @@ def test_every_truncation_is_refused(
 
 
 @pytest.mark.parametrize("number", [150, pytest.param(5000, marks=pytest.mark.full)])
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", READERS)
 def test_flipped_bits_do_no_harm(
-    tmp_path: Path, name: str, number: int, warmup: Callable, record_parity: ParityRecorder
+    tmp_path: Path, name: str, number: int, record_parity: ParityRecorder
 ) -> None:
-    content, random = GOOD[name](tmp_path), np.random.default_rng(number)
+    content, random = good(name, tmp_path), np.random.default_rng(number)
 
     def flips() -> Iterator[tuple[str, bytes]]:
         for index in range(number):
             reach = min(256, len(content)) if index % 2 else len(content)
             yield f"flip{index}_{name}", flipped(content, range(reach), 4, random)
 
-    readings = read_hostile_files(reader(name), write(tmp_path, flips()), warmup=warmup(name), memory=MEMORY)
+    readings = read_all(name, write(tmp_path, flips()), tmp_path)
     what, bound = f"{name} with flipped bits", "an error names the file, or a result"
     check_readings(record_parity, what, bound, readings, memory=MEMORY, may_be_read=lambda path: True)
 
@@ -213,9 +200,9 @@ def hostile(planted: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{name}_spectrogram.npy", npy(array)
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", READERS)
 def test_hostile_files_are_refused_or_harmless(
-    tmp_path: Path, name: str, warmup: Callable, record_parity: ParityRecorder
+    tmp_path: Path, name: str, record_parity: ParityRecorder
 ) -> None:
     planted = tmp_path / "planted"
     paths = [path for path in write(tmp_path, hostile(planted)) if path.name.endswith(f"_{name}")]
@@ -228,7 +215,7 @@ def test_hostile_files_are_refused_or_harmless(
     no_files = [
         tmp_path / f"{kind}_{name}" for kind in ("zero", "loop", "folder", "pipe", "sparse", "missing")
     ]
-    readings = read_hostile_files(reader(name), [*paths, *no_files], warmup=warmup(name), memory=MEMORY)
+    readings = read_all(name, [*paths, *no_files], tmp_path)
     check_readings(
         record_parity,
         f"{name} that is hostile",

@@ -25,7 +25,7 @@ from allin1_core.spectrogram import log_spectrogram, num_frames
 from allin1_core.threads import limited_cores, usable_cores
 from hard_use.reporting import Trials, recorded_trials
 from hard_use.signals import Signal, signals
-from parity.implementations import OWN_OPERATIONS, label, names, own_operations
+from parity.implementations import OWN_OPERATIONS, label, own_operations
 from parity.reports.records import ParityRecorder
 
 LAST_BITS = 1e-6
@@ -34,8 +34,6 @@ HALF_FRAME = 1024
 # Examples of each law: of what computes on a CPU, and of torch's and MLX's arithmetic for a GPU, which is slower here.
 NUMBER = {"cpu": 20, "gpu": 5}
 NUMBER_IN_FULL = 100
-
-BACKENDS = names("spectrogram")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,39 +224,6 @@ def test_chunk_size_does_not_matter(
             assert difference <= compute.tolerance, f"{sizes}, {recipe}"
 
 
-@pytest.mark.parametrize("gain", [0.5, 0.125, 2.0])
-def test_gain(compute: Compute, trial: Callable, gain: float) -> None:
-    """log10(1 + g m), where m = 10^S - 1. A power of two is exact, so all that is lost is the rounding of S itself."""
-
-    def check(signal: Signal) -> None:
-        stems = signal.stems().astype(np.float32)
-        if signal.dtype == "int16":
-            stems /= np.float32(32768)
-        magnitudes = 10.0 ** compute(stems).astype(np.float64) - 1
-        expected = np.log10(1 + gain * magnitudes)
-        np.testing.assert_allclose(
-            compute(stems * np.float32(gain)), expected, rtol=0, atol=max(1, gain) * compute.tolerance
-        )
-
-    trial(f"gain {gain:g}", "log10(1 + g m) to 1e-6", check, signal=signals())
-
-
-def test_int16_is_float32_of_the_same_samples(compute: Compute, trial: Callable) -> None:
-    """Full scale of int16 is 32,767. The quotient is rounded to float32: 6e-8 of each sample."""
-
-    def check(signal: Signal) -> None:
-        stems = signal.stems()
-        as_float = (stems / 32767).astype(np.float32)
-        np.testing.assert_allclose(compute(stems), compute(as_float), rtol=0, atol=2 * compute.tolerance)
-
-    trial(
-        "int16 against float32",
-        "<= 2e-6",
-        check,
-        signal=signals().filter(lambda signal: signal.dtype == "int16"),
-    )
-
-
 def test_repetitions_and_what_ran_before(compute: Compute, trial: Callable) -> None:
     def check(signal: Signal, other: Signal) -> None:
         stems = signal.stems()
@@ -325,21 +290,3 @@ def test_eight_threads_at_once(compute: Compute, record_parity: ParityRecorder) 
             if not np.array_equal(one, other)
         ]
         assert not trials.wrong
-
-
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "numpy"])
-def test_backends_agree(backend: str, pytestconfig: pytest.Config, record_parity: ParityRecorder) -> None:
-    number = 400 if pytestconfig.getoption("--full") else 40
-
-    def check(signal: Signal, sample_rate: int) -> None:
-        stems = signal.stems()
-        one, other = (log_spectrogram(stems, sample_rate, backend=name) for name in (backend, "numpy"))
-        trials.differ_by(float(np.abs(one - other).max(initial=0)))
-        np.testing.assert_allclose(one, other, rtol=0, atol=LAST_BITS)
-
-    called = label(backend, backends.choose("spectrogram", backend)[1].computed_by)
-    with recorded_trials(
-        record_parity, "properties", "spectrogram: backend against numpy", "<= 1e-6", backend=called
-    ) as trials:
-        rates = st.sampled_from([44100, 44100, 8000, 22050, 48000, 96000])
-        trials.draw(number, check, signal=signals(), sample_rate=rates)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
+from checkpoints import SETTINGS
 
 from allin1_core import network, self_test, separation
 from allin1_core.audio.types import STEM_NAMES
@@ -19,26 +21,7 @@ from allin1_core.cli import main
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 
-_CONFIGURATION = """\
-model: allin1
-double_attention: true
-instrument_attention: true
-qkv_bias: true
-act_conv: elu
-act_transformer: gelu
-dim_input: 81
-dim_embed: 24
-depth: 3
-num_heads: 2
-kernel_size: 5
-dilation_factor: 2
-dilation_max: 3200
-mlp_ratio: 4
-layer_norm_eps: 1.0e-05
-data: {num_instruments: 4, num_labels: 10}
-best_threshold_beat: 0.0
-best_threshold_downbeat: 0.0
-"""
+_CONFIGURATION = {**SETTINGS, "depth": 3, "best_threshold_beat": 0.0, "best_threshold_downbeat": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +29,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a checkpoint with three blocks and made-up values; `analyze` takes it as `model`."""
     path = tmp_path_factory.mktemp("weights") / "small.npz"
     np.savez(path, **self_test.parameters())
-    path.with_suffix(".yaml").write_text(_CONFIGURATION, encoding="utf-8")
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(_CONFIGURATION), encoding="utf-8")
     return str(path)
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from allin1_core.timings.schema import StageTiming
-from bench.gate.baseline import Earlier
 from bench.report import plots, readme, report
+from bench.report.baseline import Earlier
 from bench.report.records import BenchRecord, read_records
 from bench.report.report import Session, render, write_bench_report
 from bench.report.summary import headline_rows

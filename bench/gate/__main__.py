@@ -35,8 +35,8 @@ from parity.reports.publish import now
 _SURE = (
     f"Times fail in at most {ALPHA + BARS_ALPHA:.1%} of the runs on an unchanged tree: half of that beside the base "
     "commit, which is exact; half at the bars, if rounds are independent. A stage that became "
-    f"{LOSS - 1:.0%} slower is called as fast in at most {BETA:.0%}. Instructions vary by less than a tenth of what "
-    "fails. What cannot be told costs no exit status."
+    f"{LOSS - 1:.0%} slower is called as fast in at most {BETA:.0%}. Instructions repeat to the last one. What cannot "
+    "be told costs no exit status."
 )
 _WORDS = {True: "ok", False: "FAILED", None: "not judged"}
 

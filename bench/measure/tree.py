@@ -21,38 +21,51 @@ import numpy as np
 _CALLS = 5
 
 
-def calls() -> dict[str, Callable[[], Any]]:
-    """What is timed, by name: some milliseconds each, on one thread."""
-    from allin1_core.dbn import DBNDownBeatTrackingProcessor
-    from allin1_core.network import build_model
+def _spectrogram(backend: str, precision: str, seconds: int) -> Callable[[], Any]:
     from allin1_core.spectrogram import select
-    from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
-    from allin1_core.structure.numpy_backend import local_maxima
-    from parity.inputs.activations import steady
+
+    compute = select(backend, precision=precision)
+    stems = np.random.default_rng(0).integers(-20000, 20000, (4, seconds * 44100), dtype=np.int16)
+    return lambda: compute(stems, 44100)
+
+
+def _network() -> Callable[[], Any]:
+    from allin1_core.network import build_model
     from parity.inputs.networks import random_checkpoint, random_spectrogram
 
+    network = build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)
+    frames = random_spectrogram(200)
+    return lambda: network(frames)
+
+
+def _decoder() -> Callable[[], Any]:
+    from allin1_core.dbn import DBNDownBeatTrackingProcessor
+    from parity.inputs.activations import steady
+
+    decode = DBNDownBeatTrackingProcessor(beats_per_bar=[3, 4], threshold=0.24, fps=100, num_threads=1)
+    activations = steady(15)
+    return lambda: decode(activations)
+
+
+def _structure() -> Callable[[], Any]:
+    from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
+    from allin1_core.structure.numpy_backend import local_maxima
+
     generator = np.random.default_rng(0)
-    stems = generator.integers(-20000, 20000, (4, 4 * 44100), dtype=np.int16)
-    activations, frames = steady(15), random_spectrogram(200)
     probability = generator.random(19551, dtype=np.float32)
     labels = generator.random((10, probability.size), dtype=np.float32)
-    decode = DBNDownBeatTrackingProcessor(beats_per_bar=[3, 4], threshold=0.24, fps=100, num_threads=1)
-    network = build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)
+    return lambda: sections(pick_boundaries(local_maxima(probability, LOCAL_MAXIMA_WINDOW)), labels)
 
-    def spectrogram(backend: str, precision: str, seconds: int) -> Callable[[], Any]:
-        compute, part = select(backend, precision=precision), stems[:, : seconds * 44100]
-        return lambda: compute(part, 44100)
 
-    return {
-        "spectrogram/fused/exact": spectrogram("fused", "exact", 4),
-        "spectrogram/fused/fast": spectrogram("fused", "fast", 4),
-        "spectrogram/numpy/exact": spectrogram("numpy", "exact", 1),
-        "network/fused/exact": lambda: network(frames),
-        "decoder/cython/exact": lambda: decode(activations),
-        "structure/numpy/exact": lambda: sections(
-            pick_boundaries(local_maxima(probability, LOCAL_MAXIMA_WINDOW)), labels
-        ),
-    }
+# What is timed: by name, what makes its inputs and returns the call; a call takes some milliseconds on one thread.
+ROWS: dict[str, Callable[[], Callable[[], Any]]] = {
+    "spectrogram/fused/exact": lambda: _spectrogram("fused", "exact", 4),
+    "spectrogram/fused/fast": lambda: _spectrogram("fused", "fast", 4),
+    "spectrogram/numpy/exact": lambda: _spectrogram("numpy", "exact", 1),
+    "network/fused/exact": _network,
+    "decoder/cython/exact": _decoder,
+    "structure/numpy/exact": _structure,
+}
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -121,10 +134,10 @@ def main(arguments: list[str]) -> None:
     if found.resolve() != expected.resolve():
         raise RuntimeError(f"{found} was imported; expected {expected}")
     with limited_cores(1):
-        made = calls()
         if arguments:
-            made[arguments[0]]()
+            ROWS[arguments[0]]()()
             return
+        made = {row: make() for row, make in ROWS.items()}
         for call in made.values():
             call()
         gc.collect()

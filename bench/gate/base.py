@@ -18,7 +18,6 @@ from pathlib import Path
 from bench.report.baseline import BASELINE
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "build" / "gate"
 _PACKAGES = ("allin1_core", "parity")
 _SOURCES = (".py", ".pyx", ".pxd", ".h")
 _KERNELS = _SOURCES[1:]
@@ -57,7 +56,7 @@ def base_commit() -> str:
     return found
 
 
-def lay_out(commit: str | None, folder: Path = FOLDER) -> tuple[Path, Path]:
+def lay_out(commit: str | None, folder: Path | None = None) -> tuple[Path, Path]:
     """This tree and a commit, built, in folders of their own.
 
     Kernels whose sources and flags are those of this tree are not built again.
@@ -66,8 +65,8 @@ def lay_out(commit: str | None, folder: Path = FOLDER) -> tuple[Path, Path]:
     ----------
     commit : str, optional
         None stands for this tree once more.
-    folder : Path
-        Emptied first.
+    folder : Path, optional
+        Emptied first; by default build/gate.
 
     Returns
     -------
@@ -80,6 +79,7 @@ def lay_out(commit: str | None, folder: Path = FOLDER) -> tuple[Path, Path]:
     RuntimeError
         If it cannot be built.
     """
+    folder = folder or ROOT / "build" / "gate"
     shutil.rmtree(folder, ignore_errors=True)
     tree, base = folder / "tree", folder / "base"
     for package in _PACKAGES:

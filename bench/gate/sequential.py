@@ -27,7 +27,7 @@ import numpy as np
 
 from allin1_core.timings.interval import median_interval
 
-LOOKS = (16, 24, 36)  # pairs
+LOOKS = (16, 24, 36, 80)  # pairs
 ALPHA = 0.0005  # half of the table's 1 in 1,000; the bars have the other
 BETA = 0.05
 LOSS = 1.05

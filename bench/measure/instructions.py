@@ -1,7 +1,7 @@
 """Instructions that the compiled kernels execute on a fixed input, counted by valgrind's callgrind.
 
-A count does not care what else the machine does: it repeats to the last instruction, so a loss of 1 % shows that no time
-would show. It does depend on the compiler and on the instruction set that the kernel chose (valgrind offers AVX2 at
+A count does not care what else the machine does: it repeats to the last one, so a loss of 1 % shows that no time would
+show. It does depend on the compiler and on the instruction set that the kernel chose (valgrind offers AVX2 at
 most), so counts are compared only with those of a build by the same compiler on the same machine.
 
     python -m bench.measure.instructions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -44,15 +44,15 @@ _FURTHER_TIMES = 3
 _SECONDS = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
 
 
-def build_case(row: Row, seconds: Mapping[str, float] = _SECONDS) -> Case:
+def build_case(row: Row) -> Case:
     """The measurement that belongs to a row."""
     threads = row.threads or usable_cores()
     if row.stage == "spectrogram":
-        return spectrogram_case(row.backend, row.precision, threads=threads, seconds=seconds["spectrogram"])
+        return spectrogram_case(row.backend, row.precision, threads=threads, seconds=_SECONDS["spectrogram"])
     if row.stage == "decoder":
-        return decoder_case(row.backend, threads=threads, seconds=seconds["decoder"])
+        return decoder_case(row.backend, threads=threads, seconds=_SECONDS["decoder"])
     if row.stage == "network":
-        return network_case(row.backend, threads=threads, seconds=seconds["network"])
+        return network_case(row.backend, threads=threads, seconds=_SECONDS["network"])
     raise ValueError(f"{row.name}: the gate has no measurement for this stage")
 
 

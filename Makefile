@@ -22,6 +22,8 @@ STAGE ?= spectrogram
 TRACKS ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
+# BASE=commit lets it compare times and instructions with that, instead of the commit that the baseline came with.
+BASE ?=
 
 # Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
@@ -95,10 +97,10 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE))
 
 baseline: $(VENV)/.installed
-	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"
+	$(BIN)/python -m bench.report.baseline --reason "$(REASON)"
 
 readme: $(VENV)/.installed
 	$(BIN)/python -m bench.report.readme

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 from timing_lines import line
 
-from bench.gate.baseline import Earlier
 from bench.report import plots, readme, report
+from bench.report.baseline import Earlier
 from bench.report.records import BenchRecord, read_records
 from bench.report.report import Session, render, write_bench_report
 from bench.report.summary import headline_rows

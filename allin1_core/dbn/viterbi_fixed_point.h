@@ -111,7 +111,8 @@ ALLIN1_INLINE double prefix_sums(const double *densities, ptrdiff_t count, doubl
         const values_t residue = units - whole;
         unfit |= ~((whole <= 0.0) & (whole >= -MOST_UNITS) & (residue * residue != 0.25));
         fallen -= whole;
-        store(sums + i, ((lanes_t)(units + ROUNDING) - (lanes_t)broadcast(ROUNDING)) * UNIT);
+        typedef vector<uint64_t> bits_t; /* which wrap where a density is unfit */
+        store((uint64_t *)sums + i, ((bits_t)(units + ROUNDING) - (bits_t)broadcast(ROUNDING)) * (uint64_t)UNIT);
     }
     int64_t sum = 0;
     double most_fallen = 0.0;

@@ -22,11 +22,13 @@ STAGE ?= spectrogram
 TRACKS ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
+# BASE=commit lets it compare times and instructions with that, instead of the commit that the baseline came with.
+BASE ?=
 
 # Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
 SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
-	tests/test_byproducts.py::test_two_processes tests/test_cli.py::test_figures_are_drawn tests/test_foreign \
+	tests/test_cli.py::test_figures_are_drawn tests/test_foreign \
 	tests/test_full_tracks tests/test_gate tests/test_instruction_sets tests/test_network.py::test_batch \
 	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_paired tests/test_processes \
 	tests/test_result_validation.py::test_what_is_loaded_can_be_used tests/test_sample_buffer \
@@ -96,10 +98,10 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM))
+	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE))
 
 baseline: $(VENV)/.installed
-	$(BIN)/python -m bench.gate.baseline --reason "$(REASON)"
+	$(BIN)/python -m bench.report.baseline --reason "$(REASON)"
 
 page: $(VENV)/.installed
 	$(BIN)/python -m parity.reports.page reports

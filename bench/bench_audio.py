@@ -1,4 +1,4 @@
-"""Reading the stems of a track, a thread a file: WAV against madmom's own reading, FLAC and MP3 on their own."""
+"""Reading the stems of a track, a thread a file: WAV against madmom's own reading, FLAC and MP3 against libsndfile."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import soundfile
 
 from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.separation import read_stems_folder
+from allin1_core.threads import ThreadPool
 from bench.measure.load import pinned_threads
-from bench.measure.paired import own_times, paired_times
+from bench.measure.paired import PairedTimes, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
@@ -31,23 +32,23 @@ def _written(folder: Path, suffix: str) -> list[Path]:
 
 
 def _record(
-    backend: str, variant: str, seconds: np.ndarray, reference_seconds: np.ndarray, same: bool, note: str
+    reference: str, variant: str, times: PairedTimes, same: bool, note: str, reference_threads: int
 ) -> BenchRecord:
     track = default_track()
     return BenchRecord(
         stage="audio reading",
-        backend=backend,
+        backend="soundfile",
         variant=variant,
-        reference=f"madmom {madmom_version()}" if reference_seconds.size else "",
+        reference=reference,
         track=track.name,
         audio_seconds=track.seconds,
         threads=usable_cores(),
-        seconds=seconds.tolist(),
-        reference_seconds=reference_seconds.tolist(),
+        seconds=times.candidate.tolist(),
+        reference_seconds=times.reference.tolist(),
         agreement="bit-identical" if same else "other samples",
         agrees=same,
-        figures={"note": note} if note else {},
-        reference_threads=1 if reference_seconds.size else None,
+        figures={"note": note},
+        reference_threads=reference_threads,
     )
 
 
@@ -71,23 +72,30 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, b
         "ours reads, checks and copies every sample, where madmom maps the file into memory; both from files that "
         "the system keeps in memory"
     )
-    record_bench(_record("soundfile", "four stems, WAV", times.candidate, times.reference, same, note))
+    record_bench(_record(f"madmom {madmom_version()}", "four stems, WAV", times, same, note, 1))
     assert same
 
 
-@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize(("suffix", "dtype"), [("flac", "int16"), ("mp3", "float32")])
 def test_reading_what_is_compressed(
-    tmp_path: Path, record_bench: BenchRecorder, rounds: int, suffix: str, benchmark: Any
+    tmp_path: Path, record_bench: BenchRecorder, rounds: int, suffix: str, dtype: str, benchmark: Any
 ) -> None:
-    """On its own: madmom hands every format but WAV to the program ffmpeg."""
-    _written(tmp_path, suffix)
+    """Against bare decoding with libsndfile, since madmom hands every format but WAV to the program ffmpeg."""
+    paths = _written(tmp_path, suffix)
+
+    def libsndfile() -> np.ndarray:
+        with ThreadPool(usable_cores()) as pool:
+            return np.stack([samples for samples, _ in pool.map(_decode, paths)])
+
+    def _decode(path: Path) -> tuple[np.ndarray, int]:
+        return soundfile.read(path, dtype=dtype)
+
     with pinned_threads(usable_cores()):
-        seconds = own_times(
-            lambda: read_stems_folder(tmp_path), rounds=max(rounds, _ROUNDS), benchmark=benchmark
+        times = paired_times(
+            lambda: read_stems_folder(tmp_path), libsndfile, rounds=max(rounds, _ROUNDS), benchmark=benchmark
         )
-    samples, expected = read_stems_folder(tmp_path).samples, default_track().stems
-    same = samples.shape == expected.shape if suffix == "mp3" else compare(samples, expected).passed
-    note = "madmom reads it only with the program ffmpeg; compared with the samples that were written"
-    note += " in number alone, for MP3 loses some of each" if suffix == "mp3" else ""
-    record_bench(_record("ffmpeg", f"four stems, {suffix.upper()}", seconds, np.empty(0), same, note))
+    same = compare(times.candidate_output.samples, times.reference_output).passed
+    note = "the reference decodes in as many threads, and checks nothing"
+    reference = f"soundfile {soundfile.__version__}"
+    record_bench(_record(reference, f"four stems, {suffix.upper()}", times, same, note, usable_cores()))
     assert same

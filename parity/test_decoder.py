@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,11 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from parity import implementations
-from parity.agreement import compare
 from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
 from parity.inputs import decoder as cases_decoder
 from parity.inputs.decoder import Case, runs
 from parity.material import read_stems, tracks
 from parity.oracles import madmom_dbn
-from parity.oracles.pipeline import read_golden
 from parity.reports.records import ParityRecord, ParityRecorder
 
 _CASES = [
@@ -208,12 +205,3 @@ def test_no_counterexample(
     oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
     agreement = _agreement(backend, parameters, activations, oracle)
     assert agreement.identical, agreement
-
-
-def test_goldens_beats(shared: Path) -> None:
-    """From the goldens' probabilities to the goldens' beats and positions."""
-    for case in cases_decoder.golden_cases():
-        golden = read_golden(shared, case.name.split()[-1])
-        beats = load_decoder()[0](**case.parameters)(case.activations())
-        expected = np.stack([golden.beats, golden.positions], axis=-1)
-        compare(beats, expected, allowed=1e-9).require(case.name)

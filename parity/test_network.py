@@ -101,14 +101,6 @@ def test_ensemble(backend: str, track: str, shared: Path, record_parity: ParityR
 
 
 @pytest.mark.parametrize(
-    ("backend", "track"), cases([name for name in BACKENDS if name != "torch"], SHORT_TRACKS)
-)
-def test_against_torch(backend: str, track: str, shared: Path, record_parity: ParityRecorder) -> None:
-    agreements = differences(output("harmonix-all", backend, track), output("harmonix-all", "torch", track))
-    check(record_parity, f"{track}, 8 folds", "torch", backend, agreements)
-
-
-@pytest.mark.parametrize(
     ("backend", "fold"),
     [
         # The ensemble's test has all of MLX's folds in one.
@@ -155,10 +147,3 @@ def test_native_spectrogram(backend: str, shared: Path) -> None:
     native = log_spectrogram(read_stems("falcon69"), backend=library, device=device, return_native=True)
     found = model(FOLDS[0], backend)(native)
     require_each(differences(found.to_numpy(), output(FOLDS[0], "torch", "falcon69")), backend)
-
-
-def test_thresholds(shared: Path) -> None:
-    """The ensemble's thresholds are those that the golden results were decoded with."""
-    thresholds = model("harmonix-all", "fused").thresholds
-    assert thresholds.beat == pytest.approx(0.2175)
-    assert thresholds.downbeat == pytest.approx(0.24)

@@ -7,15 +7,13 @@ import functools
 import numpy as np
 import pytest
 
-from allin1_core.network import Checkpoint, Configuration, NetworkOutput, _fused, build_model
-from allin1_core.network.fused import FusedNetwork
-from parity.agreement import compare, compare_each, require_each
+from allin1_core.network import Checkpoint, Configuration, NetworkOutput, build_model
+from parity.agreement import compare, require_each
 from parity.implementations import cpu_device
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.oracles import naive_network
-from parity.oracles.network_golden import OUTPUTS
 from parity.reports.records import ParityRecorder
-from parity.test_network import BACKENDS, BOUND, check, differences
+from parity.test_network import BACKENDS, check, differences
 
 # Around the window of 5, of the double attention's 10, and of the padding that longer dilations need.
 LENGTHS = (1, 2, 5, 9, 10, 11, 100, 1000)
@@ -51,51 +49,3 @@ def test_lengths(backend: str, frames: int, record_parity: ParityRecorder) -> No
 def test_fused_seams(frames: int) -> None:
     found = run("fused", [random_checkpoint(1, FEW_BLOCKS)], random_spectrogram(frames))
     require_each(differences(found, expected(frames, 4)), frames)
-
-
-@pytest.mark.parametrize("instructions", _fused.instruction_sets())
-def test_fused_instruction_sets(instructions: str) -> None:
-    """Every version of the kernels that this machine can run."""
-    network = FusedNetwork(
-        [random_checkpoint(1, FEW_BLOCKS)],
-        device="cpu",
-        precision="exact",
-        num_threads=1,
-        instruction_set=instructions,
-    )
-    probabilities = network.probabilities(network.logits(random_spectrogram(497)[None], False)[0])[0]
-    reference = expected(497, 4)
-    rows = np.stack([reference[name] for name in OUTPUTS[:3]])
-    compare(probabilities, np.concatenate([rows, reference["label"]]), allowed=BOUND).require(instructions)
-
-
-def test_fused_threads_give_the_same_bits() -> None:
-    checkpoints = [random_checkpoint(seed, FEW_BLOCKS) for seed in (1, 2)]
-    spectrogram = random_spectrogram(1500)
-    one, many = (
-        build_model(checkpoints, backend="fused", num_threads=threads)(spectrogram, return_embeddings=True)
-        for threads in (1, 5)
-    )
-    require_each(compare_each(many, one, (*OUTPUTS, "embeddings"), allowed=0), "5 threads")
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_long_dilation_inside_the_track(backend: str) -> None:
-    """A track longer than the longest window, so that every block has an inside: against plain torch."""
-    pytest.importorskip("torch")
-    checkpoint, spectrogram = random_checkpoint(3, Configuration(num_blocks=7)), random_spectrogram(760)
-    found, reference = (run(name, [checkpoint], spectrogram) for name in (backend, "torch"))
-    require_each(differences(found, reference), backend)
-
-
-def test_a_changed_weight_is_seen() -> None:
-    """The comparison above can fail: one bias of the relative positions, moved by a tenth, is enough."""
-    checkpoint = random_checkpoint(1)
-    name = "encoder.layers.10.timelayer.attention2.self.rpb"
-    moved = checkpoint.parameters[name].copy()
-    moved[0, 4] += 0.1
-    changed = Checkpoint(
-        "changed", checkpoint.configuration, checkpoint.thresholds, {**checkpoint.parameters, name: moved}
-    )
-    found = run("fused", [changed], random_spectrogram(100))
-    assert not all(one.passed for one in differences(found, expected(100, 11)).values())

@@ -1,12 +1,17 @@
-"""Audio files as encoders write them, made with PyAV."""
+"""Audio files as encoders write them, made with PyAV and libsndfile."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import av
 import numpy as np
+import soundfile
+
+from allin1_core.audio.reading import read_audio
+from allin1_core.audio.types import Audio
 
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
@@ -17,6 +22,25 @@ def music(seconds: float, channels: int = 1, sample_rate: int = 48000) -> np.nda
     tones = sum(np.sin(2 * np.pi * frequency * time) for frequency in (110, 440, 3520))
     noise = np.random.default_rng(7).standard_normal((len(time), channels))
     return np.int16(6000 * tones + 2000 * noise)
+
+
+STEREO = music(1.0, 2, 44100)
+
+
+def read(folder: Path, content: bytes) -> Audio:
+    """Read a file whose name says nothing."""
+    path = folder / "song.audio"
+    path.write_bytes(content)
+    return read_audio(path)
+
+
+def written(container: str, subtype: str, samples: np.ndarray, sample_rate: int = 44100) -> bytes:
+    """A file with ``int16 (num_samples, num_channels)`` in that container and subtype, as libsndfile names both."""
+    file = io.BytesIO()
+    # libsndfile does not scale integers when it writes them as float.
+    values = samples / 32768 if subtype in ("FLOAT", "DOUBLE") else samples
+    soundfile.write(file, values, sample_rate, format=container, subtype=subtype)
+    return file.getvalue()
 
 
 def encoded(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,32 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
+from checkpoints import SETTINGS
 
 from allin1_core import network, self_test, separation
 from allin1_core.audio.types import STEM_NAMES
+from allin1_core.cli import main
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 
-_CONFIGURATION = """\
-model: allin1
-double_attention: true
-instrument_attention: true
-qkv_bias: true
-act_conv: elu
-act_transformer: gelu
-dim_input: 81
-dim_embed: 24
-depth: 3
-num_heads: 2
-kernel_size: 5
-dilation_factor: 2
-dilation_max: 3200
-mlp_ratio: 4
-layer_norm_eps: 1.0e-05
-data: {num_instruments: 4, num_labels: 10}
-best_threshold_beat: 0.0
-best_threshold_downbeat: 0.0
-"""
+_CONFIGURATION = {**SETTINGS, "depth": 3, "best_threshold_beat": 0.0, "best_threshold_downbeat": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -43,7 +29,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Path of a checkpoint with three blocks and made-up values; `analyze` takes it as `model`."""
     path = tmp_path_factory.mktemp("weights") / "small.npz"
     np.savez(path, **self_test.parameters())
-    path.with_suffix(".yaml").write_text(_CONFIGURATION, encoding="utf-8")
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(_CONFIGURATION), encoding="utf-8")
     return str(path)
 
 
@@ -68,6 +54,54 @@ def write_stems(tmp_path: Path, stems: np.ndarray) -> WriteStems:
         return folder
 
     return write
+
+
+@pytest.fixture
+def song(write_stems: WriteStems) -> Path:
+    """Folder ``song`` with the stems."""
+    return write_stems("song")
+
+
+@pytest.fixture
+def options(small_model: str) -> dict[str, Any]:
+    """What `analyze` is given: the small network on the CPU, and the spectrogram that needs no library."""
+    return {"model": small_model, "device": "cpu", "spec_backend": "numpy"}
+
+
+@pytest.fixture
+def is_killed() -> Callable[[Callable[[], object], int], bool]:
+    """Run a function in a forked process that is killed when so many files are in place; gives whether it was."""
+
+    def run(save: Callable[[], object], last: int) -> bool:
+        child = os.fork()
+        if child == 0:
+            replace, done = os.replace, []
+
+            def replace_or_die(*paths: Path) -> None:
+                if len(done) == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done.append(replace(*paths))
+
+            os.replace = replace_or_die
+            save()
+            os._exit(0)
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+    return run
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run ``allin1-core`` with these arguments; gives exit status, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as exit:
+            status = int(exit.code or 0)
+        return status, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ from allin1_core.errors import BatchError
 from allin1_core.structure import Segment
 
 
-@pytest.fixture
-def options(small_model: str) -> dict[str, Any]:
-    return {"model": small_model, "device": "cpu", "spec_backend": "numpy", "nn_backend": "fused"}
-
-
 def test_lists_of_results_carry_no_arrays_that_were_written(
     write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -74,8 +69,8 @@ def test_memory_does_not_grow_with_the_arrays_of_many_tracks(
     for path in paths:
         (out / f"{path.name}.beats").mkdir()
     failing = {**options, "out_dir": out, "overwrite": "json", "exports": ["beats"]}
-    with pytest.raises(BatchError, match="12 of 12 tracks failed"):
-        analyze(paths, **failing)
+    with pytest.raises(BatchError, match="2 of 2 tracks failed"):
+        analyze(paths[:2], **failing)
     # The error's traceback holds the network.
     of_two = traced_growth(lambda: analyze(paths[:2], **failing))[0]
     assert traced_growth(lambda: analyze(paths, **failing))[0] - of_two < arrays / 4

@@ -1,9 +1,10 @@
-"""NaN, infinity, a wrong shape and a wrong dtype are no agreement for the benchmarks and the gate either."""
+"""What benchmarks and gate call agreement can fail: by NaN, infinity, a shape, a dtype, and what only they compare."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,7 @@ import pytest
 
 from allin1_core.spectrogram import log_spectrogram
 from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram
-from bench.gate import cases as gate_cases
-from bench.gate import checks as gate_checks
-from bench.gate.cases import madmom_is_installed
+from bench.gate import cases, checks
 from parity.inputs.activations import regular
 from parity.material import Track
 from parity.meta_tests.faults import FAULTS
@@ -23,7 +22,7 @@ from parity.meta_tests.test_pipeline import EXPECTED, right
 from parity.oracles.network_golden import OUTPUTS
 
 needs_oracle = pytest.mark.skipif(
-    not madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
+    not cases.madmom_is_installed(), reason="the oracle madmom has no wheel for this Python"
 )
 
 
@@ -58,6 +57,29 @@ def test_of_beats(fault: str) -> None:
     assert "of 8 beats 0 at other times (up to 0 ms), 0 in other positions" not in words
 
 
+def test_beats_that_differ_are_counted() -> None:
+    expected = np.array([[0.5, 1.0], [1.0, 2.0], [1.5, 3.0]])
+    moved = expected + np.array([[0, 0], [0.01, 0], [0, 1]])
+    assert bench_decoder._differences(moved, expected) == (
+        "of 3 beats 1 at other times (up to 10 ms), 1 in other positions; F-measure 1.000"
+    )
+    assert bench_decoder._differences(expected[:2], expected) == "2 beats instead of 3, F-measure 0.800"
+
+
+def test_states_and_transitions_that_differ_are_named() -> None:
+    names = ("states", "pointers", "probabilities", "log_probabilities", "num_states")
+    names += ("state_positions", "state_intervals", "first_states", "last_states")
+
+    def processor(**changed: np.ndarray) -> types.SimpleNamespace:
+        model = types.SimpleNamespace(**{**{name: np.arange(3) for name in names}, **changed})
+        model.state_space = model.transition_model = model
+        return types.SimpleNamespace(hmms=[model])
+
+    assert bench_decoder._models_differ(processor(), processor()) == []
+    for name in names:
+        assert bench_decoder._models_differ(processor(**{name: np.ones(3)}), processor()) == [name]
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -88,8 +110,8 @@ def test_of_a_result(field: str, value: Any) -> None:
 def test_a_row_of_the_gate_fails(fault: str, at_most: float) -> None:
     expected = np.random.default_rng(0).random((5, 81), dtype=np.float32)
     for output, passes in ((expected.copy(), True), (FAULTS[fault](expected), False)):
-        difference = gate_cases.largest_difference(output, expected)
-        verdict = gate_checks.check_difference("stage/backend", difference, at_most)
+        difference = cases.largest_difference(output, expected)
+        verdict = checks.check_difference("stage/backend", difference, at_most)
         assert verdict.passed is passes
         assert verdict.measured == ("bit-identical" if passes else "inf")
 
@@ -98,16 +120,16 @@ def test_a_row_of_the_gate_fails(fault: str, at_most: float) -> None:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_gates_check_of_a_spectrogram_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(-9000, 9000, (4, 9000), dtype=np.int16)
-    monkeypatch.setattr(gate_checks, "default_track", lambda: Track("noise", noise, "made up"))
+    monkeypatch.setattr(checks, "default_track", lambda: Track("noise", noise, "made up"))
     # The fault is in the first of several signals: it may not be forgotten over the next.
-    monkeypatch.setattr(gate_checks, "_signals", lambda track: [track.stems, track.stems[:, ::-1].copy()])
+    monkeypatch.setattr(checks, "_signals", lambda track: [track.stems, track.stems[:, ::-1].copy()])
 
     def wrong(stems: np.ndarray) -> np.ndarray:
         output = log_spectrogram(stems, backend="numpy")
         return FAULTS[fault](output) if stems[0, 0] == noise[0, 0] else output
 
-    assert gate_checks.check_spectrogram_difference("numpy", "exact", 0.0).passed
-    verdict = gate_checks.check_spectrogram_difference("numpy", "exact", 1e-4, wrong)
+    assert checks.check_spectrogram_difference("numpy", "exact", 0.0).passed
+    verdict = checks.check_spectrogram_difference("numpy", "exact", 1e-4, wrong)
     assert verdict.passed is False
     assert verdict.measured == "inf"
 
@@ -115,10 +137,10 @@ def test_the_gates_check_of_a_spectrogram_fails(fault: str, monkeypatch: pytest.
 @needs_oracle
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_gates_check_of_the_decoder_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate_checks, "drifting", lambda seconds, seed: regular(400, 50 + seed, 4))
-    right = gate_cases.our_decoder("cython")
-    assert gate_checks.check_decoder("cython", right).passed
-    verdict = gate_checks.check_decoder("cython", lambda inputs: FAULTS[fault](right(inputs)))
+    monkeypatch.setattr(checks, "drifting", lambda seconds, seed: regular(400, 50 + seed, 4))
+    right = cases.our_decoder("cython")
+    assert checks.check_decoder("cython", right).passed
+    verdict = checks.check_decoder("cython", lambda inputs: FAULTS[fault](right(inputs)))
     assert verdict.passed is False
     assert verdict.measured == "0 of 8 (0%)"
 
@@ -126,8 +148,8 @@ def test_the_gates_check_of_the_decoder_fails(fault: str, monkeypatch: pytest.Mo
 @needs_oracle
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_a_timed_case_returns_is_held_to_the_oracle(fault: str) -> None:
-    right = gate_cases.our_decoder("cython")
-    case = gate_cases.decoder_case(
+    right = cases.our_decoder("cython")
+    case = cases.decoder_case(
         "cython", threads=1, seconds=5, decode=lambda inputs: FAULTS[fault](right(inputs))
     )
     assert case.difference(case.candidate(), case.reference()) == math.inf

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import analyze, byproducts, load_result
+from allin1_core import AnalysisResult, analyze, byproducts
 from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import AudioError, OutputError
@@ -84,17 +80,6 @@ def interleave(monkeypatch: pytest.MonkeyPatch, save: Callable[[], Any]) -> None
     monkeypatch.setattr(byproducts, "_save_record", save_first)
 
 
-def test_a_record_never_vouches_for_a_spectrogram_that_another_process_wrote(
-    kept: Byproducts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    interleave(monkeypatch, lambda: kept.save_spectrogram(TRACK, spectrogram(0.25), KEY_OF_B))
-    kept.save_spectrogram(TRACK, spectrogram(0.5), KEY_OF_A)
-    np.testing.assert_array_equal(np.load(kept.spectrogram_path(TRACK)), spectrogram(0.25))
-    assert kept.has_spectrogram(TRACK, KEY_OF_A)
-    assert kept.load_spectrogram(TRACK, KEY_OF_A, FRAMES) is None
-    assert kept.load_spectrogram(TRACK, KEY_OF_B, FRAMES) is None
-
-
 @pytest.mark.parametrize("num_samples", [3000, 3001, 200_000])
 def test_a_record_never_vouches_for_stems_that_another_process_wrote(
     kept: Byproducts, monkeypatch: pytest.MonkeyPatch, num_samples: int
@@ -110,71 +95,37 @@ def test_a_record_never_vouches_for_stems_that_another_process_wrote(
     assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is None
 
 
-def test_two_processes_with_songs_of_one_name_in_folders_of_their_own(
-    write_stems: Callable[..., Path], stems: np.ndarray, small_model: str, tmp_path: Path
+def test_songs_of_one_name_that_replace_each_others_spectrogram_keep_their_own_results(
+    write_stems: Callable[..., Path],
+    stems: np.ndarray,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One waits between its spectrogram and the record until the other has replaced the spectrogram."""
-    songs = {"a": write_stems("a/song"), "b": write_stems("b/song", samples=np.roll(stems, 1, axis=0))}
-    (tmp_path / "waits.py").write_text(
-        "import sys, time\n"
-        "from pathlib import Path\n"
-        "from allin1_core import byproducts, cli\n"
-        "write_record = byproducts._save_record\n"
-        "def wait(*arguments):\n"
-        f"    Path({str(tmp_path / 'waiting')!r}).touch()\n"
-        f"    while not Path({str(tmp_path / 'go')!r}).exists(): time.sleep(0.01)\n"
-        "    write_record(*arguments)\n"
-        "byproducts._save_record = wait\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
-
-    def start(program: list[str], name: str) -> subprocess.Popen[bytes]:
-        arguments = ["analyze", str(songs[name]), "-m", small_model, "-d", "cpu", "-q", "-k"]
-        arguments += ["-o", str(tmp_path / f"out_{name}"), "--overwrite", "json", "--timings"]
-        arguments += [str(tmp_path / f"{name}.jsonl"), "--activ"]
-        arguments += ["--spec-dir", str(tmp_path / "spec"), "--demix-dir", str(tmp_path / "demix")]
-        return subprocess.Popen([sys.executable, *program, *arguments])
-
-    first = start([str(tmp_path / "waits.py")], "a")
-    while not (tmp_path / "waiting").exists():
-        assert first.poll() is None
-        time.sleep(0.01)
-    assert start(["-m", "allin1_core.cli"], "b").wait() == 0
-    (tmp_path / "go").touch()
-    assert first.wait() == 0
-    assert start(["-m", "allin1_core.cli"], "a").wait() == 0
-    last = read_timings(tmp_path / "a.jsonl")[-1].run_id
-    lines = [line for line in read_timings(tmp_path / "a.jsonl") if line.run_id == last]
-    assert [(line.stage, line.cached) for line in lines if line.stage.startswith("spec")] == [
-        ("spec_load", False),
-        ("spectrogram", False),
-    ]
-    for name, song in songs.items():
-        expected = analyze(song, model=small_model, device="cpu", include_activations=True)
-        found = load_result(tmp_path / f"out_{name}" / "song.json")
-        assert found.to_json() == expected.to_json()
-        assert found.activations is not None
-        np.testing.assert_array_equal(found.activations["beat"], expected.activations["beat"])
+    """The second replaces the first one's spectrogram before its record is written."""
+    songs = [write_stems("a/song"), write_stems("b/song", samples=np.roll(stems, 1, axis=0))]
+    options |= {"include_activations": True}
+    kept = {"keep_byproducts": True, "spec_dir": tmp_path / "spec", "demix_dir": tmp_path / "demix"}
+    expected = [analyze(song, **options) for song in songs]
+    assert expected[0].to_json() != expected[1].to_json()
+    found: list[AnalysisResult] = []
+    interleave(monkeypatch, lambda: found.append(analyze(songs[1], **kept, **options)))
+    found.insert(0, analyze(songs[0], **kept, **options))
+    again = analyze(songs[0], **kept, timings_path=tmp_path / "t.jsonl", **options)
+    lines = [line for line in read_timings(tmp_path / "t.jsonl") if line.stage.startswith("spec")]
+    assert [(line.stage, line.cached) for line in lines] == [("spec_load", False), ("spectrogram", False)]
+    for one, other in zip([*found, again], [*expected, expected[0]], strict=True):
+        assert one.to_json() == other.to_json()
+        np.testing.assert_array_equal(one.activations["beat"], other.activations["beat"])
 
 
 @pytest.mark.parametrize("last", range(6))
-def test_stems_that_were_being_written_when_the_process_was_killed(kept: Byproducts, last: int) -> None:
+def test_stems_that_were_being_written_when_the_process_was_killed(
+    kept: Byproducts, last: int, is_killed: Callable[[Callable[[], object], int], bool]
+) -> None:
     """Killed when so many of the five files are in place: whole, or made again; and nothing is left over."""
     save_stems(kept, separated(1), KEY_OF_B)
-    child = os.fork()
-    if child == 0:
-        replace, done = os.replace, []
-
-        def replace_or_die(*paths: Path) -> None:
-            if len(done) == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            done.append(replace(*paths))
-
-        os.replace = replace_or_die
-        save_stems(kept, separated(5), KEY_OF_A)
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) == (last < 5)
+    assert is_killed(lambda: save_stems(kept, separated(5), KEY_OF_A), last) == (last < 5)
     assert (kept.load_stems(TRACK, "htdemucs", KEY_OF_B) is not None) == (last == 0)
     assert (kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is not None) == (last == 5)
     save_stems(kept, separated(5), KEY_OF_A)
@@ -218,20 +169,16 @@ def replace_with_much(path: Path) -> None:
 
 @pytest.mark.parametrize("harm", [damage, replace_with_pipe, replace_with_much, Path.unlink])
 def test_what_was_damaged_since_is_made_again(kept: Byproducts, harm: Callable[[Path], None]) -> None:
-    path = write_spectrogram(kept, spectrogram(0.5))
-    harm(path)
+    harm(write_spectrogram(kept, spectrogram(0.5)))
     assert kept.load_spectrogram(TRACK, KEY_OF_A, FRAMES) is None
     write_spectrogram(kept, spectrogram(0.5))
     assert kept.load_spectrogram(TRACK, KEY_OF_A, FRAMES) is not None
-
-
-@pytest.mark.parametrize("harm", [damage, replace_with_pipe, Path.unlink])
-def test_stems_that_were_damaged_since_are_made_again(kept: Byproducts, harm: Callable[[Path], None]) -> None:
-    save_stems(kept, separated(1), KEY_OF_A)
-    harm(kept.stems_folder(TRACK, "htdemucs") / "drums.wav")
-    assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is None
-    save_stems(kept, separated(1), KEY_OF_A)
-    assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is not None
+    if harm is not replace_with_much:
+        save_stems(kept, separated(1), KEY_OF_A)
+        harm(kept.stems_folder(TRACK, "htdemucs") / "drums.wav")
+        assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is None
+        save_stems(kept, separated(1), KEY_OF_A)
+        assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is not None
 
 
 RECORDS = {
@@ -255,15 +202,6 @@ def test_a_record_that_is_none_vouches_for_nothing(kept: Byproducts, content: by
     (kept.stems_folder(TRACK, "htdemucs") / "made_from.json").write_bytes(content)
     assert kept.load_spectrogram(TRACK, KEY_OF_A, FRAMES) is None
     assert kept.load_stems(TRACK, "htdemucs", KEY_OF_A) is None
-
-
-@pytest.mark.parametrize("harm", [replace_with_pipe, replace_with_much])
-def test_a_record_that_is_no_small_file_is_not_read(kept: Byproducts, harm: Callable[[Path], None]) -> None:
-    record = write_spectrogram(kept, spectrogram(0.5)).with_name("song.made_from.json")
-    harm(record)
-    assert not kept.has_spectrogram(TRACK, KEY_OF_A)
-    write_spectrogram(kept, spectrogram(0.5))
-    assert kept.has_spectrogram(TRACK, KEY_OF_A)
 
 
 def test_a_folder_where_a_record_goes_is_one_error(kept: Byproducts) -> None:

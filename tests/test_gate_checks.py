@@ -164,7 +164,7 @@ def allocate(mebibytes: int) -> np.ndarray:
 def test_memory_doubled_fails() -> None:
     before, twice = (peak_memory_bytes(allocate, size, warmup=(1,)) / 2**20 for size in (100, 200))
     assert before == pytest.approx(100, abs=4)
-    bar = before * read_bars().max_memory_growth
+    bar = before * 1.5
     assert check_memory("row", before, bar).passed is True
     doubled = check_memory("row", twice, bar)
     assert doubled.passed is False
@@ -179,17 +179,11 @@ def test_peak_memory_wants_a_function_with_a_name() -> None:
     assert default_track().lasting(1).stems.shape == (4, SAMPLE_RATE)
 
 
-@pytest.mark.parametrize(
-    ("measured", "before", "passed"),
-    [(60, None, True), (101, None, False), (60, 60, True), (60, 30, False), (101, 90, False)],
-)
-def test_memory_is_held_to_its_bar_and_to_the_baseline(
-    measured: float, before: float | None, passed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("measured", "passed"), [(100, True), (101, False), (float("nan"), False)])
+def test_memory_is_held_to_its_bar(measured: float, passed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     row = Row("decoder", "numpy", threads=1, max_memory_mib=100)
     monkeypatch.setattr(judge, "peak_mebibytes", lambda _: measured)
-    memory = {} if before is None else {"decoder/numpy/exact": before}
-    *_, verdict = judge.judge_row(row, read_bars(), [], {"memory_mib": memory})
+    *_, verdict = judge.judge_row(row, read_bars(), [])
     assert (verdict.check, verdict.passed) == ("peak memory", passed)
 
 
@@ -213,8 +207,9 @@ def test_f_measures() -> None:
 
 @pytest.mark.skipif(not valgrind_is_installed(), reason="valgrind is not installed")
 def test_instruction_counts_repeat() -> None:
-    kernel = "allin1_core.spectrogram._transform"  # the quickest to count
+    """To a tenth of what the gate's limit leaves."""
+    kernel = "allin1_core.dbn._viterbi"  # the quickest to count
     with ThreadPoolExecutor(2) as pool:
         counts = list(pool.map(count_instructions, [kernel] * 2))
     assert counts[0] > 1_000_000
-    assert abs(counts[0] - counts[1]) < 0.001 * counts[0]
+    assert abs(counts[0] - counts[1]) < (read_bars().max_instruction_growth - 1) / 10 * counts[0]

@@ -22,8 +22,6 @@ from allin1_core.results.exports import export
 from allin1_core.results.result import AnalysisResult
 from allin1_core.self_test import probabilities
 from allin1_core.separation import read_stems_folder
-from allin1_core.session import Session
-from allin1_core.settings import Settings
 from allin1_core.structure import Segment
 from allin1_core.timings.comparison import compare
 from allin1_core.timings.expectations import read_expectations
@@ -54,8 +52,7 @@ class Home:
         return self.analyze("~/mix.wav", **separation, **options)
 
     def command(self, *arguments: str) -> None:
-        model = ["-m", self.options["model"], "-d", "cpu", "-q"] if arguments[0] == "analyze" else []
-        assert main([*arguments, *model]) == 0
+        assert main([*arguments]) == 0
 
 
 @pytest.fixture
@@ -94,9 +91,6 @@ READS: dict[str, Callable[[Home], Any]] = {
     "demix_repository": lambda home: home.analyze_mix(),
     "Analyzer": lambda home: Analyzer(**home.options)("~/stems/song"),
     "Analyzer, stems_dir": lambda home: Analyzer(**home.options)("song.wav", stems_dir="~/stems"),
-    "Session, demix_repository": lambda home: Session(
-        Settings(demix_repository="~/separation", demix_model="small")
-    ).repository_sha256["small.th"],
     "load_model": lambda home: load_model("~/small.npz", device="cpu"),
     "load_result": lambda home: load_result("~/song.json"),
     "load_result, array_dir": lambda home: load_result(home.folder / "song.json", array_dir="~").activations,
@@ -144,14 +138,6 @@ WRITES: dict[str, tuple[Callable[[Home], Any], str]] = {
     "export": (lambda home: export(RESULT, "~/new/a.beats", "beats"), "a.beats"),
     "visualize, out_dir": (lambda home: visualize(home.analyze(), "~/new"), "song.pdf"),
     "sonify, out_dir": (lambda home: sonify(home.analyze(), "~/new"), "song.sonif.wav"),
-    "analyze --out-dir": (
-        lambda home: home.command("analyze", "~/stems/song", "--out-dir=~/new"),
-        "song.json",
-    ),
-    "analyze --timings": (
-        lambda home: home.command("analyze", "~/stems/song", "-o", "../out", "--timings=~/new/t.jsonl"),
-        "t.jsonl",
-    ),
     "decode": (lambda home: home.command("decode", "~/a.npz", "--out=~/new/a.beats"), "a.beats"),
     "spectrogram": (
         lambda home: home.command("spectrogram", "~/stems/song", "--out=~/new/a.npy"),
@@ -168,11 +154,6 @@ def test_what_is_written(home: Home, what: str) -> None:
     write(home)
     assert (home.folder / "new" / name).is_file()
     assert list(Path().iterdir()) == []
-
-
-def test_timings_compare(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["timings", "compare", "~/t.jsonl", "~/t.jsonl", "--expect=~/e.toml"])
-    assert "| nn |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("named", ["weights_dir", FOLDER_VARIABLE])

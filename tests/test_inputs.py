@@ -193,16 +193,6 @@ def test_arrays_of_a_result_made_from_samples_are_read_again(
     assert [result.activations for result in analyze([Stems(stems)], **arguments)] == [None]
 
 
-def test_a_folder_called_as_the_track_is_no_stems_of_it(
-    write_mix: Callable[..., Path], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content = write_mix("song.wav").read_bytes()
-    monkeypatch.chdir(tmp_path)
-    Path(f"track-{hashlib.sha256(content).hexdigest()[:8]}").mkdir()
-    with pytest.raises(StemsError, match="expected none, because the track came without the name"):
-        Analyzer(**options)(io.BytesIO(content), stems_dir=tmp_path)
-
-
 def test_an_analyzer_and_its_inputs_can_be_pickled(stems: np.ndarray, options: dict[str, Any]) -> None:
     """As workers get them that are not forked."""
     analyzer, given = Analyzer(**options), Stems(stems)
@@ -286,9 +276,17 @@ def test_samples_of_another_form_are_refused(samples: Any, sample_rate: Any, mes
         Audio(samples, sample_rate)
 
 
-def test_stems_at_no_rate_are_refused() -> None:
-    with pytest.raises(StemsError, match="sample_rate: 0; expected a whole number from 1000 to 1000000 Hz"):
-        Stems(np.zeros((4, 5), np.int16), 0)
+@pytest.mark.parametrize(
+    ("samples", "sample_rate", "message"),
+    [
+        (np.zeros((3, 5), np.int16), 44100, "shape (3, 5); expected (4, num_samples)"),
+        (np.zeros((4, 5)), 44100, "dtype float64; expected int16 or float32"),
+        (np.zeros((4, 5), np.int16), 0, "sample_rate: 0; expected a whole number from 1000 to 1000000 Hz"),
+    ],
+)
+def test_stems_of_another_form_are_refused(samples: np.ndarray, sample_rate: int, message: str) -> None:
+    with pytest.raises(StemsError, match=re.escape(message)):
+        Stems(samples, sample_rate)
 
 
 def _float(place: tuple[int, int], value: float) -> np.ndarray:
@@ -333,8 +331,10 @@ def test_samples_that_cannot_be_audio_are_refused(
 def test_tracks_without_a_name_have_no_stems_in_a_folder_of_many(
     write_mix: Callable[..., Path], options: dict[str, Any], tmp_path: Path
 ) -> None:
-    path = write_mix("song.wav")
-    for given in (read_audio(path), io.BytesIO(path.read_bytes())):
+    """Nor is one that is called as the track is."""
+    content = write_mix("song.wav").read_bytes()
+    (tmp_path / f"track-{hashlib.sha256(content).hexdigest()[:8]}").mkdir()
+    for given in (read_audio(tmp_path / "song.wav"), io.BytesIO(content)):
         with pytest.raises(
             StemsError, match=r"stems_dir: .*; expected none, because the track came without the name"
         ):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from allin1_core.timings.interval import Interval, median_interval, rank
-from allin1_core.timings.verdicts import speedup_interval
+from allin1_core.timings.expectations import Expectation
+from allin1_core.timings.interval import Interval, median_interval, rank, ratio_interval
+from allin1_core.timings.verdicts import FEWEST_RUNS, speedup_interval, verdict
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -18,49 +22,53 @@ def test_the_ends_are_those_of_the_binomial_distribution(number: int, confidence
     k, found = rank(number, confidence)
     assert k == expected
     assert found == pytest.approx(sure[k], abs=1e-12)
+    values = range(number, 0, -1)
+    assert median_interval(values, confidence) == Interval(k, number + 1 - k, found)
 
 
-@pytest.mark.parametrize(
-    ("number", "k", "confidence"),
-    [
-        (1, 1, 0.0),
-        (2, 1, 0.5),
-        (3, 1, 0.75),
-        (5, 1, 0.9375),
-        (6, 1, 0.96875),
-        (8, 1, 0.9921875),
-        (9, 2, 0.9609375),
-    ],
-)
-def test_few_values_have_their_range_and_what_it_is_worth(number: int, k: int, confidence: float) -> None:
-    assert rank(number) == (k, confidence)
-    values = list(range(number, 0, -1))
-    assert median_interval(values) == Interval(k, number + 1 - k, confidence)
+@pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 5), (6, 6), (7, 4)])
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.99])
+def test_the_interval_of_a_ratio_leaves_out_as_many_orders_as_it_may(
+    m: int, n: int, confidence: float
+) -> None:
+    """Of all orders of the values, counted."""
+    places = [set(chosen) for chosen in itertools.combinations(range(m + n), m)]
+    u = [sum(y < x for x in chosen for y in range(m + n) if y not in chosen) for chosen in places]
+    outside = [k for k in range(1, m * n + 1) if 2 * np.mean(np.less(u, k)) <= 1 - confidence]
+    generator = np.random.default_rng(m)
+    one, other = generator.random(m), generator.random(n)
+    ratios = np.sort((one[:, None] / other).ravel())
+    expected = (ratios[max(outside) - 1], ratios[-max(outside)]) if outside else None
+    assert ratio_interval(one.tolist(), other.tolist(), confidence) == expected
 
 
-@pytest.mark.parametrize("number", [1, 3, 5, 9, 15])
-def test_the_interval_holds_the_median_as_often_as_it_says(number: int) -> None:
-    """Of a distribution with a long tail, as times have it."""
-    drawn = np.random.default_rng(number).lognormal(0, 1, (4000, number))
-    found = [median_interval(row) for row in drawn.tolist()]
-    inside = np.mean([interval.low <= 1 <= interval.high for interval in found])
-    assert inside == pytest.approx(found[0].confidence, abs=0.015)
+def test_runs_that_do_not_differ_are_called_slower_as_seldom_as_is_said() -> None:
+    """Of a distribution with a long tail; a share of 17 in 1,000 instead of 1, so that it can be counted."""
+    generator = np.random.default_rng(0)
+    drawn = generator.lognormal(0, 0.3, (4000, 2, 9))
+    found = [ratio_interval(*pair, 1 - 2 * 0.017) for pair in drawn.tolist()]
+    assert np.mean([high < 1 for _, high in found if high]) == pytest.approx(0.017, abs=0.006)
 
 
-@pytest.mark.parametrize(("runs", "least"), [(5, 0.88), (7, 0.95), (12, 0.95)])
-def test_the_interval_of_a_speed_up_holds_it_at_least_as_often_as_documented(runs: int, least: float) -> None:
-    """Two tracks, in runs that are slow as a whole; twice as fast."""
-    generator = np.random.default_rng(runs)
-    inside = 0
-    for _ in range(1000):
-        slow = generator.lognormal(0, 0.3, (2, runs))
-        before, after = ({"a": 3 * side, "b": side} for side in (2 * slow[0], slow[1]))
-        low, high = speedup_interval(before, after)
-        inside += low <= 2 <= high
-    assert inside / 1000 >= least
+def test_a_verdict_takes_as_many_runs_as_are_said() -> None:
+    for runs, expected in ((FEWEST_RUNS - 1, None), (FEWEST_RUNS, (0.5, 0.5))):
+        assert speedup_interval([1.0] * runs, [2.0] * runs) == expected
+    assert speedup_interval([1.0] * 9, [0.0] * 9) == (math.inf, math.inf)
 
 
-def test_the_interval_of_a_speed_up_is_that_of_the_sums_of_its_tracks() -> None:
-    before = {"a": [4.0, 5.0, 6.0], "b": [1.0, 1.0, 2.0]}
-    after = {"a": [2.0, 2.5], "b": [0.5, 1.5]}
-    assert speedup_interval(before, after) == ((4 + 1) / (2.5 + 1.5), (6 + 2) / (2 + 0.5))
+def test_the_verdict_is_the_least_that_the_interval_leaves_possible() -> None:
+    gain = Expectation((2.0, 4.0))
+    for interval, expected, word in (
+        ((0.63, 1.34), None, "cannot tell"),
+        (None, None, "cannot tell"),
+        ((0.63, 0.9), None, "regressed"),
+        ((0.63, 0.92), None, "cannot tell"),
+        ((0.95, 3.0), None, "as expected"),
+        ((1.2, 3.0), None, "better"),
+        ((1.5, 2.5), gain, "cannot tell"),
+        ((0.5, 1.5), gain, "partial"),
+        ((0.5, 1.0), gain, "none"),
+        ((0.5, 0.6), gain, "regressed"),
+        ((3.0, 9.0), gain, "as expected"),
+    ):
+        assert verdict(interval, expected, 1.1) == word, interval

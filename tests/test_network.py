@@ -28,25 +28,15 @@ def model(backend: str, num_folds: int = 1, **keywords: Any) -> Model:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_output(backend: str) -> None:
-    output = model(backend)(random_spectrogram(30)).to_numpy()
-    assert output.logits is None
-    assert output.embeddings is None
-    for scalar in (output.beat, output.downbeat, output.segment):
-        assert scalar.shape == (30,)
-        assert scalar.dtype == np.float32
-        assert ((scalar > 0) & (scalar < 1)).all()
-    assert output.label.shape == (10, 30)
-    np.testing.assert_allclose(output.label.sum(axis=0), 1, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
 def test_logits_are_those_of_the_probabilities(backend: str) -> None:
-    output = model(backend, num_folds=2)(random_spectrogram(30), return_logits=True).to_numpy()
+    network = model(backend, num_folds=2)
+    output = network(random_spectrogram(30), return_logits=True).to_numpy()
     assert output.logits is not None
     np.testing.assert_allclose(output.beat, 1 / (1 + np.exp(-output.logits.beat)), rtol=0, atol=1e-6)
     weights = np.exp(output.logits.label)
     np.testing.assert_allclose(output.label, weights / weights.sum(axis=0), rtol=0, atol=1e-6)
+    unasked = network(random_spectrogram(30))
+    assert unasked.logits is unasked.embeddings is None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -236,8 +226,8 @@ import numpy as np
 from allin1_core.network import build_model
 from parity.inputs.networks import random_checkpoint
 spectrogram = np.random.default_rng(0).random((4, 360_000, 81), dtype=np.float32)
-folds = [random_checkpoint(seed) for seed in range(int(sys.argv[2]))]
-output = build_model(folds, backend=sys.argv[1], device="cpu")(spectrogram)
+folds = [random_checkpoint(seed) for seed in range(2)]
+output = build_model(folds, backend="torch", device="cpu")(spectrogram)
 assert np.isfinite(np.asarray(output.label)).all()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
 """
@@ -245,10 +235,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform ==
 
 # Plain torch runs its folds one after another on a CPU: two show that the memory of one is given back.
 @pytest.mark.full
-@pytest.mark.parametrize(("backend", "num_folds"), [("fused", 8), ("torch", 2)])
-def test_an_hour_fits_into_4_gb(backend: str, num_folds: int) -> None:
-    if backend not in BACKENDS:
-        pytest.skip(f"{backend} is not installed")
-    command = [sys.executable, "-c", _HOUR, backend, str(num_folds)]
+def test_an_hour_in_torch_fits_into_4_gb() -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, "-c", _HOUR]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert int(printed) < 4e9

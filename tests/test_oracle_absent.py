@@ -84,12 +84,3 @@ def test_only_the_missing_oracle_skips(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModuleNotFoundError, match="mido") as raised:
         madmom_import.import_madmom()
     assert not isinstance(raised.value, OracleMissing)
-
-
-def test_parity_can_be_proven_without_the_benchmarks() -> None:
-    command = "import sys\nsys.modules['bench'] = None\nimport pytest\n"
-    command += "sys.exit(pytest.main(['parity', '-q', '-p', 'no:cacheprovider', '--collect-only']))"
-    done = subprocess.run(
-        [sys.executable, "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from parity.reports import report as parity_report
-from parity.reports.records import Outcome, ParityRecord
-from parity.reports.records import read_records as read_parity_records
+from parity.reports.records import Outcome, ParityRecord, read_records
 from parity.reports.report import write_parity_report
 
 
@@ -45,7 +43,7 @@ def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
     assert "5 tests passed, 1 failed, 2 skipped." in text
     assert "- skipped 2: no folder" in text
     assert "| song/drums | mlx | madmom | <= 1e-6 | **no** |" in text
-    assert read_parity_records(tmp_path / "parity.json") == records
+    assert read_records(tmp_path / "parity.json") == records
 
 
 def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:
@@ -83,16 +81,3 @@ def test_all_well_is_said_only_if_no_test_failed(tmp_path: Path) -> None:
         encoding="utf-8"
     )
     assert "All 1 comparisons" not in failed
-
-
-def test_a_stage_writes_its_own_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def render(records: list[ParityRecord], folder: Path) -> str:
-        (folder / "invented.png").write_bytes(b"plot")
-        return f"{len(records)} records"
-
-    section = types.SimpleNamespace(render=render, worst=lambda _: "nothing at all")
-    monkeypatch.setattr(parity_report, "_section_module", lambda _: section)
-    text = write_parity_report([parity_record()], tmp_path).read_text(encoding="utf-8")
-    assert "## Invented\n\n1 records" in text
-    assert "nothing at all" in text
-    assert (tmp_path / "invented.png").read_bytes() == b"plot"

@@ -32,16 +32,13 @@ def test_bars_are_not_shown_on_request_nor_off_a_terminal(
     assert capsys.readouterr().err == ""
 
 
-def test_one_track_has_no_bar_of_tracks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_track_has_no_bar_of_tracks_and_stages_may_be_outside_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     bars = Progress(1, shown=True)
+    bars.start_stage("model_load")
+    bars.show_part(0.5)
     with bars.track("one"):
         bars.start_stage("demix")
     bars.close()
     assert "Tracks" not in capsys.readouterr().err
-
-
-def test_stages_outside_a_track_are_no_error() -> None:
-    bars = Progress(1, shown=True)
-    bars.start_stage("model_load")
-    bars.show_part(0.5)
-    bars.close()

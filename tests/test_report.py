@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from timing_lines import line
 
-from allin1_core.timings.schema import StageTiming
-from bench.gate.baseline import Earlier
 from bench.report import plots, readme, report
+from bench.report.baseline import Earlier
 from bench.report.records import BenchRecord, read_records
 from bench.report.report import Session, render, write_bench_report
 from bench.report.summary import headline_rows
@@ -45,37 +46,7 @@ LENGTHS = [
     {"audio_seconds": length, "seconds": length / 100, "peak_memory_bytes": 2**20 * length}
     for length in (15.0, 60.0, 240.0)
 ]
-LINES = [
-    dataclasses.asdict(
-        StageTiming(
-            schema=1,
-            run_id="r",
-            run_started="2020-01-01T00:00:00Z",
-            stage="nn",
-            parent=None,
-            start=0.0,
-            end=1.0,
-            duration=1.0,
-            track="song",
-            audio_seconds=195.5,
-            backend="fused",
-            requested_backend="auto",
-            device="cpu",
-            requested_device="auto",
-            precision="exact",
-            library="allin1-core",
-            library_version="1",
-            reason="asked for",
-            synchronized=True,
-            cached=False,
-            thread="main",
-            error=None,
-            details={},
-            machine={"cpu": "a processor", "cores": 2, "platform": "Linux"},
-            versions={},
-        )
-    )
-]
+LINES = [dataclasses.asdict(line("nn", backend="fused", device="cpu", precision="exact"))]
 
 
 def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
@@ -105,43 +76,71 @@ def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
     }
 
 
-def test_no_agreement_no_speed_up(tmp_path: Path) -> None:
-    record = bench_record(50.0, agrees=False, agreement="max 0.3")
+UNPAIRED: dict[str, Any] = {"stage": "pipeline", "reference": "", "reference_seconds": []}
+NOISY = [1.0, 3.0, 1.1, 2.9, 1.2, 2.8, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "unsaid"),
+    [
+        (
+            {"ratio": 50.0, "agrees": False, "agreement": "max 0.3"},
+            ["not counted: does not agree", "**does not agree:** max 0.3"],
+            "**50",
+        ),
+        ({"reference_seconds": NOISY}, ["too noisy to judge"], "**5"),
+        ({"reference": "", "reference_seconds": [], "agreement": ""}, ["| 489 | 50 MiB | - |"], "**6"),
+    ],
+    ids=["wrong", "noisy", "compared with nothing"],
+)
+def test_what_cannot_be_judged_is_said_and_not_claimed(
+    fields: dict[str, Any], words: list[str], unsaid: str, tmp_path: Path
+) -> None:
+    record = bench_record(**fields)
     text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert "not counted: does not agree" in text
-    assert "**does not agree:** max 0.3" in text
-    assert "**50" not in text
-    assert headline_rows([record]) == []
+    for said in words:
+        assert said in text
+    assert unsaid not in text
+    assert headline_rows([record]) == ([record] if record.agrees else [])
 
 
-def test_an_interval_too_wide_says_so(tmp_path: Path) -> None:
-    record = bench_record(reference_seconds=[1.0, 3.0, 1.1, 2.9, 1.2, 2.8, 2.0])
-    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert "too noisy to judge" in text
-    assert "**5" not in text
-
-
-def test_a_sure_row_is_the_headline_before_a_noisy_one() -> None:
-    noisy = bench_record(backend="mlx", reference_seconds=[4.0, 12.0, 4.4, 11.6, 4.8, 11.2, 8.0])
-    sure = bench_record(3.0)
-    assert headline_rows([noisy, sure]) == [sure]
-
-
-def test_the_headline_is_what_an_analysis_runs() -> None:
-    easier = bench_record(90.0, stage="decoder", variant="[4], 1 thread")
-    usual = bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread")
-    making = bench_record(99.0, stage="decoder", variant="construction", audio_seconds=0.0)
-    part = bench_record(
-        stage="pipeline", variant="a part", reference="", reference_seconds=[], seconds=[0.1] * 3
-    )
-    whole = dataclasses.replace(part, variant="stems to result", seconds=[9.0] * 3)
-    trifle = bench_record(50.0, stage="structure")
-    assert headline_rows([easier, usual, making, whole, part, trifle]) == [usual, whole]
-
-
-def test_benchmarks_that_failed_are_named(tmp_path: Path) -> None:
-    path = write_bench_report([bench_record()], tmp_path, Session(7, ("bench/bench_x.py::test_y",)))
-    assert "- `bench/bench_x.py::test_y`" in path.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("rows", "first"),
+    [
+        ([bench_record(backend="mlx", reference_seconds=[4 * s for s in NOISY]), bench_record(3.0)], 1),
+        ([bench_record(20.0, threads=1), bench_record(6.0)], 1),
+        (
+            [
+                bench_record(90.0, stage="decoder", variant="[4], 1 thread"),
+                bench_record(99.0, stage="decoder", variant="construction", audio_seconds=0.0),
+                bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread"),
+            ],
+            2,
+        ),
+        (
+            [
+                bench_record(variant="a part", seconds=[0.1] * 3, **UNPAIRED),
+                bench_record(variant="stems to result", seconds=[9.0] * 3, **UNPAIRED),
+            ],
+            1,
+        ),
+        (
+            [
+                bench_record(90.0, stage="pipeline", variant="all but the network"),
+                bench_record(
+                    stage="pipeline", variant="stems to result", seconds=[2.0], reference_seconds=[24.0]
+                ),
+            ],
+            1,
+        ),
+        ([bench_record(50.0, stage="structure")], None),
+    ],
+    ids=["sure", "all threads", "as analyzed", "whole", "whole from one round", "a trifle"],
+)
+def test_the_headline_is_a_sure_row_of_what_an_analysis_runs(
+    rows: list[BenchRecord], first: int | None
+) -> None:
+    assert headline_rows(rows) == ([] if first is None else [rows[first]])
 
 
 @pytest.mark.parametrize(
@@ -171,41 +170,18 @@ def test_the_reference_has_its_time_its_threads_and_its_memory(tmp_path: Path) -
     assert "| 50 MiB (reference: 2,048 MiB) |" in text
 
 
-def test_what_was_compared_with_nothing_does_not_agree_with_anything(tmp_path: Path) -> None:
-    record = bench_record(reference="", reference_seconds=[], agreement="")
-    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert "| 489 | 50 MiB | - |" in text
-
-
-def test_the_headline_is_on_all_threads_even_where_one_thread_gained_more() -> None:
-    alone, all_threads = bench_record(20.0, threads=1), bench_record(6.0)
-    assert headline_rows([alone, all_threads]) == [all_threads]
-
-
-def test_the_headline_of_the_pipeline_is_the_whole_even_from_one_round() -> None:
-    whole = bench_record(stage="pipeline", variant="stems to result", seconds=[2.0], reference_seconds=[24.0])
-    rest = bench_record(90.0, stage="pipeline", variant="all but the network")
-    assert headline_rows([rest, whole]) == [whole]
-
-
-def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path) -> None:
-    names: list[list[str]] = []
-    original = plots._label_rows
-
-    def keep(axes: Any, given: list[str]) -> None:
-        names.append(list(given))
-        original(axes, given)
-
-    peer = bench_record(
-        stage="decoder", backend="metricon", variant="[3, 4], 1 thread, 60 s", audio_seconds=60.0, role="peer"
-    )
-    ours = bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread")
-    shorter = bench_record(30.0, stage="decoder", variant="[4], 1 thread")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "_label_rows", keep)
-        assert plots.draw_peers([ours, shorter, peer], tmp_path / "peers.png")
-    references = [name for name in names[0] if "madmom 0.17" in name]
-    assert references == [
+def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    of_a_minute = {"variant": "[3, 4], 1 thread, 60 s", "audio_seconds": 60.0}
+    rows = [
+        bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread"),
+        bench_record(30.0, stage="decoder", variant="[4], 1 thread"),
+        bench_record(stage="decoder", backend="metricon", role="peer", **of_a_minute),
+    ]
+    assert plots.draw_peers(rows, tmp_path / "peers.png")
+    labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
+    assert [label for label in labels if "madmom 0.17" in label] == [
         "decoder · madmom 0.17, [3, 4], 196 s",
         "decoder · madmom 0.17, [4], 196 s",
         "decoder · madmom 0.17, [3, 4], 60 s",
@@ -213,7 +189,7 @@ def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_judged_look_so() -> None:
-    noisy = bench_record(reference_seconds=[1.0, 3.0, 1.1, 2.9, 1.2, 2.8, 2.0])
+    noisy = bench_record(reference_seconds=NOISY)
     few = bench_record(seconds=[0.4], reference_seconds=[2.4])
     handed_on = bench_record(figures={"computed_by": "fused"})
     assert plots._look(bench_record(), "C0") == ("o", "C0", "C0", "")
@@ -234,30 +210,21 @@ def test_plots_follow_the_pipeline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("is_own", "words"),
+    ("rows", "is_own", "words"),
     [
-        (False, "Against the baseline of 2020-01-01: why."),
-        (True, "This run has become the committed baseline; it is drawn against the one before."),
+        (1, False, "Against the baseline of 2020-01-01: why."),
+        (1, True, "This run has become the committed baseline; it is drawn against the one before."),
+        (0, True, "This run has become the committed baseline; there was none before it"),
     ],
 )
 def test_an_earlier_baseline_is_drawn_beside_this_run(
-    is_own: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, is_own: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = bench_record(6.0)
-    rows = {record.key: (5.0, record.reference, record.track)}
-    monkeypatch.setattr(report, "earlier", lambda *_: Earlier(rows, "2020-01-01: why", is_own))
-    text = write_bench_report([record], tmp_path).read_text(encoding="utf-8")
-    assert words in text
-    assert (tmp_path / "bench_baseline.png").exists()
-
-
-def test_a_first_baseline_is_not_drawn_against_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(report, "earlier", lambda *_: Earlier({}, "", True))
-    text = write_bench_report([bench_record()], tmp_path).read_text(encoding="utf-8")
-    assert "This run has become the committed baseline; there was none before it" in text
-    assert not (tmp_path / "bench_baseline.png").exists()
+    before = dict([(record.key, (5.0, record.reference, record.track))][:rows])
+    monkeypatch.setattr(report, "earlier", lambda *_: Earlier(before, "2020-01-01: why", is_own))
+    assert words in write_bench_report([record], tmp_path).read_text(encoding="utf-8")
+    assert (tmp_path / "bench_baseline.png").exists() == (rows > 0)
 
 
 def test_the_fitted_exponent() -> None:
@@ -333,7 +300,9 @@ def test_a_report_is_made_again_as_it_was(tmp_path: Path) -> None:
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert render(tmp_path) == path
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    assert "measured 2020-01-01 00:00 UTC" in path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    assert "measured 2020-01-01 00:00 UTC" in text
+    assert "- `bench/bench_x.py::test_y`" in text
 
 
 def test_keys_tell_rows_apart() -> None:

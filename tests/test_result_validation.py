@@ -14,20 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allin1_core import load_result, sonify, visualize
+from allin1_core import load_result
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
 from allin1_core.results.clicks import click_track
-from allin1_core.results.exports import FORMATS, audacity_text, beats_text, export, jams_text
+from allin1_core.results.exports import FORMATS, beats_text, export
 from allin1_core.results.figures import activations, overview
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
-from allin1_core.structure import LABELS, Segment
-from parity.oracles.network_golden import TRACKS
+from allin1_core.structure import Segment
 
 NUM_FRAMES = 400
 FIELDS: dict[str, Any] = {
@@ -62,6 +60,10 @@ def changed(*where: str | int, to: Any) -> dict[str, Any]:
     return changed_fields
 
 
+def with_tempo(tempo: Any, spread: Any) -> dict[str, Any]:
+    return {**FIELDS, "tempo": tempo, "tempo_spread": spread}
+
+
 def in_code(fields: dict[str, Any]) -> AnalysisResult:
     """A result of these fields that nothing has looked at."""
     segments = fields["segments"]
@@ -79,63 +81,34 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "bpm is a truth": (changed("bpm", to=True), "bpm: found True"),
     "bpm is infinite": (changed("bpm", to=math.inf), "bpm: found inf"),
     "bpm of many digits": (changed("bpm", to=10**4000), "bpm: found a number of 13288 bits"),
-    "tempo is text": (
-        {**FIELDS, "tempo": "120", "tempo_spread": 0.1},
-        "tempo: found '120'; expected a number",
-    ),
-    "tempo is NaN": (
-        {**FIELDS, "tempo": math.nan, "tempo_spread": 0.1},
-        "tempo: found nan; expected a number",
-    ),
-    "tempo is infinite": ({**FIELDS, "tempo": math.inf, "tempo_spread": 0.1}, "tempo: found inf"),
-    "tempo is a truth": ({**FIELDS, "tempo": True, "tempo_spread": 0.1}, "tempo: found True"),
-    "tempo 0": ({**FIELDS, "tempo": 0, "tempo_spread": 0.1}, "tempo: found 0; expected more than 0"),
+    "tempo is NaN": (with_tempo(math.nan, 0.1), "tempo: found nan; expected a number"),
+    "tempo 0": (with_tempo(0, 0.1), "tempo: found 0; expected more than 0"),
     "tempo without spread": (
-        {**FIELDS, "tempo": 119.9},
+        with_tempo(119.9, None),
         "tempo_spread: found None; expected a number from 0 to 6000, beats per minute, or null as tempo",
     ),
     "spread without tempo": (
-        {**FIELDS, "tempo_spread": 0.1},
+        with_tempo(None, 0.1),
         "tempo: found None; expected a number from 0 to 6000, beats per minute, or null as tempo_spread",
     ),
-    "spread below 0": ({**FIELDS, "tempo": 119.9, "tempo_spread": -0.1}, "tempo_spread: found -0.1"),
-    "spread is NaN": ({**FIELDS, "tempo": 119.9, "tempo_spread": math.nan}, "tempo_spread: found nan"),
+    "spread below 0": (with_tempo(119.9, -0.1), "tempo_spread: found -0.1"),
     "beats are null": (changed("beats", to=None), "beats: found None; expected a list of seconds"),
-    "a beat is text": (changed("beats", 1, to="1"), r"beats\[1\]: found '1'; expected a number from 0 to 4"),
     "a beat is NaN": (changed("beats", 1, to=math.nan), r"beats\[1\]: found nan"),
     "a beat before the start": (changed("beats", 0, to=-0.5), r"beats\[0\]: found -0.5"),
     "a beat after the end": (changed("beats", 4, to=4.5), r"beats\[4\]: found 4.5; .*within the sections"),
-    "a beat twice": (
-        changed("beats", 1, to=0.5),
-        r"beats\[1\]: found 0.5; expected more than the one before",
-    ),
-    "beats descend": (
-        changed("beats", to=[2.0, 1.0, 1.5, 2.0, 2.5]),
-        r"beats\[1\]: found 1.0; expected more",
-    ),
+    "beat twice": (changed("beats", 1, to=0.5), r"beats\[1\]: found 0.5; expected more than the one before"),
     "fewer positions than beats": (
         changed("beat_positions", to=[3, 1, 2, 3]),
         "beat_positions: found 4; expected 5, one for each of the beats",
     ),
-    "more positions than beats": (changed("beats", to=[0.5, 1.0]), "beat_positions: found 5; expected 2"),
     "position 0": (changed("beat_positions", 0, to=0), r"beat_positions\[0\]: found 0; expected a number"),
-    "a position is half": (
-        changed("beat_positions", 2, to=1.5),
-        r"beat_positions\[2\]: found 1.5; .*whole number",
-    ),
-    "a position without end": (
-        changed("beat_positions", 2, to=2**70),
-        r"beat_positions\[2\]: found a number",
-    ),
+    "position 1.5": (changed("beat_positions", 2, to=1.5), r"beat_positions\[2\]: found 1.5; .*whole number"),
+    "position 2**70": (changed("beat_positions", 2, to=2**70), r"beat_positions\[2\]: found a number"),
     "fewer downbeats than there are": (
         changed("downbeats", to=[1.0]),
         "downbeats: found 1; expected 2, the beats at position 1",
     ),
-    "a downbeat elsewhere": (
-        changed("downbeats", 1, to=2.0),
-        r"downbeats\[1\]: found 2.0; expected 2.5, a beat at",
-    ),
-    "a downbeat is null": (changed("downbeats", 0, to=None), r"downbeats\[0\]: found None; expected 1.0"),
+    "downbeat 2.0": (changed("downbeats", 1, to=2.0), r"downbeats\[1\]: found 2.0; expected 2.5, a beat at"),
     "segments are text": (changed("segments", to="verse"), "segments: found 'verse'; expected a list"),
     "no segments": (changed("segments", to=[]), "segments: found none; expected at least one"),
     "a segment without a label": (
@@ -146,11 +119,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         changed("segments", 1, "label", to="refrain"),
         r"segments\[1\].label: found 'refrain'; expected one of start, end, intro, outro",
     ),
-    "a label is a list": (
-        changed("segments", 1, "label", to=[]),
-        r"segments\[1\].label: found a value of type",
-    ),
-    "a gap": (
+    "list as label": (changed("segments", 1, "label", to=[]), r"segments\[1\].label: found a value of type"),
+    "gap": (
         changed("segments", 2, "start", to=3.1),
         r"segments\[2\].start: found 3.1; expected 3.0, without gap",
     ),
@@ -162,55 +132,51 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "an empty segment": (changed("segments", 2, "end", to=3.0), r"segments\[2\].end: found 3.0"),
     "a segment without end": (changed("segments", 2, "end", to=1e300), r"segments\[2\].end: found 1e\+300"),
-    "an end of many digits": (
-        changed("segments", 2, "end", to=10**400),
-        r"segments\[2\].end: found a number of",
-    ),
     "provenance is null": (changed("provenance", to=None), "provenance: found None; expected an object"),
+    "model is text": (changed("provenance", "model", to="x"), "provenance.model: found 'x'; expected an obj"),
     "weights are a number": (
         changed("provenance", "model", "weights", to=3),
-        "provenance.model.weights: found 3",
+        "provenance.model.weights: found 3; expected a list",
     ),
+    "a fold is text": (
+        changed("provenance", "model", "weights", to=["x"]),
+        r"provenance.model.weights\[0\]: found 'x'; expected an object",
+    ),
+    "stages are a list": (changed("provenance", "stages", to=[]), "provenance.stages: found a value of type"),
+    "a stage is text": (changed("provenance", "stages", to={"nn": "x"}), "provenance.stages.nn: found 'x'"),
+    "hashes are a list": (changed("provenance", "audio_sha256", to=["x"]), "provenance.audio_sha256: found"),
 }
+
+
+def altered_activations(name: str, alter: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    return {**ACTIVATIONS, name: alter(ACTIVATIONS[name])}
+
 
 ARRAYS: dict[str, tuple[dict[str, np.ndarray] | np.ndarray, str]] = {
     "activations of another length": (
         {name: values[..., 1:] for name, values in ACTIVATIONS.items()},
         r"activations\['beat'\]: found float32 \(399,\); expected float32 \(400,\), 100 frames a second",
     ),
-    "activations of different lengths": (
-        {**ACTIVATIONS, "label": ACTIVATIONS["label"][:, 1:]},
-        r"activations\['label'\]: found float32 \(10, 399\)",
-    ),
     "activations of nine labels": (
-        {**ACTIVATIONS, "label": ACTIVATIONS["label"][1:]},
+        altered_activations("label", lambda values: values[1:]),
         r"activations\['label'\]: found float32 \(9, 400\); expected float32 \(10, 400\)",
-    ),
-    "activations turned": (
-        {**ACTIVATIONS, "label": ACTIVATIONS["label"].T},
-        r"activations\['label'\]: found float32 \(400, 10\)",
     ),
     "activations without downbeats": (
         {name: values for name, values in ACTIVATIONS.items() if name != "downbeat"},
         "activations: found beat, segment, label; expected beat, downbeat, segment, label",
     ),
     "activations in double precision": (
-        {**ACTIVATIONS, "beat": ACTIVATIONS["beat"].astype(np.float64)},
+        altered_activations("beat", lambda values: values.astype(np.float64)),
         r"activations\['beat'\]: found float64 \(400,\); expected float32",
     ),
-    "activations that are text": (
-        {**ACTIVATIONS, "segment": np.array(["a"] * NUM_FRAMES)},
-        r"activations\['segment'\]: found <U1 \(400,\)",
-    ),
     "activations with NaN": (
-        {
-            **ACTIVATIONS,
-            "beat": np.where(np.arange(NUM_FRAMES) == 7, np.float32(np.nan), ACTIVATIONS["beat"]),
-        },
+        altered_activations(
+            "beat", lambda values: np.where(np.arange(NUM_FRAMES) == 7, np.float32(np.nan), values)
+        ),
         r"activations\['beat'\]: found values from nan to nan; expected probabilities",
     ),
     "activations that are logits": (
-        {**ACTIVATIONS, "downbeat": 3 * ACTIVATIONS["downbeat"] - 1},
+        altered_activations("downbeat", lambda values: 3 * values - 1),
         r"activations\['downbeat'\]: found values from -0.9\d* to 1.9\d*; expected probabilities",
     ),
     "embeddings of another length": (
@@ -228,38 +194,11 @@ ARRAYS: dict[str, tuple[dict[str, np.ndarray] | np.ndarray, str]] = {
 }
 
 
-@pytest.mark.parametrize("track", TRACKS)
-def test_what_all_in_one_gives_is_right(tmp_path: Path, shared: Path, track: str) -> None:
-    """Its own output of five tracks, in the files that it writes."""
-    golden = json.loads((shared / "golden" / f"{track}.json").read_text())
-    beats, positions = golden["beats"], golden["beat_positions"]
-    fields = {
-        "path": f"/music/{track}.mp3",
-        "bpm": 120,
-        "beats": beats,
-        "downbeats": [time for time, position in zip(beats, positions, strict=True) if position == 1],
-        "beat_positions": positions,
-        "segments": [dict(zip(("start", "end", "label"), row, strict=True)) for row in golden["segments"]],
-        "activation_fps": 100.0,
-    }
-    (tmp_path / "a.json").write_text(json.dumps(fields, indent=2))
-    (tmp_path / "a.activ.npz").write_bytes((shared / "golden" / f"{track}.npz").read_bytes())
-    result = load_result(tmp_path / "a.json")
-    assert result.beats == beats
-    assert [[segment.start, segment.end, segment.label] for segment in result.segments] == golden["segments"]
-    assert result.activations is not None
-    assert result.activations["beat"].shape == (round(result.segments[-1].end * 100),)
-    assert beats_text(result).count("\n") == len(beats)
-
-
 def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     """Everything that takes a result and gives something else."""
     mix = Audio(np.zeros((44100, 1), np.float32), 44100)
     yield lambda: validate(result)
     yield lambda: result.save(folder / "saved.json")
-    yield lambda: beats_text(result)
-    yield lambda: audacity_text(result)
-    yield lambda: jams_text(result)
     for name, (suffix, _) in FORMATS.items():
         yield lambda name=name, suffix=suffix: export(result, folder / f"a{suffix}", name)
     yield lambda: overview(result, mix)
@@ -282,8 +221,6 @@ def test_the_fields_that_are_made_wrong_below_are_right(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(FIELDS))
     assert load_result(path).to_json() == in_code(FIELDS).to_json()
-    names = [segment.label for segment in in_code(FIELDS).segments]
-    assert set(names) < set(LABELS)
 
 
 @pytest.mark.parametrize(("fields", "message"), WRONG.values(), ids=WRONG)
@@ -321,16 +258,6 @@ def test_arrays_that_cannot_be_are_refused(
     assert_refused_everywhere(result, message, tmp_path / "out")
 
 
-def test_visualize_and_sonify_refuse_before_they_write(tmp_path: Path) -> None:
-    result = in_code(changed("segments", 1, "label", to="refrain"))
-    result.path = tmp_path / "a.wav"
-    soundfile.write(result.path, np.zeros(4 * 44100), 44100)
-    for use in (visualize, sonify):
-        with pytest.raises(ResultError, match=r"a\.wav: segments\[1\]\.label: found 'refrain'"):
-            use(result, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*"))
-
-
 def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
     """`json` cannot write them."""
     result = in_code(changed("beat_positions", 1, to=np.int64(1)))
@@ -363,21 +290,17 @@ def altered(draw: st.DrawFn) -> dict[str, Any]:
     for _ in range(draw(st.integers(1, 3))):
         inner: Any = fields
         while True:
-            keys = sorted(inner) if isinstance(inner, dict) else range(len(inner))
-            if not keys:
+            key = draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
+            if not isinstance(inner[key], dict | list) or not inner[key] or draw(st.booleans()):
                 break
-            key = draw(st.sampled_from(keys))
-            if isinstance(inner[key], dict | list) and draw(st.booleans()):
-                inner = inner[key]
-                continue
-            kind = draw(st.sampled_from(["replace", "remove", "repeat"]))
-            if kind == "remove":
-                del inner[key]
-            elif kind == "repeat" and isinstance(inner, list):
-                inner.insert(key, inner[key])
-            else:
-                inner[key] = draw(VALUES)
-            break
+            inner = inner[key]
+        kind = draw(st.sampled_from(["replace", "remove", "repeat"]))
+        if kind == "remove":
+            del inner[key]
+        elif kind == "repeat" and isinstance(inner, list):
+            inner.insert(key, inner[key])
+        else:
+            inner[key] = draw(VALUES)
     return fields
 
 

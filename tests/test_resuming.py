@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,37 +12,54 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import Analyzer, analyze
+from allin1_core import analyze
 from allin1_core.batch.resuming import differences
 from allin1_core.errors import AudioError, OutputError, ResultError, WeightsError
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.separation.track import Track, audio_digests, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings
+from allin1_core.timings.schema import read_timings
+
+
+@dataclasses.dataclass
+class Run:
+    """Analyses of one song into one folder; `made` is when its JSON was."""
+
+    song: Path
+    options: dict[str, Any]
+    out: Path
+
+    def __call__(self, **changed: Any) -> AnalysisResult:
+        return analyze(self.song, **{**self.options, **changed})
+
+    @property
+    def made(self) -> int:
+        return (self.out / "song.json").stat().st_mtime_ns
 
 
 @pytest.fixture
-def options(small_model: str, tmp_path: Path) -> dict[str, Any]:
-    return {"model": small_model, "device": "cpu", "spec_backend": "numpy", "out_dir": tmp_path / "out"}
+def run(song: Path, options: dict[str, Any], tmp_path: Path) -> Run:
+    return Run(song, {**options, "out_dir": tmp_path / "out"}, tmp_path / "out")
 
 
-def made(tmp_path: Path) -> int:
-    return (tmp_path / "out" / "song.json").stat().st_mtime_ns
-
-
-def test_the_same_call_reads_what_is_there(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
-) -> None:
-    song = write_stems("song")
-    first = analyze(song, **options).to_json()
-    stamp = made(tmp_path)
-    assert analyze(song, **options).to_json() == first
+def test_the_same_call_reads_what_is_there(run: Run, tmp_path: Path) -> None:
+    first = run().to_json()
+    stamp = run.made
+    assert run().to_json() == first
     # What `auto` chooses gives the same beats and sections.
-    assert analyze(song, **{**options, "spec_backend": "auto"}).to_json() == first
+    assert run(spec_backend="auto").to_json() == first
     # The content counts, not its date.
-    (song / "bass.wav").touch()
-    assert analyze(song, **options).to_json() == first
-    assert made(tmp_path) == stamp
+    (run.song / "bass.wav").touch()
+    assert run().to_json() == first
+    # Of several tracks only those are analysed that are not there.
+    (tmp_path / "other").symlink_to(run.song)
+    results = analyze([tmp_path / "other", run.song], timings_path=tmp_path / "t.jsonl", **run.options)
+    assert [result.path.name for result in results] == ["other", "song"]
+    assert {line.track for line in read_timings(tmp_path / "t.jsonl")} == {None, "other"}
+    assert run.made == stamp
+    assert run(overwrite=True).to_json() == first
+    assert run.made > stamp
 
 
 @pytest.mark.parametrize(
@@ -51,61 +69,48 @@ def test_the_same_call_reads_what_is_there(
         ({"spec_backend": "fused"}, "made with spec_backend 'numpy', not 'fused'"),
     ],
 )
-def test_other_settings_are_refused_and_overwritten(
-    write_stems: Callable[..., Path],
-    options: dict[str, Any],
-    changed: dict[str, str],
-    message: str,
-    tmp_path: Path,
-) -> None:
-    song = write_stems("song")
-    analyze(song, **options)
-    stamp = made(tmp_path)
+def test_other_settings_are_refused_and_overwritten(run: Run, changed: dict[str, str], message: str) -> None:
+    run()
+    stamp = run.made
     with pytest.raises(OutputError, match=rf"song\.json: the result there was {message}.*--overwrite json"):
-        analyze(song, **{**options, **changed})
-    assert made(tmp_path) == stamp
-    again = analyze(song, overwrite="json", **{**options, **changed})
-    assert made(tmp_path) > stamp
+        run(**changed)
+    assert run.made == stamp
+    again = run(overwrite="json", **changed)
+    assert run.made > stamp
     for name, value in changed.items():
         assert again.provenance["stages"]["spectrogram"][name.removeprefix("spec_")] == value
 
 
-def test_a_result_of_other_weights_is_refused(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path, small_model: str
-) -> None:
-    song = write_stems("song")
+def test_a_result_of_other_weights_is_refused(run: Run, tmp_path: Path, small_model: str) -> None:
     own = tmp_path / "own.npz"
     own.write_bytes(Path(small_model).read_bytes())
     own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
-    analyze(song, **{**options, "model": str(own)})
+    run(model=str(own))
     with pytest.raises(OutputError, match=rf"made with model '{own}', not '{small_model}'"):
-        analyze(song, **options)
+        run()
     parameters = dict(np.load(own))
     name = sorted(parameters)[0]
     np.savez(own, **{**parameters, name: parameters[name] + np.float32(0.1)})
     with pytest.raises(OutputError, match=rf"made with other weights in {own}"):
-        analyze(song, **{**options, "model": str(own)})
+        run(model=str(own))
     own.unlink()
     with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
-        analyze(song, **{**options, "model": str(own)})
+        run(model=str(own))
 
 
-def test_audio_that_has_changed_since_is_refused_and_analysed_again(
-    write_stems: Callable[..., Path], options: dict[str, Any], stems: np.ndarray, tmp_path: Path
-) -> None:
-    song = write_stems("song")
-    analyze(song, **options)
-    soundfile.write(song / "drums.wav", np.roll(stems[1], 1), 44100)
+def test_audio_that_has_changed_since_is_refused_and_analysed_again(run: Run, stems: np.ndarray) -> None:
+    run()
+    soundfile.write(run.song / "drums.wav", np.roll(stems[1], 1), 44100)
     with pytest.raises(OutputError, match=r"made from other audio \(drums\.wav by SHA-256\)"):
-        analyze(song, **options)
-    again = analyze(song, overwrite="json", **options)
-    track = Track(song, "song")
+        run()
+    again = run(overwrite="json")
+    track = Track(run.song, "song")
     assert again.provenance["audio_sha256"] == audio_digests(track, find_ready_stems(track, None))
-    assert analyze(song, **options).to_json() == again.to_json()
-    (song / "drums.wav").unlink()
-    soundfile.write(song / "drums.flac", np.roll(stems[1], 1), 44100)
+    assert run().to_json() == again.to_json()
+    (run.song / "drums.wav").unlink()
+    soundfile.write(run.song / "drums.flac", np.roll(stems[1], 1), 44100)
     with pytest.raises(OutputError, match=r"made from other audio \(drums\.flac, drums\.wav by SHA-256\)"):
-        analyze(song, **options)
+        run()
 
 
 def array_files(folder: Path) -> dict[str, bytes]:
@@ -114,22 +119,16 @@ def array_files(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("array_dir", [None, "arrays"])
 def test_arrays_of_a_run_before_are_never_those_of_this_one(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path, array_dir: str | None
+    run: Run, tmp_path: Path, array_dir: str | None
 ) -> None:
     """Overwritten without arrays, then asked for with them: those of the first run are gone, or not taken."""
-    song = write_stems("song")
-    with_arrays = {**options, "include_activations": True, "include_embeddings": True}
-    if array_dir is not None:
-        with_arrays["array_dir"] = tmp_path / array_dir
-    before = analyze(song, **with_arrays)
-    soundfile.write(
-        song / "drums.wav", np.random.default_rng(0).integers(-9000, 9000, 220_500, np.int16), 44100
-    )
-    analyze(song, overwrite="json", **options)
-    found = analyze(song, **with_arrays)
-    fresh = Analyzer(model=options["model"], device="cpu", spec_backend="numpy")(
-        song, include_activations=True, include_embeddings=True
-    )
+    arrays = {"include_activations": True, "include_embeddings": True}
+    folder = None if array_dir is None else tmp_path / array_dir
+    before = run(array_dir=folder, **arrays)
+    noise = np.random.default_rng(0).integers(-9000, 9000, 220_500, np.int16)
+    soundfile.write(run.song / "drums.wav", noise, 44100)
+    run(overwrite="json")
+    found, fresh = run(array_dir=folder, **arrays), run(out_dir=None, **arrays)
     assert before.activations is not None
     assert found.activations is not None
     assert fresh.activations is not None
@@ -137,7 +136,7 @@ def test_arrays_of_a_run_before_are_never_those_of_this_one(
     for name, values in fresh.activations.items():
         np.testing.assert_array_equal(found.activations[name], values)
     np.testing.assert_array_equal(found.embeddings, fresh.embeddings)
-    again = load_result(tmp_path / "out" / "song.json", array_dir=with_arrays.get("array_dir"))
+    again = load_result(run.out / "song.json", array_dir=folder)
     np.testing.assert_array_equal(again.embeddings, fresh.embeddings)
 
 
@@ -150,84 +149,70 @@ def replace_by_another(path: Path) -> None:
         np.savez(path, **{**arrays, "beat": arrays["beat"][::-1]})
 
 
-@pytest.mark.parametrize("harm", [replace_by_another, Path.unlink, lambda path: path.write_bytes(b"")])
-@pytest.mark.parametrize("name", ["song.activ.npz", "song.embed.npy"])
 @pytest.mark.parametrize("several", [False, True])
-def test_a_result_whose_arrays_are_not_those_of_its_json_is_made_again(
-    write_stems: Callable[..., Path],
-    options: dict[str, Any],
-    tmp_path: Path,
-    harm: Callable[[Path], None],
-    name: str,
-    several: bool,
-) -> None:
-    song = write_stems("song")
-    options |= {"include_activations": True, "include_embeddings": True}
-    analyze(song, **options)
-    expected, stamp = array_files(tmp_path / "out"), made(tmp_path)
+def test_a_result_whose_arrays_are_not_those_of_its_json_is_made_again(run: Run, several: bool) -> None:
+    paths = [run.song] if several else run.song
+    run.options |= {"include_activations": True, "include_embeddings": True}
+    run()
+    expected, stamp = array_files(run.out), run.made
     assert sorted(expected) == ["song.activ.npz", "song.embed.npy"]
-    analyze([song] if several else song, **options)
-    assert made(tmp_path) == stamp
-    harm(tmp_path / "out" / name)
-    analyze([song] if several else song, **options)
-    assert made(tmp_path) > stamp
-    assert array_files(tmp_path / "out") == expected
-    assert load_result(tmp_path / "out" / "song.json").embeddings is not None
+    analyze(paths, **run.options)
+    assert run.made == stamp
+    for harm in (replace_by_another, Path.unlink, lambda path: path.write_bytes(b"")):
+        for name in expected:
+            harm(run.out / name)
+            analyze(paths, **run.options)
+            assert run.made > stamp
+            assert array_files(run.out) == expected
+            stamp = run.made
+    assert load_result(run.out / "song.json").embeddings is not None
 
 
-def test_arrays_left_beside_a_result_without_any_are_cleared_away(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_arrays_left_beside_a_result_without_any_are_cleared_away(run: Run) -> None:
     """What a run with arrays leaves that is killed before it writes its JSON, and is then run without them."""
-    song = write_stems("song")
-    analyze(song, include_activations=True, **options)
-    left = array_files(tmp_path / "out")["song.activ.npz"]
-    bare = analyze(song, overwrite="json", **options)
-    assert array_files(tmp_path / "out") == {}
-    (tmp_path / "out" / "song.activ.npz").write_bytes(left)
-    assert analyze(song, **options).to_json() == bare.to_json()
-    assert array_files(tmp_path / "out") == {}
-    assert load_result(tmp_path / "out" / "song.json").activations is None
+    run(include_activations=True)
+    left = array_files(run.out)["song.activ.npz"]
+    bare = run(overwrite="json")
+    assert array_files(run.out) == {}
+    (run.out / "song.activ.npz").write_bytes(left)
+    assert run().to_json() == bare.to_json()
+    assert array_files(run.out) == {}
+    assert load_result(run.out / "song.json").activations is None
 
 
-def test_arrays_of_results_that_do_not_name_them(
-    write_stems: Callable[..., Path], options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_arrays_of_results_that_do_not_name_them(run: Run) -> None:
     """Of a version before: made again. Of All-In-One itself, whose JSON says nothing: taken."""
-    song, path = write_stems("song"), tmp_path / "out" / "song.json"
-    expected = analyze(song, include_activations=True, **options)
+    path = run.out / "song.json"
+    expected = run(include_activations=True)
     fields = json.loads(path.read_text())
     del fields["arrays_sha256"]
     path.write_text(json.dumps(fields))
-    analyze(song, include_activations=True, **options)
+    run(include_activations=True)
     assert sorted(json.loads(path.read_text())["arrays_sha256"]) == ["activations"]
     del fields["provenance"]
     path.write_text(json.dumps(fields))
-    stamp = made(tmp_path)
-    found = analyze(song, include_activations=True, **options)
-    assert made(tmp_path) == stamp
+    stamp = run.made
+    found = run(include_activations=True)
+    assert run.made == stamp
     assert found.activations is not None
     assert expected.activations is not None
     np.testing.assert_array_equal(found.activations["beat"], expected.activations["beat"])
     np.savez(path.with_name("song.activ.npz"), **{**found.activations, "beat": np.zeros(3, np.float32)})
     with pytest.raises(ResultError, match=r"song\.activ\.npz: activations\['beat'\]: found float32 \(3,\)"):
-        analyze(song, include_activations=True, **options)
+        run(include_activations=True)
 
 
 def test_audio_that_is_gone_cannot_be_compared(
-    write_stems: Callable[..., Path],
-    write_mix: Callable[[str], Path],
-    options: dict[str, Any],
-    tmp_path: Path,
+    run: Run, write_stems: Callable[..., Path], write_mix: Callable[[str], Path], tmp_path: Path
 ) -> None:
     write_stems("stems/song")
     mix = write_mix("song.wav")
-    analyze(mix, stems_dir=tmp_path / "stems", **options)
+    analyze(mix, stems_dir=tmp_path / "stems", **run.options)
     with pytest.raises(OutputError, match="made from ready stems, not by separation"):
-        analyze(mix, **options)
+        analyze(mix, **run.options)
     mix.unlink()
     with pytest.raises(AudioError, match=r"song\.wav: cannot be opened"):
-        analyze(mix, **options)
+        analyze(mix, **run.options)
 
 
 def result(**provenance: Any) -> AnalysisResult:
@@ -316,9 +301,6 @@ def test_backends_are_compared_where_their_results_may_differ(
     session = Session(Settings(device="cpu", spec_backend=requested))
     found = result(stages={"spectrogram": {"backend": recorded}})
     assert (differences(found, session, {}, is_separated=True) == []) == same
-
-
-def test_the_networks_backend_is_compared_too() -> None:
     found = result(stages={"nn": {"backend": "torch", "precision": "fast"}})
     assert differences(found, Session(Settings(device="cpu", nn_backend="fused")), {}, is_separated=True) == [
         "with nn_backend 'torch', not 'fused'",
@@ -334,42 +316,3 @@ def test_messages_do_not_grow_with_what_they_quote() -> None:
     )
     text = str(differences(found, Session(Settings(device="cpu")), {"a": "1"}, is_separated=True))
     assert len(text) < 1000
-
-
-@pytest.mark.parametrize(
-    "provenance",
-    [
-        None,
-        "x",
-        {"model": "x"},
-        {"model": None},
-        {"model": {"name": "x", "weights": 3}},
-        {"model": {"weights": ["x"]}},
-        {"stages": []},
-        {"stages": {"nn": "x"}},
-        {"audio_sha256": ["x"]},
-    ],
-)
-def test_a_result_with_provenance_of_another_kind_is_one_error(
-    write_stems: Callable[..., Path], options: dict[str, Any], provenance: Any, tmp_path: Path
-) -> None:
-    song = write_stems("song")
-    fields = {
-        "path": str(song),
-        "bpm": None,
-        **{name: [] for name in ("beats", "downbeats", "beat_positions")},
-        "segments": [{"start": 0.0, "end": 5.0, "label": "intro"}],
-    }
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "song.json").write_text(json.dumps({**fields, "provenance": provenance}))
-    with pytest.raises(ResultError, match=r"song\.json: provenance[a-z0-9_.\[\]]*: found .*; expected a"):
-        analyze(song, **options)
-
-
-def test_results_in_memory_say_what_audio_they_were_made_from(
-    write_stems: Callable[..., Path], small_model: str
-) -> None:
-    song = write_stems("song")
-    found = Analyzer(model=small_model, device="cpu")(song).provenance["audio_sha256"]
-    assert sorted(found) == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
-    assert {len(sha256) for sha256 in found.values()} == {64}

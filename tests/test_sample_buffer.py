@@ -32,19 +32,6 @@ def test_blocks_come_back_as_one_array(promised: int, likely: int) -> None:
     np.testing.assert_array_equal(buffer.samples("int16", 2), np.concatenate(blocks))
 
 
-def test_nothing_is_an_array_of_no_samples() -> None:
-    assert SampleBuffer(100, 5, 5).samples("float32", 3).shape == (0, 3)
-    assert SampleBuffer(100, 5, 5).samples("float32", 3).dtype == np.float32
-
-
-def test_no_more_is_taken_than_allowed() -> None:
-    buffer = SampleBuffer(20, 1000, 1000)
-    assert buffer.add(np.zeros((5, 1), np.int16))
-    assert buffer.add(np.zeros((5, 1), np.int16))
-    assert not buffer.add(np.zeros((1, 1), np.int16))
-    assert buffer.samples("int16", 1).shape == (10, 1)
-
-
 def peak_of(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, int]:
     tracemalloc.start()
     try:

@@ -16,8 +16,7 @@ from allin1_core import Analyzer, backends
 from allin1_core.audio.types import Audio
 from allin1_core.dbn import viterbi
 from allin1_core.errors import WeightsError
-from allin1_core.network import model as model_module
-from allin1_core.network import weights as weights_module
+from allin1_core.network import model, weights
 from allin1_core.separation import demucs_torch
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -54,19 +53,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         monkeypatch.setattr(owner, name, slow)
 
-    watch(weights_module, "load_checkpoints")
-    watch(model_module, "build_chosen")
+    watch(weights, "load_checkpoints")
+    watch(model, "build_chosen")
     return loaded
-
-
-def test_eight_threads_load_once(
-    small_model: str, write_stems: Callable[..., Path], calls: list[str]
-) -> None:
-    song = write_stems("song")
-    analyzer = Analyzer(model=small_model, device="cpu")
-    results = at_once(lambda index: analyzer(song).to_json())
-    assert calls == ["load_checkpoints", "build_chosen"]
-    assert set(results) == {Analyzer(model=small_model, device="cpu")(song).to_json()}
 
 
 def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) -> None:
@@ -76,78 +65,59 @@ def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) 
     assert calls == ["load_checkpoints", "build_chosen"]
 
 
-def test_eight_threads_load_one_separator(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
+def test_eight_threads_load_one_separator_and_separate_as_one_thread_does(
+    separation_repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Demucs draws from the one global generator: without a lock each would get numbers of another's seed."""
     made: list[object] = []
 
-    class Slow:
-        def __init__(self, model: str, **options: Any) -> None:
+    class Slow(demucs_torch.Separator):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
             time.sleep(0.2)
             made.append(self)
+            super().__init__(*arguments, **options)
 
     monkeypatch.setattr(demucs_torch, "Separator", Slow)
-    session = Session(Settings(device="cpu"))
-    found = at_once(lambda index: session.separator())
-    assert [id(one) for one in found] == [id(made[0])] * THREADS
-    assert len(made) == 1
-
-
-def test_threads_separate_as_one_does(separation_repository: Path) -> None:
-    """Demucs draws from the one global generator: without a lock each would get numbers of another's seed."""
     noise = np.random.default_rng(0).integers(-9000, 9000, (THREADS, 8000, 2), np.int16)
-    session = Session(Settings(demix_model="small", demix_repository=separation_repository, device="cpu"))
-    expected = [session.separate(Audio(samples, 44100))[0] for samples in noise]
-    found = at_once(lambda index: session.separate(Audio(noise[index], 44100))[0])
+    alone, shared = (
+        Session(Settings(demix_model="small", demix_repository=separation_repository, device="cpu"))
+        for _ in range(2)
+    )
+    expected = [alone.separate(Audio(samples, 44100))[0] for samples in noise]
+    found = at_once(lambda index: shared.separate(Audio(noise[index], 44100))[0])
+    assert made == [alone.separator(), shared.separator()]
     for index in range(THREADS):
         for stem, samples in expected[index].items():
             np.testing.assert_array_equal(found[index][stem], samples, err_msg=f"{index} {stem}")
 
 
 def test_weights_that_could_not_be_read_are_read_when_they_are_there(
-    small_model: str, write_stems: Callable[..., Path], tmp_path: Path, calls: list[str]
+    small_model: str, song: Path, tmp_path: Path, calls: list[str]
 ) -> None:
-    song, model = write_stems("song"), tmp_path / "own.npz"
-    analyzer = Analyzer(model=str(model), device="cpu")
+    own = tmp_path / "own.npz"
+    analyzer = Analyzer(model=str(own), device="cpu")
     for _ in range(2):
         with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
             analyzer(song)
     assert calls == ["load_checkpoints"] * 2
-    model.write_bytes(Path(small_model).read_bytes())
-    model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
+    own.write_bytes(Path(small_model).read_bytes())
+    own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     assert analyzer(song).beats == Analyzer(model=small_model, device="cpu")(song).beats
 
 
 def test_a_failure_that_no_track_waited_for_is_not_kept(
-    small_model: str, write_stems: Callable[..., Path], tmp_path: Path, calls: list[str]
+    small_model: str, tmp_path: Path, calls: list[str]
 ) -> None:
-    model = tmp_path / "own.npz"
-    session = Session(Settings(model=str(model), device="cpu"))
+    own = tmp_path / "own.npz"
+    session = Session(Settings(model=str(own), device="cpu"))
     session.load_in_background(Timings())
     assert session._reading is not None
     wait([session._reading])
-    model.write_bytes(Path(small_model).read_bytes())
-    model.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
+    own.write_bytes(Path(small_model).read_bytes())
+    own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     session.load_in_background(Timings())
     assert session.load_model(Timings()).num_folds == 1
     assert calls == ["load_checkpoints", "load_checkpoints", "build_chosen"]
-
-
-def test_a_model_that_could_not_be_built_is_built_when_next_asked_for(
-    small_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build, fails = model_module.build_chosen, [True]
-
-    def build_the_second_time(*arguments: Any, **keywords: Any) -> Any:
-        if fails:
-            fails.pop()
-            raise WeightsError("the first time")
-        return build(*arguments, **keywords)
-
-    monkeypatch.setattr(model_module, "build_chosen", build_the_second_time)
-    session = Session(Settings(model=small_model, device="cpu"))
-    with pytest.raises(WeightsError, match="the first time"):
-        _ = session.decoder
-    assert session.decoder is session.decoder
 
 
 def test_a_separation_model_that_could_not_be_loaded_is_loaded_when_it_is_there(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 
@@ -12,15 +9,13 @@ from allin1_core import backends
 from allin1_core.errors import AudioError, BackendError
 from allin1_core.spectrogram import (
     LogSpectrogram,
-    fused_backend,
     log_spectrogram,
     num_bands,
     num_frames,
     select,
 )
 from allin1_core.spectrogram.decimation import twiddles
-from allin1_core.spectrogram.filterbank import band_groups, filterbank, window
-from allin1_core.spectrogram.framing import chunks, frames
+from allin1_core.spectrogram.filterbank import filterbank, window
 from parity.implementations import names
 
 INSTALLED = names("spectrogram")
@@ -31,59 +26,18 @@ def noise(*shape: int, dtype: str = "int16", seed: int = 0) -> np.ndarray:
     return samples if dtype == "int16" else (samples / 32768).astype(np.float32)
 
 
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_one_signal_is_a_row_of_many(backend: str) -> None:
-    stems = noise(3, 9000)
-    batch = log_spectrogram(stems, backend=backend)
-    assert batch.shape == (3, 21, 81)
-    assert batch.dtype == np.float32
-    for row, signal in zip(batch, stems, strict=True):
-        single = log_spectrogram(signal, backend=backend)
-        assert single.shape == (21, 81)
-        np.testing.assert_allclose(single, row, rtol=0, atol=5e-7)
-
-
 @pytest.mark.parametrize("precision", backends.PRECISIONS)
 @pytest.mark.parametrize("backend", INSTALLED)
-def test_nothing_to_hear(backend: str, precision: str) -> None:
-    assert log_spectrogram(np.zeros((4, 0), np.int16), backend=backend, precision=precision).shape == (
-        4,
-        0,
-        81,
-    )
-    assert log_spectrogram(np.zeros(0, np.float32), backend=backend, precision=precision).shape == (0, 81)
-    assert log_spectrogram(np.zeros((0, 500), np.int16), backend=backend, precision=precision).shape == (
-        0,
-        2,
-        81,
-    )
-    silent = log_spectrogram(np.zeros((2, 5000), np.int16), backend=backend, precision=precision)
-    np.testing.assert_array_equal(silent, np.zeros((2, 12, 81), np.float32))
-
-
-@pytest.mark.parametrize("precision", backends.PRECISIONS)
-@pytest.mark.parametrize("dtype", ["int16", "float32"])
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_nothing_depends_on_what_ran_before(backend: str, dtype: str, precision: str) -> None:
-    stems = noise(2, 60_000, dtype=dtype)
-    kept = stems.copy()
-    first = log_spectrogram(stems, backend=backend, precision=precision)
-    other = "float32" if dtype == "int16" else "int16"
-    log_spectrogram(noise(3, 7000, dtype=other, seed=1), 22050, backend=backend, precision=precision)
-    np.testing.assert_array_equal(log_spectrogram(stems, backend=backend, precision=precision), first)
-    np.testing.assert_array_equal(stems, kept)
-
-
-@pytest.mark.parametrize("precision", backends.PRECISIONS)
-@pytest.mark.parametrize("backend", INSTALLED)
-def test_calls_from_several_threads_agree(backend: str, precision: str) -> None:
-    inputs = [noise(2, 30_000, seed=seed) for seed in range(6)]
-    compute = select(backend, precision=precision)
-    alone = [compute(stems) for stems in inputs]
-    with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(compute, inputs))
-    for one, other in zip(alone, together, strict=True):
-        np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize(
+    ("shape", "expected"), [((4, 0), (4, 0, 81)), ((0,), (0, 81)), ((0, 500), (0, 2, 81))], ids=str
+)
+def test_nothing_to_hear(
+    shape: tuple[int, ...], expected: tuple[int, ...], backend: str, precision: str
+) -> None:
+    for dtype in (np.int16, np.float32):
+        output = log_spectrogram(np.zeros(shape, dtype), backend=backend, precision=precision)
+        assert output.shape == expected
+        assert output.dtype == np.float32
 
 
 @pytest.mark.parametrize("backend", INSTALLED)
@@ -191,41 +145,6 @@ def test_constants_are_computed_once_and_cannot_be_changed() -> None:
         assert not constant.flags.writeable
     assert window("int16") is window("int16")
     assert filterbank(44100) is filterbank(44100)
-
-
-@pytest.mark.parametrize("precision", backends.PRECISIONS)
-def test_tables_of_the_kernels_are_computed_once_and_cannot_be_changed(precision: str) -> None:
-    def tables() -> list[object]:
-        held = (fused_backend._tables(precision), fused_backend._bands(44100, precision))
-        fields = [getattr(one, field.name) for one in held for field in dataclasses.fields(one)]
-        return [*fields, fused_backend._taper("int16", precision), fused_backend._taper("float32", precision)]
-
-    arrays = [table for table in tables() if isinstance(table, np.ndarray)]
-    assert len(arrays) == 8
-    assert not any(array.flags.writeable for array in arrays)
-    assert all(one is other for one, other in zip(tables(), tables(), strict=True))
-
-
-@pytest.mark.parametrize("bands_per_group", [1, 3, 20, 200])
-def test_groups_hold_the_whole_filterbank(bands_per_group: int) -> None:
-    whole = np.zeros_like(filterbank(44100))
-    for group in band_groups(44100, bands_per_group):
-        whole[group.bins, group.bands] = group.weights
-    np.testing.assert_array_equal(whole, filterbank(44100))
-
-
-@pytest.mark.parametrize("total", [0, 1, 63, 64, 65, 127, 128, 1000])
-def test_chunks_cover_all_frames_and_none_is_small(total: int) -> None:
-    ranges = list(chunks(total, 64))
-    assert [frame for first, last in ranges for frame in range(first, last)] == list(range(total))
-    assert all(min(total, 64) <= last - first < 128 for first, last in ranges)
-
-
-def test_frames_at_the_ends_are_padded_with_zeros() -> None:
-    signal = np.arange(1, 1001, dtype=np.int16)
-    first, last = frames(signal, 0, 3, 44100)[[0, 2]]
-    np.testing.assert_array_equal(first, np.concatenate([np.zeros(1024), signal, np.zeros(24)]))
-    np.testing.assert_array_equal(last, np.concatenate([np.zeros(142), signal, np.zeros(906)]))
 
 
 def test_number_of_frames_and_bands() -> None:

@@ -20,7 +20,7 @@ from allin1_core.audio.types import STEM_NAMES
 from allin1_core.cli import main
 from allin1_core.errors import OutputError, StemsError
 from allin1_core.network import weights
-from allin1_core.separation import find_stems, read_stems, stem_file
+from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.mix import read_mix
 from allin1_core.separation.stem_file import find_stem_streams
 
@@ -253,23 +253,6 @@ def test_a_stem_file_is_analysed_as_its_stems_in_a_folder_are(
     add_atom(write_streams(path, streams[::-1]), manifest(NATIVE))
     with pytest.raises(OutputError, match=r"from other audio \(song\.stem\.mp4 by SHA-256\)"):
         analyze(path, out_dir=tmp_path / "out", **options)
-
-
-def test_a_file_is_asked_once_for_its_stems(
-    tmp_path: Path, streams: np.ndarray, small_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = add_atom(write_streams(tmp_path / "song.stem.mp4", streams), manifest(NATIVE))
-    asked: list[object] = []
-
-    def find(source: Any) -> dict[str, int] | None:
-        asked.append(source)
-        return find_stem_streams(source)
-
-    monkeypatch.setattr(stem_file, "find_stem_streams", find)
-    for _ in ("analysed", "read"):
-        analyze(path, out_dir=tmp_path / "out", model=small_model, device="cpu", spec_backend="numpy")
-        assert asked == [path]
-        asked.clear()
 
 
 @pytest.mark.parametrize("as_object", [False, True])

@@ -11,15 +11,7 @@ from allin1_core import backends
 from allin1_core.backends.devices import to_host
 from allin1_core.structure import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from parity.implementations import names, native
-
-
-def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
-    half = window // 2
-    kept = np.zeros_like(values)
-    for index, value in enumerate(values):
-        if value == values[max(index - half, 0) : index + half + 1].max():
-            kept[index] = value
-    return kept
+from parity.oracles import structure
 
 
 @pytest.mark.parametrize("backend", names("structure"))
@@ -32,7 +24,7 @@ def _local_maxima_by_definition(values: np.ndarray, window: int) -> np.ndarray:
 def test_local_maxima_are_what_the_definition_says(backend: str, values: list[int], window: int) -> None:
     probability = (np.array(values) / 5).astype(np.float32)
     found = backends.get("structure", backend).load()(native("structure", backend, probability), window)
-    np.testing.assert_array_equal(to_host(found), _local_maxima_by_definition(probability, window))
+    np.testing.assert_array_equal(to_host(found), structure.local_maxima(probability, window))
 
 
 @pytest.mark.parametrize("backend", names("structure"))
@@ -43,28 +35,12 @@ def test_local_maxima_stay_in_their_library(backend: str) -> None:
     assert to_host(found).dtype == np.float32
 
 
-def _boundaries_by_definition(maxima: np.ndarray) -> np.ndarray:
-    """Sliding windows of 12 s on either side over the array padded with zeros."""
-    padded = np.pad(maxima.astype(np.float64), 1200)
-    found = []
-    for frame, value in enumerate(maxima.astype(np.float64)):
-        past, future = padded[frame : frame + 1200], padded[frame + 1201 : frame + 2401]
-        is_highest = value > 0 and value >= max(past.max(), future.max())
-        if (
-            is_highest
-            and value > (past.mean() + future.mean()) / 2
-            and (frame == 0 or maxima[frame - 1] != value)
-        ):
-            found.append(frame)
-    return np.array(found, dtype=np.int64)
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), length=st.sampled_from([1, 50, 1199, 1201, 2402, 5000]))
 def test_boundaries_are_what_the_definition_says(seed: int, length: int) -> None:
     random = np.random.default_rng(seed)
     maxima = np.where(random.random(length) < 0.02, random.integers(0, 6, length) / 5, 0).astype(np.float32)
-    np.testing.assert_array_equal(pick_boundaries(maxima), _boundaries_by_definition(maxima))
+    np.testing.assert_array_equal(pick_boundaries(maxima), structure.boundaries(maxima))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, self_test
-from allin1_core.dbn import DBNDownBeatTrackingProcessor
-from allin1_core.dbn.metrical import decoder_input
-from allin1_core.errors import BackendError
+from allin1_core import Analyzer
 from allin1_core.network import _fused, build_model
-from allin1_core.separation import folder as stems_folder
-from allin1_core.separation import read_stems_folder
 from allin1_core.threads import Lock, ThreadPool, limited_cores, usable_cores
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
@@ -70,52 +64,25 @@ def test_an_error_is_raised_when_all_that_was_begun_has_ended(fails_in_helper: b
     assert helpers_alive() == []
 
 
-def test_of_several_errors_the_foremost_items_is_raised() -> None:
+@pytest.mark.parametrize(
+    ("errors", "raised"),
+    [
+        ((ValueError("item 0"), ValueError("item 1")), "item 0"),
+        ((ValueError("item 0"), KeyboardInterrupt("item 1")), "item 1"),
+    ],
+)
+def test_of_several_errors_the_foremost_is_raised_but_an_interruption_before_others(
+    errors: tuple[BaseException, BaseException], raised: str
+) -> None:
     both = threading.Barrier(2)
 
     def run(item: int) -> None:
         both.wait(30)
         time.sleep(0.2 * (item == 0))
-        raise ValueError(f"item {item}")
+        raise errors[item]
 
-    with ThreadPool(2) as pool, pytest.raises(ValueError, match="item 0"):
+    with ThreadPool(2) as pool, pytest.raises(type(errors[int(raised[-1])]), match=raised):
         pool.map(run, range(2))
-
-
-def test_an_interruption_goes_before_other_errors() -> None:
-    both = threading.Barrier(2)
-
-    def run(item: int) -> None:
-        both.wait(30)
-        raise KeyboardInterrupt if item else ValueError("item 0")
-
-    with ThreadPool(2) as pool, pytest.raises(KeyboardInterrupt):
-        pool.map(run, range(2))
-
-
-def test_a_pass_of_the_network_that_fails_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread left behind would write into the buffers, and into the scratch memory of the next call."""
-    both, at_work = threading.Barrier(2), []
-    run_block = _fused.run_block
-
-    def failing(*arguments: Any) -> None:
-        both.wait(30)
-        if threading.current_thread() is threading.main_thread():
-            raise MemoryError("no more")
-        at_work.append("begun")
-        time.sleep(0.3)
-        run_block(*arguments)
-        at_work.append("ended")
-
-    spectrogram = random_spectrogram(700)
-    model = build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=2)
-    expected = model(spectrogram)
-    with monkeypatch.context() as patch:
-        patch.setattr(_fused, "run_block", failing)
-        with pytest.raises(MemoryError, match="no more"):
-            model(spectrogram)
-        assert at_work == ["begun", "ended"]
-    np.testing.assert_array_equal(model(spectrogram).label, expected.label)
 
 
 def test_callers_of_one_model_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,51 +109,14 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_stems_are_read_by_as_many_threads_as_may_be_used(
-    write_stems: Callable[..., Path], started: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_stems("song")
-    monkeypatch.setattr(stems_folder, "_read_mono", slowly(stems_folder._read_mono))
-    with limited_cores(1):
-        stems = read_stems_folder(folder)
-    assert started == []
-    np.testing.assert_array_equal(read_stems_folder(folder).samples, stems.samples)
-    assert started == [f"stems_{number}" for number in range(1, min(usable_cores(), 4))]
-
-
-def slowly(run: Callable[..., Any]) -> Callable[..., Any]:
-    def slow(*arguments: Any) -> Any:
-        time.sleep(0.05)
-        return run(*arguments)
-
-    return slow
-
-
-def test_the_decoder_keeps_to_a_limit(started: list[str]) -> None:
-    activations = decoder_input(*self_test.probabilities())
-    decode = DBNDownBeatTrackingProcessor([3, 4], fps=100, num_threads=2)
-    with limited_cores(1):
-        alone = decode(activations)
-    assert started == []
-    np.testing.assert_array_equal(decode(activations), alone)
-    assert started == ["dbn_1"]
-
-
 def test_every_stage_of_an_analysis_keeps_to_its_number_of_threads(
-    small_model: str, write_stems: Callable[..., Path], started: list[str]
+    small_model: str, song: Path, started: list[str]
 ) -> None:
-    folder = write_stems("song")
-    one = Analyzer(model=small_model, device="cpu", num_threads=1)(folder)
+    one = Analyzer(model=small_model, device="cpu", num_threads=1)(song)
     assert started == ["model_load"]
-    assert one.to_json() == Analyzer(model=small_model, device="cpu")(folder).to_json()
+    assert one.to_json() == Analyzer(model=small_model, device="cpu")(song).to_json()
     kinds = {name.rpartition("_")[0] for name in started[2:]}
     assert kinds == ({"stems", "log_spectrogram", "allin1-network", "dbn"} if usable_cores() > 1 else {"dbn"})
-
-
-@pytest.mark.parametrize("num_threads", [0, -1])
-def test_no_thread_at_all_is_refused_before_any_work(num_threads: int) -> None:
-    with pytest.raises(BackendError, match=f"num_threads: {num_threads}; expected at least 1, or None"):
-        Analyzer(device="cpu", num_threads=num_threads)
 
 
 def test_a_lock_keeps_others_out() -> None:
@@ -201,3 +131,27 @@ def test_a_lock_keeps_others_out() -> None:
 
     with ThreadPool(4) as pool:
         pool.map(enter, range(12))
+
+
+def test_a_limit_holds_inside_its_block_and_nests() -> None:
+    cores = usable_cores()
+    with limited_cores(10 * cores):
+        assert usable_cores() == cores
+        with limited_cores(1):
+            assert usable_cores() == 1
+        assert usable_cores() == cores
+    assert usable_cores() == cores
+
+
+def test_a_limit_is_the_callers_own() -> None:
+    seen = []
+    with limited_cores(1):
+        other = threading.Thread(target=lambda: seen.append(usable_cores()))
+        other.start()
+        other.join()
+    assert seen == [usable_cores()]
+
+
+def test_a_limit_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="most: 0; expected at least 1 core"), limited_cores(0):
+        pass

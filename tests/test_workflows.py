@@ -80,7 +80,7 @@ def test_what_check_leaves_out_is_there() -> None:
 def test_every_module_that_a_target_runs_has_a_command() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     modules = re.findall(r"-m ((?:bench|parity)(?:\.\w+)*)[ \n;]", makefile)
-    assert {"bench.gate", "bench.gate.baseline", "parity.full.tracks"} <= set(modules)
+    assert {"bench.gate", "bench.report.baseline", "parity.full.tracks"} <= set(modules)
     for module in modules:
         path = ROOT.joinpath(*module.split("."))
         source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")

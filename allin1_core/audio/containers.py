@@ -135,9 +135,9 @@ def _look_at_chunks(path: Path, file: BinaryIO, size: int, head: bytes, layout: 
                 tag = _unpack(f"{layout.size[0]}H", file, start + 24)
             is_pcm = tag in _WAV_PCM
         elif name == b"COMM" and form == b"AIFC":
-            is_pcm = _read(file, start + 18, 4) in _AIFF_PCM
+            is_pcm = read_at(file, start + 18, 4) in _AIFF_PCM
         elif name == b"desc" and magic == b"caff":
-            is_pcm = _read(file, start + 8, 4) in _CAF_PCM
+            is_pcm = read_at(file, start + 8, 4) in _CAF_PCM
         elif name in _SOUND:
             length = promised if long_length is None else long_length
             _check_bytes(path, length, size - start, _UNKNOWN_64 if long_length else layout.unknown)
@@ -167,7 +167,7 @@ def _chunks(path: Path, file: BinaryIO, layout: _Layout, position: int) -> Itera
     """Name, size in bytes and place of the content of each chunk."""
     header_bytes = layout.id_bytes + struct.calcsize(layout.size)
     for _ in range(_MOST_CHUNKS):
-        header = _read(file, position, header_bytes)
+        header = read_at(file, position, header_bytes)
         if len(header) < header_bytes:
             return
         (size,) = struct.unpack_from(layout.size, header, layout.id_bytes)
@@ -184,7 +184,7 @@ def _check_boxes(path: Path, file: BinaryIO, size: int) -> None:
     """MPEG-4 and QuickTime: boxes of a size, which counts them whole, and a name."""
     position = 0
     for _ in range(_MOST_CHUNKS):
-        header = _read(file, position, 16)
+        header = read_at(file, position, 16)
         if len(header) < 8:
             return
         length, name = struct.unpack(">I4s", header[:8])
@@ -201,7 +201,7 @@ def _check_segment(path: Path, file: BinaryIO, size: int) -> None:
     """Matroska and WebM: the EBML header, and a segment that holds the rest."""
     position = 0
     for name in (EBML, _SEGMENT):
-        header = _read(file, position, 12)
+        header = read_at(file, position, 12)
         if len(header) < 12 or not header.startswith(name) or header[4] == 0:
             return
         # The size's own length is told by its leading zeros; all ones: unknown.
@@ -217,7 +217,7 @@ def _check_segment(path: Path, file: BinaryIO, size: int) -> None:
 
 def _check_last_page(path: Path, file: BinaryIO, size: int) -> None:
     """Ogg: a page states its own size, and the last one of a stream carries the end-of-stream flag (RFC 3533)."""
-    tail = _read(file, max(0, size - 2 * _OGG_MOST_PAGE_BYTES), 2 * _OGG_MOST_PAGE_BYTES)
+    tail = read_at(file, max(0, size - 2 * _OGG_MOST_PAGE_BYTES), 2 * _OGG_MOST_PAGE_BYTES)
     if _OGG not in tail:  # tags of another format behind the last page
         return
     page = tail[tail.rindex(_OGG) :]
@@ -234,18 +234,22 @@ def _check_last_page(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _check_xing(path: Path, file: BinaryIO, size: int) -> None:
-    """MP3: the first frame may be a Xing or Info header, which states the bytes from there to the last frame's end."""
+    """MP3: a Xing or Info header states the bytes from its own frame to the last frame's end."""
+    start, place, frame = find_xing(file)
+    if place and len(frame) >= place + 16:
+        flags, _, promised = struct.unpack_from(">3I", frame, place + 4)
+        if flags & 3 == 3:  # frames and bytes
+            _check_bytes(path, promised, size - start)
+
+
+def find_xing(file: BinaryIO) -> tuple[int, int, bytes]:
+    """Where an MP3 file's first frame begins, and in it a Xing or Info header (0 if there is none); 4 KB from there."""
     start = 0
-    while (tag := _read(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
+    while (tag := read_at(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
         start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
-    frame = _read(file, start, 1 << 12)
-    if frame[:1] != b"\xff":
-        return
-    for place in _XING_PLACES:
-        if frame[place : place + 4] in (b"Xing", b"Info") and len(frame) >= place + 16:
-            flags, _, promised = struct.unpack(">3I", frame[place + 4 : place + 16])
-            if flags & 3 == 3:  # frames and bytes
-                _check_bytes(path, promised, size - start)
+    frame = read_at(file, start, 1 << 12)
+    places = _XING_PLACES if frame[:1] == b"\xff" else ()
+    return start, next((at for at in places if frame[at : at + 4] in (b"Xing", b"Info")), 0), frame
 
 
 def _check_bytes(path: Path, promised: int, present: int, unknown: int = _UNKNOWN_64) -> None:
@@ -256,7 +260,8 @@ def _check_bytes(path: Path, promised: int, present: int, unknown: int = _UNKNOW
         )
 
 
-def _read(file: BinaryIO, position: int, num_bytes: int) -> bytes:
+def read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
+    """Up to so many bytes from there."""
     if position >= 1 << 63:  # no file is as long
         return b""
     file.seek(position)
@@ -264,5 +269,5 @@ def _read(file: BinaryIO, position: int, num_bytes: int) -> bytes:
 
 
 def _unpack(form: str, file: BinaryIO, position: int) -> int | None:
-    content = _read(file, position, struct.calcsize(form))
+    content = read_at(file, position, struct.calcsize(form))
     return struct.unpack(form, content)[0] if len(content) == struct.calcsize(form) else None

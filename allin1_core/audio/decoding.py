@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,6 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from allin1_core.audio.containers import is_plain_pcm
+from allin1_core.audio.libsndfile import libsndfile_blocks, open_soundfile
 from allin1_core.errors import AudioError
 
 BLOCK_VALUES = 1 << 20
@@ -58,7 +58,7 @@ class Source:
     promised : int
         Samples of each channel that the header states; 0 if it states none.
     blocks : iterator of int16 or float32 (num_samples, num_channels)
-        Raises `AudioError` at its end if the file was cut off.
+        Each may be overwritten by the next. Raises `AudioError` at its end if the file was cut off.
     """
 
     sample_rate: int
@@ -92,11 +92,8 @@ def _check_rate(path: Path, sample_rate: int) -> int:
 def _open_libsndfile(path: Path, file: BinaryIO) -> Iterator[Source]:
     import soundfile
 
-    # libsndfile begins where the descriptor stands, which is not where the buffered file does.
-    os.lseek(file.fileno(), 0, os.SEEK_SET)
     try:
-        # By descriptor, so that the format is told from the content: ".raw" or ".txt" mean nothing then.
-        sound = soundfile.SoundFile(file.fileno(), closefd=False)
+        sound = open_soundfile(file)
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"{path}: not audio that libsndfile can read ({error.error_string.rstrip('.')}); "
@@ -110,7 +107,7 @@ def _open_libsndfile(path: Path, file: BinaryIO) -> Iterator[Source]:
                 sound.channels,
                 dtype,
                 sound.frames,
-                _libsndfile_blocks(path, sound, dtype),
+                _whole_blocks(path, sound, dtype),
             )
         except soundfile.LibsndfileError as error:
             raise AudioError(
@@ -118,9 +115,9 @@ def _open_libsndfile(path: Path, file: BinaryIO) -> Iterator[Source]:
             ) from error
 
 
-def _libsndfile_blocks(path: Path, sound: Any, dtype: str) -> Iterator[np.ndarray]:
-    frames, found = max(1, BLOCK_VALUES // sound.channels), 0
-    while len(block := sound.read(frames, dtype=dtype, always_2d=True)):
+def _whole_blocks(path: Path, sound: Any, dtype: str) -> Iterator[np.ndarray]:
+    found = 0
+    for block in libsndfile_blocks(sound, dtype):
         found += len(block)
         yield block
     _check_length(path, sound.frames, found)

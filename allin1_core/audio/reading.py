@@ -1,9 +1,10 @@
 """Reading of audio files: decoded, checked, mixed to mono, resampled, quantised.
 
-libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), FFmpeg through PyAV whatever is compressed or in another
-container. Which of the two is decided by the content of the file, not by its name and not by trying one after the
-other, so that an error is the error of the reader that was meant to succeed. Files are read in blocks until they end:
-how much memory is taken depends on what a file holds, never on what its header claims.
+libsndfile reads plain PCM (WAV and its kin, AIFF, CAF, AU), and FLAC and MP3 that a checksum in them proves whole, as
+threads do not wait for each other there; FFmpeg through PyAV whatever else is compressed or in another container. Which
+of the two is decided by the content of the file, not by its name, and every error is that of the reader meant for it.
+Files are read in blocks until they end: how much memory is taken depends on what a file holds, never on what its header
+claims.
 
 16-bit audio stays ``int16`` (the spectrogram's reference transforms the integers as they are); everything else
 becomes ``float32`` in [-1, 1].
@@ -11,6 +12,7 @@ becomes ``float32`` in [-1, 1].
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.decoding import Source, open_source
 from allin1_core.audio.sample_buffer import SampleBuffer
 from allin1_core.audio.types import SAMPLE_RATE, Audio, check_finite
+from allin1_core.audio.verified import UnverifiedError, open_verified
 from allin1_core.errors import AudioError
 from allin1_core.files.reading import FileContent, open_file
 from allin1_core.files.writing import expand_user
@@ -105,8 +108,12 @@ def _read(
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
-            with open_source(path, file, stream) as source:
+            samples = None
+            with contextlib.suppress(UnverifiedError), open_verified(file) as source:
                 samples = _gather(path, source, most_bytes, mix, size)
+            if samples is None:
+                with open_source(path, file, stream) as source:
+                    samples = _gather(path, source, most_bytes, mix, size)
     except MemoryError as error:
         raise AudioError(
             f"{path}: decodes to more than the memory that is free; cut it into parts"

@@ -101,10 +101,11 @@ def analyze(
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(**options_of(options, Outputs))
+    analyzer = Analyzer(**options_of(options, Settings))
     _check_folders(outputs)
     results = run_batch(
         tracks,
-        Analyzer(**options_of(options, Settings)),
+        analyzer,
         outputs,
         stems_dir=stems_dir,
         progress=progress,

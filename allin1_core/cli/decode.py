@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="FILE", help="write the beats there instead of printing them")
     parser.add_argument(
         "--beats-per-bar",
+        type=_whole_numbers,
         default=",".join(map(str, BEATS_PER_BAR)),
         help="bar lengths to choose from (default: %(default)s)",
     )
@@ -57,6 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print beats and what ran as JSON")
 
 
+def _whole_numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}; expected whole numbers with commas, such as 3,4"
+        ) from error
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Decode and print; returns the exit status."""
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
@@ -65,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     activations = read_activations(path)
     try:
         decode = DBNDownBeatTrackingProcessor(
-            beats_per_bar=[int(value) for value in arguments.beats_per_bar.split(",")],
+            beats_per_bar=arguments.beats_per_bar,
             min_bpm=arguments.min_bpm,
             max_bpm=arguments.max_bpm,
             threshold=arguments.threshold,

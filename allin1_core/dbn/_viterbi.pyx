@@ -25,6 +25,10 @@ cdef extern from "viterbi_kernel.h":
         const int64_t *offsets
         const int32_t *origins
         const double *log_transitions
+        ptrdiff_t longest_border
+
+    ctypedef struct viterbi_candidate_t:
+        pass
 
     ctypedef struct viterbi_observations_t:
         ptrdiff_t num_frames
@@ -37,11 +41,15 @@ cdef extern from "viterbi_kernel.h":
         ptrdiff_t width
         ptrdiff_t step
         ptrdiff_t exits_stride
+        ptrdiff_t sums_stride
         double *exits
         double *block
         double *entries
         void *choices
         int wide
+        int64_t *sums
+        viterbi_candidate_t *candidates
+        int64_t *ties
 
     ctypedef struct kernels_t:
         ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
@@ -84,12 +92,14 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     model.offsets = &offsets[0]
     model.origins = &origins[0]
     model.log_transitions = &log_transitions[0]
+    model.longest_border = max(chains.borders.max(), 1)
 
     cdef ptrdiff_t shortest = intervals[0]
     cdef ptrdiff_t longest = intervals[intervals.shape[0] - 1]
     cdef ptrdiff_t num_chains = model.num_beats * model.num_intervals
     cdef ptrdiff_t num_frames = densities.shape[1]
-    padded_densities = np.zeros((densities.shape[0], longest + num_frames + longest + FRAMES_UNIT * MAX_BLOCK_UNITS))
+    cdef ptrdiff_t longest_block = FRAMES_UNIT * MAX_BLOCK_UNITS
+    padded_densities = np.zeros((densities.shape[0], num_frames + 2 * longest + longest_block + FRAMES_UNIT))
     padded_densities[:, longest:longest + num_frames] = densities
     cdef const double[:, ::1] padded = padded_densities
     cdef viterbi_observations_t observations
@@ -104,7 +114,7 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     work.step = min(shortest, work.width)
     work.wide = chains.max_candidates > 256
     cdef ptrdiff_t num_blocks = (num_frames + work.step - 1) // work.step
-    cdef ptrdiff_t lines = (longest + FRAMES_BETWEEN_MOVES + FRAMES_UNIT * MAX_BLOCK_UNITS) // 8 + 1
+    cdef ptrdiff_t lines = (longest + FRAMES_BETWEEN_MOVES + longest_block + FRAMES_UNIT) // 8 + 1
     work.exits_stride = (lines | 1) * 8
     cdef double[::1] exits = _aligned(num_chains * work.exits_stride)
     cdef double[::1] block = _aligned(num_chains * work.width)
@@ -115,6 +125,13 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     work.block = &block[0]
     work.entries = &entries[0]
     work.choices = &choices[0]
+    work.sums_stride = longest + work.width + FRAMES_UNIT
+    cdef int64_t[::1] sums = np.empty((1 + model.num_beats) * work.sums_stride, dtype=np.int64)
+    cdef int64_t[::1] ties = np.empty(num_chains, dtype=np.int64)
+    cdef unsigned char[::1] candidates = np.empty(len(origins) * sizeof(viterbi_candidate_t), dtype=np.uint8)
+    work.sums = &sums[0]
+    work.ties = &ties[0]
+    work.candidates = <viterbi_candidate_t *>&candidates[0]
 
     path_array = np.empty(num_frames, dtype=np.uint32)
     cdef uint32_t[::1] path = path_array

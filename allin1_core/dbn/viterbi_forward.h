@@ -6,7 +6,7 @@ typedef vector<int64_t> lanes_t;
 constexpr ptrdiff_t LANES = VECTOR_BYTES / sizeof(double);
 
 /* Run `task.run<N>(v)` for `vectors` vectors in groups of equal size N (the last may be smaller) from v on, at most
- * MOST, which is at most 4. Each size is its own copy of the code, so that the group lives in registers. */
+ * MOST, which is at most 6. Each size is its own copy of the code, so that the group lives in registers. */
 template <ptrdiff_t MOST, typename Task> ALLIN1_INLINE void for_groups(ptrdiff_t vectors, const Task &task) {
     const ptrdiff_t groups = (vectors + MOST - 1) / MOST, group = (vectors + groups - 1) / groups;
     for (ptrdiff_t v = 0; v < vectors; v += group) {
@@ -15,10 +15,34 @@ template <ptrdiff_t MOST, typename Task> ALLIN1_INLINE void for_groups(ptrdiff_t
         case 1: task.template run<1>(v); break;
         case 2: task.template run<2>(v); break;
         case 3: task.template run<3>(v); break;
-        default: task.template run<4>(v); break;
+        case 4: task.template run<4>(v); break;
+        case 5: if constexpr (MOST > 4) task.template run<5>(v); break;
+        default: if constexpr (MOST > 4) task.template run<6>(v); break;
         }
     }
 }
+
+ALLIN1_INLINE bool any(lanes_t lanes) {
+    int64_t found = 0;
+    for (ptrdiff_t lane = 0; lane < LANES; lane++) found |= lanes[lane];
+    return found != 0;
+}
+
+/* The low bytes, or low 16 bits, of all lanes. */
+template <typename T> ALLIN1_INLINE void store_choices(T *to, lanes_t lanes) {
+    if constexpr (LANES == 4 && sizeof(T) == 1) { /* which GCC would convert one by one */
+        index_vec<int32_t> words = index_vec<int32_t>{};
+        index_vec<int8_t> bytes = index_vec<int8_t>{};
+        for (int lane = 0; lane < 8 * LANES; lane++) bytes[lane] = (int8_t)(lane < LANES ? 4 * lane : lane);
+        for (int lane = 0; lane < 2 * LANES; lane++) words[lane] = 2 * lane % (2 * LANES);
+        const vector<int32_t> halves = (vector<int32_t>)lanes, first = shuffle<int32_t>(halves, halves, words);
+        const vector<int8_t> packed = shuffle<int8_t>((vector<int8_t>)first, (vector<int8_t>)first, bytes);
+        memcpy(to, &packed, LANES);
+    } else
+        store(to, __builtin_convertvector(lanes, vector<T, LANES>));
+}
+
+#include "viterbi_fixed_point.h"
 
 /* The choice of one entry in the frames of a block. */
 struct choice_t {
@@ -34,11 +58,11 @@ struct choice_t {
     /* Best candidate in VECTORS vectors of frames: strict >, in the order of the candidates. */
     template <ptrdiff_t VECTORS> ALLIN1_INLINE void run(ptrdiff_t first) const {
         values_t best[VECTORS], seen[VECTORS];
-        lanes_t choice[VECTORS], ordinal = lanes_t{};
+        lanes_t choice[VECTORS], ordinal = lanes_t{} + last_ordinal(wide);
         for (ptrdiff_t v = 0; v < VECTORS; v++) {
             best[v] = values_t{} - INFINITY;
             seen[v] = load(density + (first + v) * LANES);
-            choice[v] = lanes_t{};
+            choice[v] = ordinal;
         }
         for (ptrdiff_t c = 0; c < count; c++) {
             const double *exit = exits.at(origins[c], first * LANES);
@@ -49,15 +73,15 @@ struct choice_t {
                 best[v] = better ? candidate : best[v];
                 choice[v] = better ? ordinal : choice[v];
             }
-            ordinal += 1;
+            ordinal -= 1;
         }
         for (ptrdiff_t v = 0; v < VECTORS; v++) {
             const ptrdiff_t at = (first + v) * LANES;
             store(entry + at, best[v]);
             if (wide)
-                store((uint16_t *)choices + at, __builtin_convertvector(choice[v], vector<uint16_t, LANES>));
+                store_choices((uint16_t *)choices + at, choice[v]);
             else
-                store((uint8_t *)choices + at, __builtin_convertvector(choice[v], vector<uint8_t, LANES>));
+                store_choices((uint8_t *)choices + at, choice[v]);
         }
     }
 };
@@ -134,15 +158,13 @@ ALLIN1_INLINE void carry_initial(const viterbi_model_t *model, const viterbi_obs
     }
 }
 
-/* One block of frames: choose every entry, carry it to its exit. `column` of the exits is frame - 1. */
+/* One block of frames, from the copy of its exits: choose every entry, carry it to its exit. `column` of the exits is
+ * frame - 1. */
 ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_observations_t *seen,
                                 const viterbi_work_t *work, ptrdiff_t frame, ptrdiff_t column, char *choices) {
     const ptrdiff_t beats = model->num_beats, intervals = model->num_intervals, width = work->width;
     const ptrdiff_t bytes = work->wide ? 2 : 1;
     const rows<const double> entries = {work->entries, width};
-    for (ptrdiff_t chain = 0; chain < beats * intervals; chain++)
-        for (ptrdiff_t i = 0; i < width; i += LANES)
-            store(work->block + chain * width + i, load(work->exits + chain * work->exits_stride + column + i));
     for (ptrdiff_t j = 0; j < intervals; j++) {
         for (ptrdiff_t b = 0; b < beats; b++) {
             const ptrdiff_t chain = b * intervals + j;
@@ -165,11 +187,20 @@ ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_obse
     }
 }
 
+ALLIN1_INLINE void copy_exits(const viterbi_model_t *model, const viterbi_work_t *work, ptrdiff_t column) {
+    for (ptrdiff_t chain = 0; chain < model->num_beats * model->num_intervals; chain++)
+        for (ptrdiff_t i = 0; i < work->width; i += LANES)
+            store(work->block + chain * work->width + i, load(work->exits + chain * work->exits_stride + column + i));
+}
+
 /* Run the recursion over all frames; returns the column of the exits that is the last frame. */
 ptrdiff_t forward(const viterbi_model_t *model, const viterbi_observations_t *seen, const viterbi_work_t *work,
                   const double *initial) {
     const ptrdiff_t chains = model->num_beats * model->num_intervals;
     const ptrdiff_t longest = model->intervals[model->num_intervals - 1];
+    const bool may_be_keys = !work->wide && work->step == work->width;
+    fixed_point_t point = {0, 0.0, 0.0};
+    bool are_keys = false;
     ptrdiff_t column = 0;
     char *choices = (char *)work->choices;
     carry_initial(model, seen, work, initial);
@@ -181,8 +212,24 @@ ptrdiff_t forward(const viterbi_model_t *model, const viterbi_observations_t *se
             }
             column = 0;
         }
-        decode_block(model, seen, work, frame, column, choices);
-        if (frame + work->step >= seen->num_frames) return column + seen->num_frames - frame;
+        const int exponent = are_keys ? point.exponent : may_be_keys ? common_exponent(model, work, column) : 0;
+        if (exponent && exponent != point.exponent) point = transitions_as_keys(model, work, exponent);
+        const bool as_keys = exponent && sum_densities(model, seen, work, point, frame);
+        if (as_keys && !are_keys) exits_to_keys(model, work, column);
+        if (!as_keys && are_keys) exits_to_values(model, work, column, exponent);
+        are_keys = as_keys;
+        copy_exits(model, work, column);
+        if (are_keys && !decode_keys(model, seen, work, column, (uint8_t *)choices)) {
+            exits_to_values(model, work, column, exponent);
+            copy_exits(model, work, column);
+            are_keys = false;
+        }
+        if (!are_keys) decode_block(model, seen, work, frame, column, choices);
+        if (frame + work->step >= seen->num_frames) {
+            column += seen->num_frames - frame;
+            if (are_keys) exits_to_values(model, work, column, exponent);
+            return column;
+        }
         column += work->step;
         choices += chains * work->width * (work->wide ? 2 : 1);
     }

@@ -13,7 +13,9 @@
  *
  * Before the first frame every state holds its initial value: the state at position p is an entry at frame -1 - p.
  * Densities outside the sequence are 0, and adding 0 changes nothing, so those entries are carried like all others,
- * and after the last frame T - 1 the value of position p stands where its chain would be left, T + L - 2 - p. */
+ * and after the last frame T - 1 the value of position p stands where its chain would be left, T + L - 2 - p.
+ *
+ * Most blocks of frames are made in fixed point, with fewer instructions and the same bits: viterbi_fixed_point.h. */
 #ifndef ALLIN1_VITERBI_KERNEL_H
 #define ALLIN1_VITERBI_KERNEL_H
 
@@ -32,26 +34,40 @@ struct viterbi_model_t {
     const int64_t *offsets;        /* (num_beats * num_intervals + 1,) candidates of each entry, in the next two */
     const int32_t *origins;        /* interval index in the beat before */
     const double *log_transitions; /* as long as `origins` */
+    ptrdiff_t longest_border;      /* the largest of `borders`, at least 1 */
 };
 
 struct viterbi_observations_t {
     ptrdiff_t num_frames;
     ptrdiff_t row_stride;
-    const double *densities;    /* rows; [0] is frame 0; L_max zeros before, L_max + a longest block after */
+    const double *densities;    /* rows; [0] is frame 0; L_max zeros before; after, L_max + 40 */
     const int32_t *entry_rows;  /* (num_beats,) row seen by the first state of a beat */
     const int32_t *inside_rows; /* (num_beats,) row seen by the other states within the border; row 0 beyond it */
+};
+
+/* A transition in fixed point; `viterbi_fixed_point.h` says how. */
+struct viterbi_candidate_t {
+    ptrdiff_t offset; /* of its exits, in those of the beat before in a block */
+    int64_t key;
 };
 
 struct viterbi_work_t {
     ptrdiff_t width;        /* frames that a block has room for, a multiple of FRAMES_UNIT */
     ptrdiff_t step;         /* frames in a block: at most `width`, and at most the shortest interval */
-    ptrdiff_t exits_stride; /* frames held for each chain: at least L_max + width + step */
+    ptrdiff_t exits_stride; /* frames held for each chain: at least L_max + width + step + FRAMES_UNIT */
+    ptrdiff_t sums_stride;  /* at least L_max + width + FRAMES_UNIT */
     double *exits;          /* (chains, exits_stride) */
     double *block;          /* (chains, width) exits that a block of frames chooses from */
     double *entries;        /* (num_beats, width) */
-    void *choices;          /* (blocks, chains, width) ordinal of the best candidate */
+    void *choices;          /* (blocks, chains, width) last_ordinal less the ordinal of the best candidate */
     int wide;               /* choices are uint16 instead of uint8 */
+    int64_t *sums;          /* (1 + num_beats, sums_stride) of densities in fixed point */
+    viterbi_candidate_t *candidates; /* as many as `origins` */
+    int64_t *ties;          /* (chains,) the first candidate of each with a tie */
 };
+
+/* Choices count down from here: of equal values in fixed point the larger one wins. */
+static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
 /* Returns the column of the exits that is the last frame. */
 struct kernels_t {
@@ -91,9 +107,9 @@ static double viterbi_backtrack(const viterbi_model_t *model, const viterbi_obse
         path[frame] = (uint32_t)first;
         const ptrdiff_t chain = beat * intervals + j;
         const ptrdiff_t at = ((frame / work->step) * chains + chain) * work->width + frame % work->step;
-        const ptrdiff_t ordinal =
+        const ptrdiff_t choice =
             work->wide ? ((const uint16_t *)work->choices)[at] : ((const uint8_t *)work->choices)[at];
-        j = model->origins[model->offsets[chain] + ordinal];
+        j = model->origins[model->offsets[chain] + last_ordinal(work->wide) - choice];
         beat = (beat ? beat : beats) - 1;
         position = model->intervals[j] - 1;
         if (--frame < 0) return best;

@@ -266,8 +266,12 @@ def neighbourhood_attention(
         slack = 2 * _fused.SIZES["tile"]  # a vector may run over the end
         return np.ascontiguousarray(np.pad(rows, [(0, 0)] * 4 + [(0, slack)]), dtype=np.float32)
 
-    queries, keys, values = map(channel_major, (queries, keys, values))
-    tables = np.ascontiguousarray(bias, dtype=np.float32).reshape(bias.shape[0], -1, 2 * kernel_size - 1)
+    # The kernel's scores are logarithms to base 2.
+    log2_e = np.log2(np.e)
+    queries, keys, values = map(channel_major, (queries * log2_e, keys, values))
+    tables = np.ascontiguousarray(bias * log2_e, dtype=np.float32).reshape(
+        bias.shape[0], -1, 2 * kernel_size - 1
+    )
     output = np.zeros_like(queries)
     for sequence, head in np.ndindex(queries.shape[:2]):
         _fused.run_attention(

@@ -15,28 +15,25 @@ constexpr int BLOCK = LANES * VECTORS; /* columns that a linear layer computes a
 typedef rows<const float> input_t;
 typedef rows<float> output_t;
 
-/* x Phi(x), Phi the normal distribution function: the exact GELU. Phi(x) = 1/2 + x P(x^2) / Q(x^2) with P and Q of degree
- * 5 fitted to a relative 2.2e-8 of Phi - 1/2 on |x| <= 5.6, beyond which Phi is 0 or 1 to float32's precision. */
+/* x Phi(x), Phi the normal distribution function: the exact GELU. With a = |x| it is max(x, 0) - a Phi(-a), and the eighth
+ * root of Phi(-a) is nearly a ratio of polynomials of degrees 1 and 5: fitted to 6e-8 of a Phi(-a) for all a. Beyond
+ * |x| = 6 it falls below 1e-8 and stays there, so that nothing is clamped. */
 ALLIN1_INLINE vec gelu(vec x) {
-    vec c = maximum(minimum(x, broadcast(5.6f)), broadcast(-5.6f));
-    vec z = c * c;
-    vec p = z * 2.229734012e-8f + 6.289801756e-6f;
-    p = p * z + 1.689312440e-4f;
-    p = p * z + 4.677362663e-3f;
-    p = p * z + 3.392921310e-2f;
-    p = p * z + 3.989422719e-1f;
-    vec q = z * 1.179656617e-6f + 7.334488897e-5f;
-    q = q * z + 1.885503173e-3f;
-    q = q * z + 2.867766436e-2f;
-    q = q * z + 2.517142515e-1f;
-    q = q * z + 1.0f;
-    return x * (c * p / q + 0.5f);
+    vec a = maximum(x, -x);
+    vec p = a * -1.0754696194518151e-1f + 9.170035396872495e-1f;
+    vec q = a * 1.3742387914197752e-4f + -1.5549010475767122e-4f;
+    q = q * a + 3.3942258064156437e-3f;
+    q = q * a + 3.308753725721615e-2f;
+    q = q * a + -1.755157008894677e-2f;
+    q = q * a + 1.0f;
+    vec root = p / q, square = root * root, fourth = square * square;
+    return maximum(x, broadcast(0.0f)) - a * (fourth * fourth);
 }
 
 /* x where x > 0, else e^x - 1. */
 ALLIN1_INLINE vec elu(vec x) {
     vec zero = broadcast(0.0f);
-    return maximum(x, zero) + (exponential(minimum(x, zero)) - 1.0f);
+    return maximum(x, zero) + (power_of_two(minimum(x, zero) * 1.44269504f) - 1.0f);
 }
 
 /* accumulated[n][v] += sum over k of weights[k][n] * x[k][columns of v]: the inner loop of everything linear. */
@@ -79,22 +76,30 @@ ALLIN1_INLINE void linear(const float *parameters, int num_inputs, int num_outpu
         }
 }
 
-/* (x - mean) / sqrt(variance + epsilon) over the rows, for each column. */
+/* (x - mean) / sqrt(variance + epsilon) over the rows, for each column (rounded up to BLOCK). */
 ALLIN1_INLINE void normalise(input_t x, int num_rows, output_t y, int columns, float epsilon) {
-    for (int column = 0; column < columns; column += LANES) {
-        vec mean = broadcast(0.0f), variance = broadcast(0.0f), inverse;
+    for (int column = 0; column < columns; column += BLOCK) {
+        vec mean[VECTORS], inverse[VECTORS]; /* side by side, since each is one long chain of sums */
+        for (int v = 0; v < VECTORS; v++)
+            mean[v] = inverse[v] = broadcast(0.0f);
         for (int row = 0; row < num_rows; row++)
-            mean += load(x.at(row, column));
-        mean *= 1.0f / (float)num_rows;
-        for (int row = 0; row < num_rows; row++) {
-            vec centred = load(x.at(row, column)) - mean;
-            variance += centred * centred;
+            for (int v = 0; v < VECTORS; v++)
+                mean[v] += load(x.at(row, column) + v * LANES);
+        for (int v = 0; v < VECTORS; v++)
+            mean[v] *= 1.0f / (float)num_rows;
+        for (int row = 0; row < num_rows; row++)
+            for (int v = 0; v < VECTORS; v++) {
+                vec centred = load(x.at(row, column) + v * LANES) - mean[v];
+                inverse[v] += centred * centred;
+            }
+        for (int v = 0; v < VECTORS; v++) {
+            vec variance = inverse[v] * (1.0f / (float)num_rows) + epsilon;
+            for (int lane = 0; lane < LANES; lane++)
+                inverse[v][lane] = 1.0f / __builtin_sqrtf(variance[lane]);
         }
-        variance = variance * (1.0f / (float)num_rows) + epsilon;
-        for (int lane = 0; lane < LANES; lane++)
-            inverse[lane] = 1.0f / __builtin_sqrtf(variance[lane]);
         for (int row = 0; row < num_rows; row++)
-            store(y.at(row, column), (load(x.at(row, column)) - mean) * inverse);
+            for (int v = 0; v < VECTORS; v++)
+                store(y.at(row, column) + v * LANES, (load(x.at(row, column) + v * LANES) - mean[v]) * inverse[v]);
     }
 }
 
@@ -121,51 +126,103 @@ struct windows_t {
     const float *constant_key, *constant_value;
 };
 
-/* Attention for the columns [start, stop). */
-ALLIN1_INLINE void attend(const windows_t &windows, input_t queries, output_t output, int start, int stop) {
-    const int num_rows = windows.num_rows, num_keys = windows.num_keys;
-    const float *constant_key = windows.constant_key;
-    int total = (num_rows + (constant_key != NULL)) * num_keys;
-    for (int column = start; column < stop; column += LANES) {
-        vec scores[MAX_KEYS];
-        for (int row = 0; row < num_rows; row++)
-            for (int j = 0; j < num_keys; j++)
-                scores[row * num_keys + j] = broadcast(windows.bias[row][j]);
-        vec constant = broadcast(0.0f);
-        for (int c = 0; c < windows.channels; c++) {
-            vec query = load(queries.at(c, column));
-            for (int row = 0; row < num_rows; row++)
-                for (int j = 0; j < num_keys; j++)
-                    scores[row * num_keys + j] +=
-                        query * load(windows.keys[row] + c * windows.stride + column + j * windows.step);
-            if (constant_key)
-                constant += query * constant_key[c];
+/* scores[j][v], j < NUM: bias and products of queries with the keys from the first one on, for the columns of v. */
+template <int NUM, int VECS>
+ALLIN1_INLINE void score(vec scores[][VECS], input_t queries, int channels, const float *keys, ptrdiff_t stride,
+                         ptrdiff_t step, const float *bias) {
+    vec sums[NUM][VECS];
+    for (int j = 0; j < NUM; j++)
+        for (int v = 0; v < VECS; v++)
+            sums[j][v] = broadcast(bias[j]);
+    for (int c = 0; c < channels; c++)
+        for (int v = 0; v < VECS; v++) {
+            vec query = load(queries.at(c) + v * LANES);
+            for (int j = 0; j < NUM; j++)
+                sums[j][v] += query * load(keys + c * stride + j * step + v * LANES);
         }
-        if (constant_key)
-            for (int j = 0; j < num_keys; j++)
-                scores[num_rows * num_keys + j] = constant + windows.bias[num_rows][j];
-        vec largest = scores[0];
-        for (int s = 1; s < total; s++)
-            largest = maximum(largest, scores[s]);
-        vec sum = broadcast(0.0f);
-        for (int s = 0; s < total; s++) {
-            scores[s] = exponential(scores[s] - largest);
-            sum += scores[s];
+    for (int j = 0; j < NUM; j++)
+        for (int v = 0; v < VECS; v++)
+            scores[j][v] = sums[j][v];
+}
+
+/* Weighted sums of the values of NUM channels from `first` on, for the columns of v. */
+template <int NUM, int VECS>
+ALLIN1_INLINE void weigh(const vec weights[][VECS], const vec constant_weight[VECS], const vec inverse[VECS],
+                         const windows_t &windows, int first, ptrdiff_t column, output_t output) {
+    vec sums[NUM][VECS];
+    for (int n = 0; n < NUM; n++)
+        for (int v = 0; v < VECS; v++)
+            sums[n][v] = windows.constant_value ? constant_weight[v] * windows.constant_value[first + n] : broadcast(0.0f);
+    for (int row = 0; row < windows.num_rows; row++)
+        for (int j = 0; j < windows.num_keys; j++) {
+            const float *values = windows.values[row] + first * windows.stride + column + j * windows.step;
+            for (int n = 0; n < NUM; n++)
+                for (int v = 0; v < VECS; v++)
+                    sums[n][v] += weights[row * windows.num_keys + j][v] * load(values + n * windows.stride + v * LANES);
         }
-        vec inverse = 1.0f / sum;
-        vec constant_weight = broadcast(0.0f);
-        if (constant_key)
-            for (int j = 0; j < num_keys; j++)
-                constant_weight += scores[num_rows * num_keys + j];
-        for (int c = 0; c < windows.channels; c++) {
-            vec attended = constant_key ? constant_weight * windows.constant_value[c] : broadcast(0.0f);
-            for (int row = 0; row < num_rows; row++)
-                for (int j = 0; j < num_keys; j++)
-                    attended += scores[row * num_keys + j] *
-                                load(windows.values[row] + c * windows.stride + column + j * windows.step);
-            store(output.at(c, column), attended * inverse);
-        }
+    for (int n = 0; n < NUM; n++)
+        for (int v = 0; v < VECS; v++)
+            store(output.at(first + n, column) + v * LANES, sums[n][v] * inverse[v]);
+}
+
+/* Attention for VECS vectors of columns: KEYS scores, then OUTPUTS channels at a time are what registers hold. */
+template <int VECS>
+ALLIN1_INLINE void attend_columns(const windows_t &windows, input_t queries, output_t output, ptrdiff_t column) {
+    const int num_rows = windows.num_rows, num_keys = windows.num_keys, channels = windows.channels;
+    int total = (num_rows + (windows.constant_key != NULL)) * num_keys;
+    vec scores[MAX_KEYS][VECS], largest[VECS], sum[VECS], constant_weight[VECS];
+    for (int row = 0; row < num_rows; row++) {
+        const float *keys = windows.keys[row] + column, *bias = windows.bias[row];
+        int j = 0;
+        for (; j + KEYS <= num_keys; j += KEYS)
+            score<KEYS, VECS>(scores + row * num_keys + j, queries.from(0, column), channels, keys + j * windows.step,
+                              windows.stride, windows.step, bias + j);
+        for (; j < num_keys; j++)
+            score<1, VECS>(scores + row * num_keys + j, queries.from(0, column), channels, keys + j * windows.step,
+                           windows.stride, windows.step, bias + j);
     }
+    for (int v = 0; v < VECS; v++)
+        constant_weight[v] = broadcast(0.0f);
+    if (windows.constant_key) {
+        for (int c = 0; c < channels; c++)
+            for (int v = 0; v < VECS; v++)
+                constant_weight[v] += load(queries.at(c, column) + v * LANES) * windows.constant_key[c];
+        for (int j = 0; j < num_keys; j++)
+            for (int v = 0; v < VECS; v++)
+                scores[num_rows * num_keys + j][v] = constant_weight[v] + windows.bias[num_rows][j];
+        for (int v = 0; v < VECS; v++)
+            constant_weight[v] = broadcast(0.0f);
+    }
+    for (int v = 0; v < VECS; v++) {
+        largest[v] = scores[0][v];
+        sum[v] = broadcast(0.0f);
+    }
+    for (int s = 1; s < total; s++)
+        for (int v = 0; v < VECS; v++)
+            largest[v] = maximum(largest[v], scores[s][v]);
+    for (int s = 0; s < total; s++)
+        for (int v = 0; v < VECS; v++) {
+            scores[s][v] = power_of_two(scores[s][v] - largest[v]);
+            sum[v] += scores[s][v];
+            if (s >= num_rows * num_keys)
+                constant_weight[v] += scores[s][v];
+        }
+    for (int v = 0; v < VECS; v++)
+        sum[v] = 1.0f / sum[v];
+    int first = 0;
+    for (; first + OUTPUTS <= channels; first += OUTPUTS)
+        weigh<OUTPUTS, VECS>(scores, constant_weight, sum, windows, first, column, output);
+    for (; first < channels; first++)
+        weigh<1, VECS>(scores, constant_weight, sum, windows, first, column, output);
+}
+
+/* Attention for the columns [start, stop); scores are logarithms to base 2. */
+ALLIN1_INLINE void attend(const windows_t &windows, input_t queries, output_t output, int start, int stop) {
+    int column = start;
+    for (; column + LANES < stop; column += 2 * LANES)
+        attend_columns<2>(windows, queries, output, column);
+    if (column < stop)
+        attend_columns<1>(windows, queries, output, column);
 }
 
 /* A convolution, the maximum over three bands, and ELU. Rows of x: (band, channel) with `band_rows` rows a band.

@@ -3,7 +3,8 @@
 A linear layer y = W x + b lies as b, then W in groups of `OUTPUTS` outputs, each group input by input, so that the
 inner loop reads it front to back. What is constant is multiplied in beforehand, in float64: a layer norm's weight g
 and bias h go into the linear layer behind it, W (g n + h) + b = (W g) n + (W h + b), and the root of the head size
-into the queries. The order is that of `fused.h`, which also says the sizes.
+and log2 e, since softmax is computed in powers of two, into the queries. The order is that of `fused.h`, which also
+says the sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from allin1_core.network.configuration import Configuration
 OUTPUTS = 6
 _LOGITS_PADDED = 18
 _SLICE = 48
+# Scores are logarithms to base 2.
+_LOG2_E = np.log2(np.e)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,8 +130,11 @@ class _Block:
             f"{layer}.layernorm_before", *(f"{name}.self.query" for name in attentions)
         )
         num_heads = self._parameters[f"{attentions[0]}.self.rpb"].shape[0]
-        root = (weight.shape[1] / num_heads) ** 0.5
-        return _linear(weight / root, bias / root)
+        factor = _LOG2_E / (weight.shape[1] / num_heads) ** 0.5
+        return _linear(weight * factor, bias * factor)
+
+    def _bias(self, attention: str) -> np.ndarray:
+        return self._get(f"{attention}.self.rpb") * _LOG2_E
 
     def _keys_values(self, layer: str, *attentions: str) -> list[np.ndarray]:
         names = [f"{name}.self.{what}" for name in attentions for what in ("key", "value")]
@@ -156,15 +162,15 @@ class _Block:
         return _join(
             [
                 *self._queries(time, first, second),
-                self._get(f"{first}.self.rpb"),
-                self._get(f"{second}.self.rpb"),
+                self._bias(first),
+                self._bias(second),
                 *self._output(first),
                 *self._output(second),
                 *self._feed_forward(time),
                 *self._keys_values(instrument, across),
                 *self._padding(across),
                 *self._queries(instrument, across),
-                self._get(f"{across}.self.rpb"),
+                self._bias(across),
                 *self._output(across),
                 *self._feed_forward(instrument),
             ]

@@ -164,10 +164,13 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
             stems[stem] = np.pad(samples, (0, longest - len(samples)))
     four = fold_into_four(stems, name)
     stems.clear()
-    # One after the other into their place, so that no stem is held twice.
     joined = np.empty((len(STEM_NAMES), longest), four[STEM_NAMES[0]].dtype)
-    for row, stem in zip(joined, STEM_NAMES, strict=True):
-        row[:] = four.pop(stem)
+
+    def put(row: np.ndarray, stem: str) -> None:
+        row[:] = four.pop(stem)  # so that no stem is held twice for long
+
+    with ThreadPool(name="stems") as pool:
+        pool.map(lambda place: put(*place), zip(joined, STEM_NAMES, strict=True))
     return Stems(joined)
 
 

@@ -71,21 +71,18 @@ template <int N> ALLIN1_INLINE vector<double, N> logarithm(vector<double, N> y) 
     return (numbers)(((integers)value & finite) | (bits & ~finite));
 }
 
-/* e^x for x <= 0, relative error 2e-7. With n = round(x / ln 2) and r = x - n ln 2, e^x = 2^n e^r; on |r| <= ln 2 / 2,
- * e^r = 1 + r + r^2 p(r) with p of degree 4 fitted to 3e-9. Adding 1.5 * 2^23 rounds to an integer and leaves it in the
- * low bits; ln 2 is subtracted in two parts so that n ln 2 is exact enough. Below -87 the result is about e^-87. */
-ALLIN1_INLINE vector<float> exponential(vector<float> x) {
+/* 2^x for x <= 0, relative error 1.6e-7. With n = round(x) and r = x - n, which is exact, 2^x = 2^n 2^r; on |r| <= 1/2 a
+ * polynomial of degree 5 fits 2^r to 9e-8. Adding 1.5 * 2^23 rounds to an integer and leaves it in the low
+ * bits, which a shift by 23 makes the exponent's. Below -125 the result is about 2^-125. */
+ALLIN1_INLINE vector<float> power_of_two(vector<float> x) {
     const float magic = 12582912.0f;
-    x = maximum(x, broadcast(-87.0f));
-    vector<float> shifted = x * 1.44269504f + magic;
-    vector<float> n = shifted - magic;
-    vector<float> r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    vector<float> p = r * 1.381446704e-3f + 8.368780605e-3f;
-    p = p * r + 4.166839423e-2f;
-    p = p * r + 1.666652011e-1f;
-    p = p * r + 4.999999341e-1f;
-    p = p * (r * r) + r + 1.0f;
-    index_vec<float> power = ((index_vec<float>)shifted - 0x4B400000) << 23;
-    return (vector<float>)((index_vec<float>)p + power);
+    x = maximum(x, broadcast(-125.0f));
+    vector<float> shifted = x + magic;
+    vector<float> r = x - (shifted - magic);
+    vector<float> p = r * 0.00132647f + 0.00967151f;
+    p = p * r + 0.05550734f;
+    p = p * r + 0.24022242f;
+    p = p * r + 0.69314698f;
+    p = p * r + 1.0f;
+    return (vector<float>)((index_vec<float>)p + ((index_vec<float>)shifted << 23));
 }

@@ -32,7 +32,7 @@ class Cause:
     ----------
     kind : str
         ``backend``, ``device``, ``precision``, ``track``, ``meters``, ``model``, ``cache``, ``overlap``, ``machine``,
-        ``versions``, ``failure``, ``missing`` or ``repetitions``.
+        ``versions``, ``failure`` or ``missing``.
     stage : str or None
         None where it concerns the whole run.
     text : str

@@ -9,18 +9,21 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from allin1_core.errors import TimingsError
-from allin1_core.timings.causes import Cause, run_causes, same_implementation, stage_causes
+from allin1_core.timings.causes import Cause, run_causes, same_implementation, stage_causes, values_of
 from allin1_core.timings.expectations import UNCHANGED, Expectation, read_expectations
 from allin1_core.timings.schema import STAGES, StageTiming, read_timings
 from allin1_core.timings.verdicts import (
     AS_EXPECTED,
-    MET,
+    CANNOT_TELL,
+    FALSE_ALARM,
+    FELL_SHORT,
+    FEWEST_RUNS,
     NONE,
     NOT_COMPARABLE,
     PARTIAL,
@@ -30,7 +33,6 @@ from allin1_core.timings.verdicts import (
     is_too_short,
     ratio_of,
     speedup_interval,
-    too_few_runs,
     verdict,
 )
 
@@ -45,13 +47,13 @@ class Component:
     before, after : float or None
         Seconds, summed over the tracks that both runs have; None where a run has no such stage.
     interval : (float, float) or None
-        Range in which the speed-up lies, from the spread between runs; None with one run on a side.
+        Range in which the speed-up lies, sure enough for a verdict; None where the runs are too few for one.
     runs : int
         Runs that the side with fewer of them has.
     expected : Expectation or None
     status : str
-        ``as expected``, ``better``, ``partial``, ``none``, ``regressed``, ``too short`` or ``not comparable``; see
-        `allin1_core.timings.verdicts`.
+        ``as expected``, ``better``, ``partial``, ``none``, ``regressed``, ``cannot tell``, ``too short`` or
+        ``not comparable``; see `allin1_core.timings.verdicts`.
     causes : tuple of Cause
     """
 
@@ -86,22 +88,31 @@ class Comparison:
 
     @property
     def exit_status(self) -> int:
-        """0 if every stage met what was expected of it; 1 if one fell short or could not be compared."""
-        return int(any(component.status not in MET for component in self.components))
+        """1 if a stage fell short of what was expected of it, or could not be compared; otherwise 0."""
+        return int(any(component.status in FELL_SHORT for component in self.components))
 
     def markdown(self) -> str:
         """Verdict, table and causes."""
-        short = [component for component in self.components if component.status not in MET]
+        short = [component for component in self.components if component.status in FELL_SHORT]
+        unclear = [component for component in self.components if component.status == CANNOT_TELL]
         lines = ["# Timings compared", "", f"Before: `{self.before}`. After: `{self.after}`.", ""]
         if short:
             words = ", ".join(f"{component.stage} ({component.status})" for component in short)
             lines += [
                 f"**{len(short)} of {len(self.components)} stages fell short or cannot be compared:** {words}."
             ]
-        else:
+        elif not unclear:
             judged = [component for component in self.components if component.status != TOO_SHORT]
             shortest = "" if judged == list(self.components) else f" of {SHORTEST * 1000:g} ms or more"
             lines += [f"**All {len(judged)} stages{shortest} are as expected or better.**"]
+        if unclear:
+            lines += [
+                f"**Of {len(unclear)} stages these runs cannot tell:** "
+                f"{', '.join(component.stage for component in unclear)}. A verdict holds at both ends of an interval "
+                f"that calls a stage slower in at most {FALSE_ALARM:.1%} of the tables of runs that do not differ. It "
+                f"takes {FEWEST_RUNS} runs a side or more, recorded by turns; the fewest here are "
+                f"{min(component.runs for component in unclear)}."
+            ]
         lines += ["", "| component | before ms | after ms | saved ms | speed-up | expected | status |"]
         lines += ["| --- | ---: | ---: | ---: | ---: | --- | --- |"]
         lines += [_row(component) for component in self.components]
@@ -178,34 +189,31 @@ def _component(
         causes = [Cause("missing", stage, text, invalidates=True)]
         # A stage that came or went without anybody expecting something of it falls short of nothing.
         status = NOT_COMPARABLE if expected else AS_EXPECTED
-        sides = [sum(_medians(lines).values()) if lines else None for lines in (before, after)]
+        sides = [sum(_medians(_by_track(lines)).values()) if lines else None for lines in (before, after)]
         return Component(stage, sides[0], sides[1], None, 0, expected, status, tuple(causes))
     causes = stage_causes(stage, before, after, expected)
     one, other = _by_track(before), _by_track(after)
     common = sorted(one.keys() & other.keys(), key=str)
     if common:
         one, other = ({track: side[track] for track in common} for side in (one, other))
-    seconds = [
-        sum(float(np.median(times)) for times in side.values()) if side else None for side in (one, other)
-    ]
-    runs = min(len(times) for side in (one, other) for times in side.values()) if one and other else 0
-    interval = speedup_interval(one, other) if runs > 1 else None
+    seconds = [sum(_medians(side).values()) if side else None for side in (one, other)]
+    totals = [_by_run(side) for side in (one, other)]
+    interval = speedup_interval(*totals)
     ratio = ratio_of(*seconds)
     if ratio is None or any(cause.invalidates for cause in causes):
         status = NOT_COMPARABLE
     elif is_too_short(*seconds):
         status = TOO_SHORT
     else:
-        status = verdict(ratio, expected, unchanged)
+        # What ran instead of what was expected is no matter of chance, and the times are taken as they are.
+        status = verdict((ratio, ratio) if _ran_another(after, expected) else interval, expected, unchanged)
         if (
             expected is not None
-            and status not in MET
+            and status in FELL_SHORT
             and not any(cause.kind == "backend" for cause in causes)
         ):
             causes += same_implementation(stage, before, after)
-        doubt = too_few_runs(ratio, status, interval, runs, expected, unchanged)
-        if doubt is not None:
-            causes.append(Cause("repetitions", stage, doubt))
+    runs = min(map(len, totals))
     return Component(stage, seconds[0], seconds[1], interval, runs, expected, status, tuple(causes))
 
 
@@ -227,20 +235,39 @@ def _with_inherited(
     return dataclasses.replace(component, status=NOT_COMPARABLE, causes=(*component.causes, *inherited))
 
 
-def _by_track(lines: Sequence[StageTiming]) -> dict[str | None, list[float]]:
-    """Seconds of a stage by track, one for each run; what a run did in several lines is added up."""
-    sums: dict[tuple[str | None, str], float] = defaultdict(float)
+def _ran_another(after: Sequence[StageTiming], expected: Expectation | None) -> bool:
+    """Whether another backend ran than was expected, or on another device, or in another precision."""
+    return expected is not None and any(
+        bool(allowed) and bool(values_of(after, field) - set(allowed))
+        for field, allowed in (
+            ("backend", expected.backend),
+            ("device", expected.device),
+            ("precision", expected.precision),
+        )
+    )
+
+
+def _by_track(lines: Sequence[StageTiming]) -> dict[str | None, dict[str, float]]:
+    """Seconds of a stage by track and run; what a run did in several lines is added up."""
+    found: dict[str | None, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for line in lines:
         if line.error is None:
-            sums[line.track, line.run_id] += line.duration
-    found: dict[str | None, list[float]] = defaultdict(list)
-    for (track, _), seconds in sums.items():
-        found[track].append(seconds)
+            found[line.track][line.run_id] += line.duration
     return dict(found)
 
 
-def _medians(lines: Sequence[StageTiming]) -> dict[str | None, float]:
-    return {track: float(np.median(times)) for track, times in _by_track(lines).items()}
+def _medians(side: Mapping[str | None, Mapping[str, float]]) -> dict[str | None, float]:
+    return {track: float(np.median(list(runs.values()))) for track, runs in side.items()}
+
+
+def _by_run(side: Mapping[str | None, Mapping[str, float]]) -> list[float]:
+    """Seconds of all tracks together, of each run that has them all."""
+    tracks = list(side.values())
+    return [
+        sum(track[run] for track in tracks)
+        for run in (tracks[0] if tracks else ())
+        if all(run in track for track in tracks)
+    ]
 
 
 def _row(component: Component) -> str:
@@ -258,7 +285,7 @@ def _row(component: Component) -> str:
         if component.expected.backend:
             expected += f", {' or '.join(component.expected.backend)}"
     cells = [f"{component.stage}", _milliseconds(before), _milliseconds(after), _milliseconds(saved), ratio]
-    status = component.status if component.status in MET else f"**{component.status}**"
+    status = f"**{component.status}**" if component.status in FELL_SHORT else component.status
     return "| " + " | ".join([*cells, expected, status]) + " |"
 
 

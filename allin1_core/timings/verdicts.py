@@ -1,27 +1,29 @@
-"""Verdict on two times of a stage: what was gained, what was expected, and whether the runs suffice to tell."""
+"""Verdict on two times of a stage: what was gained, and what was expected, where the runs suffice to tell.
+
+A verdict holds at both ends of the interval of the speed-up (`allin1_core.timings.interval`), or it is ``cannot tell``.
+If two files hold runs that do not differ, a table has a stage that is called slower in at most `FALSE_ALARM` of all
+comparisons: each of the `STAGES` is allowed its share of that (Bonferroni). It holds for runs that are independent,
+as those are that were recorded by turns; a machine that changed between two recordings is a difference between them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from allin1_core.timings.expectations import Expectation
-from allin1_core.timings.interval import median_interval
+from allin1_core.timings.interval import ratio_interval
+from allin1_core.timings.schema import STAGES
 
 AS_EXPECTED, BETTER, PARTIAL, NONE, REGRESSED = "as expected", "better", "partial", "none", "regressed"
-TOO_SHORT, NOT_COMPARABLE = "too short", "not comparable"
-MET = (AS_EXPECTED, BETTER, TOO_SHORT)
+CANNOT_TELL, TOO_SHORT, NOT_COMPARABLE = "cannot tell", "too short", "not comparable"
+FELL_SHORT = (PARTIAL, NONE, REGRESSED, NOT_COMPARABLE)
 
 # Seconds. Of a stage that takes less in both runs no verdict is given: a switch of tasks takes as long.
 SHORTEST = 1e-3
 
-# One run on a machine that does other things as well is off by this factor now and then.
-_SINGLE_RUN_NOISE = 1.25
-_FEW_RUNS = 5
-# Of the median of each side, so that both hold theirs, and their ratio its own, in 95 of 100 comparisons.
-_CONFIDENCE_OF_A_SIDE = math.sqrt(0.95)
-
-Times = Mapping[str | None, Sequence[float]]
+FALSE_ALARM = 0.001  # of a whole table
+FEWEST_RUNS = 9  # of a side: C(18, 9) > STAGES / FALSE_ALARM
 
 
 def ratio_of(before: float | None, after: float | None) -> float | None:
@@ -38,18 +40,38 @@ def is_too_short(before: float | None, after: float | None) -> bool:
     return before is not None and after is not None and max(before, after) < SHORTEST
 
 
-def verdict(ratio: float, expected: Expectation | None, unchanged: float) -> str:
-    """What a speed-up is, against what was expected of it.
+def speedup_interval(before: Sequence[float], after: Sequence[float]) -> tuple[float, float] | None:
+    """Where the speed-up of a stage lies, surely enough for a verdict; None where the runs are too few to tell.
 
     Parameters
     ----------
-    ratio : float
-        Before to after.
+    before, after : sequence of float
+        Seconds of each run.
+    """
+    return ratio_interval(before, after, 1 - 2 * FALSE_ALARM / len(STAGES))
+
+
+def verdict(interval: tuple[float, float] | None, expected: Expectation | None, unchanged: float) -> str:
+    """What a speed-up is, against what was expected of it: the least that the interval leaves possible.
+
+    Parameters
+    ----------
+    interval : (float, float), optional
+        Of `speedup_interval`.
     expected : Expectation, optional
         By default that nothing changes.
     unchanged : float
         The factor below which nothing has changed, at least 1.
     """
+    if interval is None:
+        return CANNOT_TELL
+    low, high = (_at(ratio, expected, unchanged) for ratio in interval)
+    if low not in FELL_SHORT:
+        return low
+    return high if high in FELL_SHORT else CANNOT_TELL
+
+
+def _at(ratio: float, expected: Expectation | None, unchanged: float) -> str:
     low, high = expected.speedup if expected else (1 / unchanged, unchanged)
     if ratio > high:
         return BETTER
@@ -58,56 +80,3 @@ def verdict(ratio: float, expected: Expectation | None, unchanged: float) -> str
     if ratio < 1 / unchanged:
         return REGRESSED
     return PARTIAL if ratio > unchanged else NONE
-
-
-def speedup_interval(before: Times, after: Times) -> tuple[float, float]:
-    """Where the speed-up lies: from the shortest before and the longest after to the reverse, in at least 95 of 100
-    comparisons of seven runs or more a side, and 88 of five (`allin1_core.timings.interval`).
-
-    Parameters
-    ----------
-    before, after : mapping of str or None to sequence of float
-        Seconds of each run, by track. Ends of several tracks are added up: right for runs that are slow as a whole, and
-        too wide for tracks that are slow on their own.
-    """
-    lows, highs = [], []
-    for side in (before, after):
-        intervals = [median_interval(times, _CONFIDENCE_OF_A_SIDE) for times in side.values()]
-        lows.append(sum(interval.low for interval in intervals))
-        highs.append(sum(interval.high for interval in intervals))
-    return lows[0] / max(highs[1], 1e-12), highs[0] / max(lows[1], 1e-12)
-
-
-def too_few_runs(
-    ratio: float,
-    status: str,
-    interval: tuple[float, float] | None,
-    runs: int,
-    expected: Expectation | None,
-    unchanged: float,
-) -> str | None:
-    """Words for a verdict that would be the other one at an end of what the runs leave possible; None if it stands.
-
-    Parameters
-    ----------
-    ratio, status, expected, unchanged
-        As given to `verdict`, and what it gave.
-    interval : (float, float), optional
-        Of `speedup_interval`.
-    runs : int
-        Runs that the side with fewer of them has.
-    """
-    if status in MET and expected is None:
-        return None
-    if runs >= _FEW_RUNS and interval is not None:
-        low, high = interval
-        words = f"the speed-up lies between {low:.2f}x and {high:.2f}x"
-    else:
-        low, high = ratio / _SINGLE_RUN_NOISE, ratio * _SINGLE_RUN_NOISE
-        if interval is not None:
-            low, high = min(low, interval[0]), max(high, interval[1])
-        words = f"{runs} run{'s' if runs > 1 else ''} on a side cannot tell {ratio:.2f}x from {low:.2f}x or {high:.2f}x"
-    verdicts = {verdict(bound, expected, unchanged) in MET for bound in (low, high)}
-    if verdicts == {status in MET}:
-        return None
-    return f"too few repetitions to tell: {words}; repeat the run, and more often"

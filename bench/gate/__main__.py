@@ -1,16 +1,16 @@
 """``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml).
 
-    python -m bench.gate [--from reports]
+    python -m bench.gate [--from reports] [--base COMMIT]
 
-With ``--from``, ratios that a bench session just measured on the same sources are judged as they are, and only what
-they do not tell is measured here. A speed row is measured again before it fails.
+Times and instructions are compared with a base commit, built beside this tree: by default the one that the committed
+baseline came with. With ``--from``, ratios that a bench session just measured on the same sources are held to the bars
+as they are, and only what they do not tell is measured here. What was said goes into reports/gate.md as well.
 
 It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
-2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check of gate.toml
-and of this machine's baseline for which this project's own extras install what it takes. What they cannot bring along
-is listed as not judged, and the gate passes without it: a bar for this instruction set, a baseline of this machine or
-compiler, valgrind, the shared reference material, a second core, the oracle where it has no wheel. Speed that other
-processes hid to the end is required, and was not judged.
+2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check for which this
+project's own extras install what it takes. What they cannot bring along is listed as not judged, and the gate passes
+without it: a bar for this instruction set, the base commit (in a shallow clone), valgrind, the shared reference
+material, a second core, the oracle where it has no wheel. So is speed of which the rounds cannot tell.
 """
 
 from __future__ import annotations
@@ -24,10 +24,20 @@ from pathlib import Path
 
 from bench.gate.bars import read_bars
 from bench.gate.judge import judge
+from bench.gate.report import write_section
+from bench.gate.sequential import ALPHA, BETA, LOSS
+from bench.gate.speed import ALPHA as BARS_ALPHA
 from bench.gate.speed import Verdict
 from bench.report.records import BenchRecord, read_records
-from parity.environment import describe_machine, source_digest
+from parity.environment import describe_machine, machine_key, source_digest
+from parity.reports.publish import now
 
+_SURE = (
+    f"Times fail in at most {ALPHA + BARS_ALPHA:.1%} of the runs on an unchanged tree: half of that beside the base "
+    "commit, which is exact; half at the bars, if rounds are independent. A stage that became "
+    f"{LOSS - 1:.0%} slower is called as fast in at most {BETA:.0%}. Instructions repeat to the last one. What cannot "
+    "be told costs no exit status."
+)
 _WORDS = {True: "ok", False: "FAILED", None: "not judged"}
 
 
@@ -63,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
     parser.add_argument("--from", dest="folder", type=Path, help="folder of a bench report made just now")
+    parser.add_argument("--base", metavar="COMMIT", help="what to compare times and instructions with")
     options = parser.parse_args(arguments)
     try:
         bars = read_bars()
@@ -71,8 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gate: {error}", file=sys.stderr)
         return 2
     start = time.monotonic()
-    verdicts = judge(bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True))
+    verdicts = judge(
+        bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True), options.base
+    )
     print(table(verdicts))
+    write_section("What was said", [f"{machine_key()}, {now()}. {_SURE}", "", "```", table(verdicts), "```"])
     failed = [verdict for verdict in verdicts if verdict.passed is False]
     unjudged = [verdict for verdict in verdicts if verdict.passed is None]
     wanted = [verdict for verdict in unjudged if verdict.required]

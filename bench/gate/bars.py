@@ -43,9 +43,6 @@ class Bars:
     """What gate.toml asks for."""
 
     rounds: int
-    slowdown_rounds: int
-    max_slowdown: float
-    max_memory_growth: float
     max_instruction_growth: float
     max_import_ratio: float
     forbidden_imports: tuple[str, ...]

@@ -1,13 +1,14 @@
-"""Order of the gate's checks: each row of bench/gate/gate.toml, then instructions and F-measures."""
+"""Order of the gate's checks: the base commit, each row of bench/gate/gate.toml, then F-measures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from allin1_core import backends
 from bench.gate.bars import Bars, Row
-from bench.gate.baseline import instructions_of, section_here
+from bench.gate.base import BaseMissingError, base_commit, is_the_same, lay_out
 from bench.gate.cases import (
     DECODER,
     Case,
@@ -27,31 +28,31 @@ from bench.gate.checks import (
     check_spectrogram_difference,
     check_what_runs,
 )
+from bench.gate.pairs import check_times
 from bench.gate.scores import measure_f_measures
-from bench.gate.speed import PromiseCheck, SlowdownCheck, SpeedCheck, Verdict, time_case
+from bench.gate.speed import PromiseCheck, Verdict
 from bench.measure import instructions
 from bench.measure.calls import compute_spectrogram, decode, run_network
 from bench.measure.memory import peak_memory_bytes
 from bench.report.records import BenchRecord
-from parity.environment import instruction_set, machine_key, usable_cores
+from parity.environment import instruction_set, usable_cores
 from parity.inputs.activations import steady
 from parity.material import default_track, shared_folder
 
 # More of a row that fell short or that others disturbed, at the end of the run, when they may be gone.
 _FURTHER_TIMES = 3
-_MEMORY_NOISE_MIB = 2.0
-_SHORT = {"spectrogram": 5.0, "decoder": 10.0, "network": 2.0}
-_LONG = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
+_SECONDS = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
 
 
-def build_case(row: Row, *, threads: int, seconds: Mapping[str, float]) -> Case:
+def build_case(row: Row) -> Case:
     """The measurement that belongs to a row."""
+    threads = row.threads or usable_cores()
     if row.stage == "spectrogram":
-        return spectrogram_case(row.backend, row.precision, threads=threads, seconds=seconds["spectrogram"])
+        return spectrogram_case(row.backend, row.precision, threads=threads, seconds=_SECONDS["spectrogram"])
     if row.stage == "decoder":
-        return decoder_case(row.backend, threads=threads, seconds=seconds["decoder"])
+        return decoder_case(row.backend, threads=threads, seconds=_SECONDS["decoder"])
     if row.stage == "network":
-        return network_case(row.backend, threads=threads, seconds=seconds["network"])
+        return network_case(row.backend, threads=threads, seconds=_SECONDS["network"])
     raise ValueError(f"{row.name}: the gate has no measurement for this stage")
 
 
@@ -71,15 +72,13 @@ def why_not_here(row: Row) -> Verdict | None:
     return Verdict(row.name, "everything", reason, "-", None, required)
 
 
-def judge_row(
-    row: Row, bars: Bars, records: Sequence[BenchRecord], baseline: Mapping[str, Any]
-) -> Iterator[Verdict | PromiseCheck]:
+def judge_row(row: Row, bars: Bars, records: Sequence[BenchRecord]) -> Iterator[Verdict | PromiseCheck]:
     """All checks of one row, in the order in which a failure explains the next.
 
     A check of speed that leaves a doubt stands for its verdict, to be measured again later.
     """
     yield check_what_runs(row.stage, row.backend, row.precision)
-    case = _long_case(row)
+    case = build_case(row)
     first: PromiseCheck | None = None
     if row.min_ratio:
         outcome = _promise(row, case, bars, records)
@@ -90,12 +89,8 @@ def judge_row(
             yield outcome
     if row.max_difference is not None:
         yield from _differences(row, case, first, row.max_difference)
-    if row.threads in (None, 1):
-        yield from _memory(row, bars, baseline)
-
-
-def _long_case(row: Row) -> Case:
-    return build_case(row, threads=row.threads or usable_cores(), seconds=_LONG)
+    if row.threads in (None, 1) and row.max_memory_mib is not None:
+        yield check_memory(row.name, peak_mebibytes(row), row.max_memory_mib)
 
 
 def bar_here(row: Row) -> float | None:
@@ -114,7 +109,7 @@ def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -
     if proven is not None:
         asked = f"at least {bar:.3g}x at the lower end"
         return Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
-    check = PromiseCheck(case, bar, bars.rounds)
+    check = PromiseCheck(case, bar, bars.rounds, sum(bool(row.min_ratio) for row in bars.rows))
     check.measure_until_clear(2)
     return check
 
@@ -151,42 +146,6 @@ def _differences(row: Row, case: Case, timed: PromiseCheck | None, at_most: floa
         yield check_difference(row.name, case.difference(case.candidate(), case.reference()), at_most)
 
 
-def short_case(row: Row) -> Case:
-    """What is timed against the baseline: one thread, and rounds of some tens of milliseconds."""
-    return build_case(row, threads=1, seconds=_SHORT)
-
-
-def _is_timed_short(row: Row) -> bool:
-    return why_not_here(row) is None and row.threads in (None, 1) and bool(row.min_ratio)
-
-
-def slowdown_checks(
-    rows: Sequence[Row], bars: Bars, baseline: Mapping[str, Any]
-) -> Iterator[SlowdownCheck | Verdict]:
-    """A check for each row that the baseline has, and for the others a verdict that says why there is none.
-
-    A machine without a baseline passes on its bars; one that has a baseline has it whole.
-    """
-    for row in rows:
-        if _is_timed_short(row):
-            case = short_case(row)
-            before = baseline.get("ratios", {}).get(case.key)
-            if before is None:
-                why = "not in the baseline of this machine: make baseline"
-                yield Verdict(case.key, "ratio to the baseline", why, "-", None, required=bool(baseline))
-            else:
-                yield SlowdownCheck(case, before, bars.max_slowdown, bars.slowdown_rounds)
-
-
-def _memory(row: Row, bars: Bars, baseline: Mapping[str, Any]) -> Iterator[Verdict]:
-    if row.max_memory_mib is not None:
-        at_most = row.max_memory_mib
-        before = baseline.get("memory_mib", {}).get(row.name)
-        if before is not None:
-            at_most = min(at_most, before * bars.max_memory_growth + _MEMORY_NOISE_MIB)
-        yield check_memory(row.name, peak_mebibytes(row), at_most)
-
-
 def peak_mebibytes(row: Row) -> float:
     """Peak memory of a row's call on the whole track in a fresh process, in MiB; the network runs one fold."""
     track = default_track()
@@ -205,74 +164,63 @@ def peak_mebibytes(row: Row) -> float:
     return peak / 2**20
 
 
-def judge_instructions(bars: Bars, counted: Mapping[str, Any]) -> Iterator[Verdict]:
-    """Instruction counts of the kernels against those that the same compiler's build had.
+def judge_beside_base(bars: Bars, commit: str | None, say: Callable[[str], None]) -> list[Verdict]:
+    """Times and instructions against the base commit, built by the same compiler and run on the same machine.
 
     Parameters
     ----------
     bars : Bars
-    counted : mapping
-        By kernel, from `bench.gate.baseline.instructions_of`; empty where no baseline has this compiler's.
+    commit : str, optional
+        By default that of the committed baseline.
+    say : callable
     """
+    row, check = "every stage", "time and instructions beside the base commit"
+    try:
+        commit = commit or base_commit()
+        say(f"building the base commit {commit[:12]}")
+        tree, base = lay_out(commit)
+        if is_the_same(tree, base):
+            return [Verdict(row, check, f"the sources are those of {commit[:12]}", "no loss", True)]
+        return check_times(tree, base, say) + check_instructions(tree, base, bars.max_instruction_growth)
+    except BaseMissingError as error:
+        return [Verdict(row, check, f"needs the base commit; {error}", "-", None, required=False)]
+    except RuntimeError as error:
+        return [Verdict(row, check, str(error), "-", None)]
+
+
+def check_instructions(tree: Path, base: Path, at_most: float) -> list[Verdict]:
+    """Instruction counts of the kernels of a tree against those of another."""
+    check = f"instructions beside the base ({instructions.compiler()})"
+    if not instructions.valgrind_is_installed():
+        why = "valgrind is not installed"
+        return [Verdict(kernel, check, why, "-", None, required=False) for kernel in instructions.KERNELS]
+    verdicts = []
     for kernel in instructions.KERNELS:
-        if not instructions.valgrind_is_installed():
-            yield Verdict(kernel, "instructions", "valgrind is not installed", "-", None, required=False)
-        elif kernel not in counted:
-            why = f"no baseline with {instructions.compiler()}"
-            yield Verdict(kernel, "instructions", why, "-", None, required=bool(counted))
-        else:
-            count = instructions.count_instructions(kernel)
-            at_most = counted[kernel] * bars.max_instruction_growth
-            yield Verdict(kernel, "instructions", f"{count:,}", f"at most {at_most:,.0f}", count <= at_most)
+        with ThreadPoolExecutor(2) as pool:
+            ours, theirs = pool.map(instructions.count_instructions, [kernel] * 2, [tree, base])
+        measured, asked = f"{ours:,} ({ours / theirs - 1:+.2%})", f"at most {theirs * at_most:,.0f}"
+        verdicts.append(Verdict(kernel, check, measured, asked, ours <= theirs * at_most))
+    return verdicts
 
 
-def ratio_to_keep(case: Case, bars: Bars) -> float:
-    """What a baseline holds of a short case: its ratio in three times the rounds that are compared with it."""
-    return time_case(case, 3 * bars.slowdown_rounds).undisturbed
-
-
-def measure_baseline(rows: Sequence[Row], bars: Bars) -> dict[str, dict[str, Any]]:
-    """What the gate holds later runs against: short ratios, peak memory and instruction counts of this tree."""
-    ratios, memory = {}, {}
-    for row in filter(_is_timed_short, rows):
-        case = short_case(row)
-        ratios[case.key] = round(ratio_to_keep(case, bars), 4)
-        if row.max_memory_mib is not None:
-            memory[row.name] = round(peak_mebibytes(row), 1)
-    counts: dict[str, Any] = {}
-    if instructions.valgrind_is_installed():
-        counts["compiler"] = instructions.compiler()
-        counts |= {kernel: instructions.count_instructions(kernel) for kernel in instructions.KERNELS}
-    return {"ratios": ratios, "memory_mib": memory, "instructions": counts}
-
-
-def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]) -> list[Verdict]:
-    """Everything; `say` hears what is being measured."""
-    baseline = section_here("gate")
-    if not baseline:
-        say(f"no baseline for this machine ({machine_key()}): bars of gate.toml and instructions are judged")
+def judge(
+    bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None], commit: str | None = None
+) -> list[Verdict]:
+    """Everything; `say` hears what is being measured, `commit` is that to compare with."""
     verdicts = check_import(bars.max_import_ratio, bars.forbidden_imports)
-    say("timing against the baseline")
-    doubtful: list[SpeedCheck] = []
-    for check in slowdown_checks(bars.rows, bars, baseline):
-        verdict = check if isinstance(check, Verdict) else check.measure()
-        if isinstance(check, SlowdownCheck) and not check.is_clear:
-            doubtful.append(check)
-        else:
-            verdicts.append(verdict)
+    verdicts += judge_beside_base(bars, commit, say)
+    doubtful: list[PromiseCheck] = []
     for row in bars.rows:
         absent = why_not_here(row)
         if absent is not None:
             verdicts.append(absent)
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
-        for outcome in judge_row(row, bars, records, baseline):
+        for outcome in judge_row(row, bars, records):
             if isinstance(outcome, PromiseCheck):
                 doubtful.append(outcome)
             else:
                 verdicts.append(outcome)
-    say("counting instructions")
-    verdicts += judge_instructions(bars, instructions_of(instructions.compiler()))
     if shared_folder() is None:
         why = "the shared reference material is not here (ALLIN1_SHARED)"
         verdicts += [
@@ -284,5 +232,5 @@ def judge(bars: Bars, records: Sequence[BenchRecord], say: Callable[[str], None]
         verdicts += check_f_measures(measure_f_measures(list(bars.f_measures)), bars.f_measures)
     # A neighbour that kept the machine busy then may be gone now; a loss stays.
     if doubtful:
-        say(f"timing {len(doubtful)} rows again that fell short or nearly did")
+        say(f"timing {len(doubtful)} rows again that fell short")
     return verdicts + [check.measure_until_clear(_FURTHER_TIMES) for check in doubtful]

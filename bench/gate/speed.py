@@ -1,25 +1,26 @@
-"""The gate's checks of speed, and the verdict that every check ends in.
+"""The gate's bars of speed, and the verdict that every check ends in.
 
-Speed is judged by ratios only, and more than once before it fails. Against the committed baseline a backend is timed
-on one thread and in CPU seconds, in many short rounds, by those that nothing disturbed.
+A bar is a ratio to the oracle. It is judged more than once before it fails, and fails only where an interval of all
+rounds excludes it that is wrong with probability ALPHA over all bars (Bonferroni), if rounds are independent and what
+disturbs them hits both sides alike. Where others kept the cores busy it does not, and the bar is left open.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
-from collections.abc import Sequence
 
 import numpy as np
 
+from allin1_core.timings.interval import median_interval
 from bench.gate.cases import Case
 from bench.measure.load import OtherLoad, pinned_threads
 from bench.measure.paired import Ratio, paired_ratio, paired_times
 from parity.environment import usable_cores
 
 _SYSTEM_LOAD = 0.15
+ALPHA = 0.0005  # the other half is that of bench.gate.sequential
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,55 +91,10 @@ def time_case(case: Case, rounds: int) -> Timing:
     return Timing(times.candidate, times.reference, difference, others.cores)
 
 
-class SpeedCheck:
-    """A ratio that is measured again until it leaves no doubt, best at some other time: a spell that slows one side
-    down ends, a loss stays.
-
-    Parameters
-    ----------
-    case : Case
-    rounds : int
-        Of each measurement.
-    """
-
-    def __init__(self, case: Case, rounds: int) -> None:
-        self._case, self._rounds = case, rounds
-        self._seen: list[Timing] = []
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether what was measured until now leaves no doubt that the backend is fast enough."""
-        raise NotImplementedError
-
-    @property
-    def verdict(self) -> Verdict:
-        """By all measurements until now."""
-        raise NotImplementedError
-
-    @property
-    def _together(self) -> Timing:
-        return Timing(
-            np.concatenate([timing.candidate for timing in self._seen]),
-            np.concatenate([timing.reference for timing in self._seen]),
-        )
-
-    def measure(self) -> Verdict:
-        """Time the case, and judge by all rounds since the check was made."""
-        self._seen.append(time_case(self._case, self._rounds))
-        return self.verdict
-
-    def measure_until_clear(self, times: int = 3) -> Verdict:
-        """Up to so many measurements one after the other, for who cannot wait."""
-        for _ in range(times):
-            verdict = self.measure()
-            if self.is_clear:
-                break
-        return verdict
-
-
-class PromiseCheck(SpeedCheck):
-    """Whether a backend reaches a bar: by the lower end of the interval of one measurement, or, where that falls short
-    because something disturbed it, by the undisturbed rounds of two or more together.
+class PromiseCheck:
+    """Whether a backend reaches a bar: by the lower end of the 95 % interval of one measurement, or, where that falls
+    short because something disturbed it, by the undisturbed rounds of two or more together. It is measured again until
+    it does, best at some other time: a spell that slows one side down ends, a loss stays.
 
     Parameters
     ----------
@@ -146,11 +102,29 @@ class PromiseCheck(SpeedCheck):
     at_least : float
     rounds : int
         Of each measurement.
+    num_bars : int
+        In the table, this one included.
     """
 
-    def __init__(self, case: Case, at_least: float, rounds: int) -> None:
-        super().__init__(case, rounds)
-        self._bar = at_least
+    def __init__(self, case: Case, at_least: float, rounds: int, num_bars: int = 1) -> None:
+        self._case, self._bar, self._rounds = case, at_least, rounds
+        self._confidence = 1 - 2 * ALPHA / num_bars
+        self._seen: list[Timing] = []
+
+    def measure_until_clear(self, times: int = 3) -> Verdict:
+        """Up to so many measurements one after the other, and the verdict by all since the check was made."""
+        for _ in range(times):
+            self._seen.append(time_case(self._case, self._rounds))
+            if self.is_clear:
+                break
+        return self.verdict
+
+    @property
+    def _together(self) -> Timing:
+        return Timing(
+            np.concatenate([timing.candidate for timing in self._seen]),
+            np.concatenate([timing.reference for timing in self._seen]),
+        )
 
     @property
     def is_clear(self) -> bool:
@@ -160,78 +134,40 @@ class PromiseCheck(SpeedCheck):
         return len(self._seen) > 1 and self._together.undisturbed >= self._bar
 
     @property
+    def _is_missed(self) -> bool:
+        """Whether the interval of all rounds excludes the bar, and there were cores to run on."""
+        if all(_starved(self._case, timing) for timing in self._seen):
+            return False
+        together = self._together
+        interval = median_interval((together.reference / together.candidate).tolist(), self._confidence)
+        return interval.confidence >= self._confidence and interval.high < self._bar
+
+    @property
     def difference(self) -> float:
         """Of the outputs that were timed last."""
         return self._seen[-1].difference
 
     @property
     def verdict(self) -> Verdict:
+        """By all measurements until now; what cannot be told is not required."""
         measured = ", then ".join(str(timing.ratio) for timing in self._seen)
         if len(self._seen) > 1:
             measured += f"; {self._together.undisturbed:.2f}x undisturbed"
-        passed: bool | None = self.is_clear
-        if not passed and all(
-            _starved(self._case, timing) or _undecided(timing, self._bar) for timing in self._seen
-        ):
-            measured += _busy(self._seen)
-            passed = None
+        passed = True if self.is_clear else False if self._is_missed else None
+        if passed is None:
+            busy = max(timing.busy_elsewhere for timing in self._seen)
+            measured += f": cannot tell; other processes kept {busy:.1f} cores busy"
         asked = f"at least {self._bar:.3g}x at the lower end"
-        return Verdict(self._case.key, f"ratio to {self._case.oracle}", measured, asked, passed)
-
-
-class SlowdownCheck(SpeedCheck):
-    """Whether a backend is as fast as the baseline has it, by the undisturbed rounds of all measurements together.
-
-    A spell that spares no round may slow the reference down as well, and hide a loss: what holds by less than half the
-    room is measured again too.
-
-    Parameters
-    ----------
-    case : Case
-    before : float
-        `Timing.undisturbed` of the baseline.
-    at_most : float
-        How many times slower it may have become.
-    rounds : int
-        Of each measurement.
-    """
-
-    def __init__(self, case: Case, before: float, at_most: float, rounds: int) -> None:
-        super().__init__(case, rounds)
-        self._before, self._bar = before, before / at_most
-        self._clear = before / math.sqrt(at_most)
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the backend is as fast, by more than half the room."""
-        return bool(self._seen) and self._together.undisturbed >= self._clear
-
-    @property
-    def verdict(self) -> Verdict:
-        together = self._together
-        measured = f"{together.undisturbed:.2f}x in {together.candidate.size} rounds"
-        passed: bool | None = together.undisturbed >= self._bar
-        if not passed and all(_starved(self._case, timing) for timing in self._seen):
-            measured += _busy(self._seen)
-            passed = None
         return Verdict(
             self._case.key,
-            f"ratio, {self._before:.3g}x in the baseline",
+            f"ratio to {self._case.oracle}",
             measured,
-            f"at least {self._bar:.3g}x",
+            asked,
             passed,
+            required=passed is not None,
         )
-
-
-def _busy(seen: Sequence[Timing]) -> str:
-    return f"; other processes kept {max(timing.busy_elsewhere for timing in seen):.1f} cores busy"
 
 
 def _starved(case: Case, timing: Timing) -> bool:
     """Whether fewer cores were free than the case needs, leaving out what the system itself takes."""
     return usable_cores() - timing.busy_elsewhere < case.threads - _SYSTEM_LOAD
-
-
-def _undecided(timing: Timing, at_least: float) -> bool:
-    """Whether the interval is too wide to judge by and holds the bar: no loss was shown, only noise."""
-    return timing.ratio.too_noisy and timing.ratio.high >= at_least

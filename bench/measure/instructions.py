@@ -1,8 +1,8 @@
 """Instructions that the compiled kernels execute on a fixed input, counted by valgrind's callgrind.
 
-A count does not care what else the machine does: it repeats to a fraction of a per cent, so a loss of 3 % shows that
-no time would show. It does depend on the compiler and on the instruction set that the kernel chose (valgrind offers
-AVX2 at most), so counts are compared only with those that the same compiler made on the same kind of machine.
+A count does not care what else the machine does: it repeats to the last one, so a loss of 1 % shows that no time would
+show. It does depend on the compiler and on the instruction set that the kernel chose (valgrind offers AVX2 at
+most), so counts are compared only with those of a build by the same compiler on the same machine.
 
     python -m bench.measure.instructions
 """
@@ -15,38 +15,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
+
+from bench.measure import tree
 
 _ROOT = Path(__file__).resolve().parents[2]
 
-
-def _viterbi() -> None:
-    from bench.gate.cases import our_decoder
-    from parity.inputs.activations import steady
-
-    our_decoder("cython")(steady(10))
-
-
-def _fused() -> None:
-    from allin1_core.network import build_model
-    from parity.inputs.networks import random_checkpoint, random_spectrogram
-
-    build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)(random_spectrogram(200))
-
-
-def _transform() -> None:
-    from allin1_core.self_test import stems
-    from allin1_core.spectrogram import log_spectrogram
-
-    log_spectrogram(stems()[:, :44100], backend="fused")
-
-
-# The kernel's extension module, and a call that exercises it.
-KERNELS: dict[str, tuple[str, Callable[[], None]]] = {
-    "allin1_core.dbn._viterbi": ("_viterbi", _viterbi),
-    "allin1_core.spectrogram._transform": ("_transform", _transform),
-    "allin1_core.network._fused": ("_fused", _fused),
+# The kernel's extension module, and the call of `bench.measure.tree` that exercises it.
+KERNELS = {
+    "allin1_core.dbn._viterbi": "decoder/cython/exact",
+    "allin1_core.spectrogram._transform": "spectrogram/fused/exact",
+    "allin1_core.network._fused": "network/fused/exact",
 }
 
 
@@ -64,41 +43,30 @@ def compiler() -> str:
     return output.splitlines()[0] if output else "unknown"
 
 
-def count_instructions(kernel: str) -> int:
+def count_instructions(kernel: str, folder: Path = _ROOT) -> int:
     """Instructions executed inside the kernel's shared object, for the kernel's fixed input.
 
     Parameters
     ----------
     kernel : str
         One of `KERNELS`.
+    folder : Path
+        Holds the ``allin1_core`` and ``parity`` to run.
 
     Raises
     ------
     RuntimeError
         If valgrind fails, or the kernel did not run.
     """
-    extension, _ = KERNELS[kernel]
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder, "callgrind.out")
+    extension = kernel.rpartition(".")[2]
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch, "callgrind.out")
+        callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
         child = subprocess.run(
-            [
-                "valgrind",
-                "--tool=callgrind",
-                f"--callgrind-out-file={output}",
-                sys.executable,
-                "-m",
-                "bench.measure.instructions",
-                kernel,
-            ],
-            cwd=_ROOT,
+            [*callgrind, sys.executable, "-P", tree.__file__, KERNELS[kernel]],
+            cwd=folder,
             # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
-            env={
-                **os.environ,
-                "ALLIN1_INSTRUCTION_SET": "",
-                "PYTHONHASHSEED": "0",
-                "OMP_NUM_THREADS": "1",
-                "OPENBLAS_NUM_THREADS": "1",
-            },
+            env={**tree.environment(folder), "ALLIN1_INSTRUCTION_SET": ""},
             capture_output=True,
             text=True,
             timeout=300,
@@ -138,11 +106,8 @@ def _self_cost(profile: str, object_name: str) -> int:
     return total
 
 
-def main(arguments: list[str]) -> int:
-    """Without arguments: count and print all kernels. With one: run that kernel (under valgrind)."""
-    if arguments:
-        KERNELS[arguments[0]][1]()
-        return 0
+def main() -> int:
+    """Count and print all kernels."""
     if not valgrind_is_installed():
         print("instructions: valgrind is not installed", file=sys.stderr)
         return 1
@@ -153,4 +118,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -15,9 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gate.baseline import changes, earlier
-from bench.measure import busy_core
 from bench.report import plots
+from bench.report.baseline import changes, earlier
 from bench.report.readme import BEGIN, END
 from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
 from bench.report.summary import (
@@ -123,7 +122,7 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
     tracks = dict.fromkeys(
         f"{record.track} ({record.audio_seconds:.1f} s)" for record in records if record.audio_seconds
     )
-    lines = [
+    return [
         "How exact each stage is on many more inputs is in [parity.md](parity.md); here the outputs of the very runs "
         "that were timed are compared.",
         "",
@@ -151,8 +150,6 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         f"- not measured: {_NOT_MEASURED}",
         "",
     ]
-    steady = busy_core.sentence()
-    return lines if steady is None else [*lines, steady, ""]
 
 
 def _table(records: Sequence[BenchRecord]) -> str:

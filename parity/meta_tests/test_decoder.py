@@ -44,38 +44,37 @@ def test_itself() -> None:
     assert agreement.f_measure == 1
 
 
-def test_missing_beat() -> None:
-    agreement = _against_itself(lambda beats, paths: (np.delete(beats, 7, axis=0), paths))
-    assert not agreement.identical
-    assert agreement.beats_matched == agreement.num_beats - 1
-    assert agreement.f_measure == pytest.approx(46 / 47)
+def _another_position(beats: np.ndarray, paths: Paths) -> Any:
+    beats[4, 1] = 2 if beats[4, 1] != 2 else 3
+    return beats, paths
 
 
-def test_extra_beat() -> None:
-    agreement = _against_itself(lambda beats, paths: (np.insert(beats, 3, [1.6, 2], axis=0), paths))
-    assert not agreement.identical
-    assert agreement.beats_matched == agreement.num_beats
+def _another_state(beats: np.ndarray, paths: Paths) -> Any:
+    paths[1][0][500] += 1
+    return beats, paths
 
 
-def test_wrong_position() -> None:
-    def change(beats: np.ndarray, paths: Paths) -> Any:
-        beats[4, 1] = 2 if beats[4, 1] != 2 else 3
-        return beats, paths
-
+@pytest.mark.parametrize(
+    ("change", "measures"),
+    [
+        (
+            lambda beats, paths: (np.delete(beats, 7, axis=0), paths),
+            {"beats_matched": 23, "f_measure": 46 / 47},
+        ),
+        (lambda beats, paths: (np.insert(beats, 3, [1.6, 2], axis=0), paths), {"beats_matched": 24}),
+        (_another_position, {"beats_matched": 23, "f_measure": 1}),
+        (_another_state, {"frames_different": 1, "beats_matched": 24}),
+        (
+            lambda beats, paths: (beats, [(paths[0][0][:0], -np.inf), paths[1]]),
+            {"log_probability_difference": np.inf, "frames_different": 1151},
+        ),
+    ],
+    ids=["missing beat", "extra beat", "another position", "another state", "no path"],
+)
+def test_what_differs_is_counted(change: Any, measures: dict[str, Any]) -> None:
     agreement = _against_itself(change)
     assert not agreement.identical
-    assert agreement.beats_matched == agreement.num_beats - 1
-    assert agreement.f_measure == 1
-
-
-def test_one_frame_of_the_path() -> None:
-    def change(beats: np.ndarray, paths: Paths) -> Any:
-        paths[1][0][500] += 1
-        return beats, paths
-
-    agreement = _against_itself(change)
-    assert not agreement.identical
-    assert agreement.frames_different == 1
+    assert {name: getattr(agreement, name) for name in measures} == pytest.approx(measures)
 
 
 def test_last_bit_of_the_log_probability() -> None:
@@ -86,13 +85,6 @@ def test_last_bit_of_the_log_probability() -> None:
     agreement = _against_itself(change)
     assert not agreement.identical
     assert 0 < agreement.log_probability_difference < 1e-10
-
-
-def test_no_path() -> None:
-    agreement = _against_itself(lambda beats, paths: (beats, [(paths[0][0][:0], -np.inf), paths[1]]))
-    assert not agreement.identical
-    assert agreement.frames_different == len(_decode()[1][0][0])
-    assert agreement.log_probability_difference == np.inf
 
 
 def test_a_missing_model_is_no_agreement() -> None:

@@ -74,7 +74,6 @@ def test_a_fault_fails_the_comparisons_with_recorded_probabilities_and_with_torc
     monkeypatch.setattr(test_network, "output", lambda _, backend, __: outputs[backend])
     tests = [
         lambda backend, record: test_network.test_ensemble(backend, TRACK, NOWHERE, record),
-        lambda backend, record: test_network.test_against_torch(backend, TRACK, NOWHERE, record),
         lambda backend, record: test_network.test_single_folds(backend, "harmonix-fold0", NOWHERE, record),
     ]
     for test in tests:

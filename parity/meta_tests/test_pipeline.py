@@ -102,28 +102,20 @@ def test_another_shape_or_dtype_of_the_beats_fails(field: str, change: str) -> N
     assert_seen(result, {"beat_positions": "positions"}.get(field, field))
 
 
-@pytest.mark.parametrize("bpm", [*NUMBERS.values(), 117, 119, 59, 118.0, 118.4], ids=str)
-def test_another_bpm_fails(bpm: Any) -> None:
-    assert_seen(dataclasses.replace(right(), bpm=bpm), "bpm")
-
-
 @pytest.mark.parametrize(
-    "tempo", [*NUMBERS.values(), 118, 118.0, 117.62, 117.68, 58.82, 235.29, 0.0], ids=str
+    ("name", "value", "expected"),
+    [
+        *(("bpm", value, EXPECTED) for value in (*NUMBERS.values(), 117, 119, 59, 118.0, 118.4)),
+        *(("tempo", value, STEADY) for value in (*NUMBERS.values(), 118, 118.0, 117.62, 117.68)),
+        *(("tempo", value, STEADY) for value in (58.82, 235.29, 0.0)),
+        *(("tempo_spread", value, STEADY) for value in (*NUMBERS.values(), 0, 0.01, 2.4)),
+        # Of too few beats.
+        *((name, 117.65, EXPECTED) for name in ("tempo", "tempo_spread")),
+    ],
+    ids=lambda value: "" if isinstance(value, Expected) else str(value),
 )
-def test_another_tempo_fails(tempo: Any) -> None:
-    assert_seen(dataclasses.replace(right(STEADY), tempo=tempo), "tempo", STEADY)
-
-
-@pytest.mark.parametrize("spread", [*NUMBERS.values(), 0, 0.01, 2.4], ids=str)
-def test_another_spread_of_the_tempo_fails(spread: Any) -> None:
-    assert_seen(dataclasses.replace(right(STEADY), tempo_spread=spread), "tempo_spread", STEADY)
-
-
-@pytest.mark.parametrize("name", ["tempo", "tempo_spread"])
-def test_a_tempo_of_too_few_beats_fails(name: str) -> None:
-    result = right()
-    setattr(result, name, 117.65)
-    assert_seen(result, name)
+def test_another_bpm_tempo_or_spread_fails(name: str, value: Any, expected: Expected) -> None:
+    assert_seen(dataclasses.replace(right(expected), **{name: value}), name, expected)
 
 
 @pytest.mark.parametrize("tempo", [*NUMBERS.values(), 45.0, 180.0], ids=str)

@@ -25,10 +25,10 @@ _SURROUNDINGS = 1200
 Section = tuple[float, float, str]
 
 
-def local_maxima(probability: np.ndarray) -> np.ndarray:
+def local_maxima(probability: np.ndarray, window: int = _WINDOW) -> np.ndarray:
     """The probability, ``float32 (T,)``, where it is the highest of the window around it; 0 elsewhere."""
-    padded = np.pad(probability, _WINDOW // 2, constant_values=-np.inf)
-    highest = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW).max(axis=-1)
+    padded = np.pad(probability, window // 2, constant_values=-np.inf)
+    highest = np.lib.stride_tricks.sliding_window_view(padded, window).max(axis=-1)
     return np.where(probability == highest, probability, np.float32(0))
 
 

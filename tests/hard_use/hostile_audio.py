@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import soundfile
-from audio_files import encoded, music
+from audio_files import encoded, music, written
+
+from hard_use import hostile_files
 
 SEED = 7
 CONTAINERS = {
@@ -54,9 +53,7 @@ def wholesome(seconds: float = 0.25) -> dict[str, bytes]:
     """One good file of each kind, by its suffix."""
     files = {}
     for suffix, (container, subtype) in CONTAINERS.items():
-        file = io.BytesIO()
-        soundfile.write(file, music(seconds), 48000, subtype=subtype, format=container)
-        files[suffix] = file.getvalue()
+        files[suffix] = written(container, subtype, music(seconds), 48000)
     for suffix, (codec, container, sample_format) in {**ENCODED, **ENDLESS}.items():
         files[suffix] = encoded(
             music(seconds), codec, container, sample_format=sample_format, bit_rate=96_000
@@ -113,17 +110,5 @@ def flipped(number: int) -> Iterator[tuple[str, bytes]]:
     random = np.random.default_rng(SEED)
     for suffix, content in wholesome().items():
         for index in range(number):
-            damaged = bytearray(content)
             reach = min(256, len(content)) if index % 2 else len(content)
-            for bit in random.integers(0, 8 * reach, random.integers(1, 9)):
-                damaged[bit // 8] ^= 1 << bit % 8
-            yield f"flip{index}.{suffix}", bytes(damaged)
-
-
-def write(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[Path]:
-    """Write files into a folder; their paths."""
-    paths = []
-    for name, content in files:
-        paths.append(folder / name)
-        paths[-1].write_bytes(content)
-    return paths
+            yield f"flip{index}.{suffix}", hostile_files.flipped(content, range(reach), 8, random)

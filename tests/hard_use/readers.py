@@ -21,6 +21,7 @@ from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.separation.track import Track
 from allin1_core.session import Session
 from allin1_core.settings import Settings
+from hard_use.hostile_files import npy
 
 
 def result(path: Path) -> AnalysisResult:
@@ -73,13 +74,7 @@ def _load_spectrogram(kept: Byproducts, track: Track, path: Path) -> None:
         raise AudioError(f"{path}: not used")
 
 
-def _npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-GOOD_SPECTROGRAM = _npy(np.random.default_rng(0).random((4, _FRAMES, 81), np.float32))
+GOOD_SPECTROGRAM = npy(np.random.default_rng(0).random((4, _FRAMES, 81), np.float32))
 GOOD_RECORD = json.dumps(
     {"made_from": _KEY, "sha256": hashlib.sha256(GOOD_SPECTROGRAM).hexdigest(), "provenance": {}}
 ).encode()

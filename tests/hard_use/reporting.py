@@ -7,29 +7,48 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hard_use.reader_process import Reading
+from hard_use.reader_process import Reading, faults
 from hard_use.signals import examples
 from parity.reports.records import ParityRecord, ParityRecorder
 
 
-def record(
-    recorder: ParityRecorder, case: str, bound: str, readings: Sequence[Reading], wrong: Sequence[str]
+def check_readings(
+    recorder: ParityRecorder,
+    case: str,
+    bound: str,
+    readings: Sequence[Reading],
+    *,
+    memory: int,
+    may_be_read: Callable[[Path], bool] = lambda path: False,
+    wrong: Sequence[str] = (),
 ) -> None:
-    """Record how the reading of hostile files ended."""
+    """Record how the reading of hostile files ended; fail if one did harm, or was read that may not be.
+
+    Parameters are those of `check_trials`, and:
+
+    memory : int
+        Bytes that reading a file may take.
+    """
     ended = Counter(reading.ended for reading in readings)
-    record_trials(
+    read = [reading.path for reading in readings if reading.ended == "read"]
+    check_trials(
         recorder,
         "hostile files",
         case,
         bound,
         tried=len(readings),
-        wrong=wrong,
+        wrong=[
+            *faults(readings, memory=memory),
+            *(f"{path}: read" for path in read if not may_be_read(Path(path))),
+            *wrong,
+        ],
         refused=ended["refused"],
         read=ended["read"],
         peak_megabytes=round(max(reading.peak_bytes for reading in readings) / 1e6, 1),
@@ -37,7 +56,7 @@ def record(
     )
 
 
-def record_trials(
+def check_trials(
     recorder: ParityRecorder,
     area: str,
     case: str,
@@ -49,7 +68,7 @@ def record_trials(
     precision: str = "",
     **measures: Any,
 ) -> None:
-    """Record any check of hard use.
+    """Record any check of hard use, and fail if something is wrong.
 
     Parameters
     ----------
@@ -67,33 +86,14 @@ def record_trials(
     **measures
         Other figures, JSON-ready, named with their units.
     """
-    recorder(
-        ParityRecord(
-            # One row of the report's summary stands for all of these; their section has the details.
-            stage="hard use",
-            case=case,
-            oracle="specification",
-            backend="all",
-            device="cpu",
-            precision="-",
-            bound="nothing fails",
-            passed=not wrong,
-            measures={
-                "area": area,
-                "held_to": bound,
-                "ran": ", ".join(filter(None, (backend, precision))),
-                "tried": tried,
-                "failed": len(wrong),
-                "first_failure": wrong[0] if wrong else "",
-                **measures,
-            },
-        )
-    )
+    with recorded_trials(recorder, area, case, bound, backend=backend, precision=precision) as trials:
+        trials.tried, trials.wrong, trials.measures = tried, [*wrong], measures
+        assert not wrong, "\n".join(wrong)
 
 
 @dataclasses.dataclass
 class Trials:
-    """What a check has tried so far, and what of it failed; `measures` as in `record_trials`."""
+    """What a check has tried so far, and what of it failed; `measures` as in `check_trials`."""
 
     tried: int = 0
     wrong: list[str] = dataclasses.field(default_factory=list)
@@ -124,7 +124,7 @@ def recorded_trials(
 ) -> Iterator[Trials]:
     """Record the trials of a block, also when it raises: a law that fails must not lose its row.
 
-    Parameters are those of `record_trials`.
+    Parameters are those of `check_trials`.
     """
     trials = Trials()
     try:
@@ -134,14 +134,25 @@ def recorded_trials(
             trials.wrong.append(str(error).strip().partition("\n")[0] or type(error).__name__)
         raise
     finally:
-        record_trials(
-            recorder,
-            area,
-            case,
-            bound,
-            tried=max(trials.tried, len(trials.wrong)),
-            wrong=trials.wrong,
-            backend=backend,
-            precision=precision,
-            **trials.measures,
+        recorder(
+            ParityRecord(
+                # One row of the report's summary stands for all of these; their section has the details.
+                stage="hard use",
+                case=case,
+                oracle="specification",
+                backend="all",
+                device="cpu",
+                precision="-",
+                bound="nothing fails",
+                passed=not trials.wrong,
+                measures={
+                    "area": area,
+                    "held_to": bound,
+                    "ran": ", ".join(filter(None, (backend, precision))),
+                    "tried": max(trials.tried, len(trials.wrong)),
+                    "failed": len(trials.wrong),
+                    "first_failure": trials.wrong[0] if trials.wrong else "",
+                    **trials.measures,
+                },
+            )
         )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections import Counter
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi
+from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi, viterbi_numpy
+from allin1_core.dbn.chains import Chains
 from allin1_core.dbn.viterbi import viterbi
 from allin1_core.simd.instruction_sets import instruction_sets
 from hard_use.reporting import recorded_trials
@@ -136,6 +138,97 @@ def test_anchors_at_the_ends(anchors: list) -> None:
     np.testing.assert_array_equal(*beats)
     for time in np.atleast_2d(np.asarray(anchors).T)[0]:
         assert np.abs(beats[0][:, 0] - time).min() < 1e-9
+
+
+def same_values(
+    chains: Chains, densities: np.ndarray, before: float, required: np.ndarray | None = None
+) -> None:
+    """Decode from equal log probabilities before the first frame, with every instruction set and numpy."""
+    initial = np.full(chains.num_states, before)
+    expected, expected_log_probability = viterbi(viterbi_numpy.viterbi, chains, densities, initial, required)
+    assert np.isfinite(expected_log_probability)
+    for name in instruction_sets():
+        kernel = functools.partial(_viterbi.viterbi, instruction_set=name)
+        path, log_probability = viterbi(kernel, chains, densities, initial, required)
+        assert log_probability == expected_log_probability
+        np.testing.assert_array_equal(path, expected)
+
+
+@functools.cache
+def bars(meter: int = 3) -> Chains:
+    """Of few tempi: 28 to 109 frames a beat."""
+    return DBNDownBeatTrackingProcessor([meter], num_tempi=20, fps=100).hmms[0].chains
+
+
+def log_densities(num_frames: int, seed: int, dtype: type) -> np.ndarray:
+    """Of values as a network's, in that precision; ``float64 (num_frames, 3)``."""
+    model = DBNDownBeatTrackingProcessor([3], fps=100).hmms[0].observation_model
+    return model.log_densities(activations(num_frames, seed, "random").astype(dtype))
+
+
+# Blocks whose values have one exponent are decoded in fixed point. Of 500 frames the values fall by some 1,500.
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "before",
+    [-1.0, -300.0, -1100.0, -3000.0, -8192.0, -32000.0, -65535.5, -1e6, -(2.0**30), -(2.0**45), -(2.0**51)],
+)
+def test_log_probabilities_of_every_size(before: float, dtype: type) -> None:
+    same_values(bars(), log_densities(500, 1, dtype), before)
+
+
+@pytest.mark.parametrize("exponent", [10, 13, 20, 52])
+def test_passing_a_power_of_two(exponent: int) -> None:
+    """Early, late, twice, and not quite."""
+    for distance in (100, 900, 1400, 1700):
+        same_values(bars(4), log_densities(500, exponent, np.float32), distance - 2.0**exponent)
+
+
+@pytest.mark.parametrize("exponent", [13, 40, 52])
+@pytest.mark.parametrize(
+    ("transition_step", "density_step"), [(0.5, 1), (1, 0.5), (0.25, 0.25), (0.5, 0.5), (4, 4)]
+)
+def test_sums_halfway_between_two_numbers(exponent: int, transition_step: float, density_step: float) -> None:
+    """Log probabilities in such steps of the last place, so that sums are rounded to even, and candidates are equal."""
+    unit = 2.0 ** (exponent - 52)
+    chains = bars()
+    random = np.random.default_rng(exponent)
+    steps = np.ceil(-chains.log_transitions if exponent == 52 else random.integers(0, 6, len(chains.origins)))
+    chains = dataclasses.replace(chains, log_transitions=-transition_step * unit * steps)
+    densities = -density_step * unit * random.integers(0, 9, (500, 3))
+    same_values(chains, densities, -1.25 * 2.0**exponent - unit)
+
+
+@pytest.mark.parametrize("where", [0, 100, 137, 499])
+def test_a_value_that_fixed_point_cannot_hold(where: int) -> None:
+    """Nothing possible but a beat, next to nothing, a gain, and a sum between two numbers, in one frame."""
+    for column, value in [
+        (0, -np.inf),
+        (0, np.nan),
+        (1, -1e9),
+        (0, -3000.0),
+        (1, 1e4),
+        (2, -(2.0**-30) * 1.5),
+    ]:
+        densities = log_densities(500, 5, np.float32)
+        densities[where, column] = value
+        same_values(bars(), densities, -(2.0**23) - 1e5)
+
+
+def test_required_beats_among_large_values() -> None:
+    required = np.zeros(500, dtype=int)
+    required[[57, 114, 171, 285]] = [-1, 2, 3, 2]
+    same_values(bars(), log_densities(500, 6, np.float32), -3000.0, required)
+
+
+def test_few_states_without_a_path_before() -> None:
+    """Log probabilities of -inf before the first frame, which leave the states one after the other."""
+    chains, densities = bars(), log_densities(500, 7, np.float32)
+    initial = np.where(np.arange(chains.num_states) % 7 == 3, -5000.0, -np.inf)
+    expected = viterbi(viterbi_numpy.viterbi, chains, densities, initial)
+    for name in instruction_sets():
+        found = viterbi(functools.partial(_viterbi.viterbi, instruction_set=name), chains, densities, initial)
+        assert found[1] == expected[1]
+        np.testing.assert_array_equal(found[0], expected[0])
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 100, 777])

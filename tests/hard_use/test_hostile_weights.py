@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from checkpoints import SETTINGS
 
 from allin1_core.errors import WeightsError
 from allin1_core.network import Configuration, load_checkpoints
+from hard_use import hostile_files
+from hard_use.hostile_files import Planted, flipped
 from hard_use.reader_process import faults, read_hostile_files
-from hard_use.reporting import record
+from hard_use.reporting import check_readings
 from parity.reports.records import ParityRecorder
 
 torch = pytest.importorskip("torch", reason="writes .pth files with torch")
@@ -25,26 +28,7 @@ torch = pytest.importorskip("torch", reason="writes .pth files with torch")
 READER = "allin1_core.network.weights:load_checkpoints"
 MEMORY = 256 << 20
 SMALL = Configuration(num_channels=4, num_blocks=1)
-CONFIG: dict[str, Any] = {
-    "model": "allin1",
-    "double_attention": True,
-    "instrument_attention": True,
-    "qkv_bias": True,
-    "act_conv": "elu",
-    "act_transformer": "gelu",
-    "dim_input": 81,
-    "dim_embed": 4,
-    "depth": 1,
-    "num_heads": 2,
-    "kernel_size": 5,
-    "dilation_factor": 2,
-    "dilation_max": 3200,
-    "mlp_ratio": 4.0,
-    "layer_norm_eps": 1e-5,
-    "data": {"num_instruments": 4, "num_labels": 10},
-    "best_threshold_beat": 0.2,
-    "best_threshold_downbeat": 0.24,
-}
+CONFIG: dict[str, Any] = {**SETTINGS, "dim_embed": 4, "depth": 1}
 
 
 def parameters() -> dict[str, np.ndarray]:
@@ -81,12 +65,10 @@ def good() -> dict[str, bytes]:
 
 
 def write(folder: Path, files: Iterator[tuple[str, bytes]]) -> list[Path]:
-    paths = []
-    for name, content in files:
-        paths.append(folder / name)
-        paths[-1].write_bytes(content)
-        if name.endswith(".npz"):
-            paths[-1].with_suffix(".yaml").write_text(yaml.safe_dump(CONFIG))
+    paths = hostile_files.write(folder, files)
+    for path in paths:
+        if path.suffix == ".npz":
+            path.with_suffix(".yaml").write_text(yaml.safe_dump(CONFIG))
     return paths
 
 
@@ -113,10 +95,8 @@ def test_truncated_weights_are_refused(
         for length in sorted({*range(0, len(content), 1024), *range(1, 64, 7), len(content) - 1})
     )
     readings = read_hostile_files(READER, write(tmp_path, cuts), memory=MEMORY, warmup=warmup)
-    wrong = faults(readings, memory=MEMORY)
-    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
-    record(record_parity, "weights cut off at every kilobyte", "an error names the file", readings, wrong)
-    assert not wrong, "\n".join(wrong)
+    what = "weights cut off at every kilobyte"
+    check_readings(record_parity, what, "an error names the file", readings, memory=MEMORY)
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(3000, marks=pytest.mark.full)])
@@ -127,33 +107,13 @@ def test_flipped_bits_in_weights_do_no_harm(
         random = np.random.default_rng(number)
         for suffix, content in good.items():
             for index in range(number):
-                damaged = bytearray(content)
-                reach = 400 if index % 3 == 0 else len(content)
-                start = len(content) - 400 if index % 3 == 1 else 0
-                for bit in random.integers(8 * start, 8 * max(reach, start + 400), random.integers(1, 5)):
-                    damaged[bit // 8] ^= 1 << bit % 8
-                yield f"flip{index}.{suffix}", bytes(damaged)
+                size = len(content)
+                reach = (range(400), range(size - 400, size), range(size))[index % 3]
+                yield f"flip{index}.{suffix}", flipped(content, reach, 4, random)
 
     readings = read_hostile_files(READER, write(tmp_path, flips()), memory=MEMORY, warmup=warmup, timeout=800)
-    wrong = faults(readings, memory=MEMORY)
-    record(
-        record_parity,
-        "weights with flipped bits",
-        "an error names the file, or a checked checkpoint",
-        readings,
-        wrong,
-    )
-    assert not wrong, "\n".join(wrong)
-
-
-class Planted:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
+    what, bound = "weights with flipped bits", "an error names the file, or a checked checkpoint"
+    check_readings(record_parity, what, bound, readings, memory=MEMORY, may_be_read=lambda path: True)
 
 
 def test_pickles_are_not_executed(tmp_path: Path, warmup: list[Path], record_parity: ParityRecorder) -> None:
@@ -173,17 +133,9 @@ def test_pickles_are_not_executed(tmp_path: Path, warmup: list[Path], record_par
         "bare.safetensors": pickle.dumps(trap),
     }
     readings = read_hostile_files(READER, write(tmp_path, iter(files.items())), memory=MEMORY, warmup=warmup)
-    wrong = faults(readings, memory=MEMORY)
-    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
-    wrong += ["a pickle was executed"] * planted.exists()
-    record(
-        record_parity,
-        "weights with pickled code",
-        "an error names the file, nothing is executed",
-        readings,
-        wrong,
-    )
-    assert not wrong, "\n".join(wrong)
+    wrong = ["a pickle was executed"] * planted.exists()
+    what, bound = "weights with pickled code", "an error names the file, nothing is executed"
+    check_readings(record_parity, what, bound, readings, memory=MEMORY, wrong=wrong)
     pickle.loads(files["bare.pth"])
     assert planted.exists(), "the pickle is harmless, so the test above proves nothing"
 
@@ -216,22 +168,15 @@ def test_bombs_do_not_go_off(tmp_path: Path, warmup: list[Path], record_parity: 
     assert len(archives) == 4
     assert len(faults(unpacked, memory=memory)) == 4, "a reader that unpacks them passes: too small a bomb"
     readings = read_hostile_files(READER, paths, memory=memory, warmup=warmup)
-    wrong = faults(readings, memory=memory)
-    wrong += [f"{reading.path}: read" for reading in readings if reading.ended == "read"]
-    record(
-        record_parity,
-        "weights that unpack to far more",
-        f"an error, under {memory >> 20} MB",
-        readings,
-        wrong,
-    )
-    assert not wrong, "\n".join(wrong)
+    what = "weights that unpack to far more"
+    check_readings(record_parity, what, "an error, under 40 MB", readings, memory=memory)
 
 
 @pytest.mark.parametrize(
     "text",
     [
         "",
+        "- a\n- b\n",
         "[" * 5000,
         "depth: " + "9" * 5000,
         "a: &a [x, x]\n"

@@ -23,7 +23,7 @@ from hard_use.libraries import (
     write_library,
     write_mixes,
 )
-from hard_use.reporting import record_trials
+from hard_use.reporting import check_trials
 from parity.reports.records import ParityRecorder
 
 
@@ -93,24 +93,29 @@ def undisturbed_mixes(
     return run_undisturbed(folder / "out", run, 12)
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
-def test_killed_at_random_moments_and_resumed(
-    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+LONG = [pytest.mark.full, pytest.mark.timeout(3000)]
+
+
+@pytest.mark.parametrize(
+    ("library", "number", "what"),
+    [
+        pytest.param(library, number, what, marks=marks, id=f"{library}-{number}")
+        for library, numbers, what in (
+            ("undisturbed", (3, 50), "kill -9 at a random moment, then resume"),
+            ("undisturbed_mixes", (1, 50), "kill -9 from the first kept stem on, then resume"),
+        )
+        for number, marks in zip(numbers, ([], LONG), strict=True)
+    ],
+)
+def test_killed_and_resumed(
+    library: str,
+    number: int,
+    what: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    record_parity: ParityRecorder,
 ) -> None:
-    kill_and_resume(undisturbed, tmp_path, number, record_parity, "kill -9 at a random moment, then resume")
-
-
-@pytest.mark.parametrize("number", [1, pytest.param(50, marks=[pytest.mark.full, pytest.mark.timeout(3000)])])
-def test_killed_while_mixes_are_separated_and_kept(
-    undisturbed_mixes: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
-) -> None:
-    what = "kill -9 from the first kept stem on, then resume"
-    kill_and_resume(undisturbed_mixes, tmp_path, number, record_parity, what)
-
-
-def kill_and_resume(
-    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder, what: str
-) -> None:
+    undisturbed: Undisturbed = request.getfixturevalue(library)
     random = np.random.default_rng(number)
     wrong: list[str] = []
     done, killed, remaining = [], 0, 0
@@ -137,7 +142,7 @@ def kill_and_resume(
         ]
         remaining += len(leftovers(folder))
         read_timings(folder / "timings.jsonl")
-    record_trials(
+    check_trials(
         record_parity,
         "long and many",
         what,
@@ -149,30 +154,23 @@ def kill_and_resume(
         tracks_done_when_killed=f"{min(done)} to {max(done)}",
         temporary_files_left=remaining,
     )
-    assert not wrong, "\n".join(wrong)
     assert killed == number, "too few runs lived long enough to be killed"
     assert remaining == 0
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(8, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("library", "number"),
+    [
+        ("undisturbed", 3),
+        ("undisturbed_mixes", 2),
+        *(pytest.param(name, 8, marks=pytest.mark.full) for name in ("undisturbed", "undisturbed_mixes")),
+    ],
+)
 def test_several_processes_share_every_folder(
-    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
+    library: str, number: int, request: pytest.FixtureRequest, tmp_path: Path, record_parity: ParityRecorder
 ) -> None:
-    what = "processes that share cache, results and timings"
-    run_together(undisturbed, tmp_path, number, record_parity, what)
-
-
-@pytest.mark.parametrize("number", [2, pytest.param(8, marks=pytest.mark.full)])
-def test_several_processes_separate_the_same_mixes_into_the_same_folders(
-    undisturbed_mixes: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder
-) -> None:
-    what = "processes that share cache, results and timings, of mixes"
-    run_together(undisturbed_mixes, tmp_path, number, record_parity, what)
-
-
-def run_together(
-    undisturbed: Undisturbed, tmp_path: Path, number: int, record_parity: ParityRecorder, what: str
-) -> None:
+    undisturbed: Undisturbed = request.getfixturevalue(library)
+    what = "processes that share cache, results and timings" + ", of mixes" * (library == "undisturbed_mixes")
     children = [
         undisturbed.start(tmp_path, undisturbed.paths[index:] + undisturbed.paths[:index])
         for index in range(number)
@@ -186,7 +184,7 @@ def run_together(
     wrong += [f"{name} is missing" for name in undisturbed.files.keys() - found.keys()]
     wrong += [f"{path} was left" for path in leftovers(tmp_path)]
     runs = {line.run_id for line in read_timings(tmp_path / "timings.jsonl")}
-    record_trials(
+    check_trials(
         record_parity,
         "long and many",
         what,
@@ -195,7 +193,6 @@ def run_together(
         wrong=wrong,
         backend="fused",
     )
-    assert not wrong, "\n".join(wrong)
     assert len(runs) == number
 
 
@@ -214,7 +211,7 @@ def test_processes_with_different_tracks_of_one_name(
     wrong = [child.communicate()[1] for child in children if child.wait() != 0]
     results = [json.loads(path.read_text())["path"] for path in (tmp_path / "out" / "struct").glob("*.json")]
     wrong += [f"{path}: no result" for path in map(str, paths) if path not in results]
-    record_trials(
+    check_trials(
         record_parity,
         "long and many",
         "processes with different tracks of one name",
@@ -223,4 +220,3 @@ def test_processes_with_different_tracks_of_one_name(
         wrong=wrong,
         backend="fused",
     )
-    assert not wrong, "\n".join(wrong)

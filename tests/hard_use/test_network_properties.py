@@ -49,30 +49,6 @@ def test_probabilities(backend: str, law: Law) -> None:
             np.testing.assert_allclose(rows[3:].sum(axis=0), 1, rtol=0, atol=1e-6)
 
 
-def test_a_batch_is_its_tracks(backend: str, law: Law) -> None:
-    model = network(backend, seeds=(0, 1))
-    batch = spectrogram(60, 1, batch=3)
-    with law("a batch is its tracks", f"<= {ROUNDING:g}") as trials:
-        together = as_array(model, batch)
-        for index, track in enumerate(batch):
-            trials.tried += 1
-            assert trials.differ_by(np.abs(together[index] - as_array(model, track)).max()) <= ROUNDING
-
-
-def test_an_ensemble_is_the_mean_of_its_logits(backend: str, law: Law) -> None:
-    track = spectrogram(100)
-    with law("an ensemble is the mean of its folds' logits", f"<= {ROUNDING:g}") as trials:
-        found = network(backend, seeds=(0, 1, 2))(track, return_logits=True).to_numpy().logits
-        folds = [
-            network(backend, seeds=(seed,))(track, return_logits=True).to_numpy().logits for seed in (0, 1, 2)
-        ]
-        assert found is not None
-        for name in ("beat", "downbeat", "segment", "label"):
-            trials.tried += 1
-            expected = np.mean([getattr(fold, name) for fold in folds], axis=0)
-            assert trials.differ_by(np.abs(getattr(found, name) - expected).max()) <= ROUNDING
-
-
 def test_repetitions_and_what_ran_before(backend: str, law: Law) -> None:
     model = network(backend)
     with law("repetition, whatever ran between", "bit-identical") as trials:

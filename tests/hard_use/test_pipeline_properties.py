@@ -140,19 +140,6 @@ def test_silence_before_the_music_delays_beats_and_boundaries(
         assert found_boundaries > 0
 
 
-def test_polarity_does_not_matter(case: Case, written: Callable, record_parity: ParityRecorder) -> None:
-    """Only magnitudes of spectra go on; a single stem may be turned too. int16 has no +32768: -32768 is left out."""
-    music = np.maximum(case.music, -32767)
-    analyzer = Analyzer(**case.options)
-    one = analyzer(written(music), include_activations=True)
-    assert one.beats
-    with law(record_parity, "polarity of all stems, of one", "identical") as trials:
-        for signs in ([-1, -1, -1, -1], [1, 1, -1, 1]):
-            trials.tried += 1
-            turned = music * np.array(signs, np.int16)[:, np.newaxis]
-            same_music(one, analyzer(written(turned), include_activations=True))
-
-
 def test_repetition_and_number_of_threads(
     case: Case, written: Callable, record_parity: ParityRecorder
 ) -> None:

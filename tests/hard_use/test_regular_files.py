@@ -15,20 +15,9 @@ import pytest
 
 from allin1_core.errors import BatchError, WeightsError
 from allin1_core.files.reading import open_regular, read_content, read_npy, read_npz
+from hard_use.hostile_files import Planted, npy
 
 MOST = 1 << 20
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def npz(**arrays: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -44,16 +33,6 @@ def test_arrays_come_back_as_they_were_saved(dtype: str, order: str) -> None:
         assert found.flags.writeable
 
 
-class Planted:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
 def test_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
     planted = tmp_path / "planted"
     objects = np.array([Planted(planted)], dtype=object)
@@ -67,6 +46,13 @@ def test_pickles_are_refused_and_not_executed(tmp_path: Path) -> None:
     assert not planted.exists()
     pickle.loads(pickle.dumps(Planted(planted)))
     assert planted.exists(), "the pickle is harmless, so the test above proves nothing"
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """Compressed, so that there is more to damage."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
 
 
 def bomb(stated: int, real: int, method: int = zipfile.ZIP_DEFLATED) -> bytes:

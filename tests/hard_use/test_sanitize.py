@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hard_use import sanitize
-from hard_use.reporting import record_trials
+from hard_use.reporting import check_trials
 from parity.reports.records import ParityRecorder
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the target needs gcc and LD_PRELOAD")
@@ -72,7 +72,7 @@ def test_kernels_under_both_sanitizers(record_parity: ParityRecorder) -> None:
     wrong = [child.stdout[-3000:] + child.stderr[-3000:]] * (
         child.returncode != 0 or passed is None or ran is None
     )
-    record_trials(
+    check_trials(
         record_parity,
         "instruments",
         "kernels under AddressSanitizer and UndefinedBehaviorSanitizer (tests)",
@@ -83,4 +83,3 @@ def test_kernels_under_both_sanitizers(record_parity: ParityRecorder) -> None:
         seconds=round(time.monotonic() - begun),
         instruction_sets="; ".join(line.strip() for line in ran[1].splitlines()) if ran else "",
     )
-    assert not wrong, wrong[0]

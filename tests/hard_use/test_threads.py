@@ -13,9 +13,10 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, hidden_markov_model
-from allin1_core.spectrogram import fused_backend, log_spectrogram
-from allin1_core.spectrogram.filterbank import filterbank, window
-from hard_use.reporting import record_trials
+from allin1_core.spectrogram import log_spectrogram
+from allin1_core.spectrogram.filterbank import filterbank
+from hard_use.reporting import check_trials
+from parity.meta_tests.test_spectrogram import clear_caches
 from parity.reports.records import ParityRecorder
 
 THREADS = 8
@@ -35,6 +36,16 @@ def all_at_once(run: Callable[[int], Output], number: int) -> list[Output]:
         return list(pool.map(wait_and_run, range(number)))
 
 
+def check_same(
+    record_parity: ParityRecorder, what: str, expected: list[Any], found: list[Any], backend: str = ""
+) -> None:
+    """Arrays, or texts, of a call by several threads are those of one call after the other."""
+    pairs = enumerate(zip(expected, found, strict=True))
+    wrong = [f"call {index} differs" for index, (one, other) in pairs if not np.array_equal(one, other)]
+    bound, tried = "identical", len(found)
+    check_trials(record_parity, "instruments", what, bound, tried=tried, wrong=wrong, backend=backend)
+
+
 def activations(index: int) -> np.ndarray:
     random = np.random.default_rng(index)
     values = random.random((400 + 50 * (index % 8), 2), np.float32) * np.float32(0.05)
@@ -50,17 +61,8 @@ def test_threads_share_a_decoder(num_threads: int, record_parity: ParityRecorder
     expected = [processor(activations(index)) for index in range(32)]
     assert all(len(beats) for beats in expected)
     found = all_at_once(lambda index: processor(activations(index)), 32)
-    wrong = [str(index) for index in range(32) if not np.array_equal(expected[index], found[index])]
-    record_trials(
-        record_parity,
-        "instruments",
-        f"decoder from {THREADS} threads, num_threads={num_threads}",
-        "bit-identical",
-        tried=32,
-        wrong=wrong,
-        backend="cython",
-    )
-    assert not wrong
+    what = f"decoder from {THREADS} threads, num_threads={num_threads}"
+    check_same(record_parity, what, expected, found, "cython")
 
 
 def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRecorder) -> None:
@@ -79,22 +81,12 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
         hidden_markov_model.bar_model.cache_clear()
         hidden_markov_model.beat_model.cache_clear()
 
-    wrong = []
-    expected = [decode(index) for index in range(24)]
-    for trial in range(5):
+    expected, found = [decode(index) for index in range(24)], []
+    for _ in range(5):
         clear()
-        found = all_at_once(decode, 24)
-        wrong += [f"trial {trial}: {i}" for i in range(24) if not np.array_equal(expected[i], found[i])]
-    record_trials(
-        record_parity,
-        "instruments",
-        f"decoder's caches filled by {THREADS} threads",
-        "bit-identical",
-        tried=5 * 24,
-        wrong=wrong,
-        backend="cython",
-    )
-    assert not wrong
+        found += all_at_once(decode, 24)
+    what = f"decoder's caches filled by {THREADS} threads"
+    check_same(record_parity, what, 5 * expected, found, "cython")
     beats = DBNBeatTrackingProcessor(fps=100)
     alone = beats(activations(0)[:, 0])
     assert all(
@@ -102,19 +94,7 @@ def test_threads_fill_the_caches_of_the_decoder_together(record_parity: ParityRe
     )
 
 
-CACHES = {
-    "numpy": (window, filterbank),
-    "fused": (
-        window,
-        filterbank,
-        fused_backend._tables,
-        fused_backend._taper,
-        fused_backend._bands,
-    ),
-}
-
-
-@pytest.mark.parametrize("backend", CACHES)
+@pytest.mark.parametrize("backend", ["numpy", "fused"])
 def test_threads_fill_the_caches_of_the_spectrogram_together(
     backend: str, record_parity: ParityRecorder
 ) -> None:
@@ -124,24 +104,13 @@ def test_threads_fill_the_caches_of_the_spectrogram_together(
     def compute(index: int) -> np.ndarray:
         return log_spectrogram(stems, rates[index % 4], backend=backend)
 
-    expected = [compute(index) for index in range(4)]
-    wrong = []
-    for trial in range(3):
-        for cache in CACHES[backend]:
-            cache.cache_clear()
-        found = all_at_once(compute, 16)
-        assert all(cache.cache_info().currsize for cache in CACHES[backend]), "a cache that is not used"
-        wrong += [f"trial {trial}: {i}" for i in range(16) if not np.array_equal(expected[i % 4], found[i])]
-    record_trials(
-        record_parity,
-        "instruments",
-        f"spectrogram's caches filled by {THREADS} threads",
-        "bit-identical",
-        tried=48,
-        wrong=wrong,
-        backend=backend,
-    )
-    assert not wrong
+    expected, found = [compute(index) for index in range(4)], []
+    for _ in range(3):
+        clear_caches()
+        found += all_at_once(compute, 16)
+    what = f"spectrogram's caches filled by {THREADS} threads"
+    check_same(record_parity, what, 12 * expected, found, backend)
+    assert filterbank.cache_info().currsize == len(rates)
     assert not filterbank(44100).flags.writeable
 
 
@@ -157,13 +126,4 @@ def test_threads_share_an_analyzer(
     expected = [one(folder).to_json() for folder in folders]
     shared = Analyzer(**options)
     found = all_at_once(lambda index: shared(folders[index % 8]).to_json(), 16)
-    wrong = [str(index) for index in range(16) if found[index] != expected[index % 8]]
-    record_trials(
-        record_parity,
-        "instruments",
-        f"an analyzer shared by {THREADS} threads",
-        "identical JSON",
-        tried=16,
-        wrong=wrong,
-    )
-    assert not wrong
+    check_same(record_parity, f"an analyzer shared by {THREADS} threads", 2 * expected, found)

@@ -8,7 +8,6 @@ another.
 from __future__ import annotations
 
 import itertools
-import platform
 
 import numpy as np
 import pytest
@@ -113,10 +112,3 @@ def test_an_absent_instruction_set_is_refused_not_replaced(instructions: str) ->
             "exact",
             instruction_set=instructions,
         )
-
-
-def test_the_best_instruction_set_is_among_those_that_run() -> None:
-    assert fused_backend.instruction_set() == INSTRUCTION_SETS[0]
-    assert len(set(INSTRUCTION_SETS)) == len(INSTRUCTION_SETS)
-    if platform.machine() in ("x86_64", "AMD64"):
-        assert ("AVX-512", "AVX2", "baseline x86-64")[-len(INSTRUCTION_SETS) :] == INSTRUCTION_SETS

@@ -1,10 +1,10 @@
 """The committed baseline: the accepted measurement of each row.
 
-    python -m bench.gate.baseline --reason "the decoder carries entries from beat to beat"
+    python -m bench.report.baseline --reason "the decoder carries entries from beat to beat"
 
-takes the rows of reports/bench.json over into bench/gate/baseline.json, for this machine, measures what the gate
-compares with (short ratios, memory, instruction counts), and adds the reason to the file's history, with the ratios
-that were there before. Rows of other machines stay.
+takes the rows of reports/bench.json over into bench/report/baseline.json, for this machine, and adds the reason to the
+file's history, with the ratios that were there before. Rows of other machines stay. The report draws a run beside them;
+the gate compares with the commit that last changed the file, on whatever machine it runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -53,12 +52,6 @@ def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     if content.get("schema") != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema {content.get('schema')!r}; expected {SCHEMA_VERSION}")
     return dict(content)
-
-
-def rows_here(path: Path = BASELINE) -> dict[str, Row]:
-    """Rows of this machine by `BenchRecord.key`; empty where none were taken on one like it."""
-    machine = read_baseline(path)["machines"].get(machine_key(), {})
-    return {key: Row(**row) for key, row in machine.get("rows", {}).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,32 +110,6 @@ def _compact(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[float, st
     }
 
 
-def section_here(name: str, path: Path = BASELINE) -> dict[str, Any]:
-    """Another part of this machine's baseline (``gate``, ``instructions``); empty if there is none."""
-    return dict(read_baseline(path)["machines"].get(machine_key(), {}).get(name, {}))
-
-
-def instructions_of(compiler: str, path: Path = BASELINE) -> dict[str, int]:
-    """Instructions of each kernel as built by a compiler, whatever the machine: a count depends on nothing else.
-
-    Parameters
-    ----------
-    compiler : str
-        As `bench.measure.instructions.compiler` names it.
-    path : Path
-
-    Returns
-    -------
-    dict
-        By kernel; empty where no baseline has that compiler on this kind of processor.
-    """
-    for machine in read_baseline(path)["machines"].values():
-        counted = dict(machine.get("gate", {}).get("instructions", {}))
-        if counted.pop("compiler", None) == compiler and platform.machine() in machine["machine"]["platform"]:
-            return counted
-    return {}
-
-
 def update(
     records: Sequence[BenchRecord],
     reason: str,
@@ -150,7 +117,6 @@ def update(
     *,
     measured: str = "",
     source: str = "",
-    **sections: Mapping[str, Any],
 ) -> None:
     """Replace this machine's rows by those of `records`, and keep the reason and the ratios that were there before.
 
@@ -164,8 +130,6 @@ def update(
     path : Path
     measured, source : str
         When the session ended, and the digest of the sources that it measured.
-    **sections : mapping
-        Other parts, kept beside the rows.
 
     Raises
     ------
@@ -188,7 +152,6 @@ def update(
         "machine": describe_machine(),
         "versions": versions(),
         "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
-        **sections,
     }
     temporary = path.with_suffix(".part")
     temporary.write_text(dump_json(content), encoding="utf-8")
@@ -241,13 +204,10 @@ def changes(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m bench.gate.baseline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.report.baseline", description=__doc__)
     parser.add_argument("--reason", required=True, help="why the figures may change")
     parser.add_argument("--from", dest="source", type=Path, default=Path("reports/bench.json"))
     options = parser.parse_args(arguments)
-    from bench.gate.bars import read_bars
-    from bench.gate.judge import measure_baseline
-
     try:
         records = read_records(options.source)
         content = json.loads(options.source.read_text(encoding="utf-8"))
@@ -255,16 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(
                 f"{options.source}: measured on another state of allin1_core; run `make bench` again"
             )
-        bars = read_bars()
-        print("baseline: measuring what the gate compares with, about two minutes", flush=True)
-        measured = measure_baseline(bars.rows, bars)
-        update(
-            records,
-            options.reason,
-            measured=content["created"],
-            source=content["source"],
-            gate=measured,
-        )
+        update(records, options.reason, measured=content["created"], source=content["source"])
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,154 @@
+"""How often the gate's test of times is wrong: replays of recorded pairs, with and without losses put in.
+
+    python -m bench.gate.simulate --record reports/gate_quiet.json --minutes 10
+    python -m bench.gate.simulate reports/gate_quiet.json reports/gate_busy.json
+
+The first times pairs of this tree and itself, as the gate does with the base commit, for as long as is said; once on a
+quiet machine, once beside others. The second replays gates from them, and writes what came out into reports/gate.md.
+
+A replay takes its pairs from the recording in blocks of consecutive ones (moving-block bootstrap), so that spells of
+the machine stay whole, and lets a coin swap the two sides of a pair, as it does when pairs are taken. A loss is put
+into one row of the tree, by multiplying its times. The pairs of a recording, as they stand one after the other, are
+real runs on an unchanged tree as well, and are judged as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from bench.gate.base import ROOT, lay_out
+from bench.gate.pairs import Decision, Times, judge_pairs, time_pair
+from bench.gate.report import write_section
+from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, slowdown
+from parity.environment import machine_key
+from parity.reports.publish import dump_json, now
+
+UNCHANGED, LOSSES = 1000, 200
+_SIZES = (1.03, 1.05, 1.10)
+_BLOCK = 4  # pairs
+
+
+def record(path: Path, minutes: float) -> None:
+    """Add pairs of this tree and itself to a recording, until the time is over."""
+    tree, base = lay_out(None, ROOT / "build" / "simulate")
+    recording = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"pairs": [], "load": []}
+    recording |= {"machine": machine_key(), "ended": now()}
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        recording["pairs"].append(time_pair(tree, base, len(recording["pairs"])))
+        recording["load"].append(os.getloadavg()[0])
+        recording["ended"] = now()
+        path.write_text(dump_json(recording), encoding="utf-8")
+
+
+def slowdowns(pairs: Sequence[Times]) -> dict[str, np.ndarray]:
+    """Of each row what `bench.gate.sequential` calls x, of every pair: float64 (pairs,)."""
+    return {row: np.array([slowdown(*pair[row]) for pair in pairs]) for row in pairs[0]}
+
+
+def replay(
+    recorded: Mapping[str, np.ndarray], generator: np.random.Generator, slowed: Mapping[str, float]
+) -> dict[str, Decision]:
+    """One gate on pairs drawn from a recording; `slowed` has the factor by which rows are slower."""
+    length = len(next(iter(recorded.values())))
+    starts = generator.integers(length, size=-(-LOOKS[-1] // _BLOCK))
+    drawn = (starts[:, None] + np.arange(_BLOCK)).ravel() % length
+    swapped = generator.choice([-1, 1], size=drawn.size)
+
+    def next_pair(number: int, wanted: Sequence[str]) -> dict[str, float]:
+        return {
+            row: float(recorded[row][drawn[number]] ** swapped[number]) * slowed.get(row, 1.0)
+            for row in wanted or recorded
+        }
+
+    return judge_pairs(next_pair)
+
+
+def real_runs(recorded: Mapping[str, np.ndarray]) -> list[dict[str, Decision]]:
+    """The recording as it stands, cut into as many gates as it holds."""
+    length, start = len(next(iter(recorded.values()))), 0
+    runs: list[dict[str, Decision]] = []
+
+    def next_pair(number: int, _: Sequence[str]) -> dict[str, float]:
+        return {row: float(values[start + number]) for row, values in recorded.items()}
+
+    while start + LOOKS[-1] <= length:
+        runs.append(judge_pairs(next_pair))
+        start += max(decision.pairs for decision in runs[-1].values())
+    return runs
+
+
+def _outcomes(decisions: Sequence[Decision]) -> tuple[int, int, int]:
+    """How many were called slower, as fast, and left open."""
+    passed = [decision.passed for decision in decisions]
+    return passed.count(False), passed.count(True), passed.count(None)
+
+
+def simulate(path: Path) -> list[str]:
+    """Lines on one recording, for the report."""
+    recording = json.loads(path.read_text(encoding="utf-8"))
+    recorded = slowdowns(recording["pairs"])
+    generator = np.random.default_rng(14)
+    load = np.percentile(recording["load"], [5, 50, 95])
+    unchanged = [replay(recorded, generator, {}) for _ in tqdm(range(UNCHANGED), desc=path.stem, unit="gate")]
+    real = real_runs(recorded)
+    alarms, real_alarms = (
+        sum(_outcomes(list(run.values()))[0] > 0 for run in runs) for runs in (unchanged, real)
+    )
+    pairs = np.percentile([max(row.pairs for row in run.values()) for run in unchanged], [50, 95])
+    lines = [
+        f"### {path.stem}: {len(recording['pairs'])} pairs, load average {load[1]:.1f} ({load[0]:.1f}-{load[2]:.1f})",
+        "",
+        f"{recording['machine']}, {recording['ended']}. Unchanged trees: {alarms} of {UNCHANGED} replays had a row "
+        f"that was called slower, and {real_alarms} of {len(real)} real runs (the recording in its own order). A gate "
+        f"took {pairs[0]:.0f} pairs (median; {pairs[1]:.0f} in the longest twentieth).",
+        "",
+        "| row | spread of a pair | unchanged: slower / as fast / open | "
+        + " | ".join(f"{size - 1:.0%} slower: found / passed / open" for size in _SIZES)
+        + " |",
+        "| --- | ---: | ---: |" + " ---: |" * len(_SIZES),
+    ]
+    for row, values in recorded.items():
+        spread = float(np.std(np.log(values)))
+        cells = [f"{spread:.1%}", " / ".join(map(str, _outcomes([run[row] for run in unchanged])))]
+        for size in _SIZES:
+            runs = [replay(recorded, generator, {row: size})[row] for _ in range(LOSSES)]
+            cells.append(" / ".join(map(str, _outcomes(runs))))
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; see the module's docstring."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gate.simulate", description=__doc__)
+    parser.add_argument("recordings", nargs="*", type=Path)
+    parser.add_argument("--record", type=Path, help="add pairs to this recording")
+    parser.add_argument("--minutes", type=float, default=10, help="for so long")
+    options = parser.parse_args(arguments)
+    if options.record:
+        record(options.record, options.minutes)
+        return 0
+    command = " ".join(["python -m bench.gate.simulate", *map(str, options.recordings)])
+    lines = [
+        f"At most {ALPHA:.2%} of the gates of unchanged trees may call a row slower, and at most {BETA:.0%} may pass "
+        f"one that is {LOSS - 1:.0%} slower (bench/gate/sequential.py; {TOLERATED - 1:.0%} is tolerated). Replayed by "
+        f"`{command}`, {UNCHANGED} unchanged trees and {LOSSES} losses of each size and row from each recording:",
+        "",
+    ]
+    for path in options.recordings:
+        lines += simulate(path)
+    write_section("How sure the test of times is", lines)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

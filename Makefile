@@ -98,7 +98,8 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE))
+	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \
+	test ! -e reports/history.jsonl || $(BIN)/python -m parity.reports.page reports; exit $$status
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.report.baseline --reason "$(REASON)"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bench.gate.__main__ import table
+from bench.gate.report import write_section
 from bench.gate.speed import Verdict
 from parity.reports import history
 from parity.reports.publish import dump_json
@@ -61,8 +62,8 @@ def some_lines() -> list[dict[str, Any]]:
 
 
 def write_gate(folder: Path, verdicts: list[Verdict]) -> None:
-    said = f"## What was said\n\nThis machine, today. Sure.\n\n```\n{table(verdicts)}\n```\n"
-    (folder / "gate.md").write_text(f"# Gate\n\n{said}\n## More\n\ntext\n", encoding="utf-8")
+    lines = ["This machine, today. Sure.", "", "```", table(verdicts), "```"]
+    write_section("What was said", lines, folder / "gate.md")
 
 
 VERDICTS = [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +21,14 @@ from history_lines import (
     write_gate,
     write_history,
 )
+from test_parity_report import parity_record
+from test_report import bench_record
 
 from bench.gate.speed import Verdict
-from bench.report.records import BenchRecord
 from bench.report.summary import history_content
 from parity.environment import machine_key
 from parity.reports import history, page
-from parity.reports.records import Outcome, ParityRecord
-
-
-def bench_record(seed: int, **fields: Any) -> BenchRecord:
-    rng = np.random.default_rng(seed)
-    given: dict[str, Any] = {
-        "stage": "spectrogram",
-        "backend": "fused",
-        "reference": "madmom 0.17",
-        "track": "song",
-        "audio_seconds": 195.5,
-        "threads": 2,
-        "seconds": rng.uniform(0.09, 0.11, 9).tolist(),
-        "reference_seconds": rng.uniform(0.9, 1.1, 9).tolist(),
-        "agreement": "bit-identical",
-    }
-    return BenchRecord(**{**given, **fields})
-
-
-def parity_record(**fields: Any) -> ParityRecord:
-    given = {"stage": "spectrogram", "case": "song", "oracle": "madmom", "backend": "fused", "device": "cpu"}
-    return ParityRecord(**{**given, "precision": "exact", "bound": "<= 1e-6", "passed": True, **fields})
+from parity.reports.records import Outcome
 
 
 @pytest.fixture
@@ -63,7 +45,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_run_adds_a_line_and_the_pages(clone: Path) -> None:
-    reports, record = clone / "reports", bench_record(1)
+    reports, record = clone / "reports", bench_record()
     page.add(reports, "bench", history_content([record]))
     (clone / "code.py").write_text("2\n", encoding="utf-8")
     page.add(reports, "parity", history.parity_content([parity_record()], Outcome(2, ("t",), ("s",))))
@@ -75,8 +57,8 @@ def test_a_run_adds_a_line_and_the_pages(clone: Path) -> None:
     assert first["machine"] == second["machine"] == machine_key()
     assert record.ratio is not None
     figures = [float(f"{value:.4g}") for value in (record.ratio.median, record.ratio.low, record.ratio.high)]
-    assert first["rows"] == {"spectrogram/fused/cpu/exact/2 threads": ["madmom 0.17", *figures, 9]}
-    assert first["headline"][record.key] == ["bit-identical", float(f"{record.median:.4g}"), 196]
+    assert first["rows"] == {"spectrogram/torch/cpu/exact/2 threads": ["madmom 0.17", *figures, 7]}
+    assert first["headline"][record.key] == ["max 3.6e-07", 0.4, 196]
     assert second["tests"] == [2, 1, 1]
     assert {path.name for path in reports.iterdir()} == {"history.jsonl", "index.html", "comment.md"}
 
@@ -91,19 +73,17 @@ def test_outside_a_clone_the_commit_is_unknown(tmp_path: Path, monkeypatch: pyte
 
 def test_ours_are_recorded_and_no_ratio_of_what_does_not_agree() -> None:
     records = [
-        bench_record(1, stage="decoder", agrees=False),
-        bench_record(2, role="peer", backend="other"),
-        bench_record(3, reference="", reference_seconds=[], backend="numpy"),
+        bench_record(stage="decoder", agrees=False),
+        bench_record(role="peer", backend="other"),
+        bench_record(reference="", reference_seconds=[], backend="numpy"),
     ]
     assert history_content(records)["rows"] == {
-        "decoder/fused/cpu/exact/2 threads": ["madmom 0.17", None, None, None, 0]
+        "decoder/torch/cpu/exact/2 threads": ["madmom 0.17", None, None, None, 0]
     }
 
 
 def test_a_line_of_forty_rows_is_short(tmp_path: Path) -> None:
-    records = [
-        bench_record(seed, backend="numpy", variant=f"[3, 4], variant {seed:02}") for seed in range(40)
-    ]
+    records = [bench_record(3 + number / 7, variant=f"[3, 4], variant {number:02}") for number in range(40)]
     history.append(tmp_path, "bench", history_content(records))
     assert len((tmp_path / history.NAME).read_bytes()) < 5000
 
@@ -113,19 +93,23 @@ def test_the_worst_of_each_stage_backend_and_precision() -> None:
     for fine in (0, 1, 2, 9, 10, 33, 34, 66):
         counts[fine] = fine + 1
     records = [
-        parity_record(measures={"max_difference": 2.5e-7, "max_ulp": 3.0, "ulp_counts": [7, 2, 1]}),
         parity_record(
-            passed=False, measures={"max_difference": np.inf, "max_ulp": np.inf, "ulp_counts": counts}
+            stage="spectrogram", measures={"max_difference": 2.5e-7, "max_ulp": 3.0, "ulp_counts": [7, 2, 1]}
         ),
-        parity_record(precision="fast", measures={"max_difference": np.nan}),
+        parity_record(
+            stage="spectrogram",
+            passed=False,
+            measures={"max_difference": np.inf, "max_ulp": np.inf, "ulp_counts": counts},
+        ),
+        parity_record(stage="spectrogram", precision="fast", measures={"max_difference": np.nan}),
         parity_record(stage="decoder", backend="cython", measures={"log_probability_difference": 0.0}),
         parity_record(stage="pipeline", backend="mlx + mlx", device="mlx", measures={"beats": 3}),
-        parity_record(stage="network", backend="torch", device="cuda", measures={"max_difference": 1e-6}),
+        parity_record(stage="network", device="cuda", measures={"max_difference": 1e-6}),
     ]
     rows = history.parity_content(records, Outcome(1, (), ()))["rows"]
     # Of 0, 1, 2, to 4, 8, 16, 256 (fine bin 9 ends there), 65,536, 2**32 (33 ends there), 2**64, not finite.
-    assert rows["spectrogram/fused/exact"] == [2, 1, np.inf, np.inf, [8, 4, 4, 0, 0, 0, 10, 11, 34, 35, 67]]
-    assert rows["spectrogram/fused/fast"] == [1, 0, None, None, []]
+    assert rows["spectrogram/torch/exact"] == [2, 1, np.inf, np.inf, [8, 4, 4, 0, 0, 0, 10, 11, 34, 35, 67]]
+    assert rows["spectrogram/torch/fast"] == [1, 0, None, None, []]
     assert rows["decoder/cython/exact"] == [1, 0, 0.0, None, []]
     assert rows["pipeline/mlx + mlx/exact"] == [1, 0, None, None, []]
     assert rows["network/torch on cuda/exact"] == [1, 0, 1e-6, None, []]
@@ -153,6 +137,26 @@ def test_a_malformed_line_is_refused(broken: Any, found: str, tmp_path: Path) ->
     with pytest.raises(ValueError, match=rf"history\.jsonl, line 2: {found}.*; take it from git again"):
         page.write(tmp_path)
     assert not (tmp_path / "index.html").exists()
+
+
+def test_a_session_adds_its_line_and_ends_with_what_it_cannot_read(tmp_path: Path) -> None:
+    path = tmp_path / history.NAME
+    path.write_text("broken\n", encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "parity/meta_tests/test_oracles.py",
+        "--parity-report",
+        tmp_path,
+    ]
+    root = Path(__file__).resolve().parents[1]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert f"{path}, line 1: no JSON object ('broken'); expected what" in found.stderr
+    assert "Traceback" not in found.stdout + found.stderr
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[1])["tests"][1] == 0
 
 
 def test_without_a_line_there_is_no_page(tmp_path: Path) -> None:

@@ -86,10 +86,10 @@ def opened(request: pytest.FixtureRequest, browser: Any, written: tuple[Path, An
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.get(written[0].as_uri())
     yield browser
-    of_page = (
-        "const page = document.documentElement; return [innerWidth, page.scrollWidth - page.clientWidth]"
-    )
-    assert browser.execute_script(of_page) == [request.param, 0]
+    too_wide = "return [document.documentElement, ...document.querySelectorAll('.scroll, figure')]"
+    too_wide += ".filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.tagName)"
+    assert browser.execute_script("return innerWidth") == request.param
+    assert browser.execute_script(too_wide) == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
 

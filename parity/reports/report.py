@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.environment import describe_machine, versions
-from parity.reports import accuracy
+from parity.reports import accuracy, ulps
 from parity.reports.publish import now, publish, scratch_folder
 from parity.reports.records import Outcome, ParityRecord, oracle_was_absent
 
@@ -83,7 +83,8 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
     if outcome is not None:
         lines += [str(outcome), ""]
     for stage in stages(records):
-        lines += [_section(stage, [record for record in records if record.stage == stage], scratch), ""]
+        chosen = [record for record in records if record.stage == stage]
+        lines += [_section(stage, chosen, scratch), *ulps.section(stage, chosen, scratch), ""]
     if outcome is not None and outcome.slowest:
         minutes, seconds = divmod(round(outcome.seconds), 60)
         lines += ["## Time of the tests", "", f"{minutes} min {seconds} s together. The slowest:", ""]
@@ -104,8 +105,8 @@ def _verdict(records: Sequence[ParityRecord], outcome: Outcome | None) -> str:
 
 
 def _summary(records: Sequence[ParityRecord]) -> Iterator[str]:
-    yield "| stage | backend | device | precision | oracle | held to | inputs | within | worst seen |"
-    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: | --- |"
+    yield "| stage | backend | device | precision | oracle | held to | inputs | within | worst seen | in ULP |"
+    yield "| --- | --- | --- | --- | --- | --- | ---: | ---: | --- | ---: |"
     for stage in stages(records):
         section = _section_module(stage)
         rows = [record for record in records if record.stage == stage]
@@ -115,7 +116,7 @@ def _summary(records: Sequence[ParityRecord]) -> Iterator[str]:
             worst = section.worst(group) if section and hasattr(section, "worst") else worst_measure(group)
             cells = [first.stage, first.backend, first.device, first.precision, first.oracle, first.bound]
             count = str(within) if within == len(group) else f"**{within}**"
-            yield "| " + " | ".join([*cells, str(len(group)), count, worst]) + " |"
+            yield "| " + " | ".join([*cells, str(len(group)), count, worst, ulps.worst(group)]) + " |"
 
 
 def _groups(records: Sequence[ParityRecord]) -> Iterator[list[ParityRecord]]:

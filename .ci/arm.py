@@ -15,6 +15,9 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -36,12 +39,17 @@ TOOLS = {
     "qemu-aarch64-static": "qemu-user-static",
     "aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu",
 }
-TESTS = [
-    *(f"tests/test_{name}.py" for name in ("metrical", "structure", "spectrogram", "network")),
-    *(f"tests/test_{name}.py" for name in ("dbn_bad_input", "dbn_extras")),
-    *(f"tests/hard_use/test_{name}_kernel_at_its_edges.py" for name in ("transform", "network")),
-    "--deselect=tests/test_network.py::test_fused_needs_neither_torch_nor_mlx",  # starts a process
-]
+# Run at the same time.
+TESTS = {
+    "decoder": ["tests/test_dbn_bad_input.py", "tests/test_dbn_extras.py"],
+    "spectrogram": ["tests/test_spectrogram.py", "tests/hard_use/test_transform_kernel_at_its_edges.py"],
+    "structure": ["tests/test_metrical.py", "tests/test_structure.py"],
+    "network": [
+        "tests/test_network.py",
+        "tests/hard_use/test_network_kernel_at_its_edges.py",
+        "--deselect=tests/test_network.py::test_fused_needs_neither_torch_nor_mlx",  # starts a process
+    ],
+}
 TEST_PACKAGES = ("hypothesis", "mir_eval", "psutil", "pytest", "pytest-timeout")
 # numpy's float32 logarithm rounds as the processor's instructions do: seen 1.5e-5 of 5,000.
 LOG_PROBABILITY = 1e-4
@@ -141,18 +149,36 @@ def on_arm(*arguments: object, **keywords: object) -> subprocess.CompletedProces
     return run(*command, cwd=TREE, env=environment, **keywords)
 
 
-def run_tests() -> dict[str, int]:
-    """How many of the kernels' tests there were, by how they ended."""
-    path = BUILD / "tests.xml"
+def run_tests(part: str) -> Counter[str]:
+    """How many of the tests of a part of `TESTS` passed, failed and were skipped; failures are printed."""
+    path = BUILD / f"{part}.xml"
     try:
-        on_arm("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *TESTS)
+        on_arm("-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={path}", *TESTS[part], stdout=-1)
     except subprocess.CalledProcessError as error:
+        print(error.stdout, file=sys.stderr)
         if error.returncode != 1:  # other than a test that failed
             raise
+    return count_tests(path)
+
+
+def count_tests(path: Path) -> Counter[str]:
+    """What pytest wrote of its session into a file of JUnit's XML."""
     suite = next(ElementTree.parse(path).iter("testsuite"))
-    counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
-    counts["failed"] = counts.pop("failures") + counts.pop("errors")
-    return {"passed": counts.pop("tests") - counts["failed"] - counts["skipped"], **counts}
+    total, failures, errors, skipped = (
+        int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")
+    )
+    failed = failures + errors
+    return Counter(passed=total - failed - skipped, failed=failed, skipped=skipped)
+
+
+def run_goldens() -> dict[str, Agreement]:
+    """The outputs for the short goldens, here and on Arm, compared; none where the reference material is absent."""
+    if shared_folder() is None:
+        return {}
+    files = {name: BUILD / f"{name}.npz" for name in ("arm", "here")}
+    run(sys.executable, ROOT / ".ci" / "arm_outputs.py", files["here"])
+    on_arm(TREE / ".ci" / "arm_outputs.py", files["arm"])
+    return compare_outputs(*(dict(np.load(file)) for file in files.values()))
 
 
 def compare_outputs(arm: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> dict[str, Agreement]:
@@ -167,7 +193,7 @@ def compare_outputs(arm: dict[str, np.ndarray], here: dict[str, np.ndarray]) -> 
 
 
 def report(
-    counts: dict[str, int], doctor: str, agreements: dict[str, Agreement], seconds: dict[str, float]
+    counts: Mapping[str, int], doctor: str, agreements: dict[str, Agreement], seconds: dict[str, float]
 ) -> str:
     """Markdown: what ran, how it ended, with which versions, and how long it took."""
     passed = counts["failed"] == 0 and all(agreement.passed for agreement in agreements.values())
@@ -235,15 +261,11 @@ def main() -> int:
     done("cross-compiling")
     doctor = on_arm("-m", "allin1_core.cli", "doctor", stdout=-1).stdout
     done("doctor")
-    agreements: dict[str, Agreement] = {}
-    if shared_folder() is not None:
-        files = {name: BUILD / f"{name}.npz" for name in ("arm", "here")}
-        on_arm(TREE / ".ci" / "arm_outputs.py", files["arm"])
-        run(sys.executable, ROOT / ".ci" / "arm_outputs.py", files["here"])
-        agreements = compare_outputs(*(dict(np.load(file)) for file in files.values()))
-        done("goldens")
-    counts = run_tests()
-    done("tests")
+    with ThreadPoolExecutor() as pool:
+        compared = pool.submit(run_goldens)
+        counts = sum(pool.map(run_tests, TESTS), Counter())
+        agreements = compared.result()
+    done("tests and goldens")
     text = report(counts, doctor, agreements, seconds)
     part = ROOT / "reports" / ".arm.md.part"
     part.write_text(text, encoding="utf-8")

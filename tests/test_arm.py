@@ -91,3 +91,15 @@ def test_the_report_says_no_where_a_test_or_an_output_failed(
     assert "14 skipped; 5 of 6 outputs are the same.**" in text
     assert "**No: " in text
     assert "the goldens were left out" in arm.report(counts, doctor, {}, {"tests": 1}).lower()
+
+
+def test_tests_are_counted_by_how_they_ended(arm: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tests.xml"
+    path.write_text(
+        '<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="4" tests="20"/></testsuites>',
+        encoding="utf-8",
+    )
+    assert arm.count_tests(path) == {"passed": 13, "failed": 3, "skipped": 4}
+    parts = [test for arguments in arm.TESTS.values() for test in arguments if not test.startswith("--")]
+    assert all((ROOT / test).is_file() for test in parts)
+    assert len(set(parts)) == len(parts) == 8

@@ -35,7 +35,7 @@ SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
 	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
 
-.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize clean
+.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize arm clean
 
 help:
 	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
@@ -51,6 +51,7 @@ help:
 	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
 	@echo "make parity-full [TRACKS=folder]  the long checks too, and the tracks of a folder of yours"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make arm          builds for 64-bit Arm and runs it under emulation -> reports/arm.md"
 	@echo "make clean        removes .venv and what was built"
 
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(SOURCES)
@@ -114,6 +115,10 @@ readme: $(VENV)/.installed
 peers: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[peers]'
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --no-deps all-in-one-infer
+
+# What it needs besides: see .ci/arm.py, which names what is missing.
+arm: $(VENV)/.installed
+	$(BIN)/python .ci/arm.py
 
 sanitize: $(VENV)/.installed
 	cd tests && ../$(BIN)/python -m hard_use.sanitize

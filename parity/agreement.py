@@ -4,17 +4,26 @@ Two arrays are apart by the largest absolute difference of their values. It is i
 differ, and where a value of either is not finite: NaN and infinity agree with nothing, themselves included, unless the
 case documents that they may. It is 0 for the same bits alone: between equal values of other bits, as 0 and -0, it is
 the smallest normal number of their dtype. It is never NaN, so that ``max`` and ``<=`` can be trusted with it.
+
+Beside it stands the difference in ULP, units in the last place: how many values of their dtype two numbers are apart,
+counted in the total order of IEEE 754, in which -0 comes right before 0. It is infinite where the difference is, 0
+for the same bits alone, and for integers the difference itself.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+# Of the histogram of differences in ULP: bin 0 holds those of 0, bin 1 those of 1, bin k those above 2**(k - 2) and up
+# to 2**(k - 1), which for float64 ends at 2**64, and the last one those that are infinite.
+ULP_BINS = 67
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,11 @@ class Agreement:
         Values that differ by more than is allowed.
     fault : str
         The first of them, with both values, or what differs of type, dtype and shape; empty where the arrays agree.
+    max_ulp : float
+        Largest difference in ULP.
+    ulp_counts : tuple of int
+        Histogram of the differences in ULP: how many are 0, 1, 2, 3 to 4, 5 to 8, and so on in powers of two, up to the
+        last that there are; those that are infinite stand in the last of `ULP_BINS`.
     """
 
     max_difference: float
@@ -42,6 +56,8 @@ class Agreement:
     allowed: float
     beyond: int
     fault: str
+    max_ulp: float = 0.0
+    ulp_counts: tuple[int, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -56,7 +72,7 @@ class Agreement:
     def measures(self) -> dict[str, Any]:
         """The figures that a record keeps, JSON-ready."""
         names = ("max_difference", "p999_difference", "identical", "values")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | ulp_measures([self])
 
     def require(self, subject: object) -> None:
         """Raise `AssertionError` unless the arrays agree: the subject, the first fault, and how many there are."""
@@ -97,11 +113,13 @@ def compare(
     unlike = _unlike(found, expected)
     if unlike:
         values = max(expected.size, found.size if isinstance(found, np.ndarray) else 0, 1)
-        return Agreement(math.inf, math.inf, 0, values, allowed, values, unlike)
+        counts = (0,) * (ULP_BINS - 1) + (values,)
+        return Agreement(math.inf, math.inf, 0, values, allowed, values, unlike, math.inf, counts)
     if expected.size == 0:
         return Agreement(0.0, 0.0, 0, 0, allowed, 0, "")
     one, other = np.atleast_1d(found, expected)
     difference = _differences(one, other, documented)
+    ulps = _ulps(one, other, difference)
     beyond = difference > allowed
     fault = ""
     if beyond.any():
@@ -115,6 +133,8 @@ def compare(
         allowed,
         int(np.count_nonzero(beyond)),
         fault,
+        float(ulps.max()),
+        _count(ulps),
     )
 
 
@@ -127,6 +147,16 @@ def require_each(agreements: Mapping[str, Agreement], subject: object) -> None:
     """`Agreement.require` of each, by its name."""
     for name, agreement in agreements.items():
         agreement.require(f"{subject}, {name}")
+
+
+def ulp_measures(agreements: Iterable[Agreement]) -> dict[str, Any]:
+    """The largest difference in ULP of several comparisons, and their histogram, as a record keeps them."""
+    found = list(agreements)
+    counts = itertools.zip_longest(*(agreement.ulp_counts for agreement in found), fillvalue=0)
+    return {
+        "max_ulp": max((agreement.max_ulp for agreement in found), default=0.0),
+        "ulp_counts": [sum(column) for column in counts],
+    }
 
 
 def largest_difference(found: Any, expected: npt.NDArray) -> float:
@@ -162,6 +192,32 @@ def _differences(found: npt.NDArray, expected: npt.NDArray, documented: tuple[fl
         both = [np.isnan(array) if math.isnan(value) else array == value for array in (found, expected)]
         difference[both[0] & both[1]] = 0
     return difference
+
+
+def _ulps(found: npt.NDArray, expected: npt.NDArray, difference: npt.NDArray) -> npt.NDArray:
+    """Differences in ULP, ``float64``, of arrays with these absolute `_differences`."""
+    if found.dtype.kind != "f":
+        return difference
+    ulps = difference.copy()
+    apart = (difference > 0) & (difference < np.inf)
+    one, other = _places(found[apart]), _places(expected[apart])
+    # The difference of two int64 always fits uint64, if not int64.
+    ulps[apart] = (np.maximum(one, other) - np.minimum(one, other)).view(np.uint64)
+    return ulps
+
+
+def _places(values: npt.NDArray) -> npt.NDArray[np.int64]:
+    """Places of floats in the total order of IEEE 754: bits of positive ones ascend, of negative ones descend."""
+    bits = values.view(f"i{values.dtype.itemsize}").astype(np.int64)
+    return np.where(bits < 0, bits ^ np.iinfo(f"i{values.dtype.itemsize}").max, bits)
+
+
+def _count(ulps: npt.NDArray) -> tuple[int, ...]:
+    """The histogram `Agreement.ulp_counts`."""
+    # frexp's exponent of n is the number of binary digits of n: 0 of 0, 1 of 1, 2 of 2 and 3.
+    bins = np.where(ulps > 0, 1 + np.frexp(np.maximum(ulps, 1) - 1)[1], 0)
+    bins[np.isinf(ulps)] = ULP_BINS - 1
+    return tuple(np.bincount(bins.ravel()).tolist())
 
 
 def _bits(array: npt.NDArray) -> npt.NDArray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn import threshold_activations
-from parity.agreement import compare
+from parity.agreement import compare, ulp_measures
 
 Paths = list[tuple[np.ndarray, float]]
 
@@ -38,6 +38,8 @@ class DecoderAgreement:
         times.
     fault : str
         The first place, type, dtype or shape at which each of what was compared differs; empty if it is identical.
+    max_ulp, ulp_counts
+        Of the log probabilities and the beats, as in `parity.agreement.Agreement`.
     """
 
     identical_path: bool
@@ -49,6 +51,8 @@ class DecoderAgreement:
     identical_beats: bool
     f_measure: float
     fault: str = ""
+    max_ulp: float = 0.0
+    ulp_counts: list[int] = dataclasses.field(default_factory=list)
 
     @property
     def identical(self) -> bool:
@@ -96,6 +100,7 @@ def compare_decodings(
         identical_beats=by_beat.passed,
         f_measure=f_measure(_times(oracle_beats), _times(beats)),
         fault="; ".join(f"{name}: {one.fault}" for name, one in compared.items() if not one.passed),
+        **ulp_measures([*by_log, by_beat]),
     )
 
 

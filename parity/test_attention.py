@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
-from parity.agreement import compare
+from parity.agreement import compare, ulp_measures
 from parity.implementations import cpu_device, native, ours
 from parity.oracles import naive_attention, natten_golden
 from parity.reports.records import ParityRecord, ParityRecorder
@@ -54,7 +54,7 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
             "exact",
             "<= 1e-5",
             agreement.passed,
-            {"max_difference": agreement.max_difference},
+            {"max_difference": agreement.max_difference, **ulp_measures([agreement])},
         )
     )
     agreement.require(f"{backend}, {case}")

@@ -11,7 +11,7 @@ import soundfile
 from allin1_core import self_test
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
-from parity.agreement import compare
+from parity.agreement import compare, ulp_measures
 from parity.oracles.madmom_dbn import make_decoder
 from parity.oracles.madmom_import import import_madmom, madmom_version
 from parity.oracles.madmom_spectrogram import madmom_spectrogram
@@ -44,7 +44,11 @@ def check(
             precision="exact",
             bound="bit-identical" if allowed == 0 else f"<= {allowed:.0e}",
             passed=agreement.passed,
-            measures={"values": agreement.values, "differences": agreement.different},
+            measures={
+                "values": agreement.values,
+                "differences": agreement.different,
+                **ulp_measures([agreement]),
+            },
         )
     )
     agreement.require(case)

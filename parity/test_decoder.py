@@ -29,6 +29,7 @@ from parity.reports.records import ParityRecord, ParityRecorder
 
 _CASES = [
     *cases_decoder.synthetic_cases(),
+    *cases_decoder.edge_cases(),
     *cases_decoder.parameter_cases(),
     *cases_decoder.golden_cases(),
     *cases_decoder.song_cases(),

@@ -14,7 +14,7 @@ from allin1_core import backends
 from allin1_core.backends.table import GENERAL_BOUNDS
 from allin1_core.network import Model, NetworkOutput, load_checkpoints, load_model
 from allin1_core.spectrogram import log_spectrogram
-from parity.agreement import Agreement, compare, compare_each, require_each
+from parity.agreement import Agreement, compare, compare_each, require_each, ulp_measures
 from parity.implementations import cpu_device, names
 from parity.material import read_stems, shared_folder
 from parity.oracles import allin1_infer, network_golden
@@ -70,7 +70,11 @@ def check(
             "exact",
             "<= 1e-4",
             all(agreement.passed for agreement in agreements.values()),
-            {"max_difference": max(each[name] for name in OUTPUTS), **each},
+            {
+                "max_difference": max(each[name] for name in OUTPUTS),
+                **ulp_measures(agreements[name] for name in OUTPUTS),
+                **each,
+            },
         )
     )
     require_each(agreements, f"{backend}, {case}, beside {oracle}")

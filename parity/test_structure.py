@@ -12,8 +12,9 @@ import pytest
 from allin1_core import backends
 from allin1_core.backends.devices import to_host
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
-from parity.agreement import Agreement, compare, require_each
+from parity.agreement import Agreement, compare, require_each, ulp_measures
 from parity.implementations import cpu_device, names, native
+from parity.inputs.edges import sections_that_tie
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import ORACLE, TRACKS, read_golden
 from parity.oracles.structure import Section
@@ -62,6 +63,7 @@ def check(
             measures={
                 "sections": len(found),
                 "differences": sum(agreement.different for agreement in agreements.values()),
+                **ulp_measures(agreements.values()),
             },
         )
     )
@@ -82,6 +84,14 @@ def probabilities_of(num_frames: int, values: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng([num_frames, values])
     segment = (random.integers(0, values + 1, num_frames) / values).astype(np.float32) ** 8
     return {"segment": segment, "label": random.dirichlet(np.ones(10), num_frames).T.astype(np.float32)}
+
+
+# Around the window of 97 frames, and around 1,200 frames on either side.
+@pytest.mark.parametrize("spacings", [(47, 48, 49, 50), (1199, 1200, 1201)], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_values_that_tie(backend: str, spacings: tuple[int, ...], record_parity: ParityRecorder) -> None:
+    case = f"peaks that tie, {spacings[0]} to {spacings[-1]} frames apart"
+    check(record_parity, case, backend, sections_that_tie(spacings, 150_000))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -59,6 +59,16 @@ def test_the_same_pythons_are_declared_tested_and_built_for() -> None:
     assert project["tool"]["mypy"]["python_version"] == declared[0]
 
 
+def test_both_processors_are_tested_and_built_for() -> None:
+    runners = ["ubuntu-latest", "ubuntu-24.04-arm", "macos-14"]  # the last one is on Arm, with Metal
+    for workflow, job in (("ci", "test"), ("wheels", "wheels")):
+        definition = jobs(ROOT / ".github" / "workflows" / f"{workflow}.yml")[job]
+        assert definition["strategy"]["matrix"]["runner"] == runners
+    [builder] = [step["uses"] for step in definition["steps"] if "cibuildwheel" in step.get("uses", "")]
+    major, minor = re.match(r"pypa/cibuildwheel@v(\d+)\.(\d+)", builder).groups()  # type: ignore[union-attr]
+    assert (int(major), int(minor)) >= (3, 1)  # the first that builds for Python 3.14 unasked
+
+
 def test_help_and_phony_name_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     [phony] = re.findall(r"^\.PHONY: (.*)", makefile, flags=re.MULTILINE)

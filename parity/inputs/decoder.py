@@ -13,7 +13,7 @@ import pytest
 
 from allin1_core.dbn.metrical import decoder_input
 from parity.implementations import names
-from parity.inputs import activations
+from parity.inputs import activations, edges
 from parity.inputs.annotations import read_annotations, representative_songs
 from parity.material import shared_folder, tracks
 
@@ -30,7 +30,7 @@ class Case:
     ----------
     name : str
     kind : str
-        ``annotated``, ``network``, ``synthetic`` or ``parameters``: how the report groups them.
+        ``annotated``, ``network``, ``synthetic``, ``edge`` or ``parameters``: how the report groups them.
     make : callable
         Gives the activations, ``(num_frames, 2)``.
     parameters : dict
@@ -149,6 +149,24 @@ def synthetic_cases() -> list[Case]:
     for frames in (1, 2, 3, 7, 8, 9, 23, 24, 25, 27, 28, 29, 109, 110):
         function = functools.partial(_random, frames, frames)
         cases.append(Case(f"{frames} frames", "synthetic", function, _parameters(threshold=0), True))
+    return cases
+
+
+def edge_cases() -> list[Case]:
+    """Activations on the edge of the decoder's decisions, in both types."""
+    cases = []
+    for dtype in (np.float32, np.float64):
+        name = np.dtype(dtype).name
+        for threshold in (0.05, 0.1, 0.24):
+            make = functools.partial(edges.beats_at_threshold, threshold, dtype)
+            parameters = _parameters(threshold=threshold)
+            cases.append(Case(f"at the threshold {threshold}, {name}", "edge", make, parameters, True))
+        for title, function in (
+            ("densities that tie", edges.densities_that_tie),
+            ("peaks that tie", edges.peaks_that_tie),
+        ):
+            make = functools.partial(function, dtype)
+            cases.append(Case(f"{title}, {name}", "edge", make, _parameters(), True))
     return cases
 
 

@@ -21,6 +21,7 @@ import soundfile
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
 from allin1_core.backends import Bound
+from parity.inputs import edges
 from parity.material import STEMS, read_stems, shared_folder, stempeg_track, tracks
 
 SAMPLE_RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 88200, 96000)
@@ -39,8 +40,8 @@ class Case:
     ----------
     name : str
     kind : str
-        ``music``, ``signal``, ``length``, ``stereo`` (mixed to mono from a file), or ``longer``: as if it were longer
-        than `numpy_backend.PRODUCT_FRAMES`.
+        ``music``, ``signal``, ``length``, ``edge``, ``stereo`` (mixed to mono from a file), or ``longer``: as if it
+        were longer than `numpy_backend.PRODUCT_FRAMES`.
     dtype : str
         ``int16`` or ``float32``.
     sample_rate : int
@@ -82,7 +83,7 @@ class Case:
 
 def spectrogram_cases() -> list[Case]:
     """Every input, those that need the shared reference material only where it is."""
-    return [*_music_cases(), *_signal_cases(), *_length_cases()]
+    return [*_music_cases(), *_signal_cases(), *_length_cases(), *_edge_cases()]
 
 
 def music() -> dict[str, Callable[[], npt.NDArray[np.int16]]]:
@@ -176,6 +177,20 @@ def _length_cases() -> list[Case]:
 def _short(length: int) -> npt.NDArray[np.int16]:
     noise = np.random.default_rng(2).integers(-32768, 32768, length, dtype=np.int16)
     return np.stack([noise, np.full(length, 32767, np.int16)])
+
+
+def _edge_cases() -> list[Case]:
+    return [
+        Case(
+            "values beside a tie of float32",
+            "edge",
+            dtype,
+            44100,
+            edges.ROUNDING_STEPS,
+            functools.partial(edges.signals, dtype),
+        )
+        for dtype in DTYPES
+    ]
 
 
 def ten_minutes(dtype: str) -> Case:

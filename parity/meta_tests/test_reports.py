@@ -86,10 +86,11 @@ def test_every_failure_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     rows = [line for line in summary.splitlines() if line.startswith("| ")][1:]
     assert len(rows) == 8 - 1, rows  # both spectrograms are of one backend
     for row in rows:
-        *_, within, worst = row.strip("| ").split(" | ")
+        *_, within, worst, ulp = row.strip("| ").split(" | ")
         assert within == "**0**"
         assert any(words in worst for words in ("inf", "differs on song", "(97 frames of 2 values)")), worst
         assert worst not in ("0", "no difference", "bit-identical")
+        assert ulp == ("-" if row.startswith("| pipeline") else "inf"), row
     sections = text.partition("## Spectrogram")[2]
     assert sections.count("**no**") >= 8
     assert "nan" not in text.lower().replace("nan at", "")

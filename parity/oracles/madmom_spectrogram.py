@@ -50,6 +50,15 @@ def madmom_spectrogram(signal: npt.NDArray, sample_rate: int) -> npt.NDArray[np.
     return np.asarray(process(Signal(signal, sample_rate=sample_rate)))
 
 
+def madmom_logarithm(band_sums: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """What madmom makes of band sums of any shape: log10(1 + x)."""
+    import_madmom()
+    from madmom.audio.spectrogram import LogarithmicSpectrogram, Spectrogram
+
+    spectrogram = np.atleast_2d(band_sums).view(Spectrogram)
+    return np.asarray(LogarithmicSpectrogram(spectrogram, **_LOGARITHM)).reshape(band_sums.shape)
+
+
 def madmom_filterbank(sample_rate: int) -> npt.NDArray[np.float32]:
     """madmom's filterbank at a sample rate, ``float32 (1024, num_bands)``."""
     import_madmom()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.files.writing import append_line
+from parity.agreement import ULP_BINS
 from parity.environment import describe_machine, machine_key
 from parity.reports.publish import dump_json, now
 from parity.reports.records import Outcome, ParityRecord, in_order
@@ -26,8 +27,8 @@ from parity.reports.records import Outcome, ParityRecord, in_order
 NAME = "history.jsonl"
 # Bins of the histograms: differences of up to so many ULP, and more than the bin before.
 ULP_LABELS = ("0", "1", "2", "4", "8", "16", "256", "65,536", "2³²", "2⁶⁴", "not finite")
-# The first of the finer bins of a record (0, then up to 2**(k - 1) in bin k, then what is not finite) in each of them.
-_FIRST_BINS = (0, 1, 2, 3, 4, 5, 6, 10, 18, 34, 66)
+# The first bin of a record (`parity.agreement.ULP_BINS`) in each of them.
+_FIRST_BINS = (0, 1, 2, 3, 4, 5, 6, 10, 18, 34, ULP_BINS - 1)
 _ROOT = Path(__file__).resolve().parents[2]
 _FIELDS = {"kind": str, "date": str, "commit": str, "uncommitted": bool, "machine": str, "name": str}
 _OF_KIND: dict[str, tuple[str, type]] = {"bench": ("headline", dict), "parity": ("tests", list)}
@@ -106,7 +107,7 @@ def parity_content(records: Sequence[ParityRecord], outcome: Outcome) -> dict[st
 
 
 def _parity_row(records: Sequence[ParityRecord]) -> list[Any]:
-    counts = np.zeros(_FIRST_BINS[-1] + 1, np.int64)
+    counts = np.zeros(ULP_BINS, np.int64)
     for record in records:
         taken = record.measures.get("ulp_counts", ())
         counts[: len(taken)] += np.array(taken, np.int64)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from parity.environment import describe_machine, versions
-from parity.reports import accuracy
+from parity.reports import accuracy, ulps
 from parity.reports.publish import now, publish, scratch_folder
 from parity.reports.records import Outcome, ParityRecord, in_order, oracle_was_absent, stages
 from parity.reports.tables import frame, markdown, yes
@@ -69,7 +69,8 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
     if outcome is not None:
         lines += [str(outcome), ""]
     for stage in stages(records):
-        lines += [_section(stage, [record for record in records if record.stage == stage], scratch), ""]
+        chosen = [record for record in records if record.stage == stage]
+        lines += [_section(stage, chosen, scratch), *ulps.section(stage, chosen, scratch), ""]
     if outcome is not None and outcome.slowest:
         minutes, seconds = divmod(round(outcome.seconds), 60)
         lines += ["## Time of the tests", "", f"{minutes} min {seconds} s together. The slowest:", ""]
@@ -103,9 +104,10 @@ def _summary(records: Sequence[ParityRecord]) -> str:
                 "inputs": len(group),
                 "within": within if within == len(group) else f"**{within}**",
                 "worst seen": getattr(_section_module(same[0].stage), "worst", worst_measure)(same),
+                "in ULP": ulps.worst(same),
             }
         )
-    return markdown(rows, right={"inputs", "within"})
+    return markdown(rows, right={"inputs", "within", "in ULP"})
 
 
 def worst_measure(records: Sequence[ParityRecord]) -> str:

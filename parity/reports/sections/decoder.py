@@ -14,6 +14,7 @@ _KINDS = {
     "annotated": "made from annotated songs",
     "network": "of networks on the shared tracks",
     "synthetic": "synthetic",
+    "edge": "at a threshold, or tied but for an ULP",
     "parameters": "other parameters",
     "beats only": "beats without bars",
 }

@@ -38,8 +38,9 @@ def render(records: list[ParityRecord], folder: Path) -> str:
         lines += [
             "",
             "The worst of each kind, in both sample types: signals made to be hard (full-scale tones, squares, sweep,",
-            "noise, clipping, impulses, silence), lengths around a hop and a frame, stereo files mixed to mono; and of",
-            "numpy, products cut into short pieces, as they are into long ones beyond 33 minutes:",
+            "noise, clipping, impulses, silence), frames with values beside a tie of float32 at each step of rounding,",
+            "lengths around a hop and a frame, stereo files mixed to mono; and of numpy, products cut into short",
+            "pieces, as they are into long ones beyond 33 minutes:",
             "",
             _table(_worst_of_each_kind(rest)),
         ]
@@ -105,7 +106,7 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
         group = [record for record in records if (name(record), record.precision) == key]
         for offset, kinds, color, label in (
             (-0.18, ("music",), "C0", "music"),
-            (0.18, ("signal", "length", "stereo"), "C1", "synthetic signals"),
+            (0.18, ("signal", "length", "edge", "stereo"), "C1", "synthetic signals"),
         ):
             chosen = [record for record in group if record.measures["kind"] in kinds]
             if not chosen:

@@ -11,7 +11,7 @@ import soundfile
 
 from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.separation import read_stems_folder
-from allin1_core.threads import ThreadPool
+from bench.gate.cases import reading_case
 from bench.measure.load import pinned_threads
 from bench.measure.paired import PairedTimes, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
@@ -21,14 +21,6 @@ from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
 _ROUNDS = 9  # it is a tenth of a second
-
-
-def _written(folder: Path, suffix: str) -> list[Path]:
-    """The default track's stems as files of 16 bits, or MP3."""
-    paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
-    for path, samples in zip(paths, default_track().stems, strict=True):
-        soundfile.write(path, samples, SAMPLE_RATE)
-    return paths
 
 
 def _record(
@@ -56,7 +48,9 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, b
     import_madmom()
     from madmom.audio.signal import Signal
 
-    paths = _written(tmp_path, "wav")
+    paths = [tmp_path / f"{stem}.wav" for stem in STEM_NAMES]
+    for path, samples in zip(paths, default_track().stems, strict=True):
+        soundfile.write(path, samples, SAMPLE_RATE)
 
     def madmom() -> np.ndarray:
         # Of a WAV file madmom has the pages mapped: to stack them is to read them.
@@ -76,26 +70,15 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, b
     assert same
 
 
-@pytest.mark.parametrize(("suffix", "dtype"), [("flac", "int16"), ("mp3", "float32")])
+@pytest.mark.parametrize("suffix", ["flac", "mp3"])
 def test_reading_what_is_compressed(
-    tmp_path: Path, record_bench: BenchRecorder, rounds: int, suffix: str, dtype: str, benchmark: Any
+    record_bench: BenchRecorder, rounds: int, suffix: str, benchmark: Any
 ) -> None:
     """Against bare decoding with libsndfile, since madmom hands every format but WAV to the program ffmpeg."""
-    paths = _written(tmp_path, suffix)
-
-    def libsndfile() -> np.ndarray:
-        with ThreadPool(usable_cores()) as pool:
-            return np.stack([samples for samples, _ in pool.map(_decode, paths)])
-
-    def _decode(path: Path) -> tuple[np.ndarray, int]:
-        return soundfile.read(path, dtype=dtype)
-
-    with pinned_threads(usable_cores()):
-        times = paired_times(
-            lambda: read_stems_folder(tmp_path), libsndfile, rounds=max(rounds, _ROUNDS), benchmark=benchmark
-        )
-    same = compare(times.candidate_output.samples, times.reference_output).passed
+    case = reading_case(suffix)
+    with pinned_threads(case.threads):
+        times = paired_times(case.candidate, case.reference, rounds=max(rounds, _ROUNDS), benchmark=benchmark)
+    same = compare(times.candidate_output, times.reference_output).passed
     note = "the reference decodes in as many threads, and checks nothing"
-    reference = f"soundfile {soundfile.__version__}"
-    record_bench(_record(reference, f"four stems, {suffix.upper()}", times, same, note, usable_cores()))
+    record_bench(_record(case.oracle, case.backend, times, same, note, case.threads))
     assert same

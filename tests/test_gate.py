@@ -34,7 +34,7 @@ def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(judge, "check_import", lambda *_: [])
     monkeypatch.setattr(judge, "shared_folder", lambda: None)
     monkeypatch.setattr(judge, "base_commit", no_base)
-    bars = read_bars()
+    bars = dataclasses.replace(read_bars(), reading={})
     verdicts = judge.judge(bars, [], lambda _: None)
     assert {verdict.passed for verdict in verdicts} == {None}
     # What this project installs is required; the history and the shared reference material it does not.

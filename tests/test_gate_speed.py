@@ -13,10 +13,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from bench.gate import judge
 from bench.gate.bars import read_bars
-from bench.gate.cases import Case
+from bench.gate.cases import Case, reading_case
 from bench.gate.speed import PromiseCheck, Timing
 from bench.measure.paired import paired_ratio
+from parity.environment import usable_cores
 
 
 class NoisyMachine:
@@ -142,3 +144,28 @@ def test_a_promise_with_a_sixth_of_room_is_decided_on_a_noisy_machine(
     )
     assert unchanged.passed is True, unchanged
     assert slower.passed is False, slower
+
+
+@pytest.mark.parametrize(("seconds", "difference", "passed"), [(0.5, 0.0, True), (2.0, np.inf, False)])
+def test_files_are_held_to_the_time_and_samples_of_bare_decoding(
+    seconds: float,
+    difference: float,
+    passed: bool,
+    noisy_machine: Callable[[int], NoisyMachine],
+    whatever_else_runs: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    case = dataclasses.replace(noisy_machine(0).case(seconds), difference=lambda *_: difference)
+    monkeypatch.setattr("bench.gate.judge.reading_case", lambda suffix: case)
+    speed, samples = judge.judge_reading("flac", 0.63, read_bars())
+    if isinstance(speed, PromiseCheck):
+        speed = speed.measure_until_clear()
+    assert (speed.passed, samples.passed) == (passed, passed)
+    assert samples.row == "audio reading/flac"
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_what_is_read_is_what_bare_decoding_gives(suffix: str) -> None:
+    case = reading_case(suffix)
+    assert case.difference(case.candidate(), case.reference()) == 0
+    assert case.key == f"audio reading/four stems, {suffix.upper()}/exact/{usable_cores()} threads"

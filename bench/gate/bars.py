@@ -47,7 +47,13 @@ class Bars:
     max_import_ratio: float
     forbidden_imports: tuple[str, ...]
     rows: tuple[Row, ...]
+    reading: Mapping[str, float]
     f_measures: Mapping[str, Mapping[str, float]]
+
+    @property
+    def num_speeds(self) -> int:
+        """How many bars of speed there are."""
+        return sum(bool(row.min_ratio) for row in self.rows) + len(self.reading)
 
 
 def read_bars(path: Path = BARS) -> Bars:
@@ -66,6 +72,7 @@ def read_bars(path: Path = BARS) -> Bars:
             rows=rows,
             max_import_ratio=imports.pop("max_ratio"),
             forbidden_imports=tuple(imports.pop("forbidden")),
+            reading=content.pop("reading"),
             f_measures=content.pop("f_measure"),
             **content,
         )

@@ -8,13 +8,18 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from allin1_core import backends
+from allin1_core.audio.types import STEM_NAMES
+from allin1_core.threads import ThreadPool
 from parity.agreement import largest_difference
+from parity.environment import usable_cores
 from parity.implementations import cpu_device
 from parity.inputs.activations import FPS, steady
 from parity.material import SAMPLE_RATE, default_track, shared_folder
@@ -174,6 +179,37 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
         lambda: _probabilities(plain(spectrogram)),
         largest_difference,
         "plain torch",
+    )
+
+
+def reading_case(suffix: str) -> Case:
+    """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both."""
+    import soundfile
+
+    from allin1_core.separation import read_stems_folder
+
+    folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
+    paths = [Path(folder.name, f"{stem}.{suffix}") for stem in STEM_NAMES]
+    for path, samples in zip(paths, default_track().stems, strict=True):
+        soundfile.write(path, samples, SAMPLE_RATE)
+
+    def decode(path: Path) -> np.ndarray:
+        samples: np.ndarray = soundfile.read(path, dtype="float32" if suffix == "mp3" else "int16")[0]
+        return samples
+
+    def libsndfile() -> np.ndarray:
+        with ThreadPool() as pool:
+            return np.stack(list(pool.map(decode, paths)))
+
+    return Case(
+        "audio reading",
+        f"four stems, {suffix.upper()}",
+        "exact",
+        usable_cores(),
+        lambda: read_stems_folder(folder.name).samples,
+        libsndfile,
+        largest_difference,
+        f"soundfile {soundfile.__version__}",
     )
 
 

@@ -17,6 +17,7 @@ from bench.gate.cases import (
     installed,
     madmom_is_installed,
     network_case,
+    reading_case,
     spectrogram_case,
 )
 from bench.gate.checks import (
@@ -93,6 +94,14 @@ def judge_row(row: Row, bars: Bars, records: Sequence[BenchRecord]) -> Iterator[
         yield check_memory(row.name, peak_mebibytes(row), row.max_memory_mib)
 
 
+def judge_reading(suffix: str, bar: float, bars: Bars) -> Iterator[Verdict | PromiseCheck]:
+    """Speed and samples of files of a kind, as `judge_row` does it."""
+    check = PromiseCheck(reading_case(suffix), bar, bars.rounds, bars.num_speeds)
+    check.measure_until_clear(2)
+    yield check.verdict if check.is_clear else check
+    yield check_difference(f"audio reading/{suffix}", check.difference, 0.0)
+
+
 def bar_here(row: Row) -> float | None:
     """The `min_ratio` for the instruction set that a row's kernels, or those of this process, run on."""
     choice = backends.choose(row.stage, row.backend, precision=row.precision)[1]
@@ -109,7 +118,7 @@ def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -
     if proven is not None:
         asked = f"at least {bar:.3g}x at the lower end"
         return Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
-    check = PromiseCheck(case, bar, bars.rounds, sum(bool(row.min_ratio) for row in bars.rows))
+    check = PromiseCheck(case, bar, bars.rounds, bars.num_speeds)
     check.measure_until_clear(2)
     return check
 
@@ -209,18 +218,19 @@ def judge(
     """Everything; `say` hears what is being measured, `commit` is that to compare with."""
     verdicts = check_import(bars.max_import_ratio, bars.forbidden_imports)
     verdicts += judge_beside_base(bars, commit, say)
-    doubtful: list[PromiseCheck] = []
+    outcomes: list[Verdict | PromiseCheck] = []
     for row in bars.rows:
         absent = why_not_here(row)
         if absent is not None:
-            verdicts.append(absent)
+            outcomes.append(absent)
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
-        for outcome in judge_row(row, bars, records):
-            if isinstance(outcome, PromiseCheck):
-                doubtful.append(outcome)
-            else:
-                verdicts.append(outcome)
+        outcomes += judge_row(row, bars, records)
+    for suffix, bar in bars.reading.items():
+        say(f"reading {suffix}")
+        outcomes += judge_reading(suffix, bar, bars)
+    verdicts += [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
+    doubtful = [outcome for outcome in outcomes if isinstance(outcome, PromiseCheck)]
     if shared_folder() is None:
         why = "the shared reference material is not here (ALLIN1_SHARED)"
         verdicts += [

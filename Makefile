@@ -29,13 +29,14 @@ BASE ?=
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
 SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_cli.py::test_figures_are_drawn tests/test_foreign \
-	tests/test_full_tracks tests/test_gate tests/test_instruction_sets tests/test_network.py::test_batch \
-	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_paired tests/test_processes \
+	tests/test_full_tracks tests/test_gate tests/test_history.py::test_a_session tests/test_instruction_sets \
+	tests/test_network.py::test_batch \
+	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_page tests/test_paired tests/test_processes \
 	tests/test_result_validation.py::test_what_is_loaded_can_be_used tests/test_sample_buffer \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
 	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
 
-.PHONY: help check lint parity parity-full bench gate baseline readme peers sanitize arm clean
+.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize arm clean
 
 help:
 	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
@@ -45,6 +46,7 @@ help:
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
 	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
+	@echo "make page         makes reports/index.html and reports/comment.md again, of what was measured and judged"
 	@echo "make readme       copies the summary of the last bench run into README.md"
 	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
 	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
@@ -98,10 +100,14 @@ bench: $(VENV)/.installed
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
 
 gate: $(VENV)/.installed
-	$(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE))
+	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \
+	test ! -e reports/history.jsonl || $(BIN)/python -m parity.reports.page reports; exit $$status
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.report.baseline --reason "$(REASON)"
+
+page: $(VENV)/.installed
+	$(BIN)/python -m parity.reports.page reports
 
 readme: $(VENV)/.installed
 	$(BIN)/python -m bench.report.readme

@@ -85,8 +85,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     # A session that was interrupted or never started has measured a part; the report stays as it was.
     if folder is None or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         return
+    from parity.reports import history, page
     from parity.reports.report import write_parity_report
 
-    records = session.config.stash[_PARITY].records
-    full = session.config.getoption("--full")
-    write_parity_report(records, folder, Outcome.of(session.config), full=full)
+    records, outcome = session.config.stash[_PARITY].records, Outcome.of(session.config)
+    write_parity_report(records, folder, outcome, full=session.config.getoption("--full"))
+    try:
+        page.add(folder, "parity", history.parity_content(records, outcome))
+    except ValueError as error:
+        pytest.exit(str(error), returncode=1)

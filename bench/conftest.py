@@ -8,6 +8,8 @@ import pytest
 
 from bench.report.records import BenchRecorder
 from bench.report.report import Session, write_bench_report
+from bench.report.summary import history_content
+from parity.reports import page
 from parity.reports.records import Outcome
 
 _BENCH = pytest.StashKey[BenchRecorder]()
@@ -47,4 +49,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         return
     outcome = Outcome.of(session.config)
     measured = Session(session.config.getoption("--rounds"), outcome.failed, skipped=outcome.skipped)
-    write_bench_report(session.config.stash[_BENCH].records, folder, measured)
+    records = session.config.stash[_BENCH].records
+    write_bench_report(records, folder, measured)
+    try:
+        page.add(folder, "bench", history_content(records))
+    except ValueError as error:
+        pytest.exit(str(error), returncode=1)

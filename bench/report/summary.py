@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.report import plots
 from bench.report.records import BenchRecord
-from parity.reports.records import stages
+from parity.reports.history import rounded
+from parity.reports.records import in_order, stages
 from parity.reports.tables import markdown
 
 # Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
@@ -108,3 +110,32 @@ def agreement_in_words(record: BenchRecord) -> str:
     if not record.agrees:
         return f"**does not agree:** {record.agreement}"
     return record.agreement or "-"
+
+
+def history_content(records: Sequence[BenchRecord]) -> dict[str, Any]:
+    """What a line of reports/history.jsonl holds of a session.
+
+    Returns
+    -------
+    dict
+        ``rows``, as `parity.reports.history` says; ``headline``, how exact and how long, in seconds, each row of the
+        summary is.
+    """
+    rows = {
+        record.key: [record.reference, *_ratio_cells(record)]
+        for record in in_order(records)
+        if record.role == "candidate" and record.reference
+    }
+    headline = {
+        record.key: [agreement_in_words(record), rounded(record.median), round(record.audio_seconds)]
+        for record in headline_rows(records)
+    }
+    return {"headline": headline, "rows": rows}
+
+
+def _ratio_cells(record: BenchRecord) -> list[float | int | None]:
+    """Median, ends of the interval, rounds; without figures where the outputs do not agree, which is no speed-up."""
+    ratio = record.ratio
+    if ratio is None or not record.agrees:
+        return [None, None, None, 0]
+    return [rounded(ratio.median), rounded(ratio.low), rounded(ratio.high), ratio.rounds]

@@ -68,12 +68,12 @@ def publish(
 _STRING_OR_NOT_FINITE = re.compile(r'"(?:[^"\\]|\\.)*"|-?Infinity|NaN')
 
 
-def dump_json(content: Any) -> str:
+def dump_json(content: Any, indent: int | None = 1) -> str:
     """JSON that a person can read and a diff can show, ending in a newline; numpy values as plain ones.
 
     Infinity is written as 1e999, which every reader of JSON takes for infinity, and NaN as null.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False, default=_plain)
+    text = json.dumps(content, indent=indent, ensure_ascii=False, default=_plain)
     numbers = {"Infinity": "1e999", "-Infinity": "-1e999", "NaN": "null"}
     return _STRING_OR_NOT_FINITE.sub(lambda match: numbers.get(match[0], match[0]), text) + "\n"
 

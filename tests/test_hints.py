@@ -128,16 +128,16 @@ def test_a_result_with_other_hints_is_refused(
     for other in ({}, {**hints, "beats_per_bar": 4}):
         with pytest.raises(OutputError, match=r"made with hints \{.*\}, not \{"):
             analyze(song, **other, **options)
-    # All-In-One's own results say nothing of how they were made, but they were made without.
+    # A result that does not name any was made without.
     fields = json.loads(path.read_text())
-    del fields["provenance"]
+    fields["provenance"] = {"hints": None}
     path.write_text(json.dumps(fields))
     assert rows(analyze(song, **options)) == rows(hinted)
     with pytest.raises(OutputError, match=r"made with hints \{\}, not \{"):
         analyze(song, **hints, **options)
 
 
-TEMPO = "expected beats per minute from 10 to 6000"
+TEMPO = "expected beats per minute from 10 to 3000"
 LENGTHS = "expected bar lengths, whole numbers of beats from 1 to 64"
 TIMES = "expected times in seconds, each alone or with its position in the bar, 1 to 4 (0: any)"
 
@@ -151,7 +151,7 @@ TIMES = "expected times in seconds, each alone or with its position in the bar, 
         ({"min_bpm": None}, f"min_bpm: None; {TEMPO}"),
         ({"min_bpm": [60, 70]}, f"min_bpm: [60, 70]; {TEMPO}"),
         ({"max_bpm": float("nan")}, f"max_bpm: nan; {TEMPO}"),
-        ({"max_bpm": 6001}, f"max_bpm: 6001; {TEMPO}"),
+        ({"max_bpm": 3001}, f"max_bpm: 3001; {TEMPO}"),
         ({"beats_per_bar": []}, f"beats_per_bar: []; {LENGTHS}"),
         ({"beats_per_bar": [3, 0]}, f"beats_per_bar: [3, 0]; {LENGTHS}"),
         ({"beats_per_bar": 3.5}, f"beats_per_bar: 3.5; {LENGTHS}"),
@@ -236,7 +236,7 @@ def test_anchors_are_of_one_track(write_stems: Callable[..., Path], options: dic
 def test_hints_on_the_command_line(
     song: Path, small_model: str, options: dict[str, Any], tmp_path: Path, command: Command
 ) -> None:
-    hints = ["--min-bpm", "90", "--max-bpm", "200", "--beats-per-bar", "3,4", "--meter-weights", "1,0"]
+    hints = ["--min-bpm", "90", "--max-bpm", "200", "--beats-per-bar", "3,4", "--meter-weights", "0,1"]
     hints += ["--anchor", "1.23:2", "--anchor", "3"]
     run = ["analyze", song, "-m", small_model, "-d", "cpu", "--spec-backend", "numpy", "-o", tmp_path]
     status, text, _ = command(*run, "--json", "-a", *hints)
@@ -246,7 +246,7 @@ def test_hints_on_the_command_line(
         song,
         min_bpm=90,
         max_bpm=200,
-        meter_weights=[1, 0],
+        meter_weights=[0, 1],
         anchors=[(1.23, 2), 3.0],
         **options,
     )

@@ -19,8 +19,8 @@ Anchors: TypeAlias = tuple[tuple[float, int], ...]
 # The decoder's states grow with the longest beat and bar.
 _SLOWEST_BPM = 10
 _LONGEST_BAR = 64
-# A beat is at least a frame.
-_FASTEST_BPM = 60 * FRAMES_PER_SECOND
+# Of beats in every frame none could be told from the next.
+_FASTEST_BPM = 60 * FRAMES_PER_SECOND // 2
 
 
 def checked_tempo_range(min_bpm: Any, max_bpm: Any) -> tuple[float, float]:

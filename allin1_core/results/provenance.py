@@ -111,7 +111,9 @@ def differences(
         found += _other("stems_as_int16", recorded.get("stems_as_int16"), settings.stems_as_int16)
         if settings.demix_backend != "auto":
             found += _other("demix_backend", demix.get("backend"), settings.demix_backend)
-    found += _other("hints", recorded.get("hints", {}), _hints(session, anchors))
+    then, asked = recorded.get("hints") or {}, _hints(session, anchors)
+    if then != asked:  # there may be hundreds of anchors
+        found.append(f"with hints {repr(then)[:80]}, not {repr(asked)[:80]}")
     return list(dict.fromkeys(found))
 
 

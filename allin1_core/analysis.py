@@ -9,8 +9,9 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from allin1_core.audio.types import Stems
 from allin1_core.backends.devices import to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
+from allin1_core.dbn.hints import check_within, checked_anchors
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
@@ -46,6 +48,8 @@ class Analyzer:
     ------
     BackendError
         If a backend, device or precision does not exist, is not installed, or the two do not fit.
+    HintError
+        If a hint for the beats is out of its range, or contradicts another.
     """
 
     def __init__(
@@ -63,6 +67,10 @@ class Analyzer:
         stems_as_int16: bool = True,
         weights_dir: PathLike | None = None,
         num_threads: int | None = None,
+        min_bpm: float = 55.0,
+        max_bpm: float = 215.0,
+        beats_per_bar: int | Sequence[int] = (3, 4),
+        meter_weights: Sequence[float] | None = None,
     ) -> None:
         self.session = Session(Settings(**options_of(locals(), Settings)))
 
@@ -75,6 +83,7 @@ class Analyzer:
         path: Input,
         *,
         stems_dir: PathLike | None = None,
+        anchors: Sequence[float | Sequence[float]] | None = None,
         include_activations: bool = False,
         include_embeddings: bool = False,
         timings: Timings | None = None,
@@ -83,7 +92,7 @@ class Analyzer:
 
         Parameters
         ----------
-        path, stems_dir, include_activations, include_embeddings
+        path, stems_dir, anchors, include_activations, include_embeddings
             As in `analyze`, of a single track.
         timings : Timings, optional
             Where the stages' times are added.
@@ -93,7 +102,8 @@ class Analyzer:
         Allin1Error
             See `analyze`.
         """
-        track = Track.of(path)
+        known = checked_anchors(anchors, self.session.settings.decoding["beats_per_bar"])
+        track = dataclasses.replace(Track.of(path), anchors=known)
         return self.analyze_track(
             track,
             find_ready_stems(track, stems_dir),
@@ -127,6 +137,7 @@ class Analyzer:
                     digests()
                     audio = track.read_mix()
                     timed.audio_seconds = audio.seconds
+                    check_within(track.anchors, audio.seconds)
                 with stage("demix", choice=separation, audio_seconds=audio.seconds) as timed:
                     timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
                     return session.separate(audio, timings.report_progress)
@@ -140,6 +151,7 @@ class Analyzer:
                 stems, origin = kept.stems(track, session, digests(), stage, separated)
             else:
                 *_, stems, origin = separated()
+            check_within(track.anchors, stems.seconds)
             stage = functools.partial(stage, audio_seconds=stems.seconds)
 
             # Log spectrogram, moved to the network if it is elsewhere.
@@ -170,8 +182,10 @@ class Analyzer:
                     activations = metrical.decoder_input(to_host(output.beat), to_host(output.downbeat))
                     decoder = session.decoder
                 with stage("metrical_dbn", choice=session.decoder_choice) as timed:
-                    timed.details.update(beats_per_bar=[*metrical.BEATS_PER_BAR], threshold=decoder.threshold)
-                    beats = metrical.beats_from_decoder(decoder(activations))
+                    timed.details.update(
+                        beats_per_bar=decoder.beats_per_bar.tolist(), threshold=decoder.threshold
+                    )
+                    beats = metrical.beats_from_decoder(decoder(activations, anchors=track.anchors))
                 on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):
                     label = to_host(output.label)
@@ -192,7 +206,7 @@ class Analyzer:
                 segments=segments,
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
-                provenance=provenance.record(session, origin, digests()),
+                provenance=provenance.record(session, origin, digests(), track.anchors),
                 activations={name: to_host(getattr(output, name)) for name in names} or None,
                 embeddings=to_host(output.embeddings) if include_embeddings else None,
             )

@@ -46,6 +46,10 @@ class ActivationsError(Allin1Error, ValueError):
     """Activations that cannot be decoded."""
 
 
+class HintError(Allin1Error, ValueError):
+    """A hint for the beats that is out of its range, contradicts another, or lies outside the song."""
+
+
 class TimingsError(Allin1Error, ValueError):
     """A file that should hold timings, and does not."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import backends
-from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND
+from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.files.reading import file_digest
 from allin1_core.settings import Settings
 from allin1_core.threads import Lock, call_in_child, limited_cores
@@ -251,15 +251,15 @@ class Session:
         """The downbeat decoder with the network's threshold, built when first asked for."""
         return self._decoder.get(lambda: self._make_decoder(self.model.thresholds.downbeat))
 
-    @staticmethod
-    def _make_decoder(threshold: float) -> DBNDownBeatTrackingProcessor:
+    def _make_decoder(self, threshold: float) -> DBNDownBeatTrackingProcessor:
         from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
+        decoding = self.settings.decoding
         return DBNDownBeatTrackingProcessor(
-            beats_per_bar=list(BEATS_PER_BAR),
+            **decoding,
             threshold=threshold,
             fps=FRAMES_PER_SECOND,
-            num_threads=len(BEATS_PER_BAR),
+            num_threads=len(decoding["beats_per_bar"]),
         )
 
     @property

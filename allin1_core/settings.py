@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from allin1_core.dbn.hints import checked_meters, checked_tempo_range
 from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
@@ -20,6 +21,8 @@ from allin1_core.threads import check_num_threads
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
+# What `Settings` say of the beats, as the decoder calls it.
+_HINTS = ("min_bpm", "max_bpm", "beats_per_bar", "meter_weights")
 _REMAKE = ("json", "demix", "spec")
 
 
@@ -55,11 +58,19 @@ class Settings:
         Folder with the network's weights; see `load_model`.
     num_threads : int, optional
         Threads that each stage may use on the CPU, the separation excepted; by default all cores.
+    min_bpm, max_bpm : float
+        Slowest and fastest tempo that beats may have, in beats per minute.
+    beats_per_bar : int or sequence of int
+        Bar lengths to choose from, in beats.
+    meter_weights : sequence of float, optional
+        Prior weight of each bar length (their sum does not matter); by default all are equal.
 
     Raises
     ------
     BackendError
         If `num_threads` is not positive.
+    HintError
+        If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
     """
 
     model: str = "harmonix-all"
@@ -74,10 +85,31 @@ class Settings:
     stems_as_int16: bool = True
     weights_dir: PathLike | None = None
     num_threads: int | None = None
+    min_bpm: float = 55.0
+    max_bpm: float = 215.0
+    beats_per_bar: int | Sequence[int] = (3, 4)
+    meter_weights: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
         _expand_paths(self, "demix_repository", "weights_dir")
+        checked = (
+            *checked_tempo_range(self.min_bpm, self.max_bpm),
+            *checked_meters(self.beats_per_bar, self.meter_weights),
+        )
+        for name, value in zip(_HINTS, checked, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What the decoder is told of tempo and bars, by its parameters' names."""
+        return {name: getattr(self, name) for name in _HINTS}
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Of `decoding` what is not the default, as JSON has it."""
+        given = {name: value for name, value in self.decoding.items() if value != getattr(type(self), name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,11 +121,11 @@ class Outputs:
     out_dir : path-like, optional
         Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
-        same precision, from stems that came the same way; if it says otherwise that is an error, which names what
-        differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not there, or those that are
-        there are not the ones that its JSON names by their SHA-256. Devices, versions and, left to ``auto``, the
-        backends of spectrogram and network may differ: they give the same beats and sections. Without `out_dir`
-        nothing is written.
+        same precision, from stems that came the same way, with the same hints; if it says otherwise that is an
+        error, which names what differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not
+        there, or those that are there are not the ones that its JSON names by their SHA-256. Devices, versions and,
+        left to ``auto``, the backends of spectrogram and network may differ: they give the same beats and sections.
+        Without `out_dir` nothing is written.
     visualize, sonify : bool or path-like
         Whether to draw each result (``NAME.pdf``) and to mix clicks into each track (``NAME.sonif.wav``), and where
         to; True stands for ``./viz`` and ``./sonif``.

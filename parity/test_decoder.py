@@ -32,6 +32,7 @@ _CASES = [
     *cases_decoder.edge_cases(),
     *cases_decoder.parameter_cases(),
     *cases_decoder.golden_cases(),
+    *cases_decoder.hint_cases(),
     *cases_decoder.song_cases(),
 ]
 # madmom's network takes longer than the music lasts.

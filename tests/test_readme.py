@@ -52,12 +52,14 @@ def music(
 def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names: dict[str, Any] = {"samples": stems[:2, :22050].T, "sample_rate": 44100}
     examples = blocks("python")
-    assert len(examples) == 4
+    assert len(examples) == 5
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
     assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
     assert names["result"].segments[-1].end == 0.5
+    hinted = names["hinted"]
+    assert {(0.52, 1), (1.4, 3)} <= {*zip(hinted.beats, hinted.beat_positions, strict=True)}
     assert {stem: samples.shape for stem, samples in names["separated"].items()} == dict.fromkeys(
         STEM_NAMES, (88200, 2)
     )
@@ -77,10 +79,11 @@ def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("before.jsonl", "after.jsonl"):
         shutil.copy("timings.jsonl", name)
     examples = commands("allin1-core")
-    assert [words[1] for words in examples] == ["analyze", "timings", "timings", "doctor"]
+    assert [words[1] for words in examples] == ["analyze", "timings", "timings", "doctor", "analyze"]
     for words in examples:
         assert main(words[1:]) == 0, " ".join(words)
     assert (music / "results" / "song.json").exists()
+    assert {0.52, 1.4} <= {*allin1_core.load_result(music / "hinted" / "song.json").beats}
     assert "spectrogram" in capsys.readouterr().out
 
 

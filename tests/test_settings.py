@@ -19,7 +19,7 @@ from allin1_core.errors import BackendError, OutputError, ResultError
 from allin1_core.settings import Outputs, Settings
 
 # What `analyze` is asked that is neither what runs nor what is written.
-OF_A_CALL = {"paths": inspect.Parameter.empty, "stems_dir": None, "progress": None}
+OF_A_CALL = {"paths": inspect.Parameter.empty, "stems_dir": None, "anchors": None, "progress": None}
 # What the command line has other defaults for, because it writes files, or other words.
 OF_THE_COMMAND: dict[str, Any] = {"out_dir": "./struct", "overwrite": "", "exports": ""}
 ONLY_THE_COMMAND = {"viz_dir", "sonif_dir", "quiet", "json", "debug", "help"}
@@ -89,6 +89,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     )
     given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
+    given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
     assert called == {
         "out_dir": "o",
@@ -116,6 +117,11 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "keep_byproducts": True,
         "demix_dir": "x",
         "spec_dir": "y",
+        "min_bpm": 90.0,
+        "max_bpm": 180.0,
+        "beats_per_bar": [3, 5],
+        "meter_weights": [1.0, 0.5],
+        "anchors": [(1.5, 2), (3.0, 0)],
         "progress": False,
     }
 

@@ -14,7 +14,8 @@ from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
 from allin1_core.byproducts import Byproducts
-from allin1_core.errors import BackendError, BatchError, WeightsError
+from allin1_core.dbn.hints import Anchors, checked_anchors
+from allin1_core.errors import BackendError, BatchError, HintError, WeightsError
 from allin1_core.files.writing import check_writable
 from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
@@ -41,6 +42,7 @@ def analyze(
     overwrite: bool | str = False,
     *,
     stems_dir: PathLike | None = None,
+    anchors: Sequence[float | Sequence[float]] | None = None,
     spec_backend: str = "auto",
     nn_backend: str = "auto",
     precision: str = "exact",
@@ -53,6 +55,10 @@ def analyze(
     array_dir: PathLike | None = None,
     exports: Sequence[str] = (),
     num_threads: int | None = None,
+    min_bpm: float = 55.0,
+    max_bpm: float = 215.0,
+    beats_per_bar: int | Sequence[int] = (3, 4),
+    meter_weights: Sequence[float] | None = None,
     timings_path: PathLike | None = None,
     progress: bool | None = None,
 ) -> AnalysisResult | list[AnalysisResult]:
@@ -74,6 +80,9 @@ def analyze(
         Folder with ready stems, ``<stems_dir>/<file name without suffix>/{bass,drums,other,vocals}.*``. Files are
         told by the stem in their name; guitar and piano are added to other. Samples of a mix and file objects have no
         name to look for.
+    anchors : sequence of float or (float, int), optional
+        Beats that are known, of a single track: times in seconds, each alone or with its position in the bar from 1.
+        A beat is put into each of these frames of 0.01 s, and the others are the likeliest beside them.
     progress : bool, optional
         Whether to show progress bars; by default on a terminal.
 
@@ -89,6 +98,9 @@ def analyze(
         If a track cannot be used, or is none of the things named above.
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
+    HintError
+        If a hint for the beats (tempo range, bar lengths and their weights, anchors) is out of its range, contradicts
+        another, or lies outside the song; or if anchors are given for several tracks.
     OutputError
         If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
         its files; then none is written. If a result that is there was made from other audio or with other settings.
@@ -102,12 +114,18 @@ def analyze(
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(**options_of(options, Outputs))
     analyzer = Analyzer(**options_of(options, Settings))
+    known = checked_anchors(anchors, analyzer.session.settings.decoding["beats_per_bar"])
+    if known and len(tracks) != 1:
+        raise HintError(
+            f"anchors: given for {len(tracks)} tracks; expected one, whose beats they are: analyse each alone"
+        )
     _check_folders(outputs)
     results = run_batch(
         tracks,
         analyzer,
         outputs,
         stems_dir=stems_dir,
+        anchors=known,
         progress=progress,
         keep_arrays=is_single or out_dir is None,
         is_single=is_single,
@@ -145,6 +163,7 @@ def run_batch(
     outputs: Outputs,
     *,
     stems_dir: PathLike | None = None,
+    anchors: Anchors = (),
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
@@ -177,7 +196,7 @@ def run_batch(
             with bars.track(track_name(path)):
                 try:
                     with named(path, outputs, taken) as track:
-                        track = dataclasses.replace(track, given=given)
+                        track = dataclasses.replace(track, given=given, anchors=anchors)
                         results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
                 except (BackendError, WeightsError):
                     raise

@@ -51,7 +51,9 @@ def existing(
     if path is None or "json" in outputs.remade or not path.is_file():
         return None
     result, arrays_sha256 = read_json_result(path)
-    made_otherwise = differences(result, session, audio_digests(track, ready), is_separated=ready is None)
+    made_otherwise = differences(
+        result, session, audio_digests(track, ready), track.anchors, is_separated=ready is None
+    )
     if made_otherwise:
         raise OutputError(
             f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "

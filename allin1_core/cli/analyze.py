@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from allin1_core import backends
+from allin1_core.cli.hints import add_hints
 from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
@@ -31,10 +32,12 @@ examples:
       also writes struct/song.beats, .labels.txt and .jams, viz/song.pdf and sonif/song.sonif.wav
   allin1-core analyze songs/*.mp3 --keep-byproducts --timings timings.jsonl
       a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
+  allin1-core analyze waltz.mp3 --beats-per-bar 3 --min-bpm 80 --anchor 12.34:1
+      bars of three beats, none slower than 80 BPM, and a downbeat at 12.34 s
 
-A result that is there is not made again. If it was made from other audio, by another model, at another precision or
-from stems that came another way, that is an error, which says what differs: --overwrite json makes it again. Another
-device, or another backend that 'auto' chooses, is no difference: they give the same beats and sections.
+A result that is there is not made again. If it was made from other audio, by another model, at another precision, from
+stems that came another way or with other hints, that is an error, which says what differs: --overwrite json makes it
+again. Another device, or another backend that 'auto' chooses, is no difference: they give the same beats and sections.
 
 A mix may decode to 2 GiB of samples, stems, as mono, to 4 GiB together: 3.4 hours at 44.1 kHz in 16 bits, half of
 that if the files hold more. A file that is longer is refused before it takes more memory. Separation takes several
@@ -145,6 +148,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
     add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
 
+    add_hints(parser)
+
     display = parser.add_mutually_exclusive_group()
     display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
     display.add_argument("--json", action="store_true", help="print results and failures as JSON")
@@ -189,6 +194,7 @@ def run(arguments: argparse.Namespace) -> int:
         "sonify": arguments.sonify and arguments.sonif_dir,
         "exports": [name.strip() for name in arguments.exports.split(",") if name.strip()],
         "stems_dir": arguments.stems_dir,
+        "anchors": arguments.anchors,
         "progress": False if arguments.quiet or arguments.json else None,
     }
     failures: Sequence[tuple[Path, Exception]] = ()

@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, beats_from_decoder, decoder_input
+from allin1_core.cli.hints import add_hints
+from allin1_core.dbn.metrical import FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError
 from allin1_core.files.writing import expand_user, make_folder, write_text
 from allin1_core.results.exports import beats_lines
@@ -38,14 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", metavar="FILE", help="write the beats there instead of printing them")
     parser.add_argument(
-        "--beats-per-bar",
-        type=_whole_numbers,
-        default=",".join(map(str, BEATS_PER_BAR)),
-        help="bar lengths to choose from (default: %(default)s)",
-    )
-    parser.add_argument("--min-bpm", type=float, default=55.0, help="slowest tempo (default: %(default)s)")
-    parser.add_argument("--max-bpm", type=float, default=215.0, help="fastest tempo (default: %(default)s)")
-    parser.add_argument(
         "--threshold",
         type=float,
         default=_THRESHOLD,
@@ -56,15 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", default="auto", help="auto, cython or numpy (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print beats and what ran as JSON")
-
-
-def _whole_numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r}; expected whole numbers with commas, such as 3,4"
-        ) from error
+    add_hints(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -78,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
             beats_per_bar=arguments.beats_per_bar,
             min_bpm=arguments.min_bpm,
             max_bpm=arguments.max_bpm,
+            meter_weights=arguments.meter_weights,
             threshold=arguments.threshold,
             fps=arguments.fps,
             backend=arguments.backend,
@@ -85,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise ActivationsError(str(error)) from error
     try:
-        beats = beats_from_decoder(decode(activations))
+        beats = beats_from_decoder(decode(activations, anchors=arguments.anchors))
     except ValueError as error:
         raise ActivationsError(f"{path}: {error}") from error
     if arguments.json:

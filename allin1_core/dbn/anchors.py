@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from allin1_core.errors import HintError
+
 ANY_BEAT = -1
 
 
@@ -34,7 +36,7 @@ def required_beats(
 
     Raises
     ------
-    ValueError
+    HintError
         If the shape is another, a time is not within the activations, a position is not one of the bar's, or two
         anchors give one frame two positions.
     """
@@ -44,7 +46,7 @@ def required_beats(
     if array.ndim == 1:
         array = np.stack([array, np.zeros(len(array))], axis=1)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(
+        raise HintError(
             f"anchors: shape {np.shape(anchors)}; expected times (num_anchors,) or times with positions "
             "(num_anchors, 2)"
         )
@@ -54,17 +56,17 @@ def required_beats(
     for time, position in array:
         frame = int(np.round(time * fps)) if np.isfinite(time) else -1
         if not 0 <= frame < num_frames:
-            raise ValueError(
+            raise HintError(
                 f"anchors: time {time:g} s; expected a time within the activations, 0 to {duration:g} s"
             )
         if not np.isfinite(position) or position != int(position) or not 0 <= position <= longest_bar:
-            raise ValueError(
+            raise HintError(
                 f"anchors: position {position:g} at {time:g} s; expected a beat of the bar, 1 to {longest_bar}, "
                 "or 0 for any"
             )
         number = int(position) or ANY_BEAT
         if required[frame] > 0 and number > 0 and required[frame] != number:
-            raise ValueError(
+            raise HintError(
                 f"anchors: positions {required[frame]} and {number} both at {frame / fps:g} s; expected one"
             )
         required[frame] = max(required[frame], number) if required[frame] else number

@@ -10,6 +10,7 @@ import numpy as np
 from allin1_core.dbn.activations import beats_at_peaks, regions, threshold_activations
 from allin1_core.dbn.checks import positive_number
 from allin1_core.dbn.hidden_markov_model import NO_PATH
+from allin1_core.errors import HintError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, m
         return
     times = (span.anchored + span.first_frame) / fps
     closest = f", the closest two {np.diff(times).min():g} s apart" if len(times) > 1 else ""
-    raise ValueError(
+    raise HintError(
         f"anchors: no path goes through all {len(times)} of them{closest}; expected times that beats of "
         f"{60 / max_bpm:.3g} to {60 / min_bpm:.3g} s ({min_bpm:g} to {max_bpm:g} BPM) can reach, at positions "
         "that follow from one another, and activations above 0 between them"

@@ -1,8 +1,9 @@
 """Provenance: what a result records of how it was made, and what of that a run must share to take it for its own.
 
-Compared is what changes a result: the audio, the model, the precision, where the stems came from, and how they were
-separated. Devices and versions of libraries are not: each is held to give the same beats and sections. Nor are the
-backends of spectrogram and network, unless one was asked for by name, or one that is not ours is on either side.
+Compared is what changes a result: the audio, the model, the precision, where the stems came from, how they were
+separated, and the hints for the beats. Devices and versions of libraries are not: each is held to give the same beats
+and sections. Nor are the backends of spectrogram and network, unless one was asked for by name, or one that is not ours
+is on either side.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from allin1_core import __version__, backends
+from allin1_core.dbn.hints import Anchors
 from allin1_core.errors import WeightsError
 from allin1_core.files.reading import read_content
 from allin1_core.results.result import AnalysisResult
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from allin1_core.session import Session
 
 
-def record(session: Session, stems: Mapping[str, Any], audio_sha256: Mapping[str, str]) -> dict[str, Any]:
+def record(
+    session: Session, stems: Mapping[str, Any], audio_sha256: Mapping[str, str], anchors: Anchors = ()
+) -> dict[str, Any]:
     """What a result says about how it was made.
 
     Parameters
@@ -30,7 +34,10 @@ def record(session: Session, stems: Mapping[str, Any], audio_sha256: Mapping[str
         Where the stems came from.
     audio_sha256 : dict of str
         SHA-256 of the files that they were made from, by name.
+    anchors : tuple of (float, int)
+        See `allin1_core.dbn.hints`.
     """
+    hints = _hints(session, anchors)
     return {
         "allin1_core_version": __version__,
         "model": {"name": session.settings.model, "weights": session.model.provenance},
@@ -43,21 +50,36 @@ def record(session: Session, stems: Mapping[str, Any], audio_sha256: Mapping[str
             "metrical_dbn": session.decoder_choice.as_dict(),
             "functional_local_maxima": session.structure_choice.as_dict(),
         },
+        **({"hints": hints} if hints else {}),
     }
 
 
+def _hints(session: Session, anchors: Anchors) -> dict[str, Any]:
+    """The hints that were given, as JSON has them."""
+    of_track = {"anchors": [list(anchor) for anchor in anchors]} if anchors else {}
+    return session.settings.hints | of_track
+
+
 def differences(
-    result: AnalysisResult, session: Session, audio_sha256: Mapping[str, str], *, is_separated: bool
+    result: AnalysisResult,
+    session: Session,
+    audio_sha256: Mapping[str, str],
+    anchors: Anchors = (),
+    *,
+    is_separated: bool,
 ) -> list[str]:
     """What made a result that this run would not make it with.
 
     Parameters
     ----------
     result : AnalysisResult
-        What it does not say is not compared: All-In-One's own results say nothing.
+        What it does not say is not compared: All-In-One's own results say nothing. Hints that it does not
+        name were not given.
     session : Session
     audio_sha256 : dict of str
         SHA-256 of the files that the track would be made from, by their names; see `audio_digests`.
+    anchors : tuple of (float, int)
+        Beats of the track that are known.
     is_separated : bool
         Whether the stems would come from a separation.
 
@@ -89,6 +111,9 @@ def differences(
         found += _other("stems_as_int16", recorded.get("stems_as_int16"), settings.stems_as_int16)
         if settings.demix_backend != "auto":
             found += _other("demix_backend", demix.get("backend"), settings.demix_backend)
+    then, asked = recorded.get("hints") or {}, _hints(session, anchors)
+    if then != asked:  # there may be hundreds of anchors
+        found.append(f"with hints {repr(then)[:80]}, not {repr(asked)[:80]}")
     return list(dict.fromkeys(found))
 
 

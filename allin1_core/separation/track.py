@@ -31,11 +31,14 @@ class Track:
         What its files are called, without suffix; no two tracks share one.
     given : Given, optional
         The track itself, if it came without a path; then `path` leads to no file.
+    anchors : tuple of (float, int)
+        Beats that are known: seconds, and position in the bar or 0.
     """
 
     path: Path
     name: str
     given: Given | None = None
+    anchors: tuple[tuple[float, int], ...] = ()
 
     @classmethod
     def of(cls, given: Input) -> Track:

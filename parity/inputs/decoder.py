@@ -248,6 +248,21 @@ def golden_cases() -> list[Case]:
     ]
 
 
+def hint_cases() -> list[Case]:
+    """A golden's probabilities, decoded with each hint for the beats that madmom's decoder has."""
+    hints: dict[str, dict[str, Any]] = {
+        "90 to 180 BPM": {"min_bpm": 90.0, "max_bpm": 180.0},
+        "bars of 3": {"beats_per_bar": (3,)},
+        "bars of 5 or 7, to 120 BPM": {"beats_per_bar": (5, 7), "max_bpm": 120.0},
+    }
+    return [
+        dataclasses.replace(case, name=f"{case.name}, {name}", parameters={**case.parameters, **hint})
+        for case in golden_cases()
+        if case.quick
+        for name, hint in hints.items()
+    ]
+
+
 def _excerpt(folder: Path, song: str, seconds: float) -> np.ndarray:
     return activations.from_song(read_annotations(folder)[song])[: int(seconds * activations.FPS)]
 

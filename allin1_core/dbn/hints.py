@@ -1,0 +1,130 @@
+"""Hints: what is known of a track's tempo, bars and beats before they are decoded, checked and brought to one form."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from allin1_core.dbn.metrical import FRAMES_PER_SECOND
+from allin1_core.errors import HintError
+
+# Seconds and position in the bar, 0 where it is not known; ascending.
+Anchors: TypeAlias = tuple[tuple[float, int], ...]
+
+# The decoder's states grow with the longest beat and bar.
+_SLOWEST_BPM = 10
+_LONGEST_BAR = 64
+# Of beats in every frame none could be told from the next.
+_FASTEST_BPM = 60 * FRAMES_PER_SECOND // 2
+
+
+def checked_tempo_range(min_bpm: Any, max_bpm: Any) -> tuple[float, float]:
+    """The tempo range in beats per minute.
+
+    Raises
+    ------
+    HintError
+        If one of the two is no tempo, or they are not in order.
+    """
+    expected = f"beats per minute from {_SLOWEST_BPM} to {_FASTEST_BPM}"
+    for name, value in (("min_bpm", min_bpm), ("max_bpm", max_bpm)):
+        _checked(name, value, expected, lambda v: v.ndim == 0 and _SLOWEST_BPM <= v <= _FASTEST_BPM)
+    if min_bpm >= max_bpm:
+        raise HintError(f"min_bpm: {min_bpm:g}, max_bpm: {max_bpm:g}; expected min_bpm below max_bpm")
+    return float(min_bpm), float(max_bpm)
+
+
+def checked_meters(
+    beats_per_bar: Any, meter_weights: Any
+) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
+    """The bar lengths in beats, and the weight of each.
+
+    Raises
+    ------
+    HintError
+        If a length is not a whole number from 1 to 64, or there is not one weight for each.
+    """
+    lengths = np.atleast_1d(
+        _checked(
+            "beats_per_bar",
+            beats_per_bar,
+            f"bar lengths, whole numbers of beats from 1 to {_LONGEST_BAR}",
+            lambda v: v.ndim < 2 and v.size > 0 and bool(np.isin(v, range(1, _LONGEST_BAR + 1)).all()),
+        )
+    )
+    meters = tuple(int(length) for length in lengths)
+    if meter_weights is None:
+        return meters, None
+    weights = _checked(
+        "meter_weights",
+        meter_weights,
+        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(meters)}",
+        lambda v: v.shape == lengths.shape and np.all((v >= 0) & (v < np.inf)) and v.any(),
+    )
+    return meters, tuple(float(weight) for weight in weights)
+
+
+def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
+    """Anchors as pairs of time and position, ascending.
+
+    Parameters
+    ----------
+    anchors : sequence, optional
+        Times in seconds, or pairs of time and position in the bar, or both.
+    beats_per_bar : tuple of int
+
+    Raises
+    ------
+    HintError
+        If one is neither, a time is negative, a position is none of the bar, or two positions claim one frame.
+    """
+    is_list = np.iterable(anchors) and not isinstance(anchors, Mapping | str)
+    given = list(anchors) if is_list else anchors
+    if anchors is None or (is_list and not given):
+        return ()
+    rows = [one if np.iterable(one) else (one, 0) for one in given] if is_list else given
+    longest = max(beats_per_bar)
+
+    def are_anchors(rows: np.ndarray) -> bool:
+        if rows.ndim != 2 or rows.shape[1] != 2:
+            return False
+        times, positions = rows.T
+        return bool(np.all((times >= 0) & (times < np.inf)) and np.isin(positions, range(longest + 1)).all())
+
+    expected = f"times in seconds, each alone or with its position in the bar, 1 to {longest} (0: any)"
+    array = _checked("anchors", given, expected, are_anchors, rows)
+    found = tuple(sorted({(float(time), int(position)) for time, position in array}))
+    for (time, one), (later, other) in itertools.pairwise(anchor for anchor in found if anchor[1]):
+        if _frame(time) == _frame(later) and one != other:
+            raise HintError(f"anchors: positions {one} and {other} both at {time:g} s; expected one")
+    return found
+
+
+def check_within(anchors: Anchors, seconds: float) -> None:
+    """Raise `HintError` if an anchor is not within a song of that length."""
+    last = math.ceil(seconds * FRAMES_PER_SECOND - 1e-6) - 1
+    for time, _ in anchors:
+        if _frame(time) > last:
+            raise HintError(
+                f"anchors: {time:g} s; expected a time within the song, 0 to {last / FRAMES_PER_SECOND:g} s"
+            )
+
+
+def _frame(time: float) -> int:
+    return round(time * FRAMES_PER_SECOND)
+
+
+def _checked(
+    name: str, value: Any, expected: str, is_valid: Callable[[np.ndarray], Any], rows: Any = None
+) -> np.ndarray:
+    """`value`, or the `rows` that it stands for, as an array of valid numbers."""
+    with contextlib.suppress(ValueError):  # numpy has no array of rows of different lengths
+        array = np.asarray(value if rows is None else rows)
+        if array.dtype.kind in "iuf" and is_valid(array):
+            return array
+    raise HintError(f"{name}: {repr(value)[:80]}; expected {expected}")

@@ -9,7 +9,6 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -90,20 +89,9 @@ class Analyzer:
     ) -> AnalysisResult:
         """Analyse one track in memory; writes nothing.
 
-        Parameters
-        ----------
-        path, stems_dir, anchors, include_activations, include_embeddings
-            As in `analyze`, of a single track.
-        timings : Timings, optional
-            Where the stages' times are added.
-
-        Raises
-        ------
-        Allin1Error
-            See `analyze`.
+        Parameters and errors are those of `analyze`, of a single track; to `timings` the stages' times are added.
         """
-        known = checked_anchors(anchors, self.session.settings.decoding["beats_per_bar"])
-        track = dataclasses.replace(Track.of(path), anchors=known)
+        track = Track.of(path, checked_anchors(anchors, self.session.settings.decoding["beats_per_bar"]))
         return self.analyze_track(
             track,
             find_ready_stems(track, stems_dir),
@@ -182,9 +170,8 @@ class Analyzer:
                     activations = metrical.decoder_input(to_host(output.beat), to_host(output.downbeat))
                     decoder = session.decoder
                 with stage("metrical_dbn", choice=session.decoder_choice) as timed:
-                    timed.details.update(
-                        beats_per_bar=decoder.beats_per_bar.tolist(), threshold=decoder.threshold
-                    )
+                    bars = decoder.beats_per_bar.tolist()
+                    timed.details.update(beats_per_bar=bars, threshold=decoder.threshold)
                     beats = metrical.beats_from_decoder(decoder(activations, anchors=track.anchors))
                 on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):

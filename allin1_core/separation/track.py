@@ -41,13 +41,13 @@ class Track:
     anchors: tuple[tuple[float, int], ...] = ()
 
     @classmethod
-    def of(cls, given: Input) -> Track:
+    def of(cls, given: Input, anchors: tuple[tuple[float, int], ...] = ()) -> Track:
         """A track by its path, or itself; see `allin1_core.analyze` for what is taken and raised."""
         if isinstance(given, str | os.PathLike):
             path = absolute(expand_user(given))
-            return cls(path, track_name(path))
+            return cls(path, track_name(path), anchors=anchors)
         taken = take(given)
-        return cls(taken.path, taken.path.name, taken)
+        return cls(taken.path, taken.path.name, taken, anchors)
 
     def read_mix(self) -> Audio:
         """The audio of a track without ready stems.

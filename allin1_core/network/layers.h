@@ -48,17 +48,48 @@ ALLIN1_INLINE void accumulate(vec accumulated[OUTPUTS][VECTORS], const float *we
     }
 }
 
+/* What a later tile reads from memory, fetched into the cache a few rows at a time while another tile is computed: rows
+ * lie too far apart for the processor to foresee them. Rows of keys and values, those of one attention below another's,
+ * stand at the first window's first column. */
+struct ahead_t {
+    input_t hidden, keys_values[2];
+    ptrdiff_t dilation[2];
+    int row, num_rows;
+
+    static ALLIN1_INLINE void fetch(const float *from, ptrdiff_t columns) {
+        const uintptr_t line = 64, stop = (uintptr_t)(from + columns);
+        for (uintptr_t at = (uintptr_t)from & -line; at < stop; at += line)
+            __builtin_prefetch((const void *)at);
+    }
+
+    /* So many rows that all are fetched within the layers of a tile. Not inline: across a call GCC holds no constants of
+     * GELU or layer norm in registers, which the accumulators need. */
+    __attribute__((noinline)) void fetch_some() {
+        for (int i = 0; i < (3 * BLOCK + 63) / 64 && row < num_rows; i++, row++) {
+            const int attention = row / (2 * CHANNELS);
+            const ptrdiff_t step = dilation[attention];
+            const float *windows = keys_values[attention].at(row % (2 * CHANNELS));
+            if (row < CHANNELS)
+                fetch(hidden.at(row), TILE);
+            for (int j = 0; j < (step < TILE ? 1 : KEYS); j++)
+                fetch(windows + j * step, step < TILE ? (KEYS - 1) * step + TILE : TILE);
+        }
+    }
+};
+
 enum linear_t { PLAIN, GELU, ADD };
 
 /* A linear layer on `columns` columns (rounded up to BLOCK): y = weights x + bias; with GELU y = gelu(..); with ADD
- * y += ..; a residual, if there is one, is added. Parameters: bias (outputs), then weights
- * (outputs / OUTPUTS, inputs, OUTPUTS). */
+ * y += ..; a residual, if there is one, is added, and what is `ahead` fetched on the way. Parameters: bias (outputs), then
+ * weights (outputs / OUTPUTS, inputs, OUTPUTS). */
 template <linear_t WHAT = PLAIN>
 ALLIN1_INLINE void linear(const float *parameters, int num_inputs, int num_outputs, input_t x, output_t y, int columns,
-                          input_t residual = {NULL, 0}) {
+                          input_t residual = {NULL, 0}, ahead_t *ahead = NULL) {
     const float *bias = parameters, *weights = parameters + num_outputs;
     for (int first = 0; first < num_outputs; first += OUTPUTS, weights += num_inputs * OUTPUTS)
         for (int column = 0; column < columns; column += BLOCK) {
+            if (ahead)
+                ahead->fetch_some();
             vec accumulated[OUTPUTS][VECTORS];
             for (int n = 0; n < OUTPUTS; n++)
                 for (int v = 0; v < VECTORS; v++) {

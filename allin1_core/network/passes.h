@@ -160,7 +160,8 @@ ALLIN1_INLINE void time_layer(const pass_t *pass, const block_t *block, int inst
                 const float *head_keys = keys + head * HEAD * pass->stride + frame - steps * dilation;
                 const float *head_values = head_keys + CHANNELS * pass->stride;
                 const float *bias = block->time_bias + (attention * HEADS + head) * BIASES + KEYS - 1 - steps;
-                const windows_t windows = {&head_keys, &head_values, &bias, pass->stride, 1, KEYS, HEAD, dilation, NULL, NULL};
+                const windows_t windows = {&head_keys, &head_values, &bias, pass->stride, 1, KEYS, HEAD, dilation, NULL, NULL,
+                                           0, 0};
                 const ptrdiff_t row = (attention * HEADS + head) * HEAD;
                 attend(windows, queries.from(row), attended.from(row), (int)(start - frame), (int)(stop - frame));
             }
@@ -182,17 +183,19 @@ ALLIN1_INLINE void time_layer(const pass_t *pass, const block_t *block, int inst
            keys_values.from(instrument * 2 * CHANNELS), columns);
 }
 
-/* One instrument's instrument layer on the columns of a tile that begins at `frame`. */
-ALLIN1_INLINE void instrument_layer(const pass_t *pass, const block_t *block, int instrument, ptrdiff_t frame,
-                                    int count, int columns, output_t work, output_t output, ahead_t *ahead) {
-    const output_t normalised = work, queries = normalised.from(2 * CHANNELS);
-    const output_t attended = queries.from(2 * CHANNELS), slice = attended.from(4 * CHANNELS);
-    const input_t hidden = {pass->hidden + instrument * CHANNELS * pass->stride + frame, pass->stride};
+/* Attention of two instruments, `first` and the next one, on the columns of a tile that begins at `frame`. */
+ALLIN1_INLINE void attend_instruments(const pass_t *pass, const block_t *block, int first, ptrdiff_t frame, int count,
+                                      int columns, output_t normalised, output_t queries, output_t attended,
+                                      ahead_t *ahead) {
+    const input_t hidden = {pass->hidden + frame, pass->stride};
     const input_t keys_values = {pass->instrument_keys_values + frame, pass->stride};
     ptrdiff_t length = larger(pass->frames, KEYS);
 
-    normalise(hidden, CHANNELS, normalised, columns, pass->epsilon);
-    linear(block->instrument_queries, CHANNELS, CHANNELS, normalised, queries, columns, {NULL, 0}, ahead);
+    for (int i = 0; i < 2; i++) {
+        normalise(hidden.from((first + i) * CHANNELS), CHANNELS, normalised, columns, pass->epsilon);
+        linear(block->instrument_queries, CHANNELS, CHANNELS, normalised, queries.from(i * CHANNELS), columns, {NULL, 0},
+               ahead);
+    }
     for (int steps = 0; steps < KEYS; steps++) {
         ptrdiff_t start = larger(span_start(steps, KEYS, 1, length), frame);
         ptrdiff_t stop = smaller(span_start(steps + 1, KEYS, 1, length), frame + count);
@@ -205,13 +208,21 @@ ALLIN1_INLINE void instrument_layer(const pass_t *pass, const block_t *block, in
                 values[row] = keys_values.at((row * 2 + 1) * CHANNELS + head * HEAD, -steps);
             }
             for (int row = 0; row < INSTRUMENTS + 1; row++)
-                bias[row] = block->instrument_bias + (head * BIASES + row - instrument + KEYS - 1) * BIASES + KEYS - 1 - steps;
+                bias[row] = block->instrument_bias + (head * BIASES + row - first + KEYS - 1) * BIASES + KEYS - 1 - steps;
             const windows_t windows = {keys, values, bias, keys_values.stride, INSTRUMENTS, KEYS, HEAD, 1,
-                                       block->constant_key + head * HEAD, block->constant_value + head * HEAD};
-            attend(windows, queries.from(head * HEAD), attended.from(head * HEAD), (int)(start - frame),
-                   (int)(stop - frame));
+                                       block->constant_key + head * HEAD, block->constant_value + head * HEAD,
+                                       CHANNELS * queries.stride, -BIASES};
+            for (ptrdiff_t column = start - frame; column < stop - frame; column += LANES)
+                attend_columns<2, true>(windows, queries.from(head * HEAD), attended.from(head * HEAD), column);
         }
     }
+}
+
+/* What follows attention in one instrument's instrument layer. */
+ALLIN1_INLINE void after_instruments(const pass_t *pass, const block_t *block, int instrument, ptrdiff_t frame, int columns,
+                                     input_t attended, output_t normalised, output_t slice, output_t output,
+                                     ahead_t *ahead) {
+    const input_t hidden = {pass->hidden + instrument * CHANNELS * pass->stride + frame, pass->stride};
     linear(block->instrument_output, CHANNELS, CHANNELS, attended, output, columns, hidden);
     normalise(output, CHANNELS, normalised, columns, pass->epsilon);
     for (int row = 0; row < CHANNELS; row++)
@@ -297,6 +308,8 @@ void instrument_layers(const pass_t *pass, float *scratch) {
     const block_t block = read_block(pass->parameters);
     const output_t output = reserve(&scratch, CHANNELS, TILE_STRIDE);
     const output_t logits = reserve(&scratch, LOGITS_PADDED, TILE_STRIDE), work = {scratch, TILE_STRIDE};
+    const output_t queries = work.from(CHANNELS), attended = queries.from(2 * CHANNELS);
+    const output_t slice = attended.from(2 * CHANNELS), projected = queries;
 
     for (ptrdiff_t frame = next_frame(pass, TILE), next; frame >= 0; frame = next) {
         next = next_frame(pass, TILE);
@@ -304,11 +317,14 @@ void instrument_layers(const pass_t *pass, float *scratch) {
         for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
             ahead_t ahead = look_ahead(pass, instrument, next, pass->instrument_keys_values, 1, 1,
                                        larger(pass->frames, KEYS));
-            instrument_layer(pass, &block, instrument, frame, count, columns, work, output, &ahead);
+            if (instrument % 2 == 0)
+                attend_instruments(pass, &block, instrument, frame, count, columns, work, queries, attended, &ahead);
+            after_instruments(pass, &block, instrument, frame, columns, attended.from(instrument % 2 * CHANNELS), work, slice,
+                              output, &ahead);
             if (pass->logits)
                 finish(pass, instrument, frame, count, columns, output, logits);
             else
-                pass_on(pass, instrument, frame, count, columns, output, work, work);
+                pass_on(pass, instrument, frame, count, columns, output, work, projected);
         }
     }
 }
@@ -330,7 +346,7 @@ void attention(const attention_t *call) {
                           kernel_size - 1 - steps;
             }
             const windows_t windows = {keys, values, bias, call->stride, (int)call->row_keys, kernel_size,
-                                       (int)call->channels, call->dilation, NULL, NULL};
+                                       (int)call->channels, call->dilation, NULL, NULL, 0, 0};
             const input_t queries = {call->queries, call->stride};
             const output_t output = {call->output, call->stride};
             attend(windows, queries.from(row * call->channels), output.from(row * call->channels), (int)start, (int)stop);

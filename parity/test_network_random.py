@@ -17,8 +17,8 @@ from parity.test_network import BACKENDS, check, differences
 
 # Around the window of 5, of the double attention's 10, and of the padding that longer dilations need.
 LENGTHS = (1, 2, 5, 9, 10, 11, 100, 1000)
-# A chunk of the fused kernels is 248 frames, a tile 64: lengths at which a vector, tile or chunk ends early.
-SEAMS = (3, 4, 15, 16, 17, 63, 64, 65, 244, 247, 248, 249, 252, 253, 495, 497, 760)
+# A chunk of the fused stem is 254 frames, a tile 64: lengths at which a vector, tile or chunk ends early.
+SEAMS = (3, 4, 15, 16, 17, 63, 64, 65, 127, 129, 253, 254, 255, 256, 257, 507, 509, 760)
 FEW_BLOCKS = Configuration(num_blocks=4)
 
 

@@ -50,7 +50,7 @@ def spills(loops: list[list[str]], accumulators: int) -> list[int]:
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump, which reads machine code")
 @pytest.mark.parametrize("name", ACCUMULATORS)
-@pytest.mark.parametrize("kernel", ["stem", "block"])
+@pytest.mark.parametrize("kernel", ["stem", "time_layers", "instrument_layers"])
 def test_no_accumulator_of_a_linear_layer_or_a_convolution_is_spilled(name: str, kernel: str) -> None:
     command = ["objdump", "-d", "--no-show-raw-insn", str(Path(_fused.__file__))]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -19,17 +19,27 @@ def run_stem(
     counter: NDArray[np.int64],
     scratch: NDArray[np.float32],
 ) -> None: ...
-def run_block(
+def run_time_layers(
     instruction_set: str | None,
     frames: int,
     length: int,
     dilation: int,
     parameters: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    keys_values: NDArray[np.float32],
+    instrument_keys_values: NDArray[np.float32],
+    epsilon: float,
+    counter: NDArray[np.int64],
+    scratch: NDArray[np.float32],
+) -> None: ...
+def run_instrument_layers(
+    instruction_set: str | None,
+    frames: int,
+    parameters: NDArray[np.float32],
     next_parameters: NDArray[np.float32],
     hidden: NDArray[np.float32],
     keys_values: NDArray[np.float32],
-    next_hidden: NDArray[np.float32] | None,
-    next_keys_values: NDArray[np.float32] | None,
+    instrument_keys_values: NDArray[np.float32],
     logits: NDArray[np.float32] | None,
     embeddings: NDArray[np.float32] | None,
     fold: int,

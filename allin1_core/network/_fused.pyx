@@ -30,14 +30,13 @@ cdef extern from "fused.h" nogil:
         const float *spectrogram
         const float *parameters
         const float *next_parameters
-        const float *hidden
-        const float *keys_values
-        float *next_hidden
-        float *next_keys_values
+        float *hidden
+        float *keys_values
+        float *instrument_keys_values
         float *logits
         float *embeddings
         ptrdiff_t embedding_step
-        int64_t *chunk_counter
+        int64_t *counter
 
     ctypedef struct attention_t:
         ptrdiff_t rows, frames, stride, channels, kernel_size, dilation
@@ -52,7 +51,8 @@ cdef extern from "fused.h" nogil:
 
     ctypedef struct kernels_t:
         void (*stem)(const pass_t *, float *) noexcept nogil
-        void (*block)(const pass_t *, float *) noexcept nogil
+        void (*time_layers)(const pass_t *, float *) noexcept nogil
+        void (*instrument_layers)(const pass_t *, float *) noexcept nogil
         void (*attention)(const attention_t *) noexcept nogil
 
     const kernels_t *kernels_for(const char *)
@@ -91,37 +91,31 @@ def run_stem(
     call.spectrogram = &spectrogram[0, 0, 0]
     call.parameters = &parameters[0]
     call.next_parameters = &next_parameters[0]
-    call.hidden = NULL
-    call.keys_values = NULL
-    call.next_hidden = &hidden[0, 0]
-    call.next_keys_values = &keys_values[0, 0]
+    call.hidden = &hidden[0, 0]
+    call.keys_values = &keys_values[0, 0]
+    call.instrument_keys_values = NULL
     call.logits = NULL
     call.embeddings = NULL
     call.embedding_step = 0
-    call.chunk_counter = &counter[0]
+    call.counter = &counter[0]
     with nogil:
         kernels.stem(&call, &scratch[0])
 
 
-def run_block(
+def run_time_layers(
     instruction_set,
     ptrdiff_t frames,
     ptrdiff_t length,
     ptrdiff_t dilation,
     const float[::1] parameters,
-    const float[::1] next_parameters,
-    const float[:, ::1] hidden,
-    const float[:, ::1] keys_values,
-    float[:, ::1] next_hidden,
-    float[:, ::1] next_keys_values,
-    float[:, ::1] logits,
-    float[:, :, :, ::1] embeddings,
-    ptrdiff_t fold,
+    float[:, ::1] hidden,
+    float[:, ::1] keys_values,
+    float[:, ::1] instrument_keys_values,
     double epsilon,
     int64_t[::1] counter,
     float[::1] scratch,
 ):
-    """A block on the chunks that `counter` hands out. The last block has `logits` instead of `next_*`."""
+    """A block's time layers on the tiles that `counter` hands out: `hidden` in place, and `instrument_keys_values`."""
     cdef pass_t call
     cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
     call.frames = frames
@@ -131,17 +125,53 @@ def run_block(
     call.epsilon = epsilon
     call.spectrogram = NULL
     call.parameters = &parameters[0]
+    call.next_parameters = NULL
+    call.hidden = &hidden[0, 0]
+    call.keys_values = &keys_values[0, 0]
+    call.instrument_keys_values = &instrument_keys_values[0, 0]
+    call.logits = NULL
+    call.embeddings = NULL
+    call.embedding_step = 0
+    call.counter = &counter[0]
+    with nogil:
+        kernels.time_layers(&call, &scratch[0])
+
+
+def run_instrument_layers(
+    instruction_set,
+    ptrdiff_t frames,
+    const float[::1] parameters,
+    const float[::1] next_parameters,
+    float[:, ::1] hidden,
+    float[:, ::1] keys_values,
+    float[:, ::1] instrument_keys_values,
+    float[:, ::1] logits,
+    float[:, :, :, ::1] embeddings,
+    ptrdiff_t fold,
+    double epsilon,
+    int64_t[::1] counter,
+    float[::1] scratch,
+):
+    """A block's instrument layers on the tiles that `counter` hands out: `hidden` and the next block's `keys_values`,
+    in the last block `logits` and `embeddings` instead."""
+    cdef pass_t call
+    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
+    call.frames = call.length = frames
+    call.stride = hidden.shape[1]
+    call.dilation = 0
+    call.epsilon = epsilon
+    call.spectrogram = NULL
+    call.parameters = &parameters[0]
     call.next_parameters = &next_parameters[0]
     call.hidden = &hidden[0, 0]
     call.keys_values = &keys_values[0, 0]
-    call.next_hidden = <float *>NULL if next_hidden is None else &next_hidden[0, 0]
-    call.next_keys_values = <float *>NULL if next_keys_values is None else &next_keys_values[0, 0]
+    call.instrument_keys_values = &instrument_keys_values[0, 0]
     call.logits = <float *>NULL if logits is None else &logits[0, 0]
     call.embeddings = <float *>NULL if embeddings is None else &embeddings[0, 0, 0, fold]
     call.embedding_step = 0 if embeddings is None else embeddings.shape[3]
-    call.chunk_counter = &counter[0]
+    call.counter = &counter[0]
     with nogil:
-        kernels.block(&call, &scratch[0])
+        kernels.instrument_layers(&call, &scratch[0])
 
 
 def run_attention(

@@ -5,12 +5,16 @@
  * scalars; a neighbour at distance d is the same load, d frames further on; softmax and layer norm need no sums
  * across a register; and no lane is lost to heads of 12 channels.
  *
- * Passes. A block's time attention reaches 4 * dilation frames to either side, so keys and values of the whole track
- * must exist before any frame of the block. Everything else reaches at most 4 frames (the instrument attention's
- * window at a border), so one pass over chunks of frames does: time layer of the chunk and 4 frames around it, then
- * instrument layer of the chunk, then keys and values for the next block's time attention. A chunk reads what
- * earlier passes wrote and writes only its own columns: chunks can run in any order, on any number of threads, and
- * give the same bits.
+ * Passes. A layer's attention reaches other frames (the time attention 4 * dilation to either side), so keys and values
+ * of the whole track must exist before any of its frames. So a block is two passes over tiles of frames: its time layer
+ * in place, with keys and values for the instrument attention; then its instrument layer in place, with keys and values
+ * for the next block's time attention. A tile reads what earlier passes wrote and writes only its own columns: tiles can
+ * run in any order, on any number of threads, and give the same bits. They begin at a cache line, so that windows at
+ * dilations from 16 on do too.
+ *
+ * Memory. Of the windows of a tile each row is elsewhere, too far for the processor to foresee: read as they are needed,
+ * they took longer than attention's arithmetic. They are fetched into the cache while the tile before is in its
+ * linear layers, which need no memory.
  *
  * Windows. With dilation d, length L and kernel size 2 h + 1, a window begins at -i steps from its query, i = h inside.
  * The first member of a residue class has t < d, the second t < 2 d, and the last has t >= L - d: so i is constant on
@@ -40,9 +44,8 @@ enum {
     SLICE = 48,                /* inner width of a feed-forward layer that is computed before it is used up */
     TILE = 64,                 /* frames */
     TILE_STRIDE = TILE + 16,   /* of tile buffers: a vector may run over the tile's end */
-    HALO = KEYS - 1,           /* frames around a chunk that its instrument attention may need */
     CHUNK_TILES = 4,
-    CHUNK = CHUNK_TILES * TILE - 2 * HALO, /* frames of a chunk */
+    CHUNK = CHUNK_TILES * TILE - 2, /* frames of the stem's chunks: its third convolution needs one on each side */
     CHUNK_STRIDE = CHUNK_TILES * TILE + 16,
     MAX_KEYS = 64,             /* of the general attention */
 
@@ -67,12 +70,11 @@ enum {
     STEM_SCRATCH = BANDS * (TILE_STRIDE + 16) + POOLED0 * CHANNELS / 2 * TILE_STRIDE +
                    POOLED1 * CHANNELS * (CHUNK_STRIDE + 16) + 2 * CHANNELS * TILE_STRIDE +
                    KEY_VALUE_ROWS * TILE_STRIDE,
-    BLOCK_SCRATCH = INSTRUMENTS * 3 * CHANNELS * CHUNK_STRIDE + 10 * CHANNELS * TILE_STRIDE +
-                    SLICE * TILE_STRIDE + KEY_VALUE_ROWS * TILE_STRIDE + LOGITS_PADDED * TILE_STRIDE,
+    BLOCK_SCRATCH = (CHANNELS + LOGITS_PADDED + 8 * CHANNELS + SLICE) * TILE_STRIDE,
     SCRATCH_SIZE = (STEM_SCRATCH > BLOCK_SCRATCH ? STEM_SCRATCH : BLOCK_SCRATCH) + 64
 };
 
-/* What all chunks of a pass share. Hidden arrays are (INSTRUMENTS, rows, stride) with the same stride. */
+/* What all tiles of a pass share. Hidden arrays are (INSTRUMENTS, rows, stride) with the same stride. */
 struct pass_t {
     ptrdiff_t frames;
     ptrdiff_t length; /* frames with the zeros appended for short tracks: at least 10 * dilation */
@@ -82,14 +84,13 @@ struct pass_t {
     const float *spectrogram;      /* (INSTRUMENTS, frames, BANDS) */
     const float *parameters;       /* STEM_SIZE or BLOCK_SIZE */
     const float *next_parameters;  /* KEY_VALUE_SIZE of the next block, or HEAD_SIZE after the last */
-    const float *hidden;           /* CHANNELS rows */
-    const float *keys_values;      /* KEY_VALUE_ROWS rows */
-    float *next_hidden;
-    float *next_keys_values;       /* NULL in the last block */
-    float *logits;                 /* (LOGITS, frames), added to in the last block */
+    float *hidden;                 /* CHANNELS rows */
+    float *keys_values;            /* KEY_VALUE_ROWS rows, of the time attentions */
+    float *instrument_keys_values; /* 2 * CHANNELS rows */
+    float *logits;                 /* (LOGITS, frames), added to in the last block, else NULL */
     float *embeddings;             /* (INSTRUMENTS, frames, CHANNELS, embedding_step), or NULL */
     ptrdiff_t embedding_step;      /* floats from one channel to the next: the number of folds */
-    int64_t *chunk_counter;           /* shared by the threads of a pass */
+    int64_t *counter;              /* of chunks or tiles; shared by the threads of a pass */
 };
 
 /* General neighbourhood attention, for what is not the network's own shape. */
@@ -105,7 +106,8 @@ struct attention_t {
 
 struct kernels_t {
     void (*stem)(const pass_t *, float *scratch);
-    void (*block)(const pass_t *, float *scratch);
+    void (*time_layers)(const pass_t *, float *scratch);
+    void (*instrument_layers)(const pass_t *, float *scratch);
     void (*attention)(const attention_t *);
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -110,8 +111,8 @@ class FusedNetwork:
                 spectrogram,
                 parameters.stem,
                 parameters.keys_values[0],
-                hidden[0],
-                keys_values[0],
+                hidden,
+                keys_values,
                 epsilon,
                 counter,
                 scratch,
@@ -120,20 +121,30 @@ class FusedNetwork:
         num_blocks = self._configuration.num_blocks
         for block, dilation in enumerate(self._configuration.dilations):
             is_last = block == num_blocks - 1
-            here, there = block % 2, (block + 1) % 2
             threads.run(
                 functools.partial(
-                    _fused.run_block,
+                    _fused.run_time_layers,
                     self._instruction_set,
                     buffers.frames,
                     buffers.pad(parameters, block),
                     dilation,
                     parameters.blocks[block],
+                    hidden,
+                    keys_values,
+                    buffers.instrument_keys_values,
+                    epsilon,
+                )
+            )
+            threads.run(
+                functools.partial(
+                    _fused.run_instrument_layers,
+                    self._instruction_set,
+                    buffers.frames,
+                    parameters.blocks[block],
                     parameters.heads if is_last else parameters.keys_values[block + 1],
-                    hidden[here],
-                    keys_values[here],
-                    None if is_last else hidden[there],
-                    None if is_last else keys_values[there],
+                    hidden,
+                    keys_values,
+                    buffers.instrument_keys_values,
                     logits if is_last else None,
                     embeddings if is_last else None,
                     fold,
@@ -143,7 +154,7 @@ class FusedNetwork:
 
 
 class _Buffers:
-    """Hidden states, keys and values of a whole track, before and after a block."""
+    """Hidden states of a whole track, with keys and values for the time attentions and for the instruments'."""
 
     def __init__(self, configuration: Configuration, frames: int) -> None:
         self._configuration = configuration
@@ -154,8 +165,9 @@ class _Buffers:
         if stride % 1024 < 64:
             stride += 64
         rows = configuration.num_instruments * configuration.num_channels
-        self.hidden = _zeros((2, rows, stride))
-        self.keys_values = _zeros((2, configuration.num_instruments * _KEY_VALUE_ROWS, stride))
+        self.hidden = _aligned((rows, stride))
+        self.keys_values = _aligned((configuration.num_instruments * _KEY_VALUE_ROWS, stride))
+        self.instrument_keys_values = _aligned((2 * rows, stride))
 
     def _length(self, block: int) -> int:
         dilation = self._configuration.dilations[block]
@@ -165,38 +177,32 @@ class _Buffers:
         """Keys and values of the zeros appended to a short track; returns its length with them."""
         length = self._length(block)
         if length > self.frames:
-            rows = self.keys_values[block % 2].reshape(
-                self._configuration.num_instruments, _KEY_VALUE_ROWS, -1
-            )
+            rows = self.keys_values.reshape(self._configuration.num_instruments, _KEY_VALUE_ROWS, -1)
             rows[:, :, self.frames : length] = parameters.padding[block][:, None]
         return length
 
 
 class _Threads:
-    """The threads of a call, which share the chunks of a pass, each with scratch memory of its own."""
+    """The threads of a call, which share the tiles of a pass, each with scratch memory of its own."""
 
     def __init__(self, pool: ThreadPool) -> None:
         self._pool = pool
-        self._scratch = [_aligned(_fused.SIZES["scratch"]) for _ in range(pool.num_threads)]
+        self._scratch = [_aligned((_fused.SIZES["scratch"],)) for _ in range(pool.num_threads)]
 
     def run(self, kernel: Callable[[np.ndarray, np.ndarray], None]) -> None:
-        """Call ``kernel(counter, scratch)`` in every thread; `counter` hands out the chunks."""
+        """Call ``kernel(counter, scratch)`` in every thread; `counter` hands out the tiles."""
         counter = np.zeros(1, dtype=np.int64)
         self._pool.map(functools.partial(kernel, counter), self._scratch)
 
 
-def _zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 zeros in huge pages where the system has them, which numpy asks for in `empty` but not in `zeros`."""
-    array = np.empty(shape, dtype=np.float32)
-    array.fill(0)
-    return array
-
-
-def _aligned(size: int) -> np.ndarray:
-    """float32 zeros (size,) that begin at a cache line."""
-    raw = np.zeros(size + 16, dtype=np.float32)
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """float32 zeros that begin at a cache line, in huge pages where the system has them: numpy asks for those in
+    `empty`, not in `zeros`."""
+    size = math.prod(shape)
+    raw = np.empty(size + 16, dtype=np.float32)
+    raw.fill(0)
     offset = -raw.ctypes.data % 64 // 4
-    return raw[offset : offset + size]
+    return raw[offset : offset + size].reshape(shape)
 
 
 def _check_dimensions(configuration: Configuration) -> None:

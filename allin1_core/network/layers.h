@@ -48,17 +48,48 @@ ALLIN1_INLINE void accumulate(vec accumulated[OUTPUTS][VECTORS], const float *we
     }
 }
 
+/* What a later tile reads from memory, fetched into the cache a few rows at a time while another tile is computed: rows
+ * lie too far apart for the processor to foresee them. Rows of keys and values, those of one attention below another's,
+ * stand at the first window's first column. */
+struct ahead_t {
+    input_t hidden, keys_values[2];
+    ptrdiff_t dilation[2];
+    int row, num_rows;
+
+    static ALLIN1_INLINE void fetch(const float *from, ptrdiff_t columns) {
+        const uintptr_t line = 64, stop = (uintptr_t)(from + columns);
+        for (uintptr_t at = (uintptr_t)from & -line; at < stop; at += line)
+            __builtin_prefetch((const void *)at);
+    }
+
+    /* So many rows that all are fetched within the layers of a tile. Not inline: across a call GCC holds no constants of
+     * GELU or layer norm in registers, which the accumulators need. */
+    __attribute__((noinline)) void fetch_some() {
+        for (int i = 0; i < (3 * BLOCK + 63) / 64 && row < num_rows; i++, row++) {
+            const int attention = row / (2 * CHANNELS);
+            const ptrdiff_t step = dilation[attention];
+            const float *windows = keys_values[attention].at(row % (2 * CHANNELS));
+            if (row < CHANNELS)
+                fetch(hidden.at(row), TILE);
+            for (int j = 0; j < (step < TILE ? 1 : KEYS); j++)
+                fetch(windows + j * step, step < TILE ? (KEYS - 1) * step + TILE : TILE);
+        }
+    }
+};
+
 enum linear_t { PLAIN, GELU, ADD };
 
 /* A linear layer on `columns` columns (rounded up to BLOCK): y = weights x + bias; with GELU y = gelu(..); with ADD
- * y += ..; a residual, if there is one, is added. Parameters: bias (outputs), then weights
- * (outputs / OUTPUTS, inputs, OUTPUTS). */
+ * y += ..; a residual, if there is one, is added, and what is `ahead` fetched on the way. Parameters: bias (outputs), then
+ * weights (outputs / OUTPUTS, inputs, OUTPUTS). */
 template <linear_t WHAT = PLAIN>
 ALLIN1_INLINE void linear(const float *parameters, int num_inputs, int num_outputs, input_t x, output_t y, int columns,
-                          input_t residual = {NULL, 0}) {
+                          input_t residual = {NULL, 0}, ahead_t *ahead = NULL) {
     const float *bias = parameters, *weights = parameters + num_outputs;
     for (int first = 0; first < num_outputs; first += OUTPUTS, weights += num_inputs * OUTPUTS)
         for (int column = 0; column < columns; column += BLOCK) {
+            if (ahead)
+                ahead->fetch_some();
             vec accumulated[OUTPUTS][VECTORS];
             for (int n = 0; n < OUTPUTS; n++)
                 for (int v = 0; v < VECTORS; v++) {
@@ -117,79 +148,107 @@ ALLIN1_INLINE void copy_columns(output_t to, input_t from, int num_rows, int col
 
 /* One head's windows in a span of frames whose windows begin at the same offset: column f sees, in each of `num_rows`
  * rows, the columns f + j * step of keys and values, j < num_keys. Pointers stand at the first one, `bias[row]` at the
- * bias of its first key. With `constant_key`, one more row has the same keys and values in all columns. */
+ * bias of its first key. With `constant_key`, one more row has the same keys and values in all columns. Vectors of queries
+ * side by side are the next columns, or SHARED, which halves the loads of keys and values: other queries with the same
+ * windows, `next_queries` and `next_bias` from one to the next. */
 struct windows_t {
     const float *const *keys, *const *values, *const *bias;
     ptrdiff_t stride; /* of keys and values */
     int num_rows, num_keys, channels;
     ptrdiff_t step;
     const float *constant_key, *constant_value;
+    ptrdiff_t next_queries, next_bias;
 };
 
-/* scores[j][v], j < NUM: bias and products of queries with the keys from the first one on, for the columns of v. */
-template <int NUM, int VECS>
-ALLIN1_INLINE void score(vec scores[][VECS], input_t queries, int channels, const float *keys, ptrdiff_t stride,
-                         ptrdiff_t step, const float *bias) {
+/* Keeps a loaded vector in a register, where GCC would load it again for each use. */
+ALLIN1_INLINE void keep(vec &loaded) {
+#if defined(__aarch64__)
+    __asm__("" : "+w"(loaded));
+#elif defined(__x86_64__)
+    __asm__("" : "+v"(loaded));
+#endif
+}
+
+/* scores[j][v], j < NUM: bias and products of queries with the keys from the first one on, for the queries of v. */
+template <int NUM, int VECS, bool SHARED>
+ALLIN1_INLINE void score(vec scores[][VECS], const windows_t &windows, input_t queries, const float *keys,
+                         const float *bias) {
+    const ptrdiff_t next_queries = SHARED ? windows.next_queries : LANES;
     vec sums[NUM][VECS];
     for (int j = 0; j < NUM; j++)
         for (int v = 0; v < VECS; v++)
-            sums[j][v] = broadcast(bias[j]);
-    for (int c = 0; c < channels; c++)
-        for (int v = 0; v < VECS; v++) {
-            vec query = load(queries.at(c) + v * LANES);
-            for (int j = 0; j < NUM; j++)
-                sums[j][v] += query * load(keys + c * stride + j * step + v * LANES);
+            sums[j][v] = broadcast(bias[j + (SHARED ? v * windows.next_bias : 0)]);
+    for (int c = 0; c < windows.channels; c++) {
+        vec query[VECS];
+        for (int v = 0; v < VECS; v++)
+            query[v] = load(queries.at(c) + v * next_queries);
+        for (int j = 0; j < NUM; j++) {
+            const float *at = keys + c * windows.stride + j * windows.step;
+            vec key = load(at);
+            if (SHARED)
+                keep(key);
+            for (int v = 0; v < VECS; v++)
+                sums[j][v] += query[v] * (SHARED ? key : load(at + v * LANES));
         }
+    }
     for (int j = 0; j < NUM; j++)
         for (int v = 0; v < VECS; v++)
             scores[j][v] = sums[j][v];
 }
 
-/* Weighted sums of the values of NUM channels from `first` on, for the columns of v. */
-template <int NUM, int VECS>
+/* Weighted sums of the values of NUM channels from `first` on, for the queries of v. */
+template <int NUM, int VECS, bool SHARED>
 ALLIN1_INLINE void weigh(const vec weights[][VECS], const vec constant_weight[VECS], const vec inverse[VECS],
                          const windows_t &windows, int first, ptrdiff_t column, output_t output) {
+    const ptrdiff_t next_output = SHARED ? windows.next_queries : LANES;
     vec sums[NUM][VECS];
     for (int n = 0; n < NUM; n++)
         for (int v = 0; v < VECS; v++)
             sums[n][v] = windows.constant_value ? constant_weight[v] * windows.constant_value[first + n] : broadcast(0.0f);
     for (int row = 0; row < windows.num_rows; row++)
+#pragma GCC unroll 1 /* several steps at a time need more registers than there are */
         for (int j = 0; j < windows.num_keys; j++) {
             const float *values = windows.values[row] + first * windows.stride + column + j * windows.step;
-            for (int n = 0; n < NUM; n++)
+            for (int n = 0; n < NUM; n++) {
+                const float *at = values + n * windows.stride;
+                vec value = load(at);
+                if (SHARED)
+                    keep(value);
                 for (int v = 0; v < VECS; v++)
-                    sums[n][v] += weights[row * windows.num_keys + j][v] * load(values + n * windows.stride + v * LANES);
+                    sums[n][v] += weights[row * windows.num_keys + j][v] * (SHARED ? value : load(at + v * LANES));
+            }
         }
     for (int n = 0; n < NUM; n++)
         for (int v = 0; v < VECS; v++)
-            store(output.at(first + n, column) + v * LANES, sums[n][v] * inverse[v]);
+            store(output.at(first + n, column) + v * next_output, sums[n][v] * inverse[v]);
 }
 
-/* Attention for VECS vectors of columns: KEYS scores, then OUTPUTS channels at a time are what registers hold. */
-template <int VECS>
+/* Attention for VECS vectors of queries: KEYS scores, then OUTPUTS channels at a time are what registers hold. */
+template <int VECS, bool SHARED = false>
 ALLIN1_INLINE void attend_columns(const windows_t &windows, input_t queries, output_t output, ptrdiff_t column) {
     const int num_rows = windows.num_rows, num_keys = windows.num_keys, channels = windows.channels;
+    const ptrdiff_t next_queries = SHARED ? windows.next_queries : LANES;
     int total = (num_rows + (windows.constant_key != NULL)) * num_keys;
     vec scores[MAX_KEYS][VECS], largest[VECS], sum[VECS], constant_weight[VECS];
     for (int row = 0; row < num_rows; row++) {
         const float *keys = windows.keys[row] + column, *bias = windows.bias[row];
         int j = 0;
         for (; j + KEYS <= num_keys; j += KEYS)
-            score<KEYS, VECS>(scores + row * num_keys + j, queries.from(0, column), channels, keys + j * windows.step,
-                              windows.stride, windows.step, bias + j);
+            score<KEYS, VECS, SHARED>(scores + row * num_keys + j, windows, queries.from(0, column),
+                                      keys + j * windows.step, bias + j);
         for (; j < num_keys; j++)
-            score<1, VECS>(scores + row * num_keys + j, queries.from(0, column), channels, keys + j * windows.step,
-                           windows.stride, windows.step, bias + j);
+            score<1, VECS, SHARED>(scores + row * num_keys + j, windows, queries.from(0, column),
+                                   keys + j * windows.step, bias + j);
     }
     for (int v = 0; v < VECS; v++)
         constant_weight[v] = broadcast(0.0f);
     if (windows.constant_key) {
         for (int c = 0; c < channels; c++)
             for (int v = 0; v < VECS; v++)
-                constant_weight[v] += load(queries.at(c, column) + v * LANES) * windows.constant_key[c];
+                constant_weight[v] += load(queries.at(c, column) + v * next_queries) * windows.constant_key[c];
         for (int j = 0; j < num_keys; j++)
             for (int v = 0; v < VECS; v++)
-                scores[num_rows * num_keys + j][v] = constant_weight[v] + windows.bias[num_rows][j];
+                scores[num_rows * num_keys + j][v] = constant_weight[v] + windows.bias[num_rows][j + (SHARED ? v * windows.next_bias : 0)];
         for (int v = 0; v < VECS; v++)
             constant_weight[v] = broadcast(0.0f);
     }
@@ -211,9 +270,9 @@ ALLIN1_INLINE void attend_columns(const windows_t &windows, input_t queries, out
         sum[v] = 1.0f / sum[v];
     int first = 0;
     for (; first + OUTPUTS <= channels; first += OUTPUTS)
-        weigh<OUTPUTS, VECS>(scores, constant_weight, sum, windows, first, column, output);
+        weigh<OUTPUTS, VECS, SHARED>(scores, constant_weight, sum, windows, first, column, output);
     for (; first < channels; first++)
-        weigh<1, VECS>(scores, constant_weight, sum, windows, first, column, output);
+        weigh<1, VECS, SHARED>(scores, constant_weight, sum, windows, first, column, output);
 }
 
 /* Attention for the columns [start, stop); scores are logarithms to base 2. */

@@ -24,21 +24,21 @@ ALLIN1_INLINE output_t reserve(float **scratch, int num_rows, ptrdiff_t stride) 
     return reserved;
 }
 
-/* Number of the next chunk that no thread has taken, or -1. */
-ALLIN1_INLINE ptrdiff_t next_chunk(const pass_t *pass) {
-    ptrdiff_t chunk = (ptrdiff_t)__atomic_fetch_add(pass->chunk_counter, 1, __ATOMIC_RELAXED);
-    return chunk * CHUNK < pass->frames ? chunk : -1;
+/* First frame of the next chunk or tile, of `size` frames, that no thread has taken, or -1. */
+ALLIN1_INLINE ptrdiff_t next_frame(const pass_t *pass, ptrdiff_t size) {
+    const ptrdiff_t frame = (ptrdiff_t)__atomic_fetch_add(pass->counter, 1, __ATOMIC_RELAXED) * size;
+    return frame < pass->frames ? frame : -1;
 }
 
-/* What follows a tile: its columns [0, count) of an instrument's `hidden` to the next block, with keys and values for
- * the time attentions there. */
+/* An instrument's columns [0, count) of `hidden`, as the next block reads them: with keys and values for its time
+ * attentions. Behind the track's end more columns may be written. */
 ALLIN1_INLINE void pass_on(const pass_t *pass, int instrument, ptrdiff_t frame, int count, int columns, input_t hidden,
                            output_t normalised, output_t projected) {
-    const output_t next_hidden = {pass->next_hidden + frame, pass->stride};
-    const output_t next = {pass->next_keys_values + instrument * KEY_VALUE_ROWS * pass->stride + frame, pass->stride};
+    const output_t next_hidden = {pass->hidden + frame, pass->stride};
+    const output_t next = {pass->keys_values + instrument * KEY_VALUE_ROWS * pass->stride + frame, pass->stride};
     copy_columns(next_hidden.from(instrument * CHANNELS), hidden, CHANNELS, count);
     normalise(hidden, CHANNELS, normalised, columns, pass->epsilon);
-    const int whole = count == columns;
+    const int whole = count == columns || frame + count == pass->frames;
     const output_t to = {whole ? next.data : projected.data, whole ? next.stride : projected.stride};
     linear(pass->next_parameters, CHANNELS, KEY_VALUE_ROWS, normalised, to, columns);
     if (!whole)
@@ -60,8 +60,8 @@ void stem(const pass_t *pass, float *scratch) {
     const output_t normalised = reserve(&scratch, CHANNELS, TILE_STRIDE);
     const output_t projected = reserve(&scratch, KEY_VALUE_ROWS, TILE_STRIDE);
 
-    for (ptrdiff_t chunk; (chunk = next_chunk(pass)) >= 0;) {
-        ptrdiff_t start = chunk * CHUNK, stop = smaller(start + CHUNK, pass->frames);
+    for (ptrdiff_t start; (start = next_frame(pass, CHUNK)) >= 0;) {
+        ptrdiff_t stop = smaller(start + CHUNK, pass->frames);
         for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
             const float *spectrogram = pass->spectrogram + instrument * pass->frames * BANDS;
             for (ptrdiff_t tile = start - 1; tile < stop + 1; tile += TILE) {
@@ -129,25 +129,25 @@ ALLIN1_INLINE block_t read_block(const float *parameters) {
 /* output += down(gelu(up(x))), a slice of the inner width at a time. `up` and `down` lie slice by slice, each slice a
  * linear layer of its own; the bias of `down` is in its first slice. */
 ALLIN1_INLINE void feed_forward(const float *up, const float *down, int num_inputs, int inner, input_t x,
-                                output_t slice, output_t output, int columns) {
+                                output_t slice, output_t output, int columns, ahead_t *ahead) {
     for (int first = 0; first < inner; first += SLICE) {
-        linear<GELU>(up, num_inputs, SLICE, x, slice, columns);
+        linear<GELU>(up, num_inputs, SLICE, x, slice, columns, {NULL, 0}, ahead);
         linear<ADD>(down - CHANNELS, SLICE, CHANNELS, slice, output, columns);
         up += LINEAR_SIZE(num_inputs, SLICE);
         down += SLICE * CHANNELS;
     }
 }
 
-/* One instrument's time layer on the columns of a tile that begins at `frame`. */
+/* One instrument's time layer on the columns of a tile that begins at `frame`, and keys and values of its result. */
 ALLIN1_INLINE void time_layer(const pass_t *pass, const block_t *block, int instrument, ptrdiff_t frame,
-                              int count, int columns, output_t work, output_t output) {
+                              int count, int columns, output_t work, output_t output, ahead_t *ahead) {
     const output_t normalised = work, queries = normalised.from(2 * CHANNELS);
     const output_t attended = queries.from(2 * CHANNELS), both = attended.from(2 * CHANNELS);
     const output_t slice = both.from(2 * CHANNELS);
-    const input_t hidden = {pass->hidden + instrument * CHANNELS * pass->stride + frame, pass->stride};
+    const output_t hidden = {pass->hidden + instrument * CHANNELS * pass->stride + frame, pass->stride};
 
     normalise(hidden, CHANNELS, normalised, columns, pass->epsilon);
-    linear(block->queries, CHANNELS, 2 * CHANNELS, normalised, queries, columns);
+    linear(block->queries, CHANNELS, 2 * CHANNELS, normalised, queries, columns, {NULL, 0}, ahead);
     for (int attention = 0; attention < 2; attention++) {
         ptrdiff_t dilation = pass->dilation << attention;
         const float *keys = pass->keys_values + (instrument * KEY_VALUE_ROWS + attention * 2 * CHANNELS) * pass->stride;
@@ -160,7 +160,8 @@ ALLIN1_INLINE void time_layer(const pass_t *pass, const block_t *block, int inst
                 const float *head_keys = keys + head * HEAD * pass->stride + frame - steps * dilation;
                 const float *head_values = head_keys + CHANNELS * pass->stride;
                 const float *bias = block->time_bias + (attention * HEADS + head) * BIASES + KEYS - 1 - steps;
-                const windows_t windows = {&head_keys, &head_values, &bias, pass->stride, 1, KEYS, HEAD, dilation, NULL, NULL};
+                const windows_t windows = {&head_keys, &head_values, &bias, pass->stride, 1, KEYS, HEAD, dilation, NULL, NULL,
+                                           0, 0};
                 const ptrdiff_t row = (attention * HEADS + head) * HEAD;
                 attend(windows, queries.from(row), attended.from(row), (int)(start - frame), (int)(stop - frame));
             }
@@ -173,21 +174,28 @@ ALLIN1_INLINE void time_layer(const pass_t *pass, const block_t *block, int inst
             store(output.at(row, column), (load(both.at(row, column)) + load(both.at(CHANNELS + row, column))) * 0.5f +
                                               block->time_down[row]);
     normalise(both, 2 * CHANNELS, normalised, columns, pass->epsilon);
-    feed_forward(block->time_up, block->time_down + CHANNELS, 2 * CHANNELS, TIME_INNER, normalised, slice, output, columns);
+    feed_forward(block->time_up, block->time_down + CHANNELS, 2 * CHANNELS, TIME_INNER, normalised, slice, output, columns,
+                 ahead);
+    copy_columns(hidden, output, CHANNELS, columns);
+    normalise(output, CHANNELS, normalised, columns, pass->epsilon);
+    const output_t keys_values = {pass->instrument_keys_values + frame, pass->stride};
+    linear(block->instrument_keys_values, CHANNELS, 2 * CHANNELS, normalised,
+           keys_values.from(instrument * 2 * CHANNELS), columns);
 }
 
-/* One instrument's instrument layer on the columns of a tile that begins at `frame`, column `at` of the chunk's arrays:
- * `middle` (INSTRUMENTS, CHANNELS) and `keys_values` (INSTRUMENTS, 2 * CHANNELS). */
-ALLIN1_INLINE void instrument_layer(const pass_t *pass, const block_t *block, int instrument, ptrdiff_t frame,
-                                    ptrdiff_t at, int count, int columns, input_t middle, input_t keys_values,
-                                    output_t work, output_t output) {
-    const output_t normalised = work, queries = normalised.from(2 * CHANNELS);
-    const output_t attended = queries.from(2 * CHANNELS), slice = attended.from(4 * CHANNELS);
-    const input_t hidden = middle.from(instrument * CHANNELS, at);
+/* Attention of two instruments, `first` and the next one, on the columns of a tile that begins at `frame`. */
+ALLIN1_INLINE void attend_instruments(const pass_t *pass, const block_t *block, int first, ptrdiff_t frame, int count,
+                                      int columns, output_t normalised, output_t queries, output_t attended,
+                                      ahead_t *ahead) {
+    const input_t hidden = {pass->hidden + frame, pass->stride};
+    const input_t keys_values = {pass->instrument_keys_values + frame, pass->stride};
     ptrdiff_t length = larger(pass->frames, KEYS);
 
-    normalise(hidden, CHANNELS, normalised, columns, pass->epsilon);
-    linear(block->instrument_queries, CHANNELS, CHANNELS, normalised, queries, columns);
+    for (int i = 0; i < 2; i++) {
+        normalise(hidden.from((first + i) * CHANNELS), CHANNELS, normalised, columns, pass->epsilon);
+        linear(block->instrument_queries, CHANNELS, CHANNELS, normalised, queries.from(i * CHANNELS), columns, {NULL, 0},
+               ahead);
+    }
     for (int steps = 0; steps < KEYS; steps++) {
         ptrdiff_t start = larger(span_start(steps, KEYS, 1, length), frame);
         ptrdiff_t stop = smaller(span_start(steps + 1, KEYS, 1, length), frame + count);
@@ -196,24 +204,32 @@ ALLIN1_INLINE void instrument_layer(const pass_t *pass, const block_t *block, in
         for (int head = 0; head < HEADS; head++) {
             const float *keys[INSTRUMENTS], *values[INSTRUMENTS], *bias[INSTRUMENTS + 1];
             for (int row = 0; row < INSTRUMENTS; row++) {
-                keys[row] = keys_values.at(row * 2 * CHANNELS + head * HEAD, at - steps);
-                values[row] = keys_values.at((row * 2 + 1) * CHANNELS + head * HEAD, at - steps);
+                keys[row] = keys_values.at(row * 2 * CHANNELS + head * HEAD, -steps);
+                values[row] = keys_values.at((row * 2 + 1) * CHANNELS + head * HEAD, -steps);
             }
             for (int row = 0; row < INSTRUMENTS + 1; row++)
-                bias[row] = block->instrument_bias + (head * BIASES + row - instrument + KEYS - 1) * BIASES + KEYS - 1 - steps;
+                bias[row] = block->instrument_bias + (head * BIASES + row - first + KEYS - 1) * BIASES + KEYS - 1 - steps;
             const windows_t windows = {keys, values, bias, keys_values.stride, INSTRUMENTS, KEYS, HEAD, 1,
-                                       block->constant_key + head * HEAD, block->constant_value + head * HEAD};
-            attend(windows, queries.from(head * HEAD), attended.from(head * HEAD), (int)(start - frame),
-                   (int)(stop - frame));
+                                       block->constant_key + head * HEAD, block->constant_value + head * HEAD,
+                                       CHANNELS * queries.stride, -BIASES};
+            for (ptrdiff_t column = start - frame; column < stop - frame; column += LANES)
+                attend_columns<2, true>(windows, queries.from(head * HEAD), attended.from(head * HEAD), column);
         }
     }
+}
+
+/* What follows attention in one instrument's instrument layer. */
+ALLIN1_INLINE void after_instruments(const pass_t *pass, const block_t *block, int instrument, ptrdiff_t frame, int columns,
+                                     input_t attended, output_t normalised, output_t slice, output_t output,
+                                     ahead_t *ahead) {
+    const input_t hidden = {pass->hidden + instrument * CHANNELS * pass->stride + frame, pass->stride};
     linear(block->instrument_output, CHANNELS, CHANNELS, attended, output, columns, hidden);
     normalise(output, CHANNELS, normalised, columns, pass->epsilon);
     for (int row = 0; row < CHANNELS; row++)
         for (int column = 0; column < columns; column += LANES)
             store(output.at(row, column), load(output.at(row, column)) + block->instrument_down[row]);
     feed_forward(block->instrument_up, block->instrument_down + CHANNELS, CHANNELS, INSTRUMENT_INNER, normalised, slice,
-                 output, columns);
+                 output, columns, ahead);
 }
 
 /* Final layer norm of one instrument's tile, its share of the logits, and its embeddings if they are wanted. */
@@ -242,46 +258,73 @@ ALLIN1_INLINE void finish(const pass_t *pass, int instrument, ptrdiff_t frame, i
         }
 }
 
-/* A block: time layer, instrument layer, and what comes next: the following block's keys and values, or the heads. */
-void block(const pass_t *pass, float *scratch) {
-    const block_t block = read_block(pass->parameters);
-    const output_t middle = reserve(&scratch, INSTRUMENTS * CHANNELS, CHUNK_STRIDE);
-    const output_t keys_values = reserve(&scratch, INSTRUMENTS * 2 * CHANNELS, CHUNK_STRIDE);
-    const output_t output = reserve(&scratch, 2 * CHANNELS, TILE_STRIDE);
-    const output_t logits = reserve(&scratch, LOGITS_PADDED, TILE_STRIDE);
-    const output_t projected = reserve(&scratch, KEY_VALUE_ROWS, TILE_STRIDE);
-    const output_t work = {scratch, TILE_STRIDE};
+/* What an instrument's tile at `frame` will read; nothing if that is -1. `keys_values` has 2 * CHANNELS rows for each
+ * instrument and attention, and the dilation doubles from one attention to the next. */
+ALLIN1_INLINE ahead_t look_ahead(const pass_t *pass, int instrument, ptrdiff_t frame, const float *keys_values,
+                                 int attentions, ptrdiff_t dilation, ptrdiff_t length) {
+    const input_t hidden = {pass->hidden, pass->stride}, windows = {keys_values, pass->stride};
+    ahead_t ahead = {};
+    if (frame < 0)
+        return ahead;
+    ahead.num_rows = attentions * 2 * CHANNELS;
+    ahead.hidden = hidden.from(instrument * CHANNELS, frame);
+    for (int attention = 0; attention < attentions; attention++, dilation *= 2) {
+        int steps = 0;
+        while (steps < KEYS - 1 && span_start(steps + 1, KEYS, dilation, length) <= frame)
+            steps++;
+        ahead.dilation[attention] = dilation;
+        ahead.keys_values[attention] =
+            windows.from((instrument * attentions + attention) * 2 * CHANNELS, frame - steps * dilation);
+    }
+    return ahead;
+}
 
-    for (ptrdiff_t chunk; (chunk = next_chunk(pass)) >= 0;) {
-        ptrdiff_t start = chunk * CHUNK, stop = smaller(start + CHUNK, pass->frames);
-        ptrdiff_t first = larger(start - HALO, 0), last = smaller(stop + HALO, pass->frames);
-        for (ptrdiff_t tile = first; tile < last; tile += TILE) {
-            int count = (int)smaller(TILE, last - tile), columns = (count + BLOCK - 1) / BLOCK * BLOCK;
-            for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
-                time_layer(pass, &block, instrument, tile, count, columns, work, output);
-                copy_columns(middle.from(instrument * CHANNELS, tile - first), output, CHANNELS, columns);
-                normalise(output, CHANNELS, work, columns, pass->epsilon);
-                linear(block.instrument_keys_values, CHANNELS, 2 * CHANNELS, work,
-                       keys_values.from(instrument * 2 * CHANNELS, tile - first), columns);
-            }
-        }
-        /* Zeros appended before the projections: keys and values are then the projections' biases. */
-        for (ptrdiff_t frame = pass->frames; frame < KEYS; frame++)
-            for (int instrument = 0; instrument < INSTRUMENTS; instrument++)
+/* A block's time layers. */
+void time_layers(const pass_t *pass, float *scratch) {
+    const block_t block = read_block(pass->parameters);
+    const output_t output = reserve(&scratch, CHANNELS, TILE_STRIDE), work = {scratch, TILE_STRIDE};
+
+    for (ptrdiff_t frame = next_frame(pass, TILE), next; frame >= 0; frame = next) {
+        next = next_frame(pass, TILE);
+        const int count = (int)smaller(TILE, pass->frames - frame), columns = (count + BLOCK - 1) / BLOCK * BLOCK;
+        for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
+            const int following = (instrument + 1) % INSTRUMENTS;
+            ahead_t ahead = look_ahead(pass, following, following ? frame : next, pass->keys_values, 2, pass->dilation,
+                                       pass->length);
+            time_layer(pass, &block, instrument, frame, count, columns, work, output, &ahead);
+            /* Zeros appended before the projections: keys and values are then the projections' biases. */
+            const output_t keys_values = {pass->instrument_keys_values, pass->stride};
+            for (ptrdiff_t column = pass->frames; column < KEYS; column++)
                 for (int row = 0; row < CHANNELS; row++) {
-                    *keys_values.at(instrument * 2 * CHANNELS + row, frame) = block.constant_key[row];
-                    *keys_values.at((instrument * 2 + 1) * CHANNELS + row, frame) = block.constant_value[row];
+                    *keys_values.at(instrument * 2 * CHANNELS + row, column) = block.constant_key[row];
+                    *keys_values.at((instrument * 2 + 1) * CHANNELS + row, column) = block.constant_value[row];
                 }
-        for (ptrdiff_t tile = start; tile < stop; tile += TILE) {
-            int count = (int)smaller(TILE, stop - tile), columns = (count + BLOCK - 1) / BLOCK * BLOCK;
-            for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
-                instrument_layer(pass, &block, instrument, tile, tile - first, count, columns, middle, keys_values, work,
-                                 output);
-                if (pass->next_keys_values)
-                    pass_on(pass, instrument, tile, count, columns, output, work, projected);
-                else
-                    finish(pass, instrument, tile, count, columns, output, logits);
-            }
+        }
+    }
+}
+
+/* A block's instrument layers, and what comes next: the following block's keys and values, or the heads. */
+void instrument_layers(const pass_t *pass, float *scratch) {
+    const block_t block = read_block(pass->parameters);
+    const output_t output = reserve(&scratch, CHANNELS, TILE_STRIDE);
+    const output_t logits = reserve(&scratch, LOGITS_PADDED, TILE_STRIDE), work = {scratch, TILE_STRIDE};
+    const output_t queries = work.from(CHANNELS), attended = queries.from(2 * CHANNELS);
+    const output_t slice = attended.from(2 * CHANNELS), projected = queries;
+
+    for (ptrdiff_t frame = next_frame(pass, TILE), next; frame >= 0; frame = next) {
+        next = next_frame(pass, TILE);
+        const int count = (int)smaller(TILE, pass->frames - frame), columns = (count + BLOCK - 1) / BLOCK * BLOCK;
+        for (int instrument = 0; instrument < INSTRUMENTS; instrument++) {
+            ahead_t ahead = look_ahead(pass, instrument, next, pass->instrument_keys_values, 1, 1,
+                                       larger(pass->frames, KEYS));
+            if (instrument % 2 == 0)
+                attend_instruments(pass, &block, instrument, frame, count, columns, work, queries, attended, &ahead);
+            after_instruments(pass, &block, instrument, frame, columns, attended.from(instrument % 2 * CHANNELS), work, slice,
+                              output, &ahead);
+            if (pass->logits)
+                finish(pass, instrument, frame, count, columns, output, logits);
+            else
+                pass_on(pass, instrument, frame, count, columns, output, work, projected);
         }
     }
 }
@@ -303,11 +346,11 @@ void attention(const attention_t *call) {
                           kernel_size - 1 - steps;
             }
             const windows_t windows = {keys, values, bias, call->stride, (int)call->row_keys, kernel_size,
-                                       (int)call->channels, call->dilation, NULL, NULL};
+                                       (int)call->channels, call->dilation, NULL, NULL, 0, 0};
             const input_t queries = {call->queries, call->stride};
             const output_t output = {call->output, call->stride};
             attend(windows, queries.from(row * call->channels), output.from(row * call->channels), (int)start, (int)stop);
         }
 }
 
-constexpr kernels_t kernels = {stem, block, attention};
+constexpr kernels_t kernels = {stem, time_layers, instrument_layers, attention};

@@ -70,15 +70,20 @@ def pytest_sessionstart() -> None:
 
     _viterbi.viterbi = noting("decoder", _viterbi.viterbi, named)
     _transform.run = noting("spectrogram", _transform.run, first)
-    for name in ("run_stem", "run_block", "run_attention"):
-        setattr(_fused, name, noting(name.replace("run_", "network's "), getattr(_fused, name), first))
+    for name in ("run_stem", "run_time_layers", "run_instrument_layers", "run_attention"):
+        setattr(
+            _fused,
+            name,
+            noting(name.replace("run_", "network's ").replace("_", " "), getattr(_fused, name), first),
+        )
 
 
 def expected_sets() -> dict[str, Collection[str]]:
     """By kernel, what this processor can run."""
     from allin1_core.simd.instruction_sets import instruction_sets
 
-    kernels = ("decoder", "spectrogram", "network's stem", "network's block", "network's attention")
+    passes = ("stem", "time layers", "instrument layers", "attention")
+    kernels = ("decoder", "spectrogram", *(f"network's {name}" for name in passes))
     return dict.fromkeys(kernels, instruction_sets())
 
 

@@ -43,7 +43,7 @@ def test_an_instruction_set_that_did_not_run_is_named(monkeypatch: pytest.Monkey
     assert set(expected) == {
         "decoder",
         "spectrogram",
-        *(f"network's {p}" for p in ("stem", "block", "attention")),
+        *(f"network's {p}" for p in ("stem", "time layers", "instrument layers", "attention")),
     }
     assert all(expected.values())
     assert plugin.left_out(expected, expected) == []

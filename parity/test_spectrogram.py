@@ -87,9 +87,9 @@ def check(inputs: Expected, implementation: Implementation, record: ParityRecord
 
 
 def is_full(case: Case, implementation: Implementation) -> bool:
-    """Whether it is left to the full form: long and resampled music of a library that adds nothing to the fused kernels.
+    """Whether it is left to the full form, as long and resampled music is for libraries on a CPU.
 
-    Its own operations are slow on a CPU; where the kernels compute for it, their outputs are compared already.
+    Their own operations are slow there; where the fused kernels compute for them, their outputs are compared already.
     """
     device = implementation.device or cpu_device("spectrogram", implementation.backend)
     by = computation("spectrogram", implementation.backend, device, implementation.precision).by

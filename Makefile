@@ -76,7 +76,7 @@ check: lint
 
 ifeq ($(BACKEND),)
 parity: lint
-	$(RUN) -m pytest tests parity --durations=25 --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
+	$(RUN) -m pytest tests parity -n 2 --dist loadfile --durations=25 --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
 	@echo "parity report: $(if $(WITHOUT),reports/without_$(WITHOUT),reports)/parity.md"
 else
 parity: $(VENV)/.installed

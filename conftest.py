@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from parity import implementations
 from parity.material import shared_folder
 from parity.oracles.madmom_import import OracleMissing
-from parity.reports.records import Outcome, ParityRecorder
+from parity.reports.records import Outcome, ParityRecord, ParityRecorder
 
-_PARITY = pytest.StashKey[ParityRecorder]()
+_PARITY = pytest.StashKey[ParityRecorder]()  # what the test that runs has recorded
+_BY_FILE = pytest.StashKey[dict[str, list[ParityRecord]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARITY] = ParityRecorder()
+    config.stash[_BY_FILE] = {}
     if config.getoption("--backend"):
         implementations.request(config.getoption("--backend-stage"), config.getoption("--backend"))
 
@@ -80,7 +85,27 @@ def record_parity(request: pytest.FixtureRequest) -> ParityRecorder:
     return request.config.stash[_PARITY]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    recorder = item.config.stash[_PARITY]
+    item.config.stash[_BY_FILE].setdefault(item.location[0], []).extend(recorder.records)
+    recorder.records.clear()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist recorded, each of which runs whole files."""
+    found = json.loads(getattr(node, "workeroutput", {}).get("parity", "{}"))
+    for file, rows in found.items():
+        node.config.stash[_BY_FILE][file] = [ParityRecord(**row) for row in rows]
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    by_file = session.config.stash[_BY_FILE]
+    if hasattr(session.config, "workeroutput"):
+        rows = {file: [dataclasses.asdict(record) for record in by_file[file]] for file in by_file}
+        session.config.workeroutput["parity"] = json.dumps(rows)
+        return
     folder = session.config.getoption("--parity-report")
     # A session that was interrupted or never started has measured a part; the report stays as it was.
     if folder is None or exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
@@ -88,7 +113,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     from parity.reports import history, page
     from parity.reports.report import write_parity_report
 
-    records, outcome = session.config.stash[_PARITY].records, Outcome.of(session.config)
+    records = [record for file in sorted(by_file) for record in by_file[file]]
+    outcome = Outcome.of(session.config)
     write_parity_report(records, folder, outcome, full=session.config.getoption("--full"))
     try:
         page.add(folder, "parity", history.parity_content(records, outcome))

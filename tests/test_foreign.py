@@ -124,14 +124,15 @@ def test_only_stages_with_cases_can_be_asked_for(monkeypatch: pytest.MonkeyPatch
         implementations.request("separation", "a:b")
 
 
-# What docs/adding-a-backend.md names, a few cases, and a change that makes it wrong.
+# What docs/adding-a-backend.md names, a few cases, and a change that makes it wrong; wrong spectrograms and decoders
+# stand above.
 DOCUMENTED = {
     "spectrogram": (
         "log_spectrogram",
         "test_case and samples",
         "spectrogram",
-        "np.log10(1 +",
-        "np.log10(1.00001 +",
+        "",
+        "",
     ),
     "network": (
         "Network",
@@ -140,7 +141,7 @@ DOCUMENTED = {
         "np.expm1(np.minimum(x, 0))",
         "np.minimum(x, 0)",
     ),
-    "decoder": ("Decoder", "metronome and four", "decoder", "(frames + first)", "(frames + first + 1)"),
+    "decoder": ("Decoder", "metronome and four", "decoder", "", ""),
     "structure": ("local_maxima", "test_made_up", "structure", "np.float32(0)", "np.float32(1e-9)"),
 }
 
@@ -179,6 +180,8 @@ def test_a_backend_of_the_documentation_passes_and_fails_where_it_is_wrong(
     assert f"| {stage} | {backend} |" in report
     assert not re.search(rf"^\| {stage} \| (numpy|fused|cython) \|", report, re.MULTILINE)
     assert "comparisons with the oracles are within their bounds" in report
+    if not wrong:
+        return
     code = files[stage].read_text(encoding="utf-8")
     assert code.count(right) == 1
     files[stage].write_text(code.replace(right, wrong), encoding="utf-8")

@@ -205,6 +205,7 @@ def test_f_measures() -> None:
     assert absent.measured == "not measured"
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not valgrind_is_installed(), reason="valgrind is not installed")
 def test_instruction_counts_repeat() -> None:
     """To a tenth of what the gate's limit leaves."""

@@ -206,19 +206,30 @@ def test_every_kernel_runs_on_the_set_that_is_named(name: str, tmp_path: Path) -
             np.testing.assert_allclose(found[stage], self_test.stored_values()[stage], rtol=0, atol=bound)
 
 
+def refusal(name: str) -> str:
+    """The message; all that this processor has, whatever this process was told to leave out."""
+    available = ", ".join(map(repr, instruction_sets._available()))
+    return (
+        f"ALLIN1_INSTRUCTION_SET: {name!r}; expected one of {available}, which this processor can run, "
+        "or no such variable"
+    )
+
+
 @pytest.mark.parametrize("name", ["AVX3", "avx2", "AVX2 ", "NEON", "AVX-512, AVX2"])
-def test_a_set_that_cannot_run_here_is_refused(tmp_path: Path, name: str) -> None:
-    # This process may have been told to leave some out; with an empty name the child has all.
-    sets = run(
-        ["-c", "from allin1_core.network import _fused; print(*_fused.instruction_sets(), sep=',')"], ""
-    )
-    available = sets.stdout.strip().split(",")
-    if name in available:
+def test_a_set_that_cannot_run_here_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name in instruction_sets._available():
         pytest.skip(f"this processor has {name}")
-    message = (
-        f"ALLIN1_INSTRUCTION_SET: {name!r}; expected one of {', '.join(map(repr, available))}, which this processor "
-        "can run, or no such variable"
-    )
+    monkeypatch.setenv("ALLIN1_INSTRUCTION_SET", name)
+    monkeypatch.setattr(instruction_sets, "_best_permitted", instruction_sets._best_permitted.__wrapped__)
+    for kernel in (instruction_sets, _viterbi, _transform, _fused):
+        with pytest.raises(BackendError) as raised:
+            kernel.instruction_set()
+        assert str(raised.value) == refusal(name)
+
+
+def test_the_commands_refuse_a_set_that_cannot_run_here(tmp_path: Path) -> None:
+    name = "AVX3"
+    message = refusal(name)
     done = run(["-m", "allin1_core.cli", "doctor", "--json"], name)
     assert done.returncode == 1, done.stderr
     report = json.loads(done.stdout)

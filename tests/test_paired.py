@@ -187,6 +187,7 @@ def test_pytest_benchmark_runs_the_rounds_once_and_its_json_can_be_compared(tmp_
     def run(*arguments: str) -> str:
         command = [sys.executable, "-m", *arguments]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        environment.pop("PYTEST_XDIST_WORKER", None)  # which pytest-benchmark does not measure in
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -81,3 +84,34 @@ def test_all_well_is_said_only_if_no_test_failed(tmp_path: Path) -> None:
         encoding="utf-8"
     )
     assert "All 1 comparisons" not in failed
+
+
+RECORDING = """
+import pytest
+from parity.reports.records import ParityRecord
+
+@pytest.mark.parametrize("number", [2, 1])
+def test_one(number, record_parity):
+    record_parity(ParityRecord("invented", f"{__name__} {number}", "o", "b", "cpu", "exact", "<= 1", number == 1))
+    assert number == 1
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "2", "--dist", "loadfile"]], ids=["one process", "two"])
+def test_what_several_processes_recorded_stands_in_one_report_in_the_order_of_files(
+    options: list[str], tmp_path: Path
+) -> None:
+    for name in "cab":
+        (tmp_path / f"test_{name}.py").write_text(RECORDING, encoding="utf-8")
+    files = [str(tmp_path / f"test_{name}.py") for name in "cab"]
+    command = [sys.executable, "-m", "pytest", *files, "-p", "conftest", "-p", "no:cacheprovider", *options]
+    command += ["--rootdir", str(tmp_path), "-o", "addopts=", "--parity-report", str(tmp_path / "out")]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    records = read_records(tmp_path / "out" / "parity.json")
+    assert [(record.case, record.passed) for record in records] == [
+        (f"test_{name} {number}", number == 1) for name in "abc" for number in (2, 1)
+    ]
+    outcome = json.loads((tmp_path / "out" / "parity.json").read_text(encoding="utf-8"))["outcome"]
+    assert (outcome["passed"], len(outcome["failed"])) == (3, 3)

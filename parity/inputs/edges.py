@@ -24,7 +24,7 @@ NEAR = dict(zip(ROUNDING_STEPS, (1e-3, 1e-3, 1e-2, 1e-2, 1e-2), strict=True))
 _SAMPLE_RATE = 44100
 # From one block, which is one frame, to the next: a whole number of hops, so that frame 5 n is a block alone.
 BLOCK_SAMPLES = 5 * _SAMPLE_RATE // SPECIFICATION.frames_per_second
-_CANDIDATES, _CHOSEN = 4000, 500
+_CANDIDATES, _CHOSEN = 2000, 100
 
 
 def ulp_from_a_tie(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -63,11 +63,11 @@ def roundings(
 
 
 def blocks(dtype: str) -> dict[str, npt.NDArray]:
-    """For each step the frames of noise with the most values near a tie, of 4,000 frames of any loudness.
+    """For each step the frames of noise with the most values near a tie, of 2,000 frames of any loudness.
 
     Returns
     -------
-    dict of int16 or float32 (500, 2048)
+    dict of int16 or float32 (100, 2048)
     """
     rng = np.random.default_rng(14)
     noise = rng.standard_normal((_CANDIDATES, SPECIFICATION.frame_size)) / 4

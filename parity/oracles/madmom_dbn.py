@@ -101,6 +101,15 @@ def make_beat_decoder(**parameters: Any) -> _Processor:
     return _Processor(DBNBeatTrackingProcessor(**parameters))
 
 
+def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
+    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
+    import_madmom()
+    from madmom.features.downbeats import DBNBarTrackingProcessor
+
+    with quiet():
+        return np.asarray(DBNBarTrackingProcessor(**parameters)(rows))
+
+
 def bar_model(
     num_beats: int,
     min_interval: float,

@@ -105,7 +105,8 @@ def test_goldens(track: str, record_parity: ParityRecorder) -> None:
 
 
 @functools.cache
-def _songs() -> list[Any]:
+def songs() -> list[Any]:
+    """The annotated songs, as parameters of a test: some of them, and in the full form all."""
     folder = shared_folder()
     if folder is None:
         return ["none"]
@@ -117,7 +118,7 @@ def _songs() -> list[Any]:
 
 
 @pytest.mark.usefixtures("shared")
-@pytest.mark.parametrize("song", _songs())
+@pytest.mark.parametrize("song", songs())
 def test_annotated_beats(song: str, record_parity: ParityRecorder) -> None:
     folder = shared_folder()
     assert folder is not None

@@ -7,7 +7,7 @@ The arrays have been checked by `allin1_core.dbn.viterbi` and the processors; th
 import numpy as np
 
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int8_t, int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from allin1_core.simd.instruction_sets import checked, instruction_set, instruction_sets
 
@@ -17,6 +17,7 @@ cdef extern from "viterbi_kernel.h":
         FRAMES_UNIT
         MAX_BLOCK_UNITS
         FORWARD_BLOCK
+        FORWARD_ENTRIES
 
     ctypedef struct viterbi_model_t:
         ptrdiff_t num_beats
@@ -56,11 +57,12 @@ cdef extern from "viterbi_kernel.h":
         ptrdiff_t num_states
         ptrdiff_t padded_states
         ptrdiff_t num_intervals
-        const int8_t *within
+        const int32_t *within
         const int64_t *lasts
-        const int64_t *targets
+        const int64_t *origins
         const int64_t *offsets
         const double *transitions
+        double *exits
         double *entries
 
     ctypedef struct kernels_t:
@@ -173,31 +175,34 @@ cdef class ForwardAlgorithm:
         self.kernels = kernels_for(checked(instruction_set).encode())
         ends = np.cumsum(chains.intervals, dtype=np.int64)
         self.model.num_intervals = len(ends)
-        self.model.num_states = ends[-1]
-        self.model.padded_states = -(-ends[-1] // FORWARD_BLOCK) * FORWARD_BLOCK
-        self.initial = 1.0 / ends[-1]
-        within_array = np.full(self.model.padded_states, -1, dtype=np.int8)
+        self.model.num_states = chains.num_states
+        self.model.padded_states = -(-chains.num_states // FORWARD_BLOCK) * FORWARD_BLOCK
+        self.initial = 1.0 / chains.num_states
+        within_array = np.full(self.model.padded_states, -1, dtype=np.int32)
         for end, interval, border in zip(ends, chains.intervals, chains.borders[0]):
             within_array[end - interval + border:end] = 0
-        rows = [np.trim_zeros(row) for row in transitions]
-        targets_array = np.argmax(transitions > 0, axis=1).astype(np.int64)
-        padded = [np.pad(row, (0, -len(row) % 8)) for row in rows]
-        offsets_array = np.cumsum([0] + [len(row) for row in padded], dtype=np.int64)
-        cdef const int8_t[::1] within = within_array
+        groups = np.split(np.pad(transitions, ((0, 0), (0, -len(ends) % FORWARD_ENTRIES))),
+                          range(FORWARD_ENTRIES, len(ends), FORWARD_ENTRIES), axis=1)
+        leading = [np.flatnonzero(group.any(axis=1)) for group in groups]
+        rows = [group[found.min():found.max() + 1] for group, found in zip(groups, leading)]
+        cdef const int32_t[::1] within = within_array
         cdef const int64_t[::1] lasts = ends - 1
-        cdef const int64_t[::1] targets = targets_array
-        cdef const int64_t[::1] offsets = offsets_array
-        cdef const double[::1] probabilities = np.concatenate(padded)
-        cdef double[::1] entries = np.zeros(len(ends) + 8)
+        cdef const int64_t[::1] origins = np.array([found.min() for found in leading], dtype=np.int64)
+        cdef const int64_t[::1] offsets = np.cumsum([0] + [len(row) for row in rows], dtype=np.int64)
+        cdef double[::1] probabilities = _aligned(sum(map(len, rows)) * FORWARD_ENTRIES)
+        np.concatenate(rows, out=np.asarray(probabilities).reshape(-1, FORWARD_ENTRIES))
+        cdef double[::1] exits = _aligned(len(groups) * FORWARD_ENTRIES)
+        cdef double[::1] entries = _aligned(len(groups) * FORWARD_ENTRIES)
         # Each has room for the state before the first.
         cdef double[::1] values = _aligned(self.model.padded_states + 8)
         cdef double[::1] others = _aligned(self.model.padded_states + 8)
-        self.arrays = within, lasts, targets, offsets, probabilities, entries, values, others
+        self.arrays = within, lasts, origins, offsets, probabilities, exits, entries, values, others
         self.model.within = &within[0]
         self.model.lasts = &lasts[0]
-        self.model.targets = &targets[0]
+        self.model.origins = &origins[0]
         self.model.offsets = &offsets[0]
         self.model.transitions = &probabilities[0]
+        self.model.exits = &exits[0]
         self.model.entries = &entries[0]
         self.values = &values[8]
         self.others = &others[8]

@@ -120,8 +120,10 @@ def test_goldens(track: str, record_parity: ParityRecorder) -> None:
 def test_songs(song: str, record_parity: ParityRecorder) -> None:
     folder = shared_folder()
     assert folder is not None
-    activations = from_song(read_annotations(folder)[song]).sum(axis=1)
-    _check(record_parity, song, "cython", _agreement(np.minimum(activations, 1)))
+    activations = np.minimum(from_song(read_annotations(folder)[song]).sum(axis=1), 1)
+    # In pieces, because madmom keeps the probabilities of a whole call: 1 GB of a song.
+    pieces = [500] * (len(activations) // 500)
+    _check(record_parity, song, "cython", _agreement(activations, pieces))
 
 
 def check_probabilities(activations: np.ndarray, parameters: dict[str, Any], instruction_set: str) -> None:

@@ -19,8 +19,6 @@ from allin1_core.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
 USAGE = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
 
 
@@ -51,8 +49,10 @@ def music(
 
 def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names: dict[str, Any] = {"samples": stems[:2, :22050].T, "sample_rate": 44100}
+    names["known_beats"] = [0.1, 0.2, 0.3]
+    names["stream"] = np.where(np.arange(300) % 50 == 20, 0.9, 0.02)
     examples = blocks("python")
-    assert len(examples) == 5
+    assert len(examples) == 7
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
@@ -72,6 +72,8 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
         [time, position] for time, position in zip(whole.beats, whole.beat_positions, strict=True)
     ]
     assert names["segments"] == whole.segments
+    assert names["track_beats"].last_beat == 2.7
+    assert names["bars"].tolist() == [[0.1, 2], [0.2, 3], [0.3, 1]]
 
 
 def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) -> None:

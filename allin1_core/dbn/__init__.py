@@ -1,6 +1,7 @@
 """Beats and downbeats from activations: madmom's dynamic Bayesian network, decoded exactly and much faster."""
 
 from allin1_core.dbn.activations import threshold_activations
+from allin1_core.dbn.bar_tracking import DBNBarTrackingProcessor, activations_at_beats
 from allin1_core.dbn.beat_tracking import DBNBeatTrackingProcessor
 from allin1_core.dbn.decoders import load_decoder
 from allin1_core.dbn.decoding import DecodedBeats
@@ -22,12 +23,14 @@ __all__ = [
     "BarTransitionModel",
     "BeatStateSpace",
     "BeatTransitionModel",
+    "DBNBarTrackingProcessor",
     "DBNBeatTrackingProcessor",
     "DBNDownBeatTrackingProcessor",
     "DecodedBeats",
     "HiddenMarkovModel",
     "RNNBeatTrackingObservationModel",
     "RNNDownBeatTrackingObservationModel",
+    "activations_at_beats",
     "exponential_transition",
     "load_decoder",
     "threshold_activations",

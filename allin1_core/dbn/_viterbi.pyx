@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""The compiled Viterbi kernel: buffers for `viterbi_kernel.h`, and the call into it without the GIL.
+"""The decoder's compiled kernels, Viterbi and forward: buffers for `viterbi_kernel.h`, and calls into it without the GIL.
 
-The arrays have been checked by `allin1_core.dbn.viterbi`; they are not checked here.
+The arrays have been checked by `allin1_core.dbn.viterbi` and the processors; they are not checked here.
 """
 
 import numpy as np
@@ -16,6 +16,8 @@ cdef extern from "viterbi_kernel.h":
     enum:
         FRAMES_UNIT
         MAX_BLOCK_UNITS
+        FORWARD_BLOCK
+        FORWARD_ENTRIES
 
     ctypedef struct viterbi_model_t:
         ptrdiff_t num_beats
@@ -51,9 +53,22 @@ cdef extern from "viterbi_kernel.h":
         viterbi_candidate_t *candidates
         int64_t *ties
 
+    ctypedef struct forward_model_t:
+        ptrdiff_t num_states
+        ptrdiff_t padded_states
+        ptrdiff_t num_intervals
+        const int32_t *within
+        const int64_t *lasts
+        const int64_t *origins
+        const int64_t *offsets
+        const double *transitions
+        double *exits
+        double *entries
+
     ctypedef struct kernels_t:
         ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              const double *) noexcept nogil
+        ptrdiff_t (*forward_frame)(const forward_model_t *, double *, double *, double, double) noexcept nogil
 
     const kernels_t *kernels_for(const char *)
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
@@ -141,3 +156,77 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
         last_column = kernels.forward(&model, &observations, &work, &log_initial[0])
         log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
     return path_array, log_probability
+
+
+cdef class ForwardAlgorithm:
+    """The forward algorithm of a beat model; `allin1_core.dbn.forward_numpy.ForwardAlgorithm` documents the interface.
+
+    `instruction_set` is as of `viterbi`.
+    """
+
+    cdef forward_model_t model
+    cdef const kernels_t *kernels
+    cdef object arrays
+    cdef double *values
+    cdef double *others
+    cdef double initial
+
+    def __init__(self, chains, transitions, *, instruction_set=None):
+        self.kernels = kernels_for(checked(instruction_set).encode())
+        ends = np.cumsum(chains.intervals, dtype=np.int64)
+        self.model.num_intervals = len(ends)
+        self.model.num_states = chains.num_states
+        self.model.padded_states = -(-chains.num_states // FORWARD_BLOCK) * FORWARD_BLOCK
+        self.initial = 1.0 / chains.num_states
+        within_array = np.full(self.model.padded_states, -1, dtype=np.int32)
+        for end, interval, border in zip(ends, chains.intervals, chains.borders[0]):
+            within_array[end - interval + border:end] = 0
+        groups = np.split(np.pad(transitions, ((0, 0), (0, -len(ends) % FORWARD_ENTRIES))),
+                          range(FORWARD_ENTRIES, len(ends), FORWARD_ENTRIES), axis=1)
+        leading = [np.flatnonzero(group.any(axis=1)) for group in groups]
+        rows = [group[found.min():found.max() + 1] for group, found in zip(groups, leading)]
+        cdef const int32_t[::1] within = within_array
+        cdef const int64_t[::1] lasts = ends - 1
+        cdef const int64_t[::1] origins = np.array([found.min() for found in leading], dtype=np.int64)
+        cdef const int64_t[::1] offsets = np.cumsum([0] + [len(row) for row in rows], dtype=np.int64)
+        cdef double[::1] probabilities = _aligned(sum(map(len, rows)) * FORWARD_ENTRIES)
+        np.concatenate(rows, out=np.asarray(probabilities).reshape(-1, FORWARD_ENTRIES))
+        cdef double[::1] exits = _aligned(len(groups) * FORWARD_ENTRIES)
+        cdef double[::1] entries = _aligned(len(groups) * FORWARD_ENTRIES)
+        # Each has room for the state before the first.
+        cdef double[::1] values = _aligned(self.model.padded_states + 8)
+        cdef double[::1] others = _aligned(self.model.padded_states + 8)
+        self.arrays = within, lasts, origins, offsets, probabilities, exits, entries, values, others
+        self.model.within = &within[0]
+        self.model.lasts = &lasts[0]
+        self.model.origins = &origins[0]
+        self.model.offsets = &offsets[0]
+        self.model.transitions = &probabilities[0]
+        self.model.exits = &exits[0]
+        self.model.entries = &entries[0]
+        self.values = &values[8]
+        self.others = &others[8]
+        self.reset()
+
+    def reset(self):
+        cdef ptrdiff_t state
+        for state in range(self.model.padded_states):
+            self.values[state] = self.initial if state < self.model.num_states else 0.0
+
+    def advance(self, const double[:, ::1] densities):
+        cdef ptrdiff_t frame
+        states_array = np.empty(densities.shape[0], dtype=np.int64)
+        cdef int64_t[::1] states = states_array
+        with nogil:
+            for frame in range(densities.shape[0]):
+                states[frame] = self.kernels.forward_frame(
+                    &self.model, self.values, self.others, densities[frame, 1], densities[frame, 0])
+                self.values, self.others = self.others, self.values
+        return states_array
+
+    @property
+    def is_lost(self):
+        return self.values[0] != self.values[0]
+
+    def probabilities(self):
+        return np.asarray(<double[:self.model.num_states]>self.values).copy()

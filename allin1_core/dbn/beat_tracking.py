@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -9,24 +11,35 @@ import numpy as np
 from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
-from allin1_core.dbn.hidden_markov_model import beat_model
+from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
 from allin1_core.dbn.viterbi import choose_kernel
+
+# Of each kernel, the forward algorithm.
+_FORWARD = {"cython": "allin1_core.dbn._viterbi", "numpy": "allin1_core.dbn.forward_numpy"}
 
 
 class DBNBeatTrackingProcessor:
-    """Beats by a dynamic Bayesian network, without bars: offline decoding as madmom's class of the same name.
+    """Beats by a dynamic Bayesian network, without bars: offline and online as madmom's class of the same name.
+
+    Offline, the beats are those of the likeliest path through all frames. Online, they follow from the state that is
+    likeliest after each frame, by what was seen up to it (forward algorithm). A decoder that is online keeps its place
+    in a stream: each stream needs one of its own.
 
     Parameters
     ----------
     min_bpm, max_bpm, num_tempi, transition_lambda, observation_lambda, correct, threshold, fps, backend
         As of `DBNDownBeatTrackingProcessor`, one value each. By default all tempi are modelled, and all frames are
         decoded.
+    online : bool
+        Whether `process` decodes online. `correct` and `threshold` are for decoding offline only.
 
     Attributes
     ----------
     hmm : HiddenMarkovModel
     choice : allin1_core.backends.Choice
         Which kernel decodes, and why.
+    last_beat, tempo : float
+        Online: time of the last beat in seconds, and beats per minute from the one before it; 0 before the first.
 
     Raises
     ------
@@ -59,6 +72,7 @@ class DBNBeatTrackingProcessor:
         correct: bool = CORRECT,
         threshold: float | None = THRESHOLD,
         fps: float | None = None,
+        online: bool = False,
         *,
         backend: str = "auto",
     ) -> None:
@@ -70,13 +84,86 @@ class DBNBeatTrackingProcessor:
         self.min_bpm = min_bpm
         self.max_bpm = max_bpm
         self.choice = choose_kernel(backend)[1]
+        self.online = online
+        if online:
+            algorithm = importlib.import_module(_FORWARD[self.choice.backend]).ForwardAlgorithm
+            self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
+            self.reset()
 
-    def __call__(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
+    def __call__(self, activations: Any, **parameters: Any) -> np.ndarray:
         """As `process`."""
-        return self.process(activations, anchors=anchors)
+        return self.process(activations, **parameters)
 
-    def process(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
-        """Beats of activations.
+    def process(self, activations: Any, **parameters: Any) -> np.ndarray:
+        """As `process_online` for an online decoder, else as `process_offline`."""
+        return (self.process_online if self.online else self.process_offline)(activations, **parameters)
+
+    def reset(self) -> None:
+        """Begin another stream.
+
+        Raises
+        ------
+        ValueError
+            If the decoder is not online.
+        """
+        if not self.online:
+            raise ValueError(
+                "online: False; expected a decoder made with online=True, which alone has a state"
+            )
+        self._forward.reset()
+        self._num_frames = 0
+        self._lost = False
+        self.last_beat = self.tempo = 0.0
+
+    def process_online(self, activations: Any, reset: bool = True) -> np.ndarray:
+        """Beats in the next frames of a stream, by what was seen up to each.
+
+        Parameters
+        ----------
+        activations : float or float (num_frames,)
+            Probability of a beat, of one frame or several. Logarithms are taken in their precision.
+        reset : bool
+            Whether a stream begins with these frames; False to go on.
+
+        Returns
+        -------
+        float64 (num_beats,)
+            Times in seconds from the beginning of the stream; of beats closer than `max_bpm` allows the first. As with
+            madmom there is none before ``60 / max_bpm``.
+
+        Raises
+        ------
+        ValueError
+            If the decoder is not online, or the activations have another shape or hold what is no probability.
+        """
+        if reset or not self.online:
+            self.reset()
+        if not isinstance(activations, np.ndarray):
+            activations = np.array(activations, ndmin=1)
+        array = self.hmm.observation_model.check(activations)
+        states = self._forward.advance(np.exp(self.hmm.observation_model.log_densities(array)))
+        if self._forward.is_lost and not self._lost:
+            self._lost = True
+            warnings.warn(
+                f"{NO_PATH}. As with madmom, every frame is one of a beat from here on, until the decoder is reset; "
+                "keep activations above 0 and below 1",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        beats = []
+        for frame in np.nonzero(self.hmm.observation_model.pointers[states])[0].tolist():
+            time = (frame + self._num_frames) / float(self.fps)
+            if time >= self.last_beat + 60.0 / self.max_bpm:
+                self.tempo = 60.0 / (time - self.last_beat)
+                self.last_beat = time
+                beats.append(time)
+        self._num_frames += len(array)
+        return np.array(beats)
+
+    process_forward = process_online
+
+    def process_offline(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
+        """Beats of activations, by all of them.
 
         Parameters
         ----------
@@ -97,8 +184,10 @@ class DBNBeatTrackingProcessor:
         """
         return self.decode(activations, anchors=anchors).beats
 
+    process_viterbi = process_offline
+
     def decode(self, activations: Any, *, anchors: Any = None) -> DecodedBeats:
-        """As `process`, with the path, its log probability and the tempo."""
+        """As `process_offline`, with the path, its log probability and the tempo."""
         array = self.hmm.observation_model.check(activations)
         fps = float(self.fps)
         required = None if anchors is None else required_beats(anchors, fps, len(array), [1])

@@ -75,6 +75,31 @@ def check_activations(activations: Any, num_columns: int | None) -> np.ndarray:
     return array
 
 
+def check_times(beats: Any) -> np.ndarray:
+    """Times of beats as ``float64 (num_beats,)``.
+
+    Raises
+    ------
+    ValueError
+        If they are not finite and strictly ascending, or the shape is another.
+    """
+    array = np.asarray(beats)
+    if array.dtype.kind not in "buif" or array.ndim != 1:
+        raise ValueError(
+            f"beats: {array.dtype} of shape {array.shape}; expected seconds of shape (num_beats,)"
+        )
+    times = array.astype(np.float64)
+    if not np.isfinite(times).all():
+        where = int(np.argmin(np.isfinite(times)))
+        raise ValueError(f"beats: {times[where]} at index {where}; expected finite times in seconds")
+    if not (np.diff(times) > 0).all():
+        where = int(np.argmin(np.diff(times) > 0))
+        raise ValueError(
+            f"beats: {times[where]:g} s is followed by {times[where + 1]:g} s; expected ascending times"
+        )
+    return times
+
+
 def check_threshold(threshold: float | None) -> float:
     """The threshold of activations as it is (its type decides the precision of comparisons); None counts as 0.
 

@@ -78,11 +78,16 @@ class RNNBeatTrackingObservationModel(ObservationModel):
         float64 (num_frames, 2)
             Of non-beat and beat; -inf where an activation is exactly 1 or 0.
         """
-        densities = np.empty((len(observations), 2))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            densities[:, 0] = np.log((1.0 - observations) / (self.observation_lambda - 1))
-            densities[:, 1] = np.log(observations)
-        return densities
+        return beat_log_densities(observations, self.observation_lambda)
+
+
+def beat_log_densities(observations: np.ndarray, observation_lambda: float) -> np.ndarray:
+    """As `RNNBeatTrackingObservationModel.log_densities`, for any states that see beat or non-beat."""
+    densities = np.empty((len(observations), 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        densities[:, 0] = np.log((1.0 - observations) / (observation_lambda - 1))
+        densities[:, 1] = np.log(observations)
+    return densities
 
 
 class RNNDownBeatTrackingObservationModel(ObservationModel):

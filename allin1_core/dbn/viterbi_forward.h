@@ -235,4 +235,6 @@ ptrdiff_t forward(const viterbi_model_t *model, const viterbi_observations_t *se
     }
 }
 
-constexpr kernels_t kernels = {forward};
+#include "forward_algorithm.h"
+
+constexpr kernels_t kernels = {forward, forward_frame};

@@ -69,10 +69,28 @@ struct viterbi_work_t {
 /* Choices count down from here: of equal values in fixed point the larger one wins. */
 static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
-/* Returns the column of the exits that is the last frame. */
+enum {
+    FORWARD_BLOCK = 64,  /* states of the forward algorithm that are summed together */
+    FORWARD_ENTRIES = 8, /* first states whose predecessors are summed together; both multiples of all lanes */
+};
+
+/* A beat model for the forward algorithm; `forward_algorithm.h` says how it runs. */
+struct forward_model_t {
+    ptrdiff_t num_states, padded_states; /* the second is the next multiple of FORWARD_BLOCK */
+    ptrdiff_t num_intervals;
+    const int32_t *within;     /* (padded_states,) -1 for states that see the beat density, else 0 */
+    const int64_t *lasts;      /* (num_intervals,) last state of each interval */
+    const int64_t *origins;    /* (groups,) by FORWARD_ENTRIES intervals, the first that leads to one of them */
+    const int64_t *offsets;    /* (groups + 1,) of its row in `transitions`, then those of the intervals after it */
+    const double *transitions; /* (rows, FORWARD_ENTRIES) probabilities of entering the intervals of a group */
+    double *exits, *entries;   /* (groups * FORWARD_ENTRIES,) for its use */
+};
+
+/* `forward` returns the column of the exits that is the last frame, `forward_frame` the likeliest state. */
 struct kernels_t {
     ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                          const double *initial);
+    ptrdiff_t (*forward_frame)(const forward_model_t *, double *from, double *to, double beat, double other);
 };
 
 #define KERNELS "../dbn/viterbi_forward.h"

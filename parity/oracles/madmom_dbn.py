@@ -101,6 +101,43 @@ def make_beat_decoder(**parameters: Any) -> _Processor:
     return _Processor(DBNBeatTrackingProcessor(**parameters))
 
 
+class _OnlineProcessor(_Processor):
+    """madmom's online decoder, silent, with the state that it keeps."""
+
+    def __call__(self, activations: np.ndarray, reset: bool = True) -> np.ndarray:
+        with quiet():
+            return np.asarray(self.processor(activations, reset=reset))
+
+    @property
+    def hmm(self) -> Any:
+        return self.processor.hmm
+
+    @property
+    def tempo(self) -> float:
+        return float(self.processor.tempo)
+
+    @property
+    def last_beat(self) -> float:
+        return float(self.processor.last_beat)
+
+
+def make_online_decoder(**parameters: Any) -> _OnlineProcessor:
+    """madmom's DBNBeatTrackingProcessor with these parameters, online."""
+    import_madmom()
+    from madmom.features.beats import DBNBeatTrackingProcessor
+
+    return _OnlineProcessor(DBNBeatTrackingProcessor(**{**parameters, "online": True}))
+
+
+def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
+    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
+    import_madmom()
+    from madmom.features.downbeats import DBNBarTrackingProcessor
+
+    with quiet():
+        return np.asarray(DBNBarTrackingProcessor(**parameters)(rows))
+
+
 def bar_model(
     num_beats: int,
     min_interval: float,

@@ -14,7 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor, _viterbi, viterbi_numpy
+from allin1_core.dbn import (
+    DBNBeatTrackingProcessor,
+    DBNDownBeatTrackingProcessor,
+    _viterbi,
+    forward_numpy,
+    viterbi_numpy,
+)
 from allin1_core.dbn.chains import Chains
 from allin1_core.dbn.viterbi import viterbi
 from allin1_core.simd.instruction_sets import instruction_sets
@@ -245,3 +251,25 @@ def test_an_absent_instruction_set_is_refused_not_replaced(name: str) -> None:
     kernel = functools.partial(_viterbi.viterbi, instruction_set=name)
     with pytest.raises(ValueError, match=rf"instruction_set: '{name}' has no kernels here; expected one of "):
         viterbi(kernel, model.chains, densities, model.log_initial)
+
+
+@pytest.mark.parametrize("name", instruction_sets())
+@pytest.mark.parametrize(
+    ("slowest", "fastest", "num_tempi"),
+    [(55, 215, None), (60, 60, None), (100, 101, 1), (600, 6000, None), (55, 215, 7), (93.75, 93.75, None)],
+)
+def test_forward_algorithm(slowest: float, fastest: float, num_tempi: int | None, name: str) -> None:
+    """States in number beside a block's (64 for 93.75 BPM), one interval or many; frames without any probability."""
+    hmm = DBNBeatTrackingProcessor(slowest, fastest, num_tempi, fps=100).hmm
+    transitions = hmm.transition_model.beat_transitions[0]
+    compiled = _viterbi.ForwardAlgorithm(hmm.chains, transitions, instruction_set=name)
+    plain = forward_numpy.ForwardAlgorithm(hmm.chains, transitions)
+    for kind in ("plain", "sparse", "certain", "silent"):
+        for num_frames in (0, 1, 130):
+            observed = activations(num_frames, 1, kind)[:, 0]
+            densities = np.exp(hmm.observation_model.log_densities(observed))
+            np.testing.assert_array_equal(compiled.advance(densities), plain.advance(densities))
+            np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
+            assert compiled.is_lost == plain.is_lost
+        compiled.reset()
+        plain.reset()

@@ -17,6 +17,8 @@ _KINDS = {
     "edge": "at a threshold, or tied but for an ULP",
     "parameters": "other parameters",
     "beats only": "beats without bars",
+    "online": "beats online, without bars",
+    "bars on given beats": "bars on given beats",
 }
 
 

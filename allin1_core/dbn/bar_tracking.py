@@ -1,0 +1,192 @@
+"""Bar tracking: positions in the bar for beats that are given, from downbeat activations at them.
+
+The hidden Markov model has one state for each beat of each bar length, and one step for each beat. Within a bar a
+path moves on to the next beat with probability 1. From the last beat of a bar of one of n lengths it goes to the
+first beat of a bar of the same length with probability 1 - c, and of each other length with c / (n - 1). The first
+beat of a bar sees the downbeat activation a, the others (1 - a) / (w - 1). All states are equally likely before the
+first beat. There are few states, so the Viterbi recursion goes over a dense matrix; of equals the first wins.
+
+Böck, Krebs and Widmer, "Joint Beat and Downbeat Tracking with Recurrent Neural Networks", ISMIR 2016.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from allin1_core.dbn.checks import check_activations, check_times, positive_integer, positive_number
+from allin1_core.dbn.observation_model import beat_log_densities
+
+# Within this of a beat its downbeat activation is looked for, in seconds: the tolerance of the field's beat F-measure.
+_TOLERANCE = 0.07
+# Probabilities this near 0 and 1 count as this: a network's sigmoid rounds to 1, and two of those would rule out
+# every path.
+_LEAST_PROBABILITY = 1e-6
+
+
+def activations_at_beats(beats: Any, downbeat: Any, fps: float = 100) -> np.ndarray:
+    """Downbeat activation of each of some given beats: the rows that `DBNBarTrackingProcessor` takes.
+
+    It is the highest within 0.07 s of the beat and nearer to it than to its neighbours, limited to 1e-6 to 1 - 1e-6.
+
+    Parameters
+    ----------
+    beats : float (num_beats,)
+        Times in seconds, ascending.
+    downbeat : float (num_frames,)
+        Probability of a downbeat in each frame.
+    fps : float
+        Frames per second.
+
+    Returns
+    -------
+    float64 (num_beats, 2)
+        Time in seconds and probability.
+
+    Raises
+    ------
+    ValueError
+        If the times are not ascending or outside the activations, or the activations are no probabilities.
+    """
+    times = check_times(beats)
+    activations = check_activations(downbeat, None).astype(np.float64)
+    positive_number("fps", fps, "frames per second")
+    frames = np.rint(times * fps).astype(np.int64)
+    if len(frames) and (frames[0] < 0 or frames[-1] >= len(activations)):
+        raise ValueError(
+            f"beats: {times[0]:g} to {times[-1]:g} s; expected times within the {len(activations)} frames of the "
+            f"activations, 0 to {(len(activations) - 1) / fps:g} s at {fps:g} frames a second"
+        )
+    between = (frames[:-1] + frames[1:]) // 2
+    reach = round(_TOLERANCE * fps)
+    first = np.maximum(frames - reach, np.r_[0, between + 1])
+    last = np.minimum(frames + reach, np.r_[between, len(activations) - 1])
+    # Beats a frame apart or less leave each other no frame but their own.
+    first, last = np.minimum(first, frames), np.maximum(last, frames)
+    highest = [activations[one : other + 1].max() for one, other in zip(first, last, strict=True)]
+    limited = np.clip(np.array(highest), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    return np.stack([times, limited], axis=1)
+
+
+class DBNBarTrackingProcessor:
+    """Positions in the bar of given beats by a dynamic Bayesian network: madmom's class of the same name.
+
+    Parameters
+    ----------
+    beats_per_bar : int or sequence of int
+        Bar lengths to model, in beats.
+    observation_weight : float
+        Above 1; the higher, the more the downbeat activations count, and the shorter are the bars.
+    meter_change_prob : float or None
+        Probability that the bar length changes at the end of a bar; 0 or None forbids it.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    """
+
+    OBSERVATION_WEIGHT = 100
+    METER_CHANGE_PROB = 1e-7
+
+    def __init__(
+        self,
+        beats_per_bar: int | Sequence[int] = (3, 4),
+        observation_weight: float = OBSERVATION_WEIGHT,
+        meter_change_prob: float | None = METER_CHANGE_PROB,
+    ) -> None:
+        meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
+        if not meters:
+            raise ValueError("beats_per_bar: empty; expected at least one bar length")
+        if positive_number("observation_weight", observation_weight, "parts of a bar above 1") <= 1:
+            raise ValueError(f"observation_weight: {observation_weight!r}; expected a number above 1")
+        change = 0.0 if meter_change_prob is None else meter_change_prob
+        if not isinstance(change, (int, float, np.number)) or not 0 <= change <= 1:
+            raise ValueError(f"meter_change_prob: {change!r}; expected a probability from 0 to 1, or None")
+        self.beats_per_bar = np.array(meters)
+        self.observation_weight = observation_weight
+        self._meters = np.repeat(meters, meters)
+        self._numbers = np.concatenate([np.arange(1, meter + 1) for meter in meters])
+        self._log_transitions = _log_transitions(self.beats_per_bar, float(change))
+
+    def __call__(self, data: Any) -> np.ndarray:
+        """As `process`."""
+        return self.process(data)
+
+    def process(self, data: Any) -> np.ndarray:
+        """Beats with their positions in the bar.
+
+        Parameters
+        ----------
+        data : float (num_beats, 2)
+            Times in seconds, ascending, and the probability that each beat is a downbeat, as from
+            `activations_at_beats` or madmom's RNNBarProcessor. As with madmom the last probability is not looked at
+            (that processor has none): the last beat follows from the one before. Logarithms are taken in the
+            precision of the data.
+
+        Returns
+        -------
+        float64 (num_beats, 2)
+            Time in seconds and position in the bar, from 1; ``(0, 2)`` if there are no beats.
+
+        Raises
+        ------
+        ValueError
+            If there is a single beat, the shape is another, the times are not ascending, a value is no probability,
+            or the probabilities, of exactly 0 and 1, rule out every path.
+        """
+        array = np.asarray(data)
+        if array.dtype.kind not in "buif" or array.ndim != 2 or array.shape[1] != 2:
+            raise ValueError(
+                f"data: {array.dtype} of shape {array.shape}; expected rows of time and downbeat probability, "
+                "(num_beats, 2)"
+            )
+        times = check_times(array[:, 0])
+        if len(array) == 1:
+            raise ValueError("data: one beat; expected at least two, as the last follows from the one before")
+        if len(array) == 0:
+            return np.empty((0, 2))
+        path = self._viterbi(check_activations(array[:-1, 1], None))
+        numbers = self._numbers[path]
+        numbers = np.append(numbers, numbers[-1] % self._meters[path[-1]] + 1)
+        return np.stack([times, numbers], axis=1)
+
+    def _viterbi(self, activations: np.ndarray) -> np.ndarray:
+        """Most likely path of states, ``int64 (num_activations,)``."""
+        pointers = (self._numbers == 1).astype(np.int64)
+        densities = beat_log_densities(activations, self.observation_weight)[:, pointers]
+        value = np.log(np.ones(len(pointers)) / len(pointers))
+        origins = np.empty(densities.shape, dtype=np.int64)
+        for beat, density in enumerate(densities):
+            # Compared with the density added, which can round two values to one.
+            candidates = (value[:, np.newaxis] + self._log_transitions) + density
+            origins[beat] = candidates.argmax(axis=0)
+            value = candidates.max(axis=0)
+        state = int(value.argmax())
+        if value[state] == -np.inf:
+            raise ValueError(
+                "data: the downbeat probabilities rule out every sequence of bars; expected values of exactly 0 and "
+                f"1 only where bars of {', '.join(map(str, self.beats_per_bar))} beats allow them"
+            )
+        path = np.empty(len(densities), dtype=np.int64)
+        for beat in range(len(path) - 1, -1, -1):
+            path[beat] = state
+            state = int(origins[beat, state])
+        return path
+
+
+def _log_transitions(meters: np.ndarray, change: float) -> np.ndarray:
+    """Log probability of each transition between beats, ``float64 (num_states, num_states)`` from row to column."""
+    lasts = np.cumsum(meters) - 1
+    firsts = lasts - meters + 1
+    probabilities = np.eye(int(meters.sum()), k=1)
+    between = np.eye(len(meters))
+    if len(meters) > 1:
+        between[:] = change / (len(meters) - 1)
+        np.fill_diagonal(between, 1.0 - change)
+    probabilities[lasts] = 0
+    probabilities[np.ix_(lasts, firsts)] = between
+    with np.errstate(divide="ignore"):
+        return np.log(probabilities)

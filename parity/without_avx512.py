@@ -32,7 +32,7 @@ def what_computes() -> dict[str, object]:
     import torch
     from threadpoolctl import threadpool_info
 
-    from allin1_core.dbn import _viterbi  # type: ignore[attr-defined]
+    from allin1_core.dbn import _viterbi
     from allin1_core.network import _fused
     from allin1_core.spectrogram import _transform
 

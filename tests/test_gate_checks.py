@@ -89,31 +89,20 @@ def test_a_silently_substituted_backend_fails(
     assert shown not in verdict.asked
 
 
-def test_a_fallback_inside_a_backend_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name and the module are right, and yet numpy did the work."""
-    from allin1_core.spectrogram import numpy_backend, torch_backend
-
-    def fall_back(*arguments: Any, **keywords: Any) -> np.ndarray:
-        return np.asarray(numpy_backend.log_spectrogram(*arguments, **keywords))
-
-    monkeypatch.setattr(torch_backend, "log_spectrogram", fall_back)
-    verdict = check_what_runs("spectrogram", "torch")
-    assert verdict.passed is False
-    assert "arrays of numpy, computed by numpy" in verdict.measured
-
-
-def test_a_fallback_in_the_arrays_of_the_right_library_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Name, module and type are right, and yet the last bits are numpy's."""
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_a_fallback_inside_a_backend_fails(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Name and module are right, the type of array too if it is torch's, and yet the last bits are numpy's."""
     torch = pytest.importorskip("torch")
     from allin1_core.spectrogram import numpy_backend, torch_backend
 
     def fall_back(*arguments: Any, **keywords: Any) -> Any:
-        return torch.from_numpy(numpy_backend.log_spectrogram(*arguments, **keywords))
+        output = numpy_backend.log_spectrogram(*arguments, **keywords)
+        return torch.from_numpy(output) if library == "torch" else output
 
     monkeypatch.setattr(torch_backend, "log_spectrogram", fall_back)
     verdict = check_what_runs("spectrogram", "torch")
     assert verdict.passed is False
-    assert "arrays of torch, computed by numpy" in verdict.measured
+    assert f"arrays of {library}, computed by numpy" in verdict.measured
 
 
 def test_a_choice_that_says_another_computed_fails(monkeypatch: pytest.MonkeyPatch) -> None:

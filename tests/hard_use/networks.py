@@ -6,8 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from allin1_core.network import Checkpoint, Configuration, Model, Thresholds, build_model
+from allin1_core.network import Checkpoint, Configuration, Model, build_model
 from parity.implementations import cpu_device, names
+from parity.inputs.networks import random_checkpoint
 
 BACKENDS = names("network")
 THREE_BLOCKS = Configuration(num_blocks=3)
@@ -18,17 +19,8 @@ REACH = 2 + sum(4 * 2 * 2**block + 4 for block in range(3))
 
 
 def checkpoint(configuration: Configuration = THREE_BLOCKS, seed: int = 0) -> Checkpoint:
-    """Parameters of a size that keeps hidden states of order one, so that errors are not hidden in small numbers."""
-    random = np.random.default_rng(seed)
-    parameters = {}
-    for name, shape in configuration.parameter_shapes().items():
-        values = random.standard_normal(shape) * 0.3
-        if "weight" in name and len(shape) > 1:
-            values *= 3 / np.sqrt(np.prod(shape[1:]))
-        if "norm" in name and "weight" in name:
-            values += 1
-        parameters[name] = values.astype(np.float32)
-    return Checkpoint(f"random{seed}", configuration, Thresholds(0.2, 0.2), parameters)
+    """Seeded parameters for a small network."""
+    return random_checkpoint(seed, configuration)
 
 
 def network(

@@ -171,6 +171,7 @@ def test_a_gate_without_the_oracle_does_not_pass(
     """Where it has no wheel its rows are listed; where this project installs it they are required."""
     monkeypatch.setattr(judge, "madmom_is_installed", lambda: False)
     monkeypatch.setattr(judge, "judge_row", lambda *_: iter(()))
+    monkeypatch.setattr(judge, "judge_reading", lambda *_: iter(()))
     monkeypatch.setattr(judge, "check_import", lambda *_: [HELD])
     monkeypatch.setattr(judge, "base_commit", no_base)
     monkeypatch.setattr(gate, "write_section", lambda *_: None)

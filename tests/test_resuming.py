@@ -82,7 +82,7 @@ def test_other_settings_are_refused_and_overwritten(run: Run, changed: dict[str,
 
 
 def test_a_result_of_other_weights_is_refused(run: Run, tmp_path: Path, small_model: str) -> None:
-    own = tmp_path / "own.npz"
+    own = tmp_path / f"{'own' * 40}.npz"  # longer than what is shown of other values
     own.write_bytes(Path(small_model).read_bytes())
     own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
     run(model=str(own))

@@ -118,7 +118,8 @@ def differences(
 
 
 def _other(parameter: str, recorded: Any, now: Any) -> list[str]:
-    return [] if recorded in (None, now) else [f"with {parameter} {repr(recorded)[:80]}, not {now!r}"]
+    # It may be a path, or whatever stands in a file of others.
+    return [] if recorded in (None, now) else [f"with {parameter} {repr(recorded)[:300]}, not {now!r}"]
 
 
 def _other_files(recorded: Mapping[str, Any], now: Mapping[str, str]) -> list[str]:

@@ -23,10 +23,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from allin1_core.files.writing import write_text
 from parity.agreement import Agreement, compare
 from parity.environment import describe_machine
 from parity.material import shared_folder
 from parity.reports.publish import now
+from parity.reports.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "arm"
@@ -217,18 +219,25 @@ def report(
         f"64-bit Arm (NEON) under emulation, {now()}, on {describe_machine()['cpu']}, by `make arm`:",
         f"{'; '.join(versions)}. No speed can be told from it. Skipped is what needs torch or MLX.",
         "",
-        "| output | beside this processor | held to |",
-        "| --- | --- | --- |",
     ]
-    for name, one in agreements.items():
-        lines.append(f"| {name} | {one} | {'the same bits' if one.allowed == 0 else f'<= {one.allowed:g}'} |")
-    if not agreements:
-        lines += ["", "**The goldens were left out: the shared reference material is not here.**"]
-    lines += ["", "| part | seconds |", "| --- | ---: |"]
+    if agreements:
+        outputs = [
+            {
+                "output": name,
+                "beside this processor": str(one),
+                "held to": "the same bits" if one.allowed == 0 else f"<= {one.allowed:g}",
+            }
+            for name, one in agreements.items()
+        ]
+        lines.append(markdown(outputs))
+    else:
+        lines.append("**The goldens were left out: the shared reference material is not here.**")
+    parts = {**seconds, "together": sum(seconds.values())}
     lines += [
-        f"| {name} | {taken:.0f} |" for name, taken in {**seconds, "together": sum(seconds.values())}.items()
-    ]
-    lines += [
+        "",
+        markdown(
+            [{"part": name, "seconds": f"{taken:.0f}"} for name, taken in parts.items()], right={"seconds"}
+        ),
         "",
         "`doctor` on Arm:",
         "",
@@ -267,9 +276,7 @@ def main() -> int:
         agreements = compared.result()
     done("tests and goldens")
     text = report(counts, doctor, agreements, seconds)
-    part = ROOT / "reports" / ".arm.md.part"
-    part.write_text(text, encoding="utf-8")
-    part.replace(ROOT / "reports" / "arm.md")
+    write_text(ROOT / "reports" / "arm.md", text)
     print(text)
     return int("**Yes" not in text)
 

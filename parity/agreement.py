@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,11 +152,15 @@ def require_each(agreements: Mapping[str, Agreement], subject: object) -> None:
 def ulp_measures(agreements: Iterable[Agreement]) -> dict[str, Any]:
     """The largest difference in ULP of several comparisons, and their histogram, as a record keeps them."""
     found = list(agreements)
-    counts = itertools.zip_longest(*(agreement.ulp_counts for agreement in found), fillvalue=0)
     return {
         "max_ulp": max((agreement.max_ulp for agreement in found), default=0.0),
-        "ulp_counts": [sum(column) for column in counts],
+        "ulp_counts": add_counts(agreement.ulp_counts for agreement in found),
     }
+
+
+def add_counts(histograms: Iterable[Sequence[int]], num_bins: int = 0) -> list[int]:
+    """The sum of several `Agreement.ulp_counts`, in as many bins as the longest has, and at least `num_bins`."""
+    return [sum(column) for column in itertools.zip_longest([0] * num_bins, *histograms, fillvalue=0)]
 
 
 def largest_difference(found: Any, expected: npt.NDArray) -> float:

@@ -7,12 +7,17 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import allin1_core
 from allin1_core.timings.machine import machine
 from parity import without_avx512
+
+# Suffixes of the sources of allin1_core, of the compiled kernels and of all.
+KERNEL_SOURCES = (".pyx", ".pxd", ".h")
+SOURCES = (".py", *KERNEL_SOURCES)
 
 _DISTRIBUTIONS = (
     "allin1-core",
@@ -71,12 +76,12 @@ def instruction_set() -> str:
     return str(_transform.instruction_set())
 
 
-def source_digest() -> str:
-    """SHA-256 over the sources of allin1_core: which state of the code a measurement belongs to."""
-    folder = Path(allin1_core.__file__).parent
+def source_digest(folder: Path | None = None, suffixes: Collection[str] = SOURCES) -> str:
+    """SHA-256 over the sources of an allin1_core, by default of this one: which state of the code it is."""
+    folder = folder or Path(allin1_core.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.suffix in (".py", ".pyx", ".pxd", ".h"):
+        if path.suffix in suffixes:
             digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

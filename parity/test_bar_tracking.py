@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,11 @@ from hypothesis import strategies as st
 from allin1_core.dbn import DBNBarTrackingProcessor, activations_at_beats
 from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
-from parity.inputs.annotations import read_annotations, representative_songs
-from parity.inputs.decoder import NUM_SONGS
+from parity.inputs.annotations import read_annotations
+from parity.inputs.decoder import songs
 from parity.material import shared_folder, tracks
 from parity.oracles import madmom_dbn
-from parity.reports.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecorder
 
 
 def _agreement(rows: np.ndarray, **parameters: Any) -> DecoderAgreement:
@@ -28,20 +27,8 @@ def _agreement(rows: np.ndarray, **parameters: Any) -> DecoderAgreement:
 
 
 def _check(record_parity: ParityRecorder, case: str, agreement: DecoderAgreement) -> None:
-    record_parity(
-        ParityRecord(
-            "decoder",
-            f"bars on given beats: {case}",
-            madmom_dbn.oracle_name(),
-            "numpy",
-            "cpu",
-            "exact",
-            "bit-identical",
-            agreement.identical,
-            {"kind": "bars on given beats", **agreement.measures()},
-        )
-    )
-    assert agreement.identical, f"{case}: {agreement}"
+    kind = "bars on given beats"
+    madmom_dbn.require_identical(record_parity, f"{kind}: {case}", kind, "numpy", agreement)
 
 
 def _rows(probabilities: Any, dtype: type = np.float64) -> np.ndarray:
@@ -102,19 +89,6 @@ def test_goldens(track: str, record_parity: ParityRecorder) -> None:
         _check(record_parity, f"golden {track}, weight {weight}", _agreement(rows, observation_weight=weight))
     positions = DBNBarTrackingProcessor(observation_weight=16)(rows)[:, 1]
     assert positions.tolist() == golden["beat_positions"]
-
-
-@functools.cache
-def songs() -> list[Any]:
-    """The annotated songs, as parameters of a test: some of them, and in the full form all."""
-    folder = shared_folder()
-    if folder is None:
-        return ["none"]
-    few = representative_songs(folder, NUM_SONGS)
-    return [
-        song if song in few else pytest.param(song, marks=pytest.mark.full)
-        for song in read_annotations(folder)
-    ]
 
 
 @pytest.mark.usefixtures("shared")

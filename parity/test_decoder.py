@@ -25,7 +25,7 @@ from parity.inputs import decoder as cases_decoder
 from parity.inputs.decoder import Case, runs
 from parity.material import read_stems, tracks
 from parity.oracles import madmom_dbn
-from parity.reports.records import ParityRecord, ParityRecorder
+from parity.reports.records import ParityRecorder
 
 _CASES = [
     *cases_decoder.synthetic_cases(),
@@ -38,25 +38,6 @@ _CASES = [
 # madmom's network takes longer than the music lasts.
 _SHORT_TRACKS = ("falcon69", "jaxius")
 _OURS = implementations.ours("decoder")
-
-
-def _check(
-    record_parity: ParityRecorder, case: str, kind: str, backend: str, agreement: DecoderAgreement
-) -> None:
-    record_parity(
-        ParityRecord(
-            "decoder",
-            case,
-            madmom_dbn.oracle_name(),
-            backend,
-            "cpu",
-            "exact",
-            "bit-identical",
-            agreement.identical,
-            {"kind": kind, **agreement.measures()},
-        )
-    )
-    assert agreement.identical, f"{backend}, {case}: {agreement}"
 
 
 def _agreement(
@@ -77,7 +58,7 @@ def _oracle(case: Case) -> tuple[np.ndarray, Paths]:
 @pytest.mark.parametrize(("backend", "case"), runs(_CASES), ids=str)
 def test_decoder(backend: str, case: Case, record_parity: ParityRecorder) -> None:
     agreement = _agreement(backend, case.parameters, case.activations(), _oracle(case))
-    _check(record_parity, case.name, case.kind, backend, agreement)
+    madmom_dbn.require_identical(record_parity, case.name, case.kind, backend, agreement)
 
 
 @functools.cache
@@ -99,7 +80,7 @@ def test_madmom_network(track: str, backend: str, record_parity: ParityRecorder)
     parameters = {"beats_per_bar": [3, 4], "fps": 100}
     oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
     agreement = _agreement(backend, parameters, activations, oracle)
-    _check(record_parity, f"madmom's network on {track}", "network", backend, agreement)
+    madmom_dbn.require_identical(record_parity, f"madmom's network on {track}", "network", backend, agreement)
 
 
 @pytest.mark.parametrize("backend", _OURS)
@@ -123,7 +104,9 @@ def test_transition_lambda_by_beat(
     none = np.empty((0, 2))
     paths = [model.viterbi(activations, backend=backend)]
     agreement = compare_decodings(paths, none, [oracle.viterbi(activations)], none)
-    _check(record_parity, f"transition lambda {transition_lambda}", "parameters", backend, agreement)
+    madmom_dbn.require_identical(
+        record_parity, f"transition lambda {transition_lambda}", "parameters", backend, agreement
+    )
 
 
 _BEAT_PARAMETERS: dict[str, dict[str, Any]] = {
@@ -159,7 +142,9 @@ def test_beat_decoder(parameters: str, signal: str, backend: str, record_parity:
     beats, paths = decode_all(DBNBeatTrackingProcessor(**keywords, backend=backend), activations)
     oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
     agreement = compare_decodings(paths, beats, oracle_paths, oracle_beats)
-    _check(record_parity, f"beats only: {signal}, {parameters}", "beats only", backend, agreement)
+    madmom_dbn.require_identical(
+        record_parity, f"beats only: {signal}, {parameters}", "beats only", backend, agreement
+    )
 
 
 def test_more_candidates_than_a_byte_counts(record_parity: ParityRecorder) -> None:
@@ -172,7 +157,9 @@ def test_more_candidates_than_a_byte_counts(record_parity: ParityRecorder) -> No
     oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
     agreement = compare_decodings(paths, beats, oracle_paths, oracle_beats)
     backend = decoder.choice.backend
-    _check(record_parity, "beats only: 1000 frames a second", "beats only", backend, agreement)
+    madmom_dbn.require_identical(
+        record_parity, "beats only: 1000 frames a second", "beats only", backend, agreement
+    )
 
 
 _PROBABILITIES = st.one_of(

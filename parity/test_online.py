@@ -18,10 +18,10 @@ from parity.agreement import compare
 from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
 from parity.inputs.annotations import read_annotations
+from parity.inputs.decoder import songs
 from parity.material import shared_folder, tracks
 from parity.oracles import madmom_dbn
-from parity.reports.records import ParityRecord, ParityRecorder
-from parity.test_bar_tracking import songs
+from parity.reports.records import ParityRecorder
 
 _OURS = implementations.ours("decoder")
 _LOST = pytest.mark.filterwarnings("ignore:no path through the states")
@@ -45,20 +45,7 @@ def _agreement(
 
 
 def _check(record_parity: ParityRecorder, case: str, backend: str, agreement: DecoderAgreement) -> None:
-    record_parity(
-        ParityRecord(
-            "decoder",
-            f"online: {case}",
-            madmom_dbn.oracle_name(),
-            backend,
-            "cpu",
-            "exact",
-            "bit-identical",
-            agreement.identical,
-            {"kind": "online", **agreement.measures()},
-        )
-    )
-    assert agreement.identical, f"{backend}, online: {case}: {agreement}"
+    madmom_dbn.require_identical(record_parity, f"online: {case}", "online", backend, agreement)
 
 
 def _random(seed: int, num_frames: int = 400) -> np.ndarray:

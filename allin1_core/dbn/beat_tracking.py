@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from typing import Any
 
@@ -12,10 +11,7 @@ from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
-from allin1_core.dbn.viterbi import choose_kernel
-
-# Of each kernel, the forward algorithm.
-_FORWARD = {"cython": "allin1_core.dbn._viterbi", "numpy": "allin1_core.dbn.forward_numpy"}
+from allin1_core.dbn.viterbi import choose_kernel, load_forward_algorithm
 
 
 class DBNBeatTrackingProcessor:
@@ -86,7 +82,7 @@ class DBNBeatTrackingProcessor:
         self.choice = choose_kernel(backend)[1]
         self.online = online
         if online:
-            algorithm = importlib.import_module(_FORWARD[self.choice.backend]).ForwardAlgorithm
+            algorithm = load_forward_algorithm(self.choice.backend)
             self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
             self.reset()
 

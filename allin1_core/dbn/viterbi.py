@@ -6,6 +6,7 @@ import functools
 import importlib
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from allin1_core.errors import BackendError
 
 ViterbiKernel = Callable[[Chains, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float]]
 
-# The kernel of each decoder of ours.
-_KERNELS = {"cython": "allin1_core.dbn._viterbi", "numpy": "allin1_core.dbn.viterbi_numpy"}
+# Of each decoder of ours the modules of its Viterbi recursion and of its forward algorithm.
+_KERNELS = {
+    "cython": ("allin1_core.dbn._viterbi", "allin1_core.dbn._viterbi"),
+    "numpy": ("allin1_core.dbn.viterbi_numpy", "allin1_core.dbn.forward_numpy"),
+}
 
 
 @functools.cache
@@ -48,8 +52,13 @@ def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
 @functools.cache
 def load_kernel(name: str) -> ViterbiKernel:
     """The kernel of that name, ``cython`` or ``numpy``, which was chosen before."""
-    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name]).viterbi
+    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name][0]).viterbi
     return kernel
+
+
+def load_forward_algorithm(name: str) -> Any:
+    """The class `ForwardAlgorithm` of the kernel of that name, which was chosen before."""
+    return importlib.import_module(_KERNELS[name][1]).ForwardAlgorithm
 
 
 @functools.cache

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 
 from bench.report.baseline import BASELINE
+from parity.environment import KERNEL_SOURCES, SOURCES, source_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("allin1_core", "parity")
-_SOURCES = (".py", ".pyx", ".pxd", ".h")
-_KERNELS = _SOURCES[1:]
 
 
 class BaseMissingError(Exception):
@@ -90,7 +90,7 @@ def lay_out(commit: str | None, folder: Path | None = None) -> tuple[Path, Path]
         return tree, base
     with tarfile.open(fileobj=io.BytesIO(_git("archive", commit))) as archive:
         archive.extractall(base, filter="data")
-    if _read(tree, _KERNELS) == _read(base, _KERNELS) and _flags(tree) == _flags(base):
+    if _are_equal(tree, base, KERNEL_SOURCES):
         for library in (*tree.rglob("*.so"), *tree.rglob("*.pyd")):
             shutil.copy(library, base / library.relative_to(tree))
         return tree, base
@@ -110,14 +110,15 @@ def lay_out(commit: str | None, folder: Path | None = None) -> tuple[Path, Path]
 
 def is_the_same(tree: Path, base: Path) -> bool:
     """Whether two trees have the same sources of allin1_core and the same flags: then nothing can have changed."""
-    return _read(tree, _SOURCES) == _read(base, _SOURCES) and _flags(tree) == _flags(base)
+    return _are_equal(tree, base, SOURCES)
 
 
-def _read(folder: Path, suffixes: tuple[str, ...]) -> dict[str, bytes]:
-    files = [path for path in (folder / "allin1_core").rglob("*") if path.suffix in suffixes]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+def _are_equal(tree: Path, base: Path, suffixes: Collection[str]) -> bool:
+    """Whether two trees have the same flags, and the same sources of these kinds."""
 
+    def state(folder: Path) -> tuple[object, str]:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        flags = project["tool"]["setuptools"]["ext-modules"]
+        return flags, source_digest(folder / "allin1_core", suffixes)
 
-def _flags(folder: Path) -> object:
-    content = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-    return content["tool"]["setuptools"]["ext-modules"]
+    return state(tree) == state(base)

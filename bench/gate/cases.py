@@ -59,7 +59,7 @@ class Case:
 
     @property
     def key(self) -> str:
-        """Name of the row, also in the baseline."""
+        """Name of the row."""
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
         return f"{self.stage}/{self.backend}/{self.precision}/{threads}"
 
@@ -182,6 +182,16 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     )
 
 
+def write_stems(folder: Path, suffix: str) -> list[Path]:
+    """Write the default track's stems as files of 16 bits, or MP3; returns their paths."""
+    import soundfile
+
+    paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
+    for path, samples in zip(paths, default_track().stems, strict=True):
+        soundfile.write(path, samples, SAMPLE_RATE)
+    return paths
+
+
 def reading_case(suffix: str) -> Case:
     """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both."""
     import soundfile
@@ -189,9 +199,7 @@ def reading_case(suffix: str) -> Case:
     from allin1_core.separation import read_stems_folder
 
     folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
-    paths = [Path(folder.name, f"{stem}.{suffix}") for stem in STEM_NAMES]
-    for path, samples in zip(paths, default_track().stems, strict=True):
-        soundfile.write(path, samples, SAMPLE_RATE)
+    paths = write_stems(Path(folder.name), suffix)
 
     def decode(path: Path) -> np.ndarray:
         samples: np.ndarray = soundfile.read(path, dtype="float32" if suffix == "mp3" else "int16")[0]

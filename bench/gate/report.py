@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from allin1_core.files.writing import write_text
+
 PAGE = Path(__file__).resolve().parents[2] / "reports" / "gate.md"
 _TITLE = "# Gate: did anything get slower, larger or wrong?\n"
 
@@ -17,6 +19,4 @@ def write_section(heading: str, lines: Sequence[str], page: Path = PAGE) -> None
     sections[heading] = "\n" + "\n".join(lines).rstrip() + "\n\n"
     content = _TITLE + "\n" + "".join(f"## {name}\n{body}" for name, body in sections.items())
     page.parent.mkdir(exist_ok=True)
-    part = page.with_suffix(".part")
-    part.write_text(content.rstrip() + "\n", encoding="utf-8")
-    part.replace(page)
+    write_text(page, content.rstrip() + "\n")

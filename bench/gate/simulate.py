@@ -25,12 +25,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from allin1_core.files.writing import write_text
 from bench.gate.base import ROOT, lay_out
 from bench.gate.pairs import Decision, Times, judge_pairs, time_pair
 from bench.gate.report import write_section
 from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, slowdown
 from parity.environment import machine_key
 from parity.reports.publish import dump_json, now
+from parity.reports.tables import markdown
 
 UNCHANGED, LOSSES = 1000, 200
 _SIZES = (1.03, 1.05, 1.10)
@@ -47,7 +49,7 @@ def record(path: Path, minutes: float) -> None:
         recording["pairs"].append(time_pair(tree, base, len(recording["pairs"])))
         recording["load"].append(os.getloadavg()[0])
         recording["ended"] = now()
-        path.write_text(dump_json(recording), encoding="utf-8")
+        write_text(path, dump_json(recording))
 
 
 def slowdowns(pairs: Sequence[Times]) -> dict[str, np.ndarray]:
@@ -87,10 +89,15 @@ def real_runs(recorded: Mapping[str, np.ndarray]) -> list[dict[str, Decision]]:
     return runs
 
 
-def _outcomes(decisions: Sequence[Decision]) -> tuple[int, int, int]:
+def _is_slower(run: Mapping[str, Decision]) -> bool:
+    """Whether a gate called any row slower."""
+    return any(decision.passed is False for decision in run.values())
+
+
+def _outcomes(decisions: Sequence[Decision]) -> str:
     """How many were called slower, as fast, and left open."""
     passed = [decision.passed for decision in decisions]
-    return passed.count(False), passed.count(True), passed.count(None)
+    return " / ".join(str(passed.count(verdict)) for verdict in (False, True, None))
 
 
 def simulate(path: Path) -> list[str]:
@@ -101,9 +108,7 @@ def simulate(path: Path) -> list[str]:
     load = np.percentile(recording["load"], [5, 50, 95])
     unchanged = [replay(recorded, generator, {}) for _ in tqdm(range(UNCHANGED), desc=path.stem, unit="gate")]
     real = real_runs(recorded)
-    alarms, real_alarms = (
-        sum(_outcomes(list(run.values()))[0] > 0 for run in runs) for runs in (unchanged, real)
-    )
+    alarms, real_alarms = (sum(map(_is_slower, runs)) for runs in (unchanged, real))
     pairs = np.percentile([max(row.pairs for row in run.values()) for run in unchanged], [50, 95])
     lines = [
         f"### {path.stem}: {len(recording['pairs'])} pairs, load average {load[1]:.1f} ({load[0]:.1f}-{load[2]:.1f})",
@@ -112,19 +117,19 @@ def simulate(path: Path) -> list[str]:
         f"that was called slower, and {real_alarms} of {len(real)} real runs (the recording in its own order). A gate "
         f"took {pairs[0]:.0f} pairs (median; {pairs[1]:.0f} in the longest twentieth).",
         "",
-        "| row | spread of a pair | unchanged: slower / as fast / open | "
-        + " | ".join(f"{size - 1:.0%} slower: found / passed / open" for size in _SIZES)
-        + " |",
-        "| --- | ---: | ---: |" + " ---: |" * len(_SIZES),
     ]
+    table = []
     for row, values in recorded.items():
-        spread = float(np.std(np.log(values)))
-        cells = [f"{spread:.1%}", " / ".join(map(str, _outcomes([run[row] for run in unchanged])))]
+        cells = {
+            "row": row,
+            "spread of a pair": f"{np.std(np.log(values)):.1%}",
+            "unchanged: slower / as fast / open": _outcomes([run[row] for run in unchanged]),
+        }
         for size in _SIZES:
             runs = [replay(recorded, generator, {row: size})[row] for _ in range(LOSSES)]
-            cells.append(" / ".join(map(str, _outcomes(runs))))
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return [*lines, ""]
+            cells[f"{size - 1:.0%} slower: found / passed / open"] = _outcomes(runs)
+        table.append(cells)
+    return [*lines, markdown(table, right={*table[0]} - {"row"}), ""]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

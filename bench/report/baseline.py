@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from allin1_core.files.writing import write_text
 from bench.report.records import BenchRecord, read_records
 from parity.environment import describe_machine, machine_key, source_digest, versions
 from parity.reports.publish import dump_json, now
@@ -153,9 +154,7 @@ def update(
         "versions": versions(),
         "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
     }
-    temporary = path.with_suffix(".part")
-    temporary.write_text(dump_json(content), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, dump_json(content))
 
 
 def _add_to_history(content: dict[str, Any], reason: str, source: str) -> None:

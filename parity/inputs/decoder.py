@@ -282,3 +282,16 @@ def song_cases() -> list[Case]:
         )
         for song in representative_songs(folder, NUM_SONGS)
     ]
+
+
+@functools.cache
+def songs() -> list[Any]:
+    """Names of the annotated songs, as parameters of a test: `NUM_SONGS` of them, and in the full form all."""
+    folder = shared_folder()
+    if folder is None:
+        return ["none"]
+    few = representative_songs(folder, NUM_SONGS)
+    return [
+        song if song in few else pytest.param(song, marks=pytest.mark.full)
+        for song in read_annotations(folder)
+    ]

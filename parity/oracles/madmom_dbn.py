@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from parity.decoder_agreement import DecoderAgreement
 from parity.oracles.madmom_import import import_madmom, madmom_version
+from parity.reports.records import ParityRecord, ParityRecorder
 
 
 def oracle_name() -> str:
@@ -168,3 +170,24 @@ def downbeat_activations(signal: np.ndarray, sample_rate: int = 44100) -> np.nda
 
     with quiet():
         return np.asarray(RNNDownBeatProcessor()(Signal(signal, sample_rate=sample_rate, num_channels=1)))
+
+
+def require_identical(
+    record: ParityRecorder, case: str, kind: str, backend: str, agreement: DecoderAgreement
+) -> None:
+    """Record a comparison of a decoder with madmom's; `AssertionError` if the two differ."""
+    record(
+        ParityRecord(
+            "decoder",
+            case,
+            oracle_name(),
+            backend,
+            "cpu",
+            "exact",
+            "bit-identical",
+            agreement.identical,
+            {"kind": kind, **agreement.measures()},
+        )
+    )
+    if not agreement.identical:
+        raise AssertionError(f"{backend}, {case}: {agreement}")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.files.writing import append_line
-from parity.agreement import ULP_BINS
+from parity.agreement import ULP_BINS, add_counts
 from parity.environment import describe_machine, machine_key
 from parity.reports.publish import dump_json, now
 from parity.reports.records import Outcome, ParityRecord, in_order
@@ -107,16 +107,13 @@ def parity_content(records: Sequence[ParityRecord], outcome: Outcome) -> dict[st
 
 
 def _parity_row(records: Sequence[ParityRecord]) -> list[Any]:
-    counts = np.zeros(ULP_BINS, np.int64)
-    for record in records:
-        taken = record.measures.get("ulp_counts", ())
-        counts[: len(taken)] += np.array(taken, np.int64)
+    counts = add_counts((record.measures.get("ulp_counts", ()) for record in records), ULP_BINS)
     return [
         len(records),
         sum(not record.passed for record in records),
         _largest(records, "max_difference", "log_probability_difference"),
         _largest(records, "max_ulp"),
-        np.add.reduceat(counts, _FIRST_BINS).tolist() if counts.any() else [],
+        np.add.reduceat(counts, _FIRST_BINS).tolist() if any(counts) else [],
     ]
 
 

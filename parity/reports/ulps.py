@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from allin1_core.plotting import new_figure, save
-from parity.agreement import ULP_BINS
+from parity.agreement import ULP_BINS, add_counts
 from parity.reports.records import ParityRecord
 
 NOTE = (
@@ -25,13 +25,12 @@ def worst(records: Sequence[ParityRecord]) -> str:
 
 def section(stage: str, records: Sequence[ParityRecord], folder: Path) -> Iterator[str]:
     """Lines of markdown with the stage's histogram, which is drawn into the folder; none where nothing was counted."""
-    panels: dict[str, list[int]] = {}
+    groups: dict[str, list[Sequence[int]]] = {}
     for record in records:
         name = ", ".join(dict.fromkeys([record.backend, record.device, record.precision]))
-        counts = panels.setdefault(name, [0] * ULP_BINS)
-        for index, count in enumerate(record.measures.get("ulp_counts", ())):
-            counts[index] += count
-    panels = {name: counts for name, counts in panels.items() if any(counts)}
+        groups.setdefault(name, []).append(record.measures.get("ulp_counts", ()))
+    added = {name: add_counts(taken, ULP_BINS) for name, taken in groups.items()}
+    panels = {name: counts for name, counts in added.items() if any(counts)}
     if not any(sum(counts[1:]) for counts in panels.values()):
         total = sum(map(sum, panels.values()))
         yield from ["", f"In ULP: all {total:,} values have the oracle's bits."] if total else []

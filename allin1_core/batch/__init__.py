@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -167,6 +168,8 @@ def run_batch(
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
+    names: Mapping[Path, str] | None = None,
+    on_end: Callable[[Path, AnalysisResult | Exception], None] = lambda path, outcome: None,
 ) -> list[AnalysisResult]:
     """Analyse tracks one after another; a track that fails does not stop the others.
 
@@ -176,6 +179,11 @@ def run_batch(
         By the path of each track, or the one that stands for it, what came without one.
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
+    names : dict of str, optional
+        What each track's files are called, where that is decided already; see `named` for what they are otherwise.
+    on_end : callable
+        Called with each track's path and its result when its files are written, or with what it raised. What this
+        raises of a result is the track's failure.
 
     Raises
     ------
@@ -195,9 +203,15 @@ def run_batch(
         for path, given in tracks.items():
             with bars.track(track_name(path)):
                 try:
-                    with named(path, outputs, taken) as track:
+                    with (
+                        contextlib.nullcontext(Track(path, names[path]))
+                        if names
+                        else named(path, outputs, taken) as track
+                    ):
                         track = dataclasses.replace(track, given=given, anchors=anchors)
-                        results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
+                        result = _run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays)
+                        on_end(path, result)
+                        results.append(result)
                 except (BackendError, WeightsError):
                     raise
                 except Exception as error:
@@ -205,6 +219,7 @@ def run_batch(
                         _release_arrays(error)
                     results.append(None)
                     failures.append((path, error))
+                    on_end(path, error)
     finally:
         bars.close()
     if is_single and failures:

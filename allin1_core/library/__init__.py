@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from allin1_core.errors import BackendError, LibraryError
-from allin1_core.files.writing import check_writable
+from allin1_core.files.writing import check_writable, remove_abandoned
 from allin1_core.library import record
 from allin1_core.library.places import Place, is_url
 from allin1_core.library.sources import Shard, Song, find_songs
@@ -154,6 +154,8 @@ def analyze_library(
                 on_row(row)
         elif songs:
             _run_here(songs, job, on_row)
+    if place.folder is not None:
+        remove_abandoned(place.folder / RESULTS)  # of workers that died
     return library_status(out)
 
 

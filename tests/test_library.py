@@ -105,7 +105,8 @@ def test_lists_of_songs(music: Path, tmp_path: Path) -> None:
 def test_shards_are_disjoint_complete_and_each_songs_own() -> None:
     locations = [f"s3://bucket/song{index}.mp3" for index in range(2000)]
     parts = [
-        [song.location for song in find_songs(locations, shard=Shard.parse(f"{index}/7"))[0]] for index in range(1, 8)
+        [song.location for song in find_songs(locations, shard=Shard.parse(f"{index}/7"))[0]]
+        for index in range(1, 8)
     ]
     assert sorted(location for part in parts for location in part) == sorted(locations)
     assert max(map(len, parts)) < 1.2 * min(map(len, parts))
@@ -121,7 +122,9 @@ def test_results_are_those_of_analyze_and_tables_hold_them(
     assert (status.songs, status.done, status.failed, status.remaining) == (3, 3, 0, 0)
     analyze([*library.iterdir()], out_dir=tmp_path / "plain", include_activations=True, **options)
     files = sorted(path.name for path in (tmp_path / "plain").iterdir())
-    assert files == [f"{name}{suffix}" for name in ("one", "three", "two") for suffix in (".activ.npz", ".json")]
+    assert files == [
+        f"{name}{suffix}" for name in ("one", "three", "two") for suffix in (".activ.npz", ".json")
+    ]
     for name in files:
         assert (tmp_path / "out/results" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
     table = rows(tmp_path / "out")
@@ -137,7 +140,11 @@ def test_results_are_those_of_analyze_and_tables_hold_them(
 
 
 def test_what_is_done_is_not_done_again(
-    run: Callable[..., Any], library: Path, tmp_path: Path, analysed: list[str], write_stems: Callable[..., Path]
+    run: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    analysed: list[str],
+    write_stems: Callable[..., Path],
 ) -> None:
     out = tmp_path / "out"
     for part in ("2/2", "1/2"):
@@ -175,7 +182,10 @@ def test_a_failure_has_a_row_and_is_tried_again(
     [row] = rows(out, "failures")
     assert (row["song"], row["name"], row["error"]) == (str(library / "two"), "two", "AudioError")
     assert "two/bass.wav: truncated" in row["message"]
-    assert command("library", "status", out)[:2] == (0, "2 of 3 songs done, 1 failed, 0 remain\n  1 AudioError\n")
+    assert command("library", "status", out)[:2] == (
+        0,
+        "2 of 3 songs done, 1 failed, 0 remain\n  1 AudioError\n",
+    )
     (library / "two/bass.wav").write_bytes(whole)
     assert run(library, out) == library_status(out)
     assert (library_status(out).done, library_status(out).failed) == (3, 0)
@@ -185,7 +195,10 @@ def test_a_failure_has_a_row_and_is_tried_again(
 def test_other_settings_are_refused(run: Callable[..., Any], library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run(library, out)
-    for other, told in (({"max_bpm": 200.0}, "max_bpm 215.0, not 200.0"), ({"precision": "fast"}, "not \"fast\"")):
+    for other, told in (
+        ({"max_bpm": 200.0}, "max_bpm 215.0, not 200.0"),
+        ({"precision": "fast"}, 'not "fast"'),
+    ):
         with pytest.raises(LibraryError, match=f"made with .*{told}; choose another --out"):
             run(library, out, **other)
     run(library, out, num_threads=1)
@@ -205,7 +218,8 @@ def test_a_resume_of_100000_songs_reads_the_manifest_alone(
     place = Place(out)
     for start in range(0, len(songs), 1000):
         part = [
-            {"song": song, "name": song[12:-4], "state": "", "beats": [0.5] * 4} for song in songs[start : start + 1000]
+            {"song": song, "name": song[12:-4], "state": "", "beats": [0.5] * 4}
+            for song in songs[start : start + 1000]
         ]
         tables.write_part(place, "songs", part)
     read: list[str] = []
@@ -261,7 +275,9 @@ def test_bad_input_is_one_clear_error(
     assert not (tmp_path / "out/library.json").exists()
 
 
-def test_a_folder_without_rights(run: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_folder_without_rights(
+    run: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
     scandir = os.scandir
 
     def refuse(path: Any) -> Any:  # the superuser may read everything
@@ -274,13 +290,26 @@ def test_a_folder_without_rights(run: Callable[..., Any], library: Path, tmp_pat
         run(library, tmp_path / "out")
 
 
-@pytest.mark.parametrize(("package", "extra", "engine"), [("pyarrow", "library", "local"), ("ray", "ray", "ray")])
+@pytest.mark.parametrize(
+    ("package", "extra", "engine"), [("pyarrow", "library", "local"), ("ray", "ray", "ray")]
+)
 def test_without_the_extra(
-    package: str, extra: str, engine: str, run: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: Any
+    package: str,
+    extra: str,
+    engine: str,
+    run: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(BackendError, match=rf"not installed; pip install 'allin1-core\[{extra}\]'"):
         run(library, tmp_path / "out", engine=engine)
+
+
+def test_without_a_cluster_at_the_address(run: Callable[..., Any], library: Path, tmp_path: Path) -> None:
+    with pytest.raises(LibraryError, match="address: '127.0.0.1:9': no Ray cluster .*Connection refused"):
+        run(library, tmp_path / "out", engine="ray", address="127.0.0.1:9")
 
 
 def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> None:
@@ -310,7 +339,11 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def bucket(s3: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An empty bucket of that server, which ``s3://`` leads to."""
-    for name, value in (("ACCESS_KEY_ID", "key"), ("SECRET_ACCESS_KEY", "secret"), ("DEFAULT_REGION", "us-east-1")):
+    for name, value in (
+        ("ACCESS_KEY_ID", "key"),
+        ("SECRET_ACCESS_KEY", "secret"),
+        ("DEFAULT_REGION", "us-east-1"),
+    ):
         monkeypatch.setenv(f"AWS_{name}", value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
     files = fsspec.filesystem("s3", skip_instance_cache=True)
@@ -338,7 +371,9 @@ def test_from_s3_to_s3(
         arrays = bucket.cat_file(f"songs/out/results/{name}.activ.npz")
         assert arrays == (tmp_path / "out/results" / f"{name}.activ.npz").read_bytes()
     table = parquet.read_table("songs/out/songs", filesystem=bucket)
-    assert sorted(table["song"].to_pylist()) == [f"s3://songs/music/{name}" for name in ("one", "three", "two")]
+    assert sorted(table["song"].to_pylist()) == [
+        f"s3://songs/music/{name}" for name in ("one", "three", "two")
+    ]
     [message] = parquet.read_table("songs/out/failures", filesystem=bucket)["message"].to_pylist()
     assert message.startswith("s3://songs/music/broken.wav: ")
     # Again: the table says what is done; without it the results do, and one that changed is made again.
@@ -353,7 +388,9 @@ def test_from_s3_to_s3(
     assert (status.done, status.failed) == (3, 1)
 
 
-def test_what_cannot_be_had_from_s3(bucket: Any, run: Callable[..., Any], library: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_had_from_s3(
+    bucket: Any, run: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
     with pytest.raises(LibraryError, match="s3://none/music: cannot be listed"):
         run("s3://none/music", tmp_path / "out")
     with pytest.raises(OutputError, match=r"s3://none/out/library\.json: cannot be written"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ _SONGS_A_CALL = 4
 _CALLS = 2
 # A song that was there when so many workers died is not tried again.
 _MOST_DEATHS = 3
+_PATIENCE = 10.0  # seconds without a call that ended, after which the cluster is looked at
 _RESULTS_BYTES = 128 << 20  # rows alone go by Ray's store
 
 
@@ -84,9 +86,12 @@ def _start(ray: Any, num_workers: int | None, address: str | None) -> None:
         cores = max(usable_cores(), num_workers or 0)
         ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=_RESULTS_BYTES, **quiet)
         return
+    host, _, port = address.rpartition(":")
     try:
+        if port.isdecimal():  # Ray would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise LibraryError(
             f"address: {address!r}: no Ray cluster ({' '.join(str(error).split())[:200]}); start one with 'ray start', "
             "or leave the address out: then Ray is started here"
@@ -130,10 +135,13 @@ class _Run:
             errors.ObjectLostError,
         )
         while waiting or self._alone or any(call.songs for call in self._calls.values()):
-            [reference], _ = self._ray.wait(list(self._calls))
-            call = self._calls.pop(reference)
+            ready, _ = self._ray.wait(list(self._calls), timeout=_PATIENCE)
+            if not ready:
+                self._check_machines()
+                continue
+            call = self._calls.pop(ready[0])
             try:
-                rows = self._ray.get(reference)
+                rows = self._ray.get(ready[0])
             except died as error:
                 yield from self._mourn(call, error)
                 continue
@@ -141,6 +149,13 @@ class _Run:
                 raise error.cause from error
             yield from rows or ()
             self._employ(call.worker, waiting, size)
+
+    def _check_machines(self) -> None:
+        """`LibraryError` if no machine of the cluster is left: Ray would wait for one for ever."""
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise LibraryError(
+                "ray: no machine of the cluster is left; what is done is kept, run again to go on"
+            )
 
     def _hire(self) -> None:
         worker = self._actor.remote(self._job)

@@ -204,7 +204,7 @@ def test_other_settings_are_refused(run: Callable[..., Any], library: Path, tmp_
     run(library, out, num_threads=1)
     of_before = (out / "library.json").read_text().replace('"0.1.0"', '"0.0.9"')
     (out / "library.json").write_text(of_before)
-    with pytest.raises(LibraryError, match='allin1_core_version "0.0.9", not "0.1.0"'):
+    with pytest.raises(LibraryError, match=r'allin1_core_version "0.0.9", not "0.1.0"'):
         run(library, out)
 
 
@@ -286,7 +286,7 @@ def test_a_folder_without_rights(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(LibraryError, match="library/two: cannot be read .Permission denied"):
+    with pytest.raises(LibraryError, match=r"library/two: cannot be read .Permission denied"):
         run(library, tmp_path / "out")
 
 
@@ -308,7 +308,7 @@ def test_without_the_extra(
 
 
 def test_without_a_cluster_at_the_address(run: Callable[..., Any], library: Path, tmp_path: Path) -> None:
-    with pytest.raises(LibraryError, match="address: '127.0.0.1:9': no Ray cluster .*Connection refused"):
+    with pytest.raises(LibraryError, match=r"address: '127.0.0.1:9': no Ray cluster .*Connection refused"):
         run(library, tmp_path / "out", engine="ray", address="127.0.0.1:9")
 
 

@@ -14,7 +14,7 @@ import ray
 from hard_use.libraries import write_library
 from pyarrow import parquet
 
-from allin1_core.errors import LibraryError, WeightsError
+from allin1_core.errors import WeightsError
 from allin1_core.library import analyze_library
 
 
@@ -60,7 +60,7 @@ def test_a_song_that_kills_its_worker_fails_and_no_other(
 
 def test_what_fails_every_song_ends_the_run(tmp_path: Path, stems: np.ndarray) -> None:
     write_library(tmp_path / "songs", stems, 2)
-    with pytest.raises(WeightsError, match="absent.npz"):
+    with pytest.raises(WeightsError, match=r"absent\.npz"):
         analyze_library(
             tmp_path / "songs",
             tmp_path / "out",

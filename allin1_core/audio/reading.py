@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.audio.conversion import remix_to_mono
-from allin1_core.audio.decoding import Source, open_source
+from allin1_core.audio.decoding import Source, open_container, open_source
 from allin1_core.audio.sample_buffer import SampleBuffer
 from allin1_core.audio.types import SAMPLE_RATE, Audio, check_finite
 from allin1_core.audio.verified import UnverifiedError, open_verified
@@ -94,6 +94,23 @@ def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, strea
         As `read_audio`.
     """
     return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream)
+
+
+def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
+    """Length of an audio file, as its header states it or FFmpeg reckons it from its size.
+
+    Returns
+    -------
+    float
+        In seconds; 0 if there is none, or the file cannot be opened: reading it says why.
+    """
+    import av
+
+    try:
+        with open_file(source, AudioError) as file, open_container(file) as container:
+            return max(0.0, (container.duration or 0) / av.time_base)
+    except (AudioError, av.FFmpegError, ValueError):
+        return 0.0
 
 
 def _read(

@@ -133,6 +133,12 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
     add("--precision", default=Settings.precision, help="exact or fast (default: %(default)s)")
     add("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
+    add(
+        "-j",
+        "--jobs",
+        type=int,
+        help="tracks at the same time; 1: one after another (default: one for each core, at most 16)",
+    )
 
     add = parser.add_argument_group("separation").add_argument
     add(

@@ -19,7 +19,7 @@ from allin1_core.settings import Settings
 
 _RECORD = "library.json"
 # They give the same beats and sections; the folder of weights is told by the weights.
-_NO_DIFFERENCE = ("device", "num_threads", "weights_dir", "demix_repository")
+_NO_DIFFERENCE = ("device", "num_threads", "jobs", "weights_dir", "demix_repository")
 
 
 def made_with(settings: Settings, **outputs: bool) -> dict[str, Any]:
@@ -102,7 +102,7 @@ def write_run(place: Place, source: object, shard: str | None, num_songs: int) -
         "songs": num_songs,
         "started": started.isoformat(timespec="seconds"),
     }
-    name = f"runs/run-{started.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.json"
+    name = f"runs/run-{started.strftime('%Y%m%dT%H%M%S%f')}-{uuid.uuid4().hex[:12]}.json"
     place.write(name, (json.dumps(run) + "\n").encode())
 
 

@@ -148,7 +148,7 @@ def write_part(place: Place, table: str, rows: Sequence[Row]) -> None:
 
     buffer = pa.BufferOutputStream()
     parquet.write_table(pa.Table.from_pylist(list(rows), schema=_schema(table)), buffer, compression="zstd")
-    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     place.write(f"{table}/part-{moment}-{uuid.uuid4().hex[:12]}.parquet", buffer.getvalue().to_pybytes())
 
 

@@ -16,7 +16,7 @@ _AS_ANALYZED = ("[3, 4]", "8 folds")
 # Of the pipeline the whole, and not what is left of it beside the network.
 _WHOLE = "stems to result"
 # A hundredth of the whole each.
-_NO_HEADLINE = ("audio reading", "decoder input", "structure")
+_NO_HEADLINE = ("audio reading", "decoder input", "structure", "library")
 
 
 def summary(records: Sequence[BenchRecord], where: str) -> list[str]:

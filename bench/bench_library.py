@@ -18,9 +18,9 @@ import pytest
 import soundfile
 
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES
-from allin1_core.library import analyze_library
+from allin1_core.library import LibraryStatus, analyze_library
 from allin1_core.library.places import Place
-from allin1_core.library.tables import SONGS, read_table
+from allin1_core.library.tables import FAILURES, SONGS, read_table
 from allin1_core.threads import usable_cores
 from allin1_core.timings.schema import StageTiming, read_timings
 from bench.measure.paired import is_brief
@@ -86,10 +86,9 @@ def cluster() -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pass(library: Path, out: Path, weights_dir: Path, engine: str) -> _Pass:
-    start = time.time()
-    analyze_library(
-        library,
+def _analyze(source: Any, out: Path, weights_dir: Path, engine: str) -> LibraryStatus:
+    return analyze_library(
+        source,
         out,
         model="harmonix-fold0",
         weights_dir=weights_dir,
@@ -98,8 +97,19 @@ def _pass(library: Path, out: Path, weights_dir: Path, engine: str) -> _Pass:
         progress=False,
         **_ENGINES[engine],
     )
-    moments = read_table(Place(out), SONGS, ["finished"])["finished"].to_pylist()
-    done = sorted(moment.timestamp() for moment in moments)
+
+
+def _moments(out: Path, table: str) -> list[float]:
+    """When each song ended, in seconds, sorted."""
+    return sorted(
+        moment.timestamp() for moment in read_table(Place(out), table, ["finished"])["finished"].to_pylist()
+    )
+
+
+def _pass(library: Path, out: Path, weights_dir: Path, engine: str) -> _Pass:
+    start = time.time()
+    _analyze(library, out, weights_dir, engine)
+    done = _moments(out, SONGS)
     assert len(done) == _SONGS
     results = {path.name: path.read_bytes() for path in (out / "results").glob("*.json")}
     seconds = (done[-1] - done[0]) * _SONGS / (_SONGS - 1)
@@ -182,44 +192,31 @@ def _shares(found: _Pass) -> str:
     return f"stages at work at a time, on average: {shares}"
 
 
-def test_cost_of_ray(cluster: None, shared: Path, record_bench: BenchRecorder, tmp_path: Path) -> None:
+def test_cost_of_ray(
+    cluster: None, shared: Path, record_bench: BenchRecorder, rounds: int, tmp_path: Path
+) -> None:
     """What Ray adds to a song: songs that are not there, so that nothing is left but the engine and the tables."""
-    seconds: dict[tuple[str, int], list[float]] = {}
-    for number in range(3):
-        for size in (40, 440):
-            for engine in (_LOCAL, _RAY):
-                songs: list[str | os.PathLike[str]] = [f"/absent/{index}.wav" for index in range(size)]
-                start = time.perf_counter()
-                status = analyze_library(
-                    songs,
-                    tmp_path / f"{engine}-{size}-{number}",
-                    device="cpu",
-                    weights_dir=shared / "weights",
-                    progress=False,
-                    **_ENGINES[engine],
-                )
-                seconds.setdefault((engine, size), []).append(time.perf_counter() - start)
-                assert status.failed == size
-    a_song = {
-        engine: [
-            max((many - few) / 400, 1e-9)
-            for few, many in zip(seconds[engine, 40], seconds[engine, 440], strict=True)
-        ]
-        for engine in (_LOCAL, _RAY)
-    }
+    number, seconds = 1000, dict[str, list[float]]()
+    songs: list[str | os.PathLike[str]] = [f"/absent/{index}.wav" for index in range(number)]
+    for turn in range(min(rounds, 3)):
+        for engine in (_LOCAL, _RAY):
+            out = tmp_path / f"{engine}-{turn}"
+            status = _analyze(songs, out, shared / "weights", engine)
+            assert status.failed == number
+            done = _moments(out, FAILURES)
+            seconds.setdefault(engine, []).append((done[-1] - done[0]) / (number - 1))
     record_bench(
         BenchRecord(
             stage="library",
-            backend="ray",
+            backend=_RAY,
             variant="a song of no work",
             reference=_LOCAL,
             track="none",
             audio_seconds=0.0,
             threads=usable_cores(),
-            seconds=a_song[_RAY],
-            reference_seconds=a_song[_LOCAL],
-            figures={
-                "note": "440 songs that are not there less 40, so without the start: engine, failure and its row"
-            },
+            seconds=seconds[_RAY],
+            reference_seconds=seconds[_LOCAL],
+            reference_threads=usable_cores(),
+            figures={"note": "of 1,000 songs that are not there, from the first failure to the last"},
         )
     )

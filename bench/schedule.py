@@ -39,7 +39,19 @@ def simulate(tracks: Sequence[Stages], capacity: Mapping[str, int], in_flight: i
         Units of each resource. A stage holds one; stages that wait for one get it in the order they came.
     in_flight : int
         Tracks at a time.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to do, or none of what a stage needs.
     """
+    needed = {resource for stages in tracks for resource, _ in stages}
+    if not needed or not all(capacity.get(resource, 0) > 0 for resource in needed) or in_flight < 1:
+        raise ValueError(
+            f"schedule: {len(tracks)} tracks that need {', '.join(sorted(needed)) or 'nothing'}, {in_flight} at a "
+            f"time, of {dict(capacity)}; expected at least one of each"
+        )
+    capacity = {resource: capacity[resource] for resource in needed}
     free = dict(capacity)
     held = dict.fromkeys(capacity, 0.0)
     waiting: dict[str, collections.deque[int]] = {name: collections.deque() for name in capacity}
@@ -69,7 +81,7 @@ def simulate(tracks: Sequence[Stages], capacity: Mapping[str, int], in_flight: i
         following: int | None = track if next_stage[track] < len(tracks[track]) else next(todo, None)
         if following is not None:
             ask(following)
-    return Schedule(now, {name: held[name] / (now * capacity[name]) if now else 0.0 for name in capacity})
+    return Schedule(now, {name: held[name] / (now * capacity[name]) for name in capacity})
 
 
 def measured_stages(lines: Iterable[StageTiming]) -> list[Stages]:
@@ -100,10 +112,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cards", type=int, default=0)
     parser.add_argument("--in-flight", type=int, default=1)
     given = parser.parse_args(arguments)
-    stages = [(name, float(seconds)) for name, _, seconds in (stage.partition("=") for stage in given.stages)]
     number = 1000
-    schedule = simulate([stages] * number, {CORE: given.cores, CARD: given.cards}, given.in_flight)
-    shares = ", ".join(f"{name}s busy {share:.0%}" for name, share in schedule.busy.items() if share)
+    try:
+        stages = [
+            (name, float(seconds)) for name, _, seconds in (stage.partition("=") for stage in given.stages)
+        ]
+        schedule = simulate([stages] * number, {CORE: given.cores, CARD: given.cards}, given.in_flight)
+    except ValueError as error:
+        parser.error(str(error))
+    shares = ", ".join(f"{name}s busy {share:.0%}" for name, share in sorted(schedule.busy.items()))
     print(
         f"{number * 3600 / schedule.seconds:,.0f} tracks an hour, {schedule.seconds / number:.3f} s each; {shares}"
     )

@@ -96,7 +96,7 @@ def test_killed_and_resumed(
     ray_folder: Path,
     record_parity: ParityRecorder,
 ) -> None:
-    write_library(tmp_path / "songs", stems, number, seconds=5.0)
+    write_library(tmp_path / "songs", stems, number, seconds=5.0 if number == 100 else 1.5)
     analyze_library(
         tmp_path / "songs", tmp_path / "undisturbed", model=small_model, device="cpu", progress=False
     )

@@ -54,10 +54,11 @@ def test_what_cannot_be_scheduled(tracks: list, capacity: dict, in_flight: int) 
 
 
 def test_stages_of_a_recorded_run() -> None:
-    def line(stage: str, track: str | None, start: float, end: float, **more: object) -> object:
-        return dataclasses.replace(
-            record(stage), track=track, start=start, end=end, duration=end - start, **more
-        )
+    def line(stage: str, track: str | None, start: float, end: float, **more: Any) -> StageTiming:
+        timings = Timings()
+        with timings.stage(stage, track=track):
+            pass
+        return dataclasses.replace(timings.records[0], start=start, end=end, duration=end - start, **more)
 
     lines = [
         line("model_load", None, 0.0, 9.0),

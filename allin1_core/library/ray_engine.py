@@ -1,6 +1,6 @@
 """The engine ``ray``: workers as Ray actors, each with a loaded `Analyzer`, on one machine or many.
 
-One actor does all stages of a song. Stages as actors of their own would send 20 MB of stems and spectrogram from
+One actor does all stages of a song. Stages as actors of their own would send 29 MB of stems and spectrogram from
 process to process for each minute of music; threads of one process pass them on for nothing, and keep its device as
 busy: while one call of an actor computes, another one reads, decodes and writes.
 

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 SONGS, FAILURES, RESULTS = "songs", "failures", "results"
-# A part is written when it has so many rows, or its first one has waited so long; killed before, nothing is lost:
-# results that have no row yet are found by their files.
+# A part is written when it has so many rows, or its first one has waited for two minutes and for a twentieth of the run,
+# so that a run of a day leaves a hundred parts. Killed before, nothing is lost: results without a row are found.
 _MOST_ROWS = 1000
-_LONGEST_SECONDS = 120.0
+_SECONDS, _SHARE = 120.0, 0.05
 
 Row = dict[str, Any]
 
@@ -117,7 +117,7 @@ class TableWriter:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._rows: dict[str, list[Row]] = {SONGS: [], FAILURES: []}
-        self._due = 0.0
+        self._start, self._due = time.monotonic(), 0.0
 
     def add(self, row: Row) -> None:
         """Add the row of a song that is done, or failed.
@@ -127,10 +127,11 @@ class TableWriter:
         OutputError
             If a part cannot be written.
         """
+        now = time.monotonic()
         if not any(self._rows.values()):
-            self._due = time.monotonic() + _LONGEST_SECONDS
+            self._due = now + max(_SECONDS, _SHARE * (now - self._start))
         self._rows[FAILURES if "error" in row else SONGS].append(row)
-        if sum(map(len, self._rows.values())) >= _MOST_ROWS or time.monotonic() >= self._due:
+        if sum(map(len, self._rows.values())) >= _MOST_ROWS or now >= self._due:
             self.close()
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 SONGS, FAILURES, RESULTS = "songs", "failures", "results"
-# A part is written when it has so many rows, or its first one has waited for two minutes and for a twentieth of the run,
+# A part is written when it has so many rows, or its first one has waited for two minutes and a twentieth of the run,
 # so that a run of a day leaves a hundred parts. Killed before, nothing is lost: results without a row are found.
 _MOST_ROWS = 1000
 _SECONDS, _SHARE = 120.0, 0.05

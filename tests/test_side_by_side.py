@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from hard_use.libraries import contents, leftovers, write_library
 
-from allin1_core import Analyzer, Audio, Stems, analyze, batch
+from allin1_core import Analyzer, Audio, Stems, analyze, batch, session
 from allin1_core.audio.reading import stated_seconds
 from allin1_core.batch.side_by_side import Room, StoppedError, number_of_jobs, run_side_by_side
 from allin1_core.errors import AudioError, BackendError, BatchError, WeightsError
@@ -278,26 +278,33 @@ def test_jobs_are_those_asked_for_or_one_for_each_core(small_model: str) -> None
 
 def test_mlx_keeps_to_one_thread(small_model: str) -> None:
     pytest.importorskip("mlx.core")
-    session = Session(Settings(model=small_model, device="mlx"))
-    assert number_of_jobs(session, 5) == 1
-    session = Session(Settings(model=small_model, device="mlx", jobs=2))
+    assert number_of_jobs(Session(Settings(model=small_model, device="mlx")), 5) == 1
+    asked_for_two = Session(Settings(model=small_model, device="mlx", jobs=2))
     with pytest.raises(BackendError, match="jobs: 2; expected 1, because MLX's arrays belong to the thread"):
-        number_of_jobs(session, 5)
+        number_of_jobs(asked_for_two, 5)
 
 
+@pytest.mark.parametrize("nn_backend", ["fused", "torch"])
 def test_tracks_share_the_cores(
-    small_model: str, stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_model: str, stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nn_backend: str
 ) -> None:
-    """With as many as there are cores no stage starts a thread of its own; afterwards a track has all cores again."""
+    """As many as there are cores start no threads of their own, unless one computes at a time; a lone track has all."""
+    if nn_backend == "torch":
+        pytest.importorskip("torch")
     started: list[str] = []
     start = threading.Thread.start
     monkeypatch.setattr(
         threading.Thread, "start", lambda thread: started.append(thread.name) or start(thread)
     )
     paths = write_library(tmp_path / "library", stems, 2 * usable_cores(), seconds=0.5)
-    analyzer = Analyzer(model=small_model, device="cpu")
+    analyzer = Analyzer(model=small_model, device="cpu", nn_backend=nn_backend)
     batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(), progress=False)
-    assert set(started) == {"model_load", *(f"track_{number}" for number in range(1, usable_cores()))}
+    tracks = {"model_load", *(f"track_{number}" for number in range(1, usable_cores()))}
+    pools = {name.rpartition("_")[0] for name in set(started) - tracks}
+    assert tracks <= set(started)
+    assert pools == (
+        {"stems", "log_spectrogram", "dbn"} if nn_backend == "torch" and usable_cores() > 1 else set()
+    )
     assert analyzer.session.model._network._num_threads == usable_cores()  # type: ignore[attr-defined]
 
 
@@ -328,6 +335,27 @@ def test_each_stage_is_timed_in_its_track_and_waiting_for_a_turn_is_none_of_it(
     assert {line.concurrent for line in read_timings(path)} == {2}
     assert {line.thread for line in read_timings(path)} <= {"MainThread", "track_1", "model_load"}
     assert [line.parent for line in lines_of(path, "metrical_dbn")] == 2 * ["postprocess"]
+
+
+def test_beside_a_device_so_many_are_read_as_keep_the_cores_busy(
+    stems: np.ndarray, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here one; were all read at once, the device would wait for the first until all are nearly done."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(session, "_CORES_OF_A_READER", 10**6)
+    read_stems, path = Track.read_stems, tmp_path / "t.jsonl"
+
+    def slow(self: Track, *arguments: Any) -> Any:
+        time.sleep(0.1)
+        return read_stems(self, *arguments)
+
+    monkeypatch.setattr(Track, "read_stems", slow)
+    paths = write_library(tmp_path / "library", stems, 3, seconds=0.3)
+    analyze(paths, jobs=3, model=small_model, device="cpu", nn_backend="torch", timings_path=path)
+    lines = lines_of(path, "audio_read")
+    assert len(lines) == 3
+    for one, other in itertools.pairwise(lines):
+        assert one.end <= other.start
 
 
 def test_mixes_are_separated_one_at_a_time(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import itertools
 import os
 import signal
 import threading
@@ -18,7 +17,7 @@ import pytest
 import soundfile
 from hard_use.libraries import contents, leftovers, write_library
 
-from allin1_core import Analyzer, Audio, Stems, analyze, batch, session
+from allin1_core import Analyzer, Audio, Stems, analyze, batch
 from allin1_core.audio.reading import stated_seconds
 from allin1_core.batch.side_by_side import Room, StoppedError, number_of_jobs, run_side_by_side
 from allin1_core.errors import AudioError, BackendError, BatchError, WeightsError
@@ -28,7 +27,6 @@ from allin1_core.separation.track import Track, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 from allin1_core.threads import limited_cores, usable_cores
-from allin1_core.timings.schema import StageTiming, read_timings
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -282,126 +280,6 @@ def test_mlx_keeps_to_one_thread(small_model: str) -> None:
     asked_for_two = Session(Settings(model=small_model, device="mlx", jobs=2))
     with pytest.raises(BackendError, match="jobs: 2; expected 1, because MLX's arrays belong to the thread"):
         number_of_jobs(asked_for_two, 5)
-
-
-@pytest.mark.parametrize("nn_backend", ["fused", "torch"])
-def test_tracks_share_the_cores(
-    small_model: str, stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nn_backend: str
-) -> None:
-    """As many as there are cores start no threads of their own, unless one computes at a time; a lone track has all."""
-    if nn_backend == "torch":
-        pytest.importorskip("torch")
-    started: list[str] = []
-    start = threading.Thread.start
-    monkeypatch.setattr(
-        threading.Thread, "start", lambda thread: started.append(thread.name) or start(thread)
-    )
-    paths = write_library(tmp_path / "library", stems, 2 * usable_cores(), seconds=0.5)
-    analyzer = Analyzer(model=small_model, device="cpu", nn_backend=nn_backend)
-    batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(), progress=False)
-    tracks = {"model_load", *(f"track_{number}" for number in range(1, usable_cores()))}
-    pools = {name.rpartition("_")[0] for name in set(started) - tracks}
-    assert tracks <= set(started)
-    assert pools == (
-        {"stems", "log_spectrogram", "dbn"} if nn_backend == "torch" and usable_cores() > 1 else set()
-    )
-    assert analyzer.session.model._network._num_threads == usable_cores()  # type: ignore[attr-defined]
-
-
-def lines_of(path: Path, stage: str) -> list[StageTiming]:
-    return sorted((line for line in read_timings(path) if line.stage == stage), key=lambda line: line.start)
-
-
-@pytest.mark.parametrize("nn_backend", ["fused", "torch"])
-def test_each_stage_is_timed_in_its_track_and_waiting_for_a_turn_is_none_of_it(
-    stems: np.ndarray, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nn_backend: str
-) -> None:
-    """Compiled kernels run side by side; what torch computes is one track's at a time, as on a GPU."""
-    if nn_backend == "torch":
-        pytest.importorskip("torch")
-    both, call = threading.Barrier(2), Model.__call__
-
-    def slow(self: Model, *arguments: Any, **keywords: Any) -> Any:
-        if nn_backend == "fused":
-            both.wait(30)
-        time.sleep(0.2)
-        return call(self, *arguments, **keywords)
-
-    monkeypatch.setattr(Model, "__call__", slow)
-    paths, path = write_library(tmp_path / "library", stems, 2, seconds=0.5), tmp_path / "t.jsonl"
-    analyze(paths, jobs=2, model=small_model, device="cpu", nn_backend=nn_backend, timings_path=path)
-    one, other = lines_of(path, "nn")
-    assert (other.start < one.end) == (nn_backend == "fused")
-    assert {line.concurrent for line in read_timings(path)} == {2}
-    assert {line.thread for line in read_timings(path)} <= {"MainThread", "track_1", "model_load"}
-    assert [line.parent for line in lines_of(path, "metrical_dbn")] == 2 * ["postprocess"]
-
-
-def test_beside_a_device_so_many_are_read_as_keep_the_cores_busy(
-    stems: np.ndarray, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Here one; were all read at once, the device would wait for the first until all are nearly done."""
-    pytest.importorskip("torch")
-    monkeypatch.setattr(session, "_CORES_OF_A_READER", 10**6)
-    read_stems, path = Track.read_stems, tmp_path / "t.jsonl"
-
-    def slow(self: Track, *arguments: Any) -> Any:
-        time.sleep(0.1)
-        return read_stems(self, *arguments)
-
-    monkeypatch.setattr(Track, "read_stems", slow)
-    paths = write_library(tmp_path / "library", stems, 3, seconds=0.3)
-    analyze(paths, jobs=3, model=small_model, device="cpu", nn_backend="torch", timings_path=path)
-    lines = lines_of(path, "audio_read")
-    assert len(lines) == 3
-    for one, other in itertools.pairwise(lines):
-        assert one.end <= other.start
-
-
-def test_mixes_are_separated_one_at_a_time(
-    write_mix: Callable[..., Path],
-    options: dict[str, Any],
-    separation_repository: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    separate, path = Session.separate, tmp_path / "t.jsonl"
-
-    def slow(self: Session, *arguments: Any) -> Any:
-        time.sleep(0.1)
-        return separate(self, *arguments)
-
-    monkeypatch.setattr(Session, "separate", slow)
-    mixes = [write_mix(f"{index}.wav", 0.3) for index in range(3)]
-    separation = {"demix_model": "small", "demix_repository": separation_repository}
-    analyze(mixes, jobs=3, timings_path=path, **separation, **options)
-    lines = lines_of(path, "demix")
-    assert len(lines) == 3
-    for one, other in itertools.pairwise(lines):
-        assert one.end <= other.start
-
-
-def test_a_forked_child_analyses_a_list_while_the_parent_holds_the_device(
-    stems: np.ndarray, small_model: str, tmp_path: Path
-) -> None:
-    pytest.importorskip("torch")
-    paths = write_library(tmp_path / "library", stems, 3, seconds=0.3)
-    analyzer = Analyzer(model=small_model, device="cpu", nn_backend="torch", jobs=2)
-
-    def run(folder: Path) -> None:
-        batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(out_dir=folder), progress=False)
-
-    (tmp_path / "parent").mkdir()
-    (tmp_path / "child").mkdir()
-    assert analyzer.session.keeps_to_one_thread is False
-    with analyzer.session.on_device, analyzer.session.separating:
-        child = os.fork()
-        if child == 0:
-            with analyzer.session.on_device:
-                os._exit(7)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    run(tmp_path / "parent")
-    assert len(contents(tmp_path / "parent")) == 3
 
 
 def test_the_length_that_a_header_states(stems: np.ndarray, song: Path, tmp_path: Path) -> None:

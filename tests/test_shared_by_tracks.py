@@ -18,7 +18,7 @@ from allin1_core import Analyzer, analyze, batch, session
 from allin1_core.network.model import Model
 from allin1_core.separation.track import Track
 from allin1_core.session import Session
-from allin1_core.threads import usable_cores
+from allin1_core.threads import limited_cores, usable_cores
 from allin1_core.timings.schema import StageTiming, read_timings
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,15 +36,15 @@ def test_tracks_share_the_cores(
     monkeypatch.setattr(
         threading.Thread, "start", lambda thread: started.append(thread.name) or start(thread)
     )
-    paths = write_library(tmp_path / "library", stems, 2 * usable_cores(), seconds=0.5)
+    cores = min(usable_cores(), 4)
+    paths = write_library(tmp_path / "library", stems, 2 * cores, seconds=0.5)
     analyzer = Analyzer(model=small_model, device="cpu", nn_backend=nn_backend)
-    batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(), progress=False)
-    tracks = {"model_load", *(f"track_{number}" for number in range(1, usable_cores()))}
+    with limited_cores(cores):
+        batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(), progress=False)
+    tracks = {"model_load", *(f"track_{number}" for number in range(1, cores))}
     pools = {name.rpartition("_")[0] for name in set(started) - tracks} - {"tqdm"}  # its monitor
     assert tracks <= set(started)
-    assert pools == (
-        {"stems", "log_spectrogram", "dbn"} if nn_backend == "torch" and usable_cores() > 1 else set()
-    )
+    assert pools == ({"stems", "log_spectrogram", "dbn"} if nn_backend == "torch" and cores > 1 else set())
     assert analyzer.session.model._network._num_threads == usable_cores()  # type: ignore[attr-defined]
 
 

@@ -123,7 +123,7 @@ class Analyzer:
             session.load_in_background(timings)
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
-                with stage("audio_read") as timed:
+                with session.reading, stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
                     timed.audio_seconds = audio.seconds
@@ -136,7 +136,7 @@ class Analyzer:
                     return session.separate(audio, timings.report_progress)
 
             if ready is not None:
-                with stage("audio_read") as timed:
+                with session.reading, stage("audio_read") as timed:
                     digests()
                     stems, origin = track.read_stems(ready)
                     timed.audio_seconds = stems.seconds

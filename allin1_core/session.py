@@ -18,7 +18,7 @@ from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import BackendError
 from allin1_core.files.reading import file_digest
 from allin1_core.settings import Settings
-from allin1_core.threads import Lock, at_most_usable, call_in_child, limited_cores
+from allin1_core.threads import Lock, Slots, at_most_usable, call_in_child, limited_cores, usable_cores
 from allin1_core.timings.recorder import Timings
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from allin1_core.separation import Separator
     from allin1_core.structure.protocol import LocalMaximaBackend
 
+
+# Four stems are read by as many threads, of which the last one is alone for a while.
+_CORES_OF_A_READER = 3
 
 Loaded = TypeVar("Loaded")
 
@@ -90,6 +93,7 @@ class Session:
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
         self._reading_lock = Lock()
         self._device, self._separation_lock = Lock(), Lock()
+        self._readers = Slots(max(1, usable_cores() // _CORES_OF_A_READER))
         self._model: _LoadedOnce[Model] = _LoadedOnce()
         self._separator: _LoadedOnce[Separator] = _LoadedOnce()
         self._decoder: _LoadedOnce[DBNDownBeatTrackingProcessor] = _LoadedOnce()
@@ -113,13 +117,26 @@ class Session:
         return any(choice.library == "mlx" or choice.device == "mlx" for choice in chosen)
 
     @property
+    def shares_cores(self) -> bool:
+        """Whether several tracks may compute at a time, each on a part of the cores, as compiled kernels let them."""
+        return self.network_choice.library == "allin1-core"
+
+    @property
     def on_device(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the one track that the network's device works for; by any number where compiled kernels run.
+        """Held by the one track that the network's device works for; by any number where they share the cores.
 
         A GPU runs what it is given one after the other, so that who waits for its own work waits for all before it.
         Torch on a CPU takes all cores, and keeps their number for the whole process.
         """
-        return contextlib.nullcontext() if self.network_choice.library == "allin1-core" else self._device
+        return contextlib.nullcontext() if self.shares_cores else self._device
+
+    @property
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Held by the tracks that are read beside a device: so many as keep the cores busy, and the first is done soon.
+
+        Were all in flight read at once, the device would wait until all are nearly done.
+        """
+        return contextlib.nullcontext() if self.shares_cores else self._readers
 
     @property
     def separating(self) -> contextlib.AbstractContextManager[None]:

@@ -208,7 +208,8 @@ def run_batch(
         When the tracks in flight have ended, and before others: they would fail every track.
     """
     jobs = number_of_jobs(analyzer.session, len(tracks))
-    share = max(1, usable_cores() // jobs)
+    # Where one track computes at a time, what feeds the device may take all cores, too.
+    share = max(1, usable_cores() // (jobs if analyzer.session.shares_cores else 1))
     bars = Progress(len(tracks), progress, side_by_side=jobs > 1)
     stopping, room = threading.Event(), Room(jobs * SECONDS_A_JOB)
 

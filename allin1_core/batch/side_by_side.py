@@ -50,21 +50,21 @@ class Room:
     """Admission by size: what is inside is together at most `size`, or is one thing alone that is larger."""
 
     def __init__(self, size: float) -> None:
-        self._size = self._free = size
+        self._size = size
+        self._inside: list[float] = []
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
     def taken(self, size: float) -> Iterator[None]:
         """Wait until there is room for that much, and hold it while the block runs."""
-        size = min(size, self._size)
         with self._changed:
-            self._changed.wait_for(lambda: size <= self._free)
-            self._free -= size
+            self._changed.wait_for(lambda: not self._inside or sum(self._inside) + size <= self._size)
+            self._inside.append(size)
         try:
             yield
         finally:
             with self._changed:
-                self._free += size
+                self._inside.remove(size)
                 self._changed.notify_all()
 
 

@@ -19,7 +19,6 @@ from allin1_core import Analyzer
 from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
-from allin1_core.results.result import AnalysisResult
 from allin1_core.separation import read_stems_folder
 from allin1_core.settings import Outputs
 from allin1_core.threads import usable_cores
@@ -42,6 +41,7 @@ def rows(
     seconds: float | None = None,
     songs: int = 50,
     alone: int = 10,
+    fewer: int = 8,
     model: str = "harmonix-all",
 ) -> list[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
@@ -55,59 +55,51 @@ def rows(
         Length of the list, of links to those songs.
     alone : int
         How many of them are analysed one after another, for comparison.
+    fewer : int
+        Songs at the same time in a pass before, for comparison with what is taken by default.
     model : str
 
     Returns
     -------
     list of dict
-        ``name``; ``seconds`` a song; of the list also ``share``, the part of the device's own rate, ``must_seconds``,
-        the time at which that is 90 %, ``busy``, the part of the time in which the device works for a song, and
-        ``agrees``, whether each file is what the song has alone.
+        ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
+        the time in which the device works for a song, and ``agrees``, whether each has the beats that it has alone; of
+        the last, which runs as by default, ``must_seconds``, the time at which the share is 90 %.
     """
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
-    analyzers = {
-        jobs: Analyzer(device=device, model=model, weights_dir=weights, jobs=jobs) for jobs in (1, None)
-    }
+    common: dict[str, object] = {"device": device, "cores": usable_cores()}
+    found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         paths, stems = _link_songs(Path(name), songs, seconds)
-        taken: dict[int | None, float] = {}
-        results: dict[int | None, list[AnalysisResult]] = {}
-        for jobs, analyzer in analyzers.items():
+        for jobs in (1, fewer, None):
+            analyzer = Analyzer(device=device, model=model, weights_dir=weights, jobs=jobs)
             analyzer(paths[0])  # loads, and compiles what there is to compile
+            if jobs == 1:
+                own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
+                expected = [analyzer(path).beats for path in paths[: len(stems)]]
+                found += [{**common, "name": "the device alone: spectrogram and network", "seconds": own}]
             listed, out = paths[: alone if jobs == 1 else songs], Path(name, f"results-{jobs}")
             out.mkdir()
             outputs = Outputs(out_dir=out, timings_path=out / "timings.jsonl")
             start = time.perf_counter()
-            results[jobs] = run_batch(
-                dict.fromkeys(listed), analyzer, outputs, progress=False, keep_arrays=False
+            results = run_batch(dict.fromkeys(listed), analyzer, outputs, progress=False, keep_arrays=False)
+            taken = (time.perf_counter() - start) / len(listed)
+            together = number_of_jobs(analyzer.session, songs)
+            how = "one after another" if together == 1 else f"{together} at the same time"
+            agrees = [each.beats == expected[index % len(stems)] for index, each in enumerate(results)]
+            found.append(
+                {
+                    **common,
+                    "name": f"{len(listed)} songs, {how}",
+                    "seconds": taken,
+                    "share": own / taken,
+                    "busy": _busy(read_timings(out / "timings.jsonl")),
+                    "agrees": all(agrees),
+                }
             )
-            taken[jobs] = (time.perf_counter() - start) / len(listed)
-        lines = read_timings(Path(outputs.timings_path or ""))
-    own = statistics.mean(_own_seconds(analyzers[None], each) for each in stems)
-    expected = [result.beats for result in results[1]]
-    side_by_side = number_of_jobs(analyzers[None].session, songs)
-    common: dict[str, object] = {"device": device, "cores": usable_cores()}
-    return [
-        {**common, "name": "the device alone: spectrogram and network", "seconds": own},
-        {
-            **common,
-            "name": f"{len(results[1])} songs, one after another",
-            "seconds": taken[1],
-            "share": own / taken[1],
-        },
-        {
-            **common,
-            "name": f"{songs} songs, {side_by_side} at the same time",
-            "seconds": taken[None],
-            "share": own / taken[None],
-            "must_seconds": own / _MUST,
-            "busy": _busy(lines),
-            "agrees": all(
-                result.beats == expected[index % len(stems)] for index, result in enumerate(results[None])
-            ),
-        },
-    ]
+    found[-1]["must_seconds"] = own / _MUST
+    return found
 
 
 def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[Path], list[Stems]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import json
 import os
 import shutil
+import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -418,7 +421,30 @@ def test_what_cannot_be_had_from_s3(
     assert (status.done, status.failed) == (1, 1)
     [row] = rows(tmp_path / "out", "failures")
     assert row["message"].startswith("s3://songs/absent.wav: cannot be fetched")
+    run(library / "one", tmp_path / "plain")
+    by_way_of_a_folder = (tmp_path / "out/results/one.json").read_bytes()
+    assert by_way_of_a_folder == (tmp_path / "plain/results/one.json").read_bytes()
     assert urllib.parse.urlsplit(row["song"]).scheme == "s3"
+
+
+def test_songs_of_the_web(
+    run: Callable[..., Any], music: Path, tmp_path: Path, options: dict[str, Any], separation_repository: Path
+) -> None:
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=music)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        (music / "songs.txt").write_text(f"{url}/a/song.wav?token=1\n{url}/absent.wav\n")
+        small = {"demix_model": "small", "demix_repository": separation_repository}
+        status = run(f"{url}/songs.txt", tmp_path / "out", **small)
+        server.shutdown()
+    assert (status.songs, status.done, status.failures) == (2, 1, {"AudioError": 1})
+    found = json.loads((tmp_path / "out/results/song.json").read_bytes())
+    assert found.pop("path") == f"{url}/a/song.wav?token=1"
+    analyze(music / "a/song.wav", out_dir=tmp_path / "plain", **options, **small)
+    expected = json.loads((tmp_path / "plain/song.json").read_bytes())
+    assert expected.pop("path") == str(music / "a/song.wav")
+    assert found == expected
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

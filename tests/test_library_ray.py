@@ -15,7 +15,7 @@ from hard_use.libraries import write_library
 from pyarrow import parquet
 
 from allin1_core.errors import WeightsError
-from allin1_core.library import analyze_library
+from allin1_core.library import analyze_library, ray_engine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,6 +32,26 @@ def cluster() -> Iterator[None]:
         yield
         ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("machines", "asked", "use_cards", "shares"),
+    [
+        ([{"CPU": 2.0}], None, True, (2, 1, 0)),
+        ([{"CPU": 2.0}], 4, True, (4, 0.5, 0)),
+        ([{"CPU": 16.0}, {"CPU": 8.0}], 2, True, (2, 8, 0)),
+        ([{"CPU": 16.0, "GPU": 2.0}], None, True, (2, 8, 1)),
+        ([{"CPU": 16.0, "GPU": 2.0}], None, False, (16, 1, 0)),
+        # A machine without a card does not make the share of cores larger than those beside a card.
+        ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 64.0}], None, True, (1, 8, 1)),
+        # Three on two cards: room for two on each.
+        ([{"CPU": 16.0, "GPU": 2.0}], 3, True, (3, 4, 0.5)),
+    ],
+)
+def test_what_each_worker_has(
+    machines: list[dict[str, float]], asked: int | None, use_cards: bool, shares: tuple[int, float, float]
+) -> None:
+    assert ray_engine._share(machines, asked, use_cards=use_cards) == shares
 
 
 def test_a_song_that_kills_its_worker_fails_and_no_other(

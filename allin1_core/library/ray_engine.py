@@ -14,7 +14,7 @@ import collections
 import dataclasses
 import math
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from allin1_core.errors import BackendError, LibraryError
@@ -84,7 +84,9 @@ def _start(ray: Any, num_workers: int | None, address: str | None) -> None:
     quiet = {"logging_level": "WARNING", "log_to_driver": False}
     if address is None:
         cores = max(usable_cores(), num_workers or 0)
-        ray.init(num_cpus=cores, include_dashboard=False, object_store_memory=_RESULTS_BYTES, **quiet)
+        ray.init(
+            "local", num_cpus=cores, include_dashboard=False, object_store_memory=_RESULTS_BYTES, **quiet
+        )
         return
     host, _, port = address.rpartition(":")
     try:
@@ -98,23 +100,32 @@ def _start(ray: Any, num_workers: int | None, address: str | None) -> None:
         ) from error
 
 
+def _share(
+    machines: Sequence[Mapping[str, float]], num_workers: int | None, *, use_cards: bool
+) -> tuple[int, float, float]:
+    """How many workers, and the cores and GPUs of each, so that a machine has room for its share of them."""
+    kind = "GPU" if use_cards and any(machine.get("GPU") for machine in machines) else "CPU"
+    units = sum(int(machine.get(kind, 0)) for machine in machines)
+    number = num_workers or max(1, units)
+    on_each = math.ceil(number / max(1, units))  # workers that share a GPU or core
+    if kind == "CPU":
+        smallest = min(int(machine["CPU"]) for machine in machines if machine.get("CPU"))
+        return number, max(1, min(smallest, units // number)) if on_each == 1 else 1 / on_each, 0
+    cores = min(int(machine.get("CPU", 1) // machine["GPU"]) for machine in machines if machine.get("GPU"))
+    return number, max(1, cores // on_each), 1 / on_each
+
+
 class _Run:
     def __init__(self, ray: Any, job: Job, num_workers: int | None) -> None:
         self._ray = ray
-        resources = ray.cluster_resources()
-        cores, cards = int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
-        if str(job.options.get("device")).startswith("cpu"):
-            cards = 0
-        self._num_workers = num_workers or cards or cores
-        own_cores = max(1, cores // max(self._num_workers, cards))
+        machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        is_on_cpu = str(job.options.get("device")).startswith("cpu")
+        self._num_workers, cores, cards = _share(machines, num_workers, use_cards=not is_on_cpu)
         if job.options.get("num_threads") is None:
-            job = dataclasses.replace(job, options={**job.options, "num_threads": own_cores})
+            job = dataclasses.replace(job, options={**job.options, "num_threads": max(1, int(cores))})
         self._job = job
         self._actor = ray.remote(Worker).options(
-            num_cpus=min(own_cores, cores / self._num_workers),
-            num_gpus=min(1, cards / self._num_workers) if cards else 0,
-            max_concurrency=_CALLS,
-            max_restarts=0,
+            num_cpus=cores, num_gpus=cards, max_concurrency=_CALLS, max_restarts=0
         )
         self._calls: dict[Any, _Call] = {}
         self._deaths: collections.Counter[str] = collections.Counter()

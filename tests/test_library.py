@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from allin1_core import analyze, load_result
 from allin1_core.analysis import Analyzer
-from allin1_core.errors import BackendError, LibraryError, OutputError
+from allin1_core.errors import BackendError, LibraryError, OutputError, WeightsError
 from allin1_core.library import analyze_library, library_status, record, tables
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
@@ -193,6 +193,34 @@ def test_a_failure_has_a_row_and_is_tried_again(
     assert run(library, out) == library_status(out)
     assert (library_status(out).done, library_status(out).failed) == (3, 0)
     assert json.loads(command("library", "status", out, "--json")[1])["done"] == 3
+
+
+def test_places_and_names_that_are_hidden_urls_or_no_text(
+    run: Callable[..., Any],
+    tmp_path: Path,
+    write_stems: Callable[..., Path],
+    analysed: list[str],
+) -> None:
+    name = os.fsdecode(b"song\xff")
+    write_stems(".music/song").rename(tmp_path / ".music" / name)
+    out = tmp_path / ".cache/out"
+    for _ in range(2):
+        status = run(f"file://{tmp_path}/.music", f"file://{out}")
+        assert (status.songs, status.done) == (1, 1)
+    assert len(analysed) == 1
+    [row] = rows(out)
+    assert row["song"] == f"{tmp_path}/.music/song\\xff"
+    assert [path.name for path in (out / "results").iterdir()] == [f"{name}.json"]
+
+
+def test_what_cannot_run_claims_no_place(run: Callable[..., Any], library: Path, tmp_path: Path) -> None:
+    for options, told in (
+        ({"nn_backend": "none"}, "none"),
+        ({"model": "absent.npz"}, r"absent\.npz: cannot be opened"),
+    ):
+        with pytest.raises((BackendError, WeightsError), match=told):
+            run(library, tmp_path / "out", **options)
+    assert run(library, tmp_path / "out").done == 3
 
 
 def test_other_settings_are_refused(run: Callable[..., Any], library: Path, tmp_path: Path) -> None:

@@ -80,11 +80,12 @@ def test_a_song_that_kills_its_worker_fails_and_no_other(
 
 def test_what_fails_every_song_ends_the_run(tmp_path: Path, stems: np.ndarray) -> None:
     write_library(tmp_path / "songs", stems, 2)
-    with pytest.raises(WeightsError, match=r"absent\.npz"):
+    (tmp_path / "damaged.npz").write_bytes(b"none")
+    with pytest.raises(WeightsError, match=r"damaged\.npz"):
         analyze_library(
             tmp_path / "songs",
             tmp_path / "out",
             engine="ray",
-            model=str(tmp_path / "absent.npz"),
+            model=str(tmp_path / "damaged.npz"),
             progress=False,
         )

@@ -6,13 +6,15 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
+from allin1_core.analysis import Analyzer
 from allin1_core.errors import BackendError, LibraryError
-from allin1_core.files.writing import check_writable, remove_abandoned
+from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
 from allin1_core.library import record
 from allin1_core.library.places import Place, is_url
 from allin1_core.library.sources import Shard, Song, find_songs
@@ -135,14 +137,17 @@ def analyze_library(
     found, number = find_songs(source, column=column, shard=part)
     place = _prepared(out)
     outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
+    if engine == "local":
+        Analyzer(**dataclasses.asdict(options))  # refused before the place is this library's
     is_resumed = record.claim(place, record.made_with(options, **outputs))
-    record.write_run(place, source if isinstance(source, str) else repr(source)[:300], shard, number)
+    named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
+    record.write_run(place, named, shard, number)
     done = done_songs(place) if is_resumed else {}
     songs = [song for song in found if done.get(column_text(song.location)) != song.state]
     job = Job(
-        out=str(out),
-        options=dataclasses.asdict(options),
-        timings_path=None if timings_path is None else str(timings_path),
+        out=place.location,
+        options=_with_whole_paths(options),
+        timings_path=None if timings_path is None else os.path.abspath(expand_user(timings_path)),
         is_resumed=is_resumed,
         **outputs,
     )
@@ -157,6 +162,15 @@ def analyze_library(
     if place.folder is not None:
         remove_abandoned(place.folder / RESULTS)  # of workers that died
     return library_status(out)
+
+
+def _with_whole_paths(settings: Settings) -> dict[str, Any]:
+    """The options of an `Analyzer` in a process that may run elsewhere."""
+    options = dataclasses.asdict(settings)
+    for name in ("weights_dir", "demix_repository", "model"):
+        if options[name] is not None and os.path.exists(options[name]):
+            options[name] = os.path.abspath(options[name])
+    return options
 
 
 def _prepared(out: PathLike) -> Place:

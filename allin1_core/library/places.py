@@ -12,9 +12,14 @@ from allin1_core.errors import Allin1Error, LibraryError, OutputError
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 
 
+def plain(location: str | os.PathLike[str]) -> str:
+    """A location as text, a ``file://`` URL as the path that it stands for."""
+    return str(location).removeprefix("file://")
+
+
 def is_url(location: str | os.PathLike[str]) -> bool:
-    """Whether a location is a URL; ``file://`` is one, too."""
-    return "://" in str(location)
+    """Whether a location leads beyond the paths of this machine."""
+    return "://" in plain(location)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -67,9 +72,7 @@ class Place:
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        text = str(location)
-        if text.startswith("file://"):
-            text = text.removeprefix("file://")
+        text = plain(location)
         self.folder = None if is_url(text) else Path(os.path.abspath(expand_user(text)))
         self.location = text.rstrip("/") if self.folder is None else str(self.folder)
         self.filesystem, self.root = filesystem(self.location)
@@ -148,4 +151,7 @@ class Place:
                 found = self.filesystem.ls(self.path(folder), detail=False)
             except FileNotFoundError:
                 return []
-        return sorted(path for path in map(str, found) if path.endswith(suffix) and "/." not in path)
+        names = {path: path.rpartition("/")[2] for path in map(str, found)}
+        return sorted(
+            path for path, name in names.items() if name.endswith(suffix) and not name.startswith(".")
+        )

@@ -30,13 +30,15 @@ def made_with(settings: Settings, **outputs: bool) -> dict[str, Any]:
     WeightsError
         If files of weights cannot be read.
     """
+    from allin1_core.network.weights import ENSEMBLE, PUBLISHED
+
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in _NO_DIFFERENCE
     }
-    model = Path(settings.model)
-    if model.suffix and model.is_file():
+    if settings.model not in (ENSEMBLE, *PUBLISHED):
+        model = Path(settings.model)
         values["model"] = f"{model.name}, SHA-256 {file_digest(model, WeightsError)}"
     if settings.demix_repository is not None:
         values["demix_repository"] = Session(settings).repository_sha256

@@ -15,7 +15,7 @@ from typing import Any
 from allin1_core.batch.names import with_hash
 from allin1_core.errors import LibraryError, StemsError
 from allin1_core.files.writing import expand_user
-from allin1_core.library.places import filesystem, is_url, told
+from allin1_core.library.places import filesystem, is_url, plain, told
 from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import absolute
@@ -119,13 +119,14 @@ _Found = tuple[bool, str | None]
 def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, _Found]]:
     if not isinstance(source, str | os.PathLike):
         return (_single(location) for location in source)
-    suffix = path_of(str(source)).suffix.lower()
+    source = plain(source)
+    suffix = path_of(source).suffix.lower()
     if suffix in (".txt", ".parquet"):
-        content = _content(str(source))
+        content = _content(source)
         lines = _lines(content, source) if suffix == ".txt" else _column(content, source, column)
         return (_single(line) for line in lines)
     if is_url(source):
-        return iter([_single(source)]) if suffix in AUDIO_SUFFIXES else _walk_url(str(source))
+        return iter([_single(source)]) if suffix in AUDIO_SUFFIXES else _walk_url(source)
     path = expand_user(source)
     if not os.path.lexists(path):
         raise LibraryError(f"{source}: not there; expected a folder of songs, a song, or a list of songs")
@@ -135,10 +136,11 @@ def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple
 
 
 def _single(location: PathLike) -> tuple[str, _Found]:
+    location = plain(location)
     if not is_url(location):
         path = absolute(expand_user(location))
         return str(path), (os.path.isdir(path), None)
-    url = str(location).rstrip("/")
+    url = location.rstrip("/")
     return url, (is_url_of_stems(url), "")
 
 
@@ -220,7 +222,8 @@ def _walk_url(url: str) -> Iterator[tuple[str, _Found]]:
             raise FileNotFoundError("nothing is there")
     folders: dict[str, list[str]] = collections.defaultdict(list)
     for path in sorted(found):
-        if _is_audio(posixpath.basename(path)):
+        is_hidden = "/." in path.removeprefix(root)
+        if not is_hidden and _is_audio(posixpath.basename(path)):
             folders[posixpath.dirname(path)].append(path)
     for parent, songs in folders.items():
         states = [_state_of(found[path]) for path in songs]

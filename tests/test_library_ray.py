@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from pyarrow import parquet
 
 from allin1_core.errors import WeightsError
 from allin1_core.library import analyze_library, ray_engine
+from allin1_core.library.sources import Song
+from allin1_core.library.worker import Job
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,6 +55,58 @@ def test_what_each_worker_has(
     machines: list[dict[str, float]], asked: int | None, use_cards: bool, shares: tuple[int, float, float]
 ) -> None:
     assert ray_engine._share(machines, asked, use_cards=use_cards) == shares
+
+
+class Cluster:
+    """In place of Ray: a worker that works, one that dies at its first songs, and no room for another one."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.ended: dict[str, list[dict[str, str]] | None] = {}
+        self.waits = 0
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+
+    def remote(self, _: object) -> Any:
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self._start))
+
+    def _start(self, _: object) -> Any:
+        name = f"worker{len(self.started)}"
+        self.started.append(name)
+        return SimpleNamespace(
+            load=SimpleNamespace(remote=lambda: self._call(name, [])),
+            run_all=SimpleNamespace(remote=lambda songs: self._call(name, songs)),
+        )
+
+    def _call(self, worker: str, songs: list[Song]) -> str:
+        reference = f"{worker} {len(self.ended)}"
+        self.ended[reference] = [{"song": song.location} for song in songs]
+        return reference
+
+    def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
+        self.waits += 1
+        assert self.waits < 100, "it waits for ever"
+        there = sorted(
+            (name for name in references if name < "worker2"), key=lambda name: int(name.split()[1])
+        )
+        return there[:1], []
+
+    def get(self, reference: str) -> Any:
+        rows = self.ended[reference]
+        if reference.startswith("worker1") and rows:
+            raise ray.exceptions.RayActorError
+        return rows
+
+
+def test_songs_of_a_lost_machine_go_to_a_worker_that_was_idle() -> None:
+    songs = [Song(f"/{index}.wav", f"{index}") for index in range(4)]
+    cluster = Cluster()
+    run = ray_engine._Run(cluster, Job("/out", {"device": "cpu"}), 2)
+    assert sorted(row["song"] for row in run.rows(songs)) == [song.location for song in songs]
+    assert cluster.started == ["worker0", "worker1", "worker2"]
 
 
 def test_a_song_that_kills_its_worker_fails_and_no_other(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core.errors import Allin1Error, LibraryError, OutputError
-from allin1_core.files.writing import expand_user, make_folder, written_whole
+from allin1_core.files.writing import expand_user, written_whole
 
 
 def plain(location: str | os.PathLike[str]) -> str:
@@ -32,14 +32,16 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     import fsspec
 
-    with told(url, LibraryError, "cannot be used", "see docs/library.md for what each kind of URL needs"):
+    with errors_as(
+        url, LibraryError, "cannot be used", "see docs/library.md for what each kind of URL needs"
+    ):
         found, path = fsspec.core.url_to_fs(url)
     return found, str(path)
 
 
 @contextlib.contextmanager
-def told(location: str, error: type[Allin1Error], what: str, advice: str) -> Iterator[None]:
-    """What the libraries behind URLs raise, each classes of its own, as one of ours."""
+def errors_as(location: str, error: type[Allin1Error], what: str, advice: str) -> Iterator[None]:
+    """Raise what the libraries behind URLs raise, each classes of its own, as one of ours."""
     try:
         yield
     except Allin1Error:
@@ -81,14 +83,9 @@ class Place:
         """The path of a file on `filesystem`."""
         return f"{self.root.rstrip('/')}/{name}"
 
-    def _told(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
+    def _errors(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
         advice = "check the place, its rights and the connection"
-        return told(f"{self.location}/{name}", OutputError, what, advice)
-
-    def make_folder(self, name: str) -> None:
-        """Make a folder on this machine; elsewhere folders are but names."""
-        if self.folder is not None:
-            make_folder(self.folder / name)
+        return errors_as(f"{self.location}/{name}", OutputError, what, advice)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if there is none.
@@ -98,7 +95,7 @@ class Place:
         OutputError
             If it cannot be read.
         """
-        with self._told(name, "cannot be read"):
+        with self._errors(name, "cannot be read"):
             try:
                 return bytes(self.filesystem.cat_file(self.path(name)))
             except FileNotFoundError:
@@ -116,7 +113,7 @@ class Place:
             with written_whole(self.folder / name) as file:
                 file.write(content)
             return
-        with self._told(name, "cannot be written"):
+        with self._errors(name, "cannot be written"):
             self.filesystem.pipe_file(self.path(name), content)
 
     def put(self, name: str, source: Path) -> None:
@@ -124,12 +121,12 @@ class Place:
         if self.folder is not None:
             self.write(name, source.read_bytes())
             return
-        with self._told(name, "cannot be written"):
+        with self._errors(name, "cannot be written"):
             self.filesystem.put_file(str(source), self.path(name))
 
     def fetch(self, name: str, target: Path) -> bool:
         """Copy a file to this machine; False if there is none. `OutputError` if it cannot be read."""
-        with self._told(name, "cannot be read"):
+        with self._errors(name, "cannot be read"):
             try:
                 self.filesystem.get_file(self.path(name), str(target))
             except FileNotFoundError:
@@ -145,7 +142,7 @@ class Place:
         OutputError
             If it cannot be listed.
         """
-        with self._told(folder, "cannot be listed"):
+        with self._errors(folder, "cannot be listed"):
             self.filesystem.invalidate_cache()
             try:
                 found = self.filesystem.ls(self.path(folder), detail=False)

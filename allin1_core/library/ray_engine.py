@@ -109,7 +109,7 @@ def _share(
     number = num_workers or max(1, units)
     on_each = math.ceil(number / max(1, units))  # workers that share a GPU or core
     if kind == "CPU":
-        smallest = min(int(machine["CPU"]) for machine in machines if machine.get("CPU"))
+        smallest = min(int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1)
         return number, max(1, min(smallest, units // number)) if on_each == 1 else 1 / on_each, 0
     cores = min(int(machine.get("CPU", 1) // machine["GPU"]) for machine in machines if machine.get("GPU"))
     return number, max(1, cores // on_each), 1 / on_each
@@ -129,15 +129,17 @@ class _Run:
         )
         self._calls: dict[Any, _Call] = {}
         self._deaths: collections.Counter[str] = collections.Counter()
+        self._loaded: list[Any] = []
+        self._waiting: collections.deque[Song] = collections.deque()
         self._alone: collections.deque[Song] = collections.deque()
 
     def rows(self, songs: Sequence[Song]) -> Iterator[Row]:
         """Songs go to whichever worker is free; those of a worker that died go to others, each alone."""
-        waiting = collections.deque(songs)
+        self._waiting.extend(songs)
         # A few at the end of a small library must not all go to one worker.
-        size = max(1, min(_SONGS_A_CALL, math.ceil(len(songs) / (_CALLS * self._num_workers))))
-        for _ in range(min(self._num_workers, math.ceil(len(songs) / size))):
-            self._hire()
+        self._size = max(1, min(_SONGS_A_CALL, math.ceil(len(songs) / (_CALLS * self._num_workers))))
+        for _ in range(min(self._num_workers, math.ceil(len(songs) / self._size))):
+            self._start_worker()
         errors = self._ray.exceptions
         died = (
             errors.RayActorError,
@@ -145,7 +147,7 @@ class _Run:
             errors.OutOfMemoryError,
             errors.ObjectLostError,
         )
-        while waiting or self._alone or any(call.songs for call in self._calls.values()):
+        while self._waiting or self._alone or any(call.songs for call in self._calls.values()):
             ready, _ = self._ray.wait(list(self._calls), timeout=_PATIENCE)
             if not ready:
                 self._check_machines()
@@ -154,12 +156,14 @@ class _Run:
             try:
                 rows = self._ray.get(ready[0])
             except died as error:
-                yield from self._mourn(call, error)
+                yield from self._after_death(call, error)
                 continue
             except errors.RayTaskError as error:
                 raise error.cause from error
+            if not call.songs:
+                self._loaded.append(call.worker)
             yield from rows or ()
-            self._employ(call.worker, waiting, size)
+            self._submit(call.worker)
 
     def _check_machines(self) -> None:
         """`LibraryError` if no machine of the cluster is left: Ray would wait for one for ever."""
@@ -168,12 +172,12 @@ class _Run:
                 "ray: no machine of the cluster is left; what is done is kept, run again to go on"
             )
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         worker = self._actor.remote(self._job)
         # Nothing is given to it before it is there: a cluster may have lost the machine that it would be on.
         self._calls[worker.load.remote()] = _Call(worker, ())
 
-    def _employ(self, worker: Any, waiting: collections.deque[Song], size: int) -> None:
+    def _submit(self, worker: Any) -> None:
         """Give a worker what it has room for; a song that comes alone has the worker to itself."""
         while True:
             busy = [call for call in self._calls.values() if call.worker is worker]
@@ -183,14 +187,15 @@ class _Run:
                 if busy:
                     return
                 songs, is_alone = [self._alone.popleft()], True
-            elif waiting:
-                songs, is_alone = [waiting.popleft() for _ in range(min(size, len(waiting)))], False
+            elif self._waiting:
+                number = min(self._size, len(self._waiting))
+                songs, is_alone = [self._waiting.popleft() for _ in range(number)], False
             else:
                 return
             self._calls[worker.run_all.remote(songs)] = _Call(worker, songs, is_alone)
 
-    def _mourn(self, call: _Call, error: Exception) -> Iterator[Row]:
-        """After a worker died: its songs are tried again, each alone, or fail; and another worker is hired."""
+    def _after_death(self, call: _Call, error: Exception) -> Iterator[Row]:
+        """After a worker died: its songs are tried again, each alone, or fail; and another worker is started."""
         if not call.songs:  # it died before it had any
             self._deaths[""] += 1
             if self._deaths[""] > _MOST_DEATHS * self._num_workers:
@@ -205,7 +210,12 @@ class _Run:
                 message = f"{song.location}: its worker died {_MOST_DEATHS} times ({_reason(error)})"
                 yield failure_row(song, "WorkerDied", message)
         if not any(other.worker is call.worker for other in self._calls.values()):
-            self._hire()
+            self._start_worker()
+        self._loaded = [worker for worker in self._loaded if worker is not call.worker]
+        for (
+            worker
+        ) in self._loaded:  # which may have had nothing to do, and there may be no room for the new one
+            self._submit(worker)
 
 
 def _reason(error: Exception) -> str:

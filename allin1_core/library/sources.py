@@ -15,7 +15,7 @@ from typing import Any
 from allin1_core.batch.names import with_hash
 from allin1_core.errors import LibraryError, StemsError
 from allin1_core.files.writing import expand_user
-from allin1_core.library.places import filesystem, is_url, plain, told
+from allin1_core.library.places import errors_as, filesystem, is_url, plain
 from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import absolute
@@ -156,7 +156,7 @@ def path_of(location: str) -> PurePosixPath:
 
 
 def _content(source: str) -> bytes:
-    with told(source, LibraryError, "cannot be read", _REACH):
+    with errors_as(source, LibraryError, "cannot be read", _REACH):
         if not is_url(source):
             return expand_user(source).read_bytes()
         files, path = filesystem(source)
@@ -216,7 +216,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, _Found]]:
 def _walk_url(url: str) -> Iterator[tuple[str, _Found]]:
     """Songs below a URL, as its file system lists them."""
     files, root = filesystem(url)
-    with told(url, LibraryError, "cannot be listed", _REACH):
+    with errors_as(url, LibraryError, "cannot be listed", _REACH):
         found: Mapping[str, Mapping[str, Any]] = files.find(root, detail=True)
         if not found and not files.exists(root):
             raise FileNotFoundError("nothing is there")

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allin1_core.errors import BackendError, OutputError
-from allin1_core.library.places import Place, told
+from allin1_core.library.places import Place, errors_as
 from allin1_core.library.sources import Song
 from allin1_core.results.result import AnalysisResult
 
@@ -167,7 +167,7 @@ def read_table(place: Place, table: str, columns: Sequence[str]) -> pyarrow.Tabl
     schema = _schema(table)
     if not parts:
         return schema.empty_table().select(columns)
-    with told(
+    with errors_as(
         f"{place.location}/{table}", OutputError, "cannot be read as a table", "remove the part it names"
     ):
         found = dataset.dataset(parts, schema=schema, format="parquet", filesystem=place.filesystem)

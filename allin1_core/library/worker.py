@@ -14,7 +14,7 @@ from allin1_core.analysis import Analyzer
 from allin1_core.batch import run_batch
 from allin1_core.errors import Allin1Error, AudioError, BatchError, ResultError
 from allin1_core.files.writing import remove
-from allin1_core.library.places import Place, filesystem, is_url, told
+from allin1_core.library.places import Place, errors_as, filesystem, is_url
 from allin1_core.library.sources import Song, is_url_of_stems, path_of
 from allin1_core.library.tables import RESULTS, Row, failure_row, song_row
 from allin1_core.results.result import AnalysisResult, array_paths, read_json_result
@@ -216,7 +216,9 @@ def _fetch_song(song: Song, folder: Path) -> Path:
     files, root = filesystem(song.location)
     target = folder / path_of(song.location).name  # its own name: results record it
     folder.mkdir()
-    with told(song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"):
+    with errors_as(
+        song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"
+    ):
         if not is_url_of_stems(song.location):
             files.get_file(root, str(target))
             return target

@@ -212,9 +212,8 @@ class _Run:
         if not any(other.worker is call.worker for other in self._calls.values()):
             self._start_worker()
         self._loaded = [worker for worker in self._loaded if worker is not call.worker]
-        for (
-            worker
-        ) in self._loaded:  # which may have had nothing to do, and there may be no room for the new one
+        # Those that had nothing to do are given them, for there may be no room for the new one.
+        for worker in self._loaded:
             self._submit(worker)
 
 

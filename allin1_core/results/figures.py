@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
 # a colour, as in All-In-One's figures.
-_COLOURS = {
+COLOURS = {
     "start": "#999999",
     "end": "#999999",
     "intro": "#56B4E9",
@@ -193,7 +193,7 @@ def _tick_spacing(seconds: float) -> float:
 def _draw_sections(axes: Axes, result: AnalysisResult, end: float) -> None:
     written: set[str] = set()
     for segment in result.segments:
-        axes.axvspan(segment.start, segment.end, color=_COLOURS[segment.label], linewidth=0)
+        axes.axvspan(segment.start, segment.end, color=COLOURS[segment.label], linewidth=0)
         axes.axvline(segment.start, color="black", linewidth=0.8)
         # About 115 bold characters fit across the page.
         if (segment.end - segment.start) / end > (len(segment.label) + 0.5) / 115:
@@ -201,7 +201,7 @@ def _draw_sections(axes: Axes, result: AnalysisResult, end: float) -> None:
             axes.text(middle, 0.5, segment.label, ha="center", va="center", weight="bold")
             written.add(segment.label)
     for label in sorted({segment.label for segment in result.segments} - written):
-        axes.fill_between([], [], color=_COLOURS[label], label=label)
+        axes.fill_between([], [], color=COLOURS[label], label=label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     axes.set_ylim(0, 1)

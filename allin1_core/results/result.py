@@ -83,6 +83,12 @@ class AnalysisResult:
     tempo: float | None = None
     tempo_spread: float | None = None
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a bar of the sections, and the beats in a line."""
+        from allin1_core.results.page import small_html
+
+        return small_html(self)
+
     def to_json(self, arrays_sha256: Mapping[str, str] | None = None) -> str:
         """The text of the JSON file: one line a field, so that results compare well line by line.
 

@@ -1,7 +1,7 @@
 """Tempo maps of a result for sequencers and DJ software: Standard MIDI File, Reaper project, Rekordbox collection.
 
-All three put every beat to its own time, whatever the tempo does: one tempo from each beat to the next. A bar is as many
-quarters as it has beats, and begins on its downbeat. The time before the first beat is filled by bars of its own,
+All three put every beat to its own time, whatever the tempo does: one tempo from each beat to the next. A bar is as
+many quarters as it has beats, and begins on its downbeat. The time before the first beat is filled by bars of its own,
 because a bar line can stand only where a bar is over.
 """
 

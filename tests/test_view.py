@@ -20,10 +20,11 @@ import soundfile
 from allin1_core.audio.types import Audio, Stems
 from allin1_core.errors import AudioError, ResultError, StemsError
 from allin1_core.results import page as pages
+from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
-from allin1_core.results.figures import COLOURS
-from allin1_core.results.page import page, peaks, small_html
+from allin1_core.results.page import page, peaks
 from allin1_core.results.result import AnalysisResult, load_result
+from allin1_core.results.small_form import small_html
 from allin1_core.structure import LABELS, Segment
 
 

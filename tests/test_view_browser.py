@@ -18,7 +18,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from test_view import made, noise
 
 from allin1_core.audio.types import STEM_NAMES
-from allin1_core.results.figures import COLOURS
+from allin1_core.results.colours import COLOURS
 from allin1_core.results.page import write_page
 from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import Segment

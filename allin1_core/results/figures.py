@@ -13,6 +13,7 @@ from allin1_core.errors import ResultError, printable
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
+from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 from allin1_core.separation.inputs import Input, PathLike
@@ -22,22 +23,6 @@ from allin1_core.structure import LABELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
-# a colour, as in All-In-One's figures.
-COLOURS = {
-    "start": "#999999",
-    "end": "#999999",
-    "intro": "#56B4E9",
-    "outro": "#56B4E9",
-    "break": "#F0E442",
-    "bridge": "#F0E442",
-    "inst": "#009E73",
-    "solo": "#009E73",
-    "verse": "#E69F00",
-    "chorus": "#D55E00",
-}
-
 
 # Of the overview, and of the activations where the result carries them.
 FIGURE_SUFFIXES = (".pdf", ".activations.pdf")

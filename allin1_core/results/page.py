@@ -19,9 +19,10 @@ from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import AudioError, ResultError, StemsError, printable
 from allin1_core.files.reading import file_digest
 from allin1_core.files.writing import expand_user, make_folder, write_text
+from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
-from allin1_core.results.figures import COLOURS
 from allin1_core.results.result import AnalysisResult
+from allin1_core.results.small_form import summary
 from allin1_core.results.validation import validate
 from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.inputs import Input, PathLike
@@ -134,35 +135,6 @@ def page(
     between, _, text = text.partition(_DATA)
     behind, _, text = text.partition(_AUDIO)
     return "".join((before, parts[_TITLE], between, parts[_DATA], behind, parts[_AUDIO], text))
-
-
-def summary(result: AnalysisResult) -> str:
-    """Tempo, beats, bars, sections and length in a line."""
-    tempo = "no tempo"
-    if result.tempo is not None:
-        tempo = f"{result.tempo:.2f} BPM (spread {result.tempo_spread:.2f})"
-    elif result.bpm is not None:
-        tempo = f"{result.bpm} BPM"
-    minutes, seconds = divmod(round(result.segments[-1].end), 60)
-    counts = f"{len(result.beats)} beats, {len(result.downbeats)} downbeats, {len(result.segments)} sections"
-    return f"{tempo}, {counts}, {minutes}:{seconds:02d}"
-
-
-def small_html(result: AnalysisResult) -> str:
-    """A few kilobytes of HTML for a notebook: a bar of the sections, and the beats in a line."""
-    validate(result)
-    parts = []
-    for segment in result.segments:
-        title = f"{segment.label}, {segment.start:.2f} to {segment.end:.2f} s"
-        style = f"flex:{segment.end - segment.start:.2f} 1 0;background:{COLOURS[segment.label]}"
-        parts.append(f'<span title="{title}" style="{style}">{segment.label}</span>')
-    bar = "display:flex;gap:1px;max-width:1000px;margin:4px 0;font:600 12px/24px system-ui,sans-serif;color:#111"
-    cell = "overflow:hidden;min-width:0;text-indent:4px;white-space:nowrap"
-    spans = "".join(part.replace('style="', f'style="{cell};') for part in parts)
-    name = html.escape(printable(result.path.name))
-    return (
-        f'<div><b>{name}</b><div style="{bar}">{spans}</div><div>{html.escape(summary(result))}</div></div>'
-    )
 
 
 def _model(result: AnalysisResult) -> dict[str, Any]:

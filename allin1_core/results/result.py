@@ -26,6 +26,7 @@ from allin1_core.files.writing import (
     write_text,
     written_whole,
 )
+from allin1_core.results.small_form import small_html
 from allin1_core.results.validation import validate
 from allin1_core.structure import Segment
 
@@ -85,8 +86,6 @@ class AnalysisResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a bar of the sections, and the beats in a line."""
-        from allin1_core.results.page import small_html
-
         return small_html(self)
 
     def to_json(self, arrays_sha256: Mapping[str, str] | None = None) -> str:

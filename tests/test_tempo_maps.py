@@ -120,6 +120,10 @@ def test_midi_as_mido_reads_it(result: AnalysisResult) -> None:
         for _, quarters, message in events
         if message.type == "time_signature"
     ]
+    for message in (message for *_, message in events if message.type == "time_signature"):
+        # 24 MIDI clocks, or 8 thirty-seconds, are a quarter; a 64th is a clock and a half.
+        assert message.clocks_per_click == {4: 24, 8: 12, 16: 6, 32: 3, 64: 1}[message.denominator]
+        assert message.notated_32nd_notes_per_beat == 8
     lines = {round(line, 9) for line in bars(signatures, events[-1][1])}
     quarter_of = dict(zip(result.beats, [round(quarters, 9) for _, quarters in beats], strict=True))
     assert {quarter_of[time] for time in result.downbeats} <= lines

@@ -287,7 +287,7 @@ def test_it_plays_with_clicks_and_pauses(opened: Callable[[str], Any]) -> None:
     assert run("return player.clicks[0].gain.gain.value") == 0
     find(browser, "#click").click()
     assert run("return [player.clicks[0].gain.gain.value, player.gains[0].gain.value]") == [1, 1]
-    run("seek(9.8)")  # over the seam of two pieces
+    run("pause(); play(); seek(9.8)")  # before it has begun; then over the seam of two pieces
     playing_after(browser, 10.1)
     run("show(0, 1)")
     WebDriverWait(browser, 20).until(lambda _: view(browser)[0] > 9)  # the view follows

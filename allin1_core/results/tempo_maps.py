@@ -11,10 +11,8 @@ import dataclasses
 import itertools
 import math
 import os
-import statistics
 import struct
 import urllib.parse
-import xml.etree.ElementTree as ElementTree
 
 from allin1_core.errors import ResultError, printable
 from allin1_core.results.result import AnalysisResult
@@ -71,7 +69,9 @@ def tempo_map(result: AnalysisResult) -> list[TempoChange]:
     intervals = _intervals(beats)
     changes, tick, current = [], 0, None
     if beats[0] >= 0.0005:
-        numerator, denominator, quarters = _lead_in(beats[0], intervals[0], statistics.mode(meters.values()))
+        lengths = list(meters.values())
+        most_common = max(lengths, key=lengths.count)
+        numerator, denominator, quarters = _lead_in(beats[0], intervals[0], most_common)
         current = (numerator, denominator)
         changes.append(TempoChange(0.0, 0, 60 * quarters / beats[0], current))
         tick = round(quarters * _TICKS)
@@ -221,6 +221,8 @@ def rekordbox_text(*results: AnalysisResult) -> str:
     ResultError
         If a result is not valid.
     """
+    from xml.etree import ElementTree
+
     root = ElementTree.Element("DJ_PLAYLISTS", Version="1.0.0")
     ElementTree.SubElement(root, "PRODUCT", Name="allin1-core", Version="", Company="")
     collection = ElementTree.SubElement(root, "COLLECTION", Entries=str(len(results)))

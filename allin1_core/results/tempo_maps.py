@@ -70,7 +70,7 @@ def tempo_map(result: AnalysisResult) -> list[TempoChange]:
     changes, tick, current = [], 0, None
     if beats[0] >= 0.0005:
         lengths = list(meters.values())
-        most_common = max(lengths, key=lengths.count)
+        most_common = max(dict.fromkeys(lengths), key=lengths.count)
         numerator, denominator, quarters = _lead_in(beats[0], intervals[0], most_common)
         current = (numerator, denominator)
         changes.append(TempoChange(0.0, 0, 60 * quarters / beats[0], current))

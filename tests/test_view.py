@@ -206,7 +206,7 @@ def test_without_audio_or_arrays_nothing_is_made_up(tmp_path: Path) -> None:
         f"There is no audio at {result.path}: this page has neither sound nor waveform."
     )
     empty = AnalysisResult(Path("a"), None, [], [], [], [Segment(0.0, 0.01, "start")])
-    assert content(page(empty))[0]["about"] == "no tempo, 0 beats, 0 downbeats, 1 sections, 0:00"
+    assert content(page(empty))[0]["about"] == "no tempo, 0 beats, 0 downbeats, 1 section, 0:00"
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, write_mix: Callable[..., Path]) -> None:

@@ -382,7 +382,7 @@ def test_two_results_and_their_differences(opened: Callable[[str], Any], result:
         "1 only there",
     ):
         assert words in text
-    assert "1 spans of other sections" in text
+    assert "1 span of other sections" in text
     steps = []
     body = find(browser, "body")
     for _ in range(6):

@@ -21,8 +21,9 @@ def summary(result: AnalysisResult) -> str:
     elif result.bpm is not None:
         tempo = f"{result.bpm} BPM"
     minutes, seconds = divmod(round(result.segments[-1].end), 60)
-    counts = f"{len(result.beats)} beats, {len(result.downbeats)} downbeats, {len(result.segments)} sections"
-    return f"{tempo}, {counts}, {minutes}:{seconds:02d}"
+    counted = {"beat": result.beats, "downbeat": result.downbeats, "section": result.segments}
+    counts = [f"{len(items)} {word}{'s' * (len(items) != 1)}" for word, items in counted.items()]
+    return ", ".join([tempo, *counts, f"{minutes}:{seconds:02d}"])
 
 
 def small_html(result: AnalysisResult) -> str:

@@ -21,8 +21,8 @@ def summary(result: AnalysisResult) -> str:
     elif result.bpm is not None:
         tempo = f"{result.bpm} BPM"
     minutes, seconds = divmod(round(result.segments[-1].end), 60)
-    counted = {"beat": result.beats, "downbeat": result.downbeats, "section": result.segments}
-    counts = [f"{len(items)} {word}{'s' * (len(items) != 1)}" for word, items in counted.items()]
+    counted = {"beat": len(result.beats), "downbeat": len(result.downbeats), "section": len(result.segments)}
+    counts = [f"{count} {word}{'s' * (count != 1)}" for word, count in counted.items()]
     return ", ".join([tempo, *counts, f"{minutes}:{seconds:02d}"])
 
 

@@ -240,7 +240,9 @@ def test_whatever_the_beats_are(tmp_path_factory: pytest.TempPathFactory, result
 def test_a_collection_of_two_tracks_with_hostile_names(tmp_path: Path) -> None:
     names = ('/music/a & "b" <c>.wav', "/music/\x01ü%20\udcff.wav")
     results = [made([0.5, 1.0], [1, 2], path=name) for name in names]
+    results[0].tempo, results[0].tempo_spread = 119.97, 0.1
     first, second = rekordbox(rekordbox_text(*results), tmp_path).get_tracks()
+    assert (first.AverageBpm, second.AverageBpm) == (119.97, 120.0)
     assert (first.Name, first.Location) == ('a & "b" <c>', 'music/a & "b" <c>.wav')
     assert second.Name == r"\x01ü%20\udcff"
     assert second["Location"].startswith("music/\x01ü%20")

@@ -62,12 +62,13 @@ def pages(result: AnalysisResult, tmp_path_factory: pytest.TempPathFactory) -> d
     }
 
 
-@pytest.fixture(params=[1400, 390], ids=["wide", "phone"])
+@pytest.fixture(params=[(1400, 1), (390, 2)], ids=["wide", "phone"])
 def opened(
     request: pytest.FixtureRequest, browser: Any, pages: dict[str, Path]
 ) -> Iterator[Callable[[str], Any]]:
-    """Opens a page in a window of each width; nothing overflows, nothing is loaded, and the console stays empty."""
-    size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    """Opens a page in a window of each width and density; nothing overflows or is loaded, the console stays empty."""
+    width, density = request.param
+    size = {"width": width, "height": 900, "deviceScaleFactor": density, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
     def open_page(name: str) -> Any:
@@ -76,8 +77,8 @@ def opened(
 
     yield open_page
     run = browser.execute_script
-    assert run("return innerWidth") == request.param
-    assert run("return document.documentElement.scrollWidth") <= request.param
+    assert run("return [innerWidth, devicePixelRatio]") == [width, density]
+    assert run("return document.documentElement.scrollWidth") <= width
     assert run("return performance.getEntriesByType('resource').length") == 0
     assert browser.get_log("browser") == []
 
@@ -109,7 +110,8 @@ def point(browser: Any, title: str, time: float) -> ActionChains:
 def colour(browser: Any, title: str, time: float, y: int) -> list[int]:
     """Red, green and blue of a lane's pixel."""
     script = """const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-    draw(); copy.drawImage(arguments[0], -Math.round(x(arguments[1])), -arguments[2]);
+    draw();
+    copy.drawImage(arguments[0], -Math.round(x(arguments[1]) * devicePixelRatio), -arguments[2] * devicePixelRatio);
     return [...copy.getImageData(0, 0, 1, 1).data].slice(0, 3)"""
     found: list[int] = browser.execute_script(script, lane(browser, title), time, y)
     return found
@@ -185,7 +187,7 @@ def test_the_tooltip_tells_what_is_known_of_a_moment(
 
 def test_it_zooms_and_moves(opened: Callable[[str], Any]) -> None:
     browser = opened("mix")
-    run = browser.execute_script
+    run, density = browser.execute_script, browser.execute_script("return devicePixelRatio")
     point(browser, "mix", 8.0).perform()
     moment = run("return timeAt(parseFloat(byId('hover').style.left) - lanes[0].canvas.offsetLeft)")
     before = run("return x(arguments[0])", moment)
@@ -193,12 +195,12 @@ def test_it_zooms_and_moves(opened: Callable[[str], Any]) -> None:
     across = round(before - canvas.size["width"] / 2)
     ActionChains(browser).scroll_from_origin(ScrollOrigin.from_element(canvas, across, 0), 0, -200).perform()
     start, end = view(browser)
-    assert end - start == pytest.approx(SECONDS * np.exp(-0.5))
+    assert end - start == pytest.approx(SECONDS * np.exp(-0.5 / density))
     # What is under the pointer stays there; the pointer is on a whole pixel, up to one off, of which 0.65 show.
     assert run("return x(arguments[0])", moment) == pytest.approx(before, abs=0.7)
     ActionChains(browser).scroll_from_origin(ScrollOrigin.from_element(canvas, 0, 0), 50, 0).perform()
     span = end - start
-    assert view(browser)[0] == pytest.approx(start + span * 50 / canvas.size["width"])
+    assert view(browser)[0] == pytest.approx(start + span * 50 / density / canvas.size["width"])
     before_drag = view(browser)[0]
     ActionChains(browser).click_and_hold(canvas).move_by_offset(-100, 0).release().perform()
     assert view(browser)[0] == pytest.approx(

@@ -111,7 +111,7 @@ def colour(browser: Any, title: str, time: float, y: int) -> list[int]:
     """Red, green and blue of a lane's pixel."""
     script = """const copy = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
     draw();
-    copy.drawImage(arguments[0], -Math.round(x(arguments[1]) * devicePixelRatio), -arguments[2] * devicePixelRatio);
+    copy.drawImage(arguments[0], -Math.round(x(arguments[1])) * devicePixelRatio, -arguments[2] * devicePixelRatio);
     return [...copy.getImageData(0, 0, 1, 1).data].slice(0, 3)"""
     found: list[int] = browser.execute_script(script, lane(browser, title), time, y)
     return found
@@ -403,6 +403,18 @@ def test_two_results_and_their_differences(opened: Callable[[str], Any], result:
     assert lines[1:3] == ["chorus, 0:15.00 to 0:24.00", "other: verse, 0:06.00 to 0:16.00"]
     assert colour(browser, "Sections", 15.5, 10) == rgb(COLOURS["chorus"])
     assert colour(browser, "Sections", 15.5, 38) == rgb(COLOURS["verse"])
+
+
+def test_sound_that_cannot_be_played_is_told(browser: Any, pages: dict[str, Path], tmp_path: Path) -> None:
+    before, piece, after = pages["mix"].read_text().partition("T2dnUw")  # OggS
+    (tmp_path / "damaged.html").write_text(f"{before}AAAAAA{after}")
+    assert piece
+    browser.get((tmp_path / "damaged.html").as_uri())
+    find(browser, "#play").click()
+    WebDriverWait(browser, 20).until(lambda _: find(browser, "#note").is_displayed())
+    assert find(browser, "#note").text.startswith("This browser cannot play the sound, Opus in Ogg (")
+    assert not find(browser, "#play").is_enabled()
+    assert not browser.execute_script("return player.playing || player.starting")
 
 
 def test_without_sound_it_says_so(browser: Any, tmp_path: Path, result: AnalysisResult) -> None:

@@ -119,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--precision", default=Settings.precision, help="exact or fast (default: %(default)s)")
     add("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
+    add(
+        "-j",
+        "--jobs",
+        type=int,
+        help="tracks at the same time; 1: one after another (default: one for each core, at most 16)",
+    )
 
     add = parser.add_argument_group("stems").add_argument
     add("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")

@@ -183,7 +183,7 @@ class Analyzer:
                     label = to_host(output.label)
                     segment = to_host(output.segment) if on_host else output.segment
                     names = ("beat", "downbeat", "segment", "label") if include_activations else ()
-                    arrays = {name: to_host(getattr(output, name)) for name in names}
+                    kept_probabilities = {name: to_host(getattr(output, name)) for name in names}
                     embeddings = to_host(output.embeddings) if include_embeddings else None
                 with stage("functional_local_maxima", choice=session.structure_choice) as timed:
                     timed.output = session.local_maxima(segment, LOCAL_MAXIMA_WINDOW)
@@ -207,6 +207,6 @@ class Analyzer:
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
                 provenance=provenance.record(session, origin, digests(), track.anchors),
-                activations=arrays or None,
+                activations=kept_probabilities or None,
                 embeddings=embeddings,
             )

@@ -119,7 +119,7 @@ class Session:
     @property
     def shares_cores(self) -> bool:
         """Whether several tracks may compute at a time, each on a part of the cores, as compiled kernels let them."""
-        return self.network_choice.library == "allin1-core"
+        return self.network_choice.device == "cpu" and self.network_choice.library == "allin1-core"
 
     @property
     def on_device(self) -> contextlib.AbstractContextManager[None]:

@@ -152,7 +152,7 @@ class Outputs:
     array_dir : path-like, optional
         Folder for ``.activ.npz`` and ``.embed.npy``; by default `out_dir`.
     exports : sequence of str
-        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.results.exports`.
+        Other formats to write to `out_dir`, of `allin1_core.results.exports.FORMATS`.
     timings_path : path-like, optional
         File that a line of JSON is added to for each stage of each track; see docs/timings.md.
 

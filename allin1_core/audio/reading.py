@@ -33,6 +33,11 @@ from allin1_core.files.writing import expand_user
 MOST_BYTES = 2 << 30
 
 
+# Codecs pack sound, silence excepted, to a sixteenth or more. What a header promises within that is taken at once: an
+# array that grows is filled with zeros under the interpreter's lock, for which tracks read beside it would wait.
+_PACKED_TO = 16
+
+
 def read_audio(path: str | os.PathLike[str] | FileContent) -> Audio:
     """Read an audio file.
 
@@ -150,7 +155,7 @@ def _gather(
 ) -> np.ndarray:
     """All samples of a source, at most so many bytes of them at 44.1 kHz or, if that is higher, at their own rate."""
     most = most_bytes * min(SAMPLE_RATE, source.sample_rate) // SAMPLE_RATE
-    buffer = SampleBuffer(most, source.promised, file_size)
+    buffer = SampleBuffer(most, source.promised, _PACKED_TO * file_size)
     for unmixed in source.blocks:
         block = mix(unmixed)
         if not buffer.add(block):

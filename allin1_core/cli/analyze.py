@@ -30,6 +30,8 @@ examples:
       stems of songs/one.wav are in stems/one/
   allin1-core analyze song.mp3 --export beats,audacity,jams --visualize --sonify
       also writes struct/song.beats, .labels.txt and .jams, viz/song.pdf and sonif/song.sonif.wav
+  allin1-core analyze song.mp3 --export midi,reaper,rekordbox
+      tempo map, project and collection: struct/song.mid, .rpp and .rekordbox.xml
   allin1-core analyze songs/*.mp3 --keep-byproducts --timings timings.jsonl
       a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
   allin1-core analyze waltz.mp3 --beats-per-bar 3 --min-bpm 80 --anchor 12.34:1

@@ -173,7 +173,8 @@ class Timings:
                 self._add(record)
 
     def _add(self, record: StageTiming) -> None:
-        line = (json.dumps(dataclasses.asdict(record)) + "\n").encode()
+        # Not `dataclasses.asdict`, which copies each value of each line.
+        line = b"" if self.path is None else (json.dumps(vars(record)) + "\n").encode()
         with self._lock:
             self.records.append(record)
             if self.path is None:

@@ -1,11 +1,11 @@
 """Separation by overlap-add: a mix in overlapping segments through Demucs' networks, in batches on their device.
 
-The algorithm is Demucs' own (``apply_model`` of demucs and demucs-infer with ``shifts=1``), and so are the results. A mix
-of N samples between two stretches of silence of half a second each, R samples, is read from sample s on, which is drawn
-from 0 to R; so the network sees N + R - s samples, and the first R - s of what it gives are dropped. These are cut into
-segments of the length that the network was trained on, one every (1 - overlap) of that. What lies around a segment
-shorter than the network's input is heard as well, half of what is missing on each side. Outputs are summed with weights
-w that rise to the middle of a segment and fall again, and divided by the sum of the weights.
+The algorithm is Demucs' own (``apply_model`` of demucs and demucs-infer with ``shifts=1``), and so are the results. A
+mix of N samples between two stretches of silence of half a second each, R samples, is read from sample s on, which is
+drawn from 0 to R; so the network sees N + R - s samples, and the first R - s of what it gives are dropped. These are
+cut into segments of the length that the network was trained on, one every (1 - overlap) of that. What lies around a
+segment shorter than the network's input is heard as well, half of what is missing on each side. Outputs are summed with
+weights that rise to the middle of a segment and fall again, and divided by the sum of the weights.
 
 Segments do not depend on one another: together they fill a GPU, which one of them leaves idle half of the time.
 """
@@ -105,6 +105,11 @@ class OverlapAdd:
         for network in self.networks:
             network.to(self.device).eval()
 
+    @property
+    def products(self) -> str:
+        """The type that factors are rounded to before they are multiplied."""
+        return str(self._type or torch.float32).removeprefix("torch.")
+
     def __call__(
         self,
         mix: Tensor,
@@ -173,13 +178,11 @@ class OverlapAdd:
         margin = max(segment.input_length for segment in segments)
         padded = mix.new_zeros(num_channels, margin + most_shift + num_samples + most_shift + margin)
         padded[:, margin + most_shift :][:, :num_samples] = mix
-        heard = padded[:, margin + shift :]
         before = margin + shift
         weights = triangle(segment_length(network), mix.device)
         where = self._accumulator(len(network.sources) * num_channels * length)
         output = torch.zeros(len(network.sources), num_channels, length, device=where)
         sum_of_weights = torch.zeros(length, device=where)
-        del heard
         done = 0
         for batch in batches(segments, most):
             starts = [before + segment.start - segment.trimmed for segment in batch]
@@ -232,7 +235,9 @@ class OverlapAdd:
         if self.device.type != "cuda":
             return 1
         if id(network) not in self._bytes_of_segment:
-            silence = mix.new_zeros(1, len(mix), segments_of(network, segment_length(network), 0.0)[0].input_length)
+            silence = mix.new_zeros(
+                1, len(mix), segments_of(network, segment_length(network), 0.0)[0].input_length
+            )
             before = torch.cuda.memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
             self._forward(network, silence)
@@ -243,7 +248,7 @@ class OverlapAdd:
 
 
 def batches(segments: Sequence[Segment], most: int) -> Iterator[Sequence[Segment]]:
-    """Consecutive segments whose networks hear the same length, at most so many at a time, in parts as even as can be."""
+    """Consecutive segments of one input length, at most so many at a time, in parts as even as can be."""
     first = 0
     while first < len(segments):
         last = first
@@ -251,7 +256,9 @@ def batches(segments: Sequence[Segment], most: int) -> Iterator[Sequence[Segment
             last += 1
         parts = -(-(last - first) // most)
         for part in range(parts):
-            yield segments[first + part * (last - first) // parts : first + (part + 1) * (last - first) // parts]
+            yield segments[
+                first + part * (last - first) // parts : first + (part + 1) * (last - first) // parts
+            ]
         first = last
 
 

@@ -1,4 +1,4 @@
-"""Conversion of separated stems where they are, as torch tensors: bit for bit what `audio.conversion` gives of arrays."""
+"""Conversion of torch tensors where they are: bit for bit what `allin1_core.audio.conversion` gives of arrays."""
 
 from __future__ import annotations
 

@@ -263,10 +263,14 @@ def batches(segments: Sequence[Segment], most: int) -> Iterator[Sequence[Segment
 
 
 def fast_type(device: torch.device) -> torch.dtype | None:
-    """The 16-bit type that ``fast`` multiplies in; None where the device has no products of it."""
+    """The 16-bit type that ``fast`` multiplies in, None where a processor has no products of it.
+
+    ``bfloat16`` has the range of float32: no weights and no mix make it overflow, as they may ``float16``.
+    """
     if device.type == "cuda":
         return torch.bfloat16
-    return None
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else None
 
 
 def _part(progress: Callable[[float], None] | None, index: int, count: int) -> Callable[[float], None]:

@@ -120,3 +120,47 @@ def stereo_mix(stems: np.ndarray) -> np.ndarray:
     """
     places = np.array([[0.5, 0.6, 0.3, 0.5], [0.5, 0.4, 0.7, 0.5]], np.float32)
     return places @ (stems.astype(np.float32) / np.float32(32768))
+
+
+def mixes(music: np.ndarray, shift: int) -> dict[str, np.ndarray]:
+    """Mixes that a separation by a network of `SMALL`'s segments is compared on, by name.
+
+    Parameters
+    ----------
+    music : float32 (2, num_samples)
+        At least two seconds.
+    shift : int
+        The time shift that will be drawn, in samples: what the network is given is longer by 22050 - `shift`.
+    """
+    segment, stride, added = 22050, 16537, 22050 - shift
+    # The first ones below in samples of the mix, the others in samples of the shifted mix, where segments are cut.
+    lengths = {
+        "1 sample": 1,
+        "2 samples": 2,
+        "a sample under a segment": segment - 1,
+        "a segment": segment,
+        "a sample over a segment": segment + 1,
+        "shifted, a segment": segment - added,
+        "shifted, two segments, the second of 1 sample": stride + 1 - added,
+        "shifted, three segments": 2 * stride + segment - added,
+        "shifted, four segments, the last of 1 sample": 3 * stride + 1 - added,
+    }
+    found = {name: music[:, :length] for name, length in lengths.items()}
+    second = music[:, :44100]
+    return {
+        **found,
+        "mono": np.repeat(second.mean(0, keepdims=True), 2, axis=0),
+        "silence": np.zeros_like(second),
+        "silence, then music": np.concatenate([np.zeros_like(second), second], axis=1),
+        "clipping": np.clip(8 * second, -1, 1),
+        "a constant": np.full_like(second, 0.25),
+        "one channel silent": second * np.float32([[1], [0]]),
+    }
+
+
+def signal_to_noise(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Signal-to-noise ratio of each stem, ``(num_sources,)``, in decibels; minus infinity where there are NaNs."""
+    noise = np.square(found.astype(np.float64) - expected).sum((1, 2))
+    with np.errstate(divide="ignore"):
+        ratio = 10 * np.log10(np.square(expected.astype(np.float64)).sum((1, 2)) / noise)
+    return np.where(np.isnan(ratio), -np.inf, ratio)

@@ -1,0 +1,75 @@
+"""Oracle for the separation: ``apply_model`` of demucs-infer, as its ``Separator`` calls it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from parity.oracles.madmom_import import OracleMissing
+
+ORACLE = "demucs-infer"
+
+
+def separate(
+    model: Any, mix: Any, *, seed: int, overlap: float, device: str, tf32: bool | None = False
+) -> Any:
+    """Separate a mix, one segment after another.
+
+    Parameters
+    ----------
+    model
+        As demucs-infer loads it.
+    mix : float32 tensor (2, num_samples)
+    seed : int
+        Of the time shifts, of which each network of a bag draws one.
+    overlap : float
+    device : str
+    tf32 : bool, optional
+        Whether products on CUDA may use it; None leaves torch's defaults, which do in convolutions.
+
+    Returns
+    -------
+    float32 tensor (num_sources, 2, num_samples)
+        On the device.
+    """
+    try:
+        from demucs_infer import apply
+    except ModuleNotFoundError as error:
+        raise OracleMissing("demucs-infer is not installed (extra 'demucs')") from error
+    import torch
+
+    loudness = mix.mean(0)
+    mean = loudness.mean()
+    # Of a single sample torch gives NaN.
+    scale = (loudness.std() if mix.shape[1] > 1 else 0 * mean) + 1e-8
+    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)):
+        output = apply.apply_model(
+            model, ((mix - mean) / scale)[None].to(device), device=device, overlap=overlap
+        )
+    return output[0] * scale.to(device) + mean.to(device)
+
+
+@contextlib.contextmanager
+def _draws_of(apply: Any, generator: random.Random) -> Iterator[None]:
+    """Let the shifts come from a generator of their own: networks draw numbers, too, as often as they run."""
+    apply.random = generator
+    try:
+        yield
+    finally:
+        apply.random = random
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool | None) -> Iterator[None]:
+    import torch
+
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    if allowed is not None:
+        matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +16,8 @@ from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.backends.devices import to_host
-from allin1_core.errors import AudioError, StemsError, WeightsError
-from allin1_core.separation import find_stem_files, read_stems_folder, stems_from_separated
+from allin1_core.errors import AudioError, BackendError, StemsError, WeightsError
+from allin1_core.separation import find_stem_files, read_stems_folder, separate, stems_from_separated
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -248,3 +250,77 @@ def test_damaged_separation_weights(tmp_path: Path, separation_repository: Path)
     session = Session(Settings(demix_model="small", demix_repository=tmp_path, device="cpu"))
     with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
         session.separator()
+
+
+def test_stems_are_converted_on_their_device_as_arrays_are() -> None:
+    """Bit for bit, clipping stems, silence and sums of odd numbers included."""
+    import torch
+
+    from allin1_core.audio import conversion
+    from allin1_core.separation import tensors
+
+    rng = np.random.default_rng(0)
+    for scale, channels in itertools.product((0.0, 1e-4, 0.3, 3.0), (1, 2, 3)):
+        samples = (rng.standard_normal((channels, 5001)) * scale).astype(np.float32)
+        quantised, tensor = conversion.quantise(samples), tensors.quantise(torch.from_numpy(samples))
+        assert tensor.dtype == torch.int16
+        np.testing.assert_array_equal(tensor.numpy(), quantised)
+        for array in (quantised, samples):
+            mono = tensors.remix_to_mono(torch.from_numpy(array).T)
+            np.testing.assert_array_equal(
+                mono.numpy(), conversion.remix_to_mono(np.ascontiguousarray(array.T))
+            )
+    assert tensors.quantise(torch.zeros(2, 0)).numpy().dtype == np.int16
+
+
+def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(
+    separation_repository: Path, mix: Audio
+) -> None:
+    quarter, half = (_session(separation_repository, demix_overlap=overlap) for overlap in (0.25, 0.5))
+    assert half.separate(mix)[3]["overlap"] == 0.5
+    assert any(
+        (one != other).any()
+        for one, other in zip(_separated(quarter, mix).values(), _separated(half, mix).values(), strict=True)
+    )
+    separated = separate(quarter.separator(), mix, overlap=0.5)
+    for stem, samples in _separated(half, mix).items():
+        np.testing.assert_array_equal(separated[stem], samples)
+    with pytest.raises(BackendError, match=r"demix_overlap: 1.5; expected from 0 to 0.9"):
+        separate(quarter.separator(), mix, overlap=1.5)
+
+
+def test_weights_that_execute_nothing_are_preferred(
+    separation_repository: Path, tmp_path: Path, mix: Audio
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    package = torch.load(separation_repository / "small.th", weights_only=False)
+    metadata = {
+        "klass": "demucs.htdemucs.HTDemucs",
+        "args": json.dumps(package["args"]),
+        "kwargs": json.dumps(package["kwargs"]),
+    }
+    save_file(package["state"], tmp_path / "small.safetensors", metadata)
+    (tmp_path / "small.th").write_text("not opened")
+    session, pickled = _session(tmp_path), _session(separation_repository)
+    for stem, samples in _separated(pickled, mix).items():
+        np.testing.assert_array_equal(_separated(session, mix)[stem], samples)
+    assert session.separator().provenance == pickled.separator().provenance
+    assert set(session.repository_sha256) == {"small.safetensors", "small.th"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mix_of_no_numbers_is_refused(separation_repository: Path, value: float) -> None:
+    samples = np.zeros((5000, 2), np.float32)
+    samples[3000, 1] = value
+    with pytest.raises(AudioError, match="mix: 1 samples are NaN or infinite, the first at sample 3000"):
+        separate(_session(separation_repository).separator(), Audio(samples, 44100))
+
+
+def test_stems_of_no_numbers_are_refused(separation_repository: Path, mix: Audio) -> None:
+    session = _session(separation_repository)
+    network = session.separator()._model.networks[0]  # type: ignore[attr-defined]
+    next(network.decoder[-1].parameters()).data[0, 0] = np.nan
+    with pytest.raises(BackendError, match="separation gave NaN or infinity with precision 'exact'"):
+        session.separate(mix)

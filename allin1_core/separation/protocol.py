@@ -12,7 +12,7 @@ import numpy as np
 from allin1_core import backends
 from allin1_core.audio import conversion
 from allin1_core.audio.conversion import as_float32, resample
-from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, check_finite
 from allin1_core.backends.devices import to_host
 from allin1_core.errors import BackendError, StemsError, WeightsError
 from allin1_core.files.writing import expand_user
@@ -192,7 +192,15 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     float32 (num_channels, num_samples)
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
         (as Demucs does).
+
+    Raises
+    ------
+    AudioError
+        If a sample is NaN, infinite or far beyond full scale.
+    StemsError
+        If there are fewer channels than it takes, and more than one.
     """
+    check_finite(audio.samples, "mix")
     samples = resample(as_float32(audio.samples), audio.sample_rate, separator.sample_rate)
     channels = separator.num_channels
     if samples.shape[1] == 1:

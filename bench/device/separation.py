@@ -7,13 +7,11 @@ The mix is made of the stems of the benchmarks' track. `rows` runs demucs-infer'
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from torch import Tensor
 from allin1_core.separation.overlap_add import OverlapAdd
 from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
 from parity.material import default_track
+from parity.oracles import demucs_apply
 
 SEED, OVERLAP = 0, 0.25
 
@@ -56,9 +55,10 @@ def rows(
         precision: OverlapAdd(model, device=device, precision=precision) for precision in ("exact", "fast")
     }
     mix = torch.from_numpy(samples)
+    theirs = functools.partial(demucs_apply.separate, model, mix, seed=SEED, overlap=OVERLAP, device=device)
     cases: dict[str, Callable[[], Tensor]] = {
-        "demucs-infer, float32": lambda: apply_model(model, mix, device, tf32=False),
-        "demucs-infer, TF32 as torch has it by default": lambda: apply_model(model, mix, device, tf32=None),
+        "demucs-infer, float32": functools.partial(theirs, tf32=False),
+        "demucs-infer, TF32 as torch has it by default": functools.partial(theirs, tf32=None),
         **{
             f"allin1-core, {precision}": functools.partial(run, mix, seed=SEED, overlap=OVERLAP)
             for precision, run in ours.items()
@@ -102,32 +102,6 @@ def snr(output: Tensor, reference: Tensor) -> Tensor:
     """Signal-to-noise ratio of each stem in decibels, ``(num_sources,)``."""
     signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
     return 10 * torch.log10(signal / noise)
-
-
-def apply_model(model: Any, mix: Tensor, device: str, *, tf32: bool | None) -> Tensor:
-    """Demucs-infer's separation of a mix; `tf32` None leaves torch's defaults, cuDNN's convolutions in TF32."""
-    from demucs_infer import apply
-
-    random.seed(SEED)
-    loudness = mix.mean(0)
-    mean, scale = loudness.mean(), loudness.std() + 1e-8
-    with torch.inference_mode(), _tf32(tf32):
-        output = apply.apply_model(
-            model, ((mix - mean) / scale)[None].to(device), device=device, overlap=OVERLAP
-        )
-    return output[0] * scale.to(device) + mean.to(device)
-
-
-@contextlib.contextmanager
-def _tf32(allowed: bool | None) -> Iterator[None]:
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    if allowed is not None:
-        matmul.allow_tf32 = convolution.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def mixes(music: np.ndarray, shift: int) -> dict[str, np.ndarray]:
         "silence, then music": np.concatenate([np.zeros_like(second), second], axis=1),
         "clipping": np.clip(8 * second, -1, 1),
         "a constant": np.full_like(second, 0.25),
-        "one channel silent": second * np.float32([[1], [0]]),
+        "one channel silent": second * np.array([[1], [0]], np.float32),
     }
 
 

@@ -7,8 +7,6 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from parity.oracles.madmom_import import OracleMissing
-
 ORACLE = "demucs-infer"
 
 
@@ -34,11 +32,8 @@ def separate(
     float32 tensor (num_sources, 2, num_samples)
         On the device.
     """
-    try:
-        from demucs_infer import apply
-    except ModuleNotFoundError as error:
-        raise OracleMissing("demucs-infer is not installed (extra 'demucs')") from error
     import torch
+    from demucs_infer import apply
 
     loudness = mix.mean(0)
     mean = loudness.mean()

@@ -8,6 +8,7 @@ layer then has activations of order one, and an error anywhere shows in the stem
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,14 @@ def htdemucs(mix: np.ndarray, seed: int = 0, **options: Any) -> Any:
     from demucs_infer.htdemucs import HTDemucs
 
     return scaled(HTDemucs, mix, seed, sources=list(SOURCES), samplerate=44100, **options)
+
+
+def save(network: Any, path: Path, **options: Any) -> None:
+    """Write an `htdemucs` of these options as ``NAME.th``, for `demix_repository`."""
+    import torch
+
+    options = {"sources": list(SOURCES), "samplerate": 44100, **options}
+    torch.save({"klass": type(network), "args": [], "kwargs": options, "state": network.state_dict()}, path)
 
 
 def scaled(architecture: type[Any], mix: np.ndarray, seed: int, **options: Any) -> Any:

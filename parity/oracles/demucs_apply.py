@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 ORACLE = "demucs-infer"
@@ -44,6 +45,20 @@ def separate(
             model, ((mix - mean) / scale)[None].to(device), device=device, overlap=overlap
         )
     return output[0] * scale.to(device) + mean.to(device)
+
+
+def separate_file(model: Any, path: Path, folder: Path) -> Path:
+    """Separate an audio file into WAV files of 16 bits, as All-In-One does, and return their folder."""
+    import soundfile
+    import torch
+    from demucs_infer.audio import save_audio
+
+    samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+    stems = separate(model, torch.from_numpy(samples.T.copy()), seed=0, overlap=0.25, device="cpu")
+    folder.mkdir(exist_ok=True)
+    for name, stem in zip(model.sources, stems, strict=True):
+        save_audio(stem, folder / f"{name}.wav", sample_rate)
+    return folder
 
 
 @contextlib.contextmanager

@@ -53,6 +53,11 @@ def small(seed: int = 0) -> Any:
 
 
 @functools.cache
+def published() -> Any:
+    return separation.htdemucs(music(), **separation.PUBLISHED)
+
+
+@functools.cache
 def hybrid() -> Any:
     """Demucs 3 with spectrogram branch, LSTM and local attention: a last segment is as long as it is."""
     from demucs_infer.hdemucs import HDemucs
@@ -160,21 +165,21 @@ def test_a_minute_of_music(device: str, record_parity: ParityRecorder) -> None:
 @pytest.mark.parametrize("device", DEVICES[1:] or [pytest.param("cpu", marks=pytest.mark.full)])
 def test_the_published_shape(device: str, record_parity: ParityRecorder) -> None:
     """42 million parameters: on a CPU a segment takes seconds, so that this is a long check there."""
-    model = separation.htdemucs(music(), **separation.PUBLISHED)
-    check(record_parity, "published shape, 15 s", model, music()[:, : 15 * 44100], device)
+    check(record_parity, "published shape, 15 s", published(), music()[:, : 15 * 44100], device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("track", ["jaxius", "boogi_marabi"])
-def test_fast_keeps_its_signal_to_noise_ratio(track: str, device: str, record_parity: ParityRecorder) -> None:
-    mix = separation.stereo_mix(read_stems(track))[:, : 10 * 44100]
-    exact = ours(small(), mix, device, 0.25)
-    fast = ours(small(), mix, device, 0.25, precision="fast")
+def test_fast_keeps_its_signal_to_noise_ratio(device: str, record_parity: ParityRecorder) -> None:
+    """On CUDA on the published shape, for which the ratio is declared; on a CPU it is what ``exact`` is."""
+    model = published() if device == "cuda" else small()
+    mix = separation.stereo_mix(read_stems("boogi_marabi"))[:, : 20 * 44100]
+    exact = ours(model, mix, device, 0.25)
+    fast = ours(model, mix, device, 0.25, precision="fast")
     ratios = separation.signal_to_noise(fast, exact)
     record_parity(
         ParityRecord(
             stage="separation",
-            case=f"{track}, 10 s",
+            case="boogi_marabi, 20 s",
             oracle="exact",
             backend="demucs-infer",
             device=device,
@@ -185,6 +190,8 @@ def test_fast_keeps_its_signal_to_noise_ratio(track: str, device: str, record_pa
         )
     )
     assert ratios.min() >= ROW.least_snr, ratios
+    if device == "cpu":
+        np.testing.assert_array_equal(fast, exact)
 
 
 @pytest.mark.parametrize("track", ["jaxius", "boogi_marabi"])

@@ -206,7 +206,7 @@ def _row(
 # fmt: off
 ROWS = (
     _row("separation", "demucs-infer", "separation.demucs_torch:Separator",
-         "demucs-infer", "demucs_infer", "demucs", ("cpu", "cuda"), bounds=_OF_DEMUCS, least_snr=20.0),
+         "demucs-infer", "demucs_infer", "demucs", ("cpu", "cuda"), bounds=_OF_DEMUCS, least_snr=50.0),
     _row("separation", "demucs-mlx", "separation.demucs_mlx:Separator",
          "demucs-mlx", "demucs_mlx", "demucs-mlx", _MLX),
     _row("spectrogram", "fused", "spectrogram.fused_backend:log_spectrogram",

@@ -185,13 +185,17 @@ def _table(records: Sequence[BenchRecord]) -> str:
                 "faster (interval)": speed_in_words(record),
                 "than": record.reference or "-",
                 "its time": reference_in_words(record),
-                "audio s/s": f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
+                "audio s/s": _rate(record.audio_seconds / record.median) if record.audio_seconds else "-",
                 "peak memory": _memory(record),
                 **({"GFLOP/s": f"{gflops / record.median:,.0f}" if gflops else "-"} if has_gflops else {}),
                 "agreement": agreement_in_words(record),
             }
         )
     return markdown(rows, {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"})
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _memory(record: BenchRecord) -> str:

@@ -144,7 +144,7 @@ def _agreement(
     material = {name: read_stems(name) for name in tracks}
     if seconds is not None:
         material = {default_track().name: default_track().lasting(seconds).stems}
-    found = []
+    found: list[dict[str, object]] = []
     for name, stems in material.items():
         mix = torch.from_numpy(stereo_mix(stems))
         whole, rounded = (run(mix, seed=SEED, overlap=OVERLAP) for run in (exact, fast))

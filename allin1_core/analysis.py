@@ -64,6 +64,7 @@ class Analyzer:
         demix_model: str = "htdemucs",
         demix_repository: PathLike | None = None,
         demix_seed: int = 0,
+        demix_overlap: float = 0.25,
         stems_as_int16: bool = True,
         weights_dir: PathLike | None = None,
         num_threads: int | None = None,
@@ -132,7 +133,10 @@ class Analyzer:
                     session.separating,
                     stage("demix", choice=separation, audio_seconds=audio.seconds) as timed,
                 ):
-                    timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
+                    settings = session.settings
+                    timed.details.update(
+                        model=settings.demix_model, seed=settings.demix_seed, overlap=settings.demix_overlap
+                    )
                     return session.separate(audio, timings.report_progress)
 
             if ready is not None:

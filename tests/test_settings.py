@@ -83,6 +83,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
     given = (
         "-o o --export beats,jams -a -e --array-dir r -v --viz-dir f -s --sonif-dir l --timings t -m m -d cpu"
+        " --demix-overlap 0.1"
     )
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
     given += " --num-threads 3 --jobs 2 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
@@ -112,6 +113,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "demix_model": "d",
         "demix_repository": "p",
         "demix_seed": 5,
+        "demix_overlap": 0.1,
         "stems_as_int16": False,
         "keep_byproducts": True,
         "demix_dir": "x",
@@ -138,6 +140,9 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
         analyze([], out_dir=tmp_path / "out", exports=["mp3"])
     with pytest.raises(OutputError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
         analyze([], out_dir=tmp_path / "out", overwrite="viz")
+    for overlap in (-0.1, 0.95, float("nan")):
+        with pytest.raises(BackendError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
+            analyze([], out_dir=tmp_path / "out", demix_overlap=overlap)
     for num_threads in (0, -1):
         message = f"num_threads: {num_threads}; expected at least 1, or None"
         with pytest.raises(BackendError, match=message):

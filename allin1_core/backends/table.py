@@ -185,7 +185,7 @@ _SAME_BITS = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(0.0, 0.0, longer=5
 _TF32 = {**GENERAL_BOUNDS["network"], "fast": Bound(2e-2, 2e-2)}
 
 _HOLD = "its arrays hold what the fused kernels compute"
-_CPU, _TORCH, _TORCH_GPU, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("cuda", "mps"), ("mlx",)
+_CPU, _TORCH, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("mlx",)
 
 
 def _row(
@@ -228,12 +228,12 @@ ROWS = (
          "allin1-core", "allin1_core.dbn._viterbi", "", _CPU),
     _row("decoder", "numpy", "dbn.decoders:numpy_decoder",
          "numpy", "numpy", "", _CPU),
-    _row("structure", "torch", "structure.torch_backend:local_maxima",
-         "torch", "torch", "torch", _TORCH_GPU, "torch"),
-    _row("structure", "mlx", "structure.mlx_backend:local_maxima",
-         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
     _row("structure", "numpy", "structure.numpy_backend:local_maxima",
          "numpy", "numpy", "", _CPU),
+    _row("structure", "torch", "structure.torch_backend:local_maxima",
+         "torch", "torch", "torch", _TORCH, "torch"),
+    _row("structure", "mlx", "structure.mlx_backend:local_maxima",
+         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
 )
 # In parity/, which a checkout has and a wheel has not: offered by name where it can be imported.
 _ORACLES = (

@@ -183,6 +183,8 @@ _CLOSER = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(5e-7, 5e-7)}
 _SAME_BITS = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(0.0, 0.0, longer=5e-7)}
 # On CUDA ``fast`` rounds the factors of matrix products to the 10 bits of TF32.
 _TF32 = {**GENERAL_BOUNDS["network"], "fast": Bound(2e-2, 2e-2)}
+# The Triton kernels round them to float16, as many bits, and keep keys and values in it as well.
+_FLOAT16 = {**GENERAL_BOUNDS["network"], "fast": Bound(5e-3, 5e-3)}
 
 _HOLD = "its arrays hold what the fused kernels compute"
 _CPU, _TORCH, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("mlx",)
@@ -220,6 +222,8 @@ ROWS = (
                    HandOn("mlx", f"on a CPU {_HOLD}", ("fast",), unless_on_gpu=True))),
     _row("network", "fused", "network.fused:FusedNetwork",
          "allin1-core", "allin1_core.network._fused", "", _CPU),
+    _row("network", "triton", "network.triton_model:TritonNetwork",
+         "triton", "triton", "torch", ("cuda",), "torch", bounds=_FLOAT16),
     _row("network", "torch", "network.torch_model:TorchNetwork",
          "torch", "torch", "torch", _TORCH, "torch", bounds=_TF32),
     _row("network", "mlx", "network.mlx_model:MLXNetwork",

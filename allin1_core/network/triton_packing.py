@@ -17,6 +17,7 @@ _WIDTH = 32
 _LOG2_E = np.log2(np.e)
 # The largest value of a log spectrogram that is reckoned with: four times that of samples within full scale.
 _LARGEST_INPUT = 16.0
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 Arrays = dict[str, np.ndarray]
 
 
@@ -45,10 +46,10 @@ def pack(parameters: Mapping[str, np.ndarray], configuration: Configuration) -> 
         for kernel, arrays in _block(get, f"encoder.layers.{index}").items():
             packed[f"{kernel}{index}"] = arrays
     get.reaches(*(arrays["weights"] for arrays in packed.values() if "weights" in arrays))
-    if not get.largest <= np.finfo(np.float16).max:
+    if not get.largest <= _FLOAT16_MAX:
         raise DimensionsError(
             f"network backend 'triton': with these weights a factor may reach {get.largest:.3g}; its float16 "
-            f"ends at {np.finfo(np.float16).max:.0f}; use backend='torch'"
+            f"ends at {_FLOAT16_MAX:.0f}; use backend='torch'"
         )
     return packed
 

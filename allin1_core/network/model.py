@@ -267,8 +267,9 @@ def load_model(
     device : str, optional
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the best one here.
     precision : str
-        ``exact``: float32 throughout, probabilities within 1e-4 of the reference. ``fast``: on CUDA, matrix
-        products may round their inputs to TF32, probabilities within 2e-2; elsewhere the same as ``exact``.
+        ``exact``: float32 throughout, or as good, probabilities within 1e-4 of the reference. ``fast``: on CUDA, matrix
+        products may round their inputs to 11 bits, probabilities within 5e-3 (``triton``) or 2e-2 (``torch``);
+        elsewhere the same as ``exact``.
     weights_dir : path, optional
         Folder with the weights. Otherwise: the folder that ``ALLIN1_WEIGHTS_DIR`` names, else the local Hugging
         Face cache, else a download from ``taejunkim/allinone``.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +56,7 @@ class TritonNetwork:
         if self._device.type == "cuda":
             # Here, so that no track's time has it in it.
             _LOG.info(
-                "triton: loading the kernels; they are compiled once for each kind of card, in about a minute"
+                "triton: loading the kernels; they are compiled once for each kind of card, in half a minute"
             )
             self.logits(torch.zeros((1, 4, 1, 81), device=self._device), False)
             self.synchronize([])
@@ -80,6 +80,14 @@ class TritonNetwork:
         return spectrogram.to(self._device)
 
     def logits(self, spectrogram: Tensor, return_embeddings: bool) -> tuple[Tensor, Tensor | None]:
+        # Triton launches where torch's current device is.
+        on_device = (
+            torch.cuda.device(self._device) if self._device.type == "cuda" else contextlib.nullcontext()
+        )
+        with torch.no_grad(), on_device:
+            return self._logits(spectrogram, return_embeddings)
+
+    def _logits(self, spectrogram: Tensor, return_embeddings: bool) -> tuple[Tensor, Tensor | None]:
         batch, instruments, frames, _ = spectrogram.shape
         logits = spectrogram.new_empty((batch, 3 + self._configuration.num_labels, frames))
         embeddings = None
@@ -146,10 +154,10 @@ class TritonNetwork:
         del bands
         last = configuration.num_blocks - 1
         for index, dilation in enumerate(configuration.dilations):
-            length = functools.partial(neighbourhood.padded_length, frames)
             triton_attention.attend_time[attending, 4, sequences](
                 planes, attended, **of(f"attend_time{index}"), **of_fold,
-                length=length(configuration.kernel_size, 2 * dilation), dilation=dilation, **lanes,
+                length=neighbourhood.padded_length(frames, configuration.kernel_size, 2 * dilation), dilation=dilation,
+                **lanes,
             )  # fmt: skip
             triton_layers.feed_forward_time[further, sequences](
                 hidden, attended, planes, **of(f"feed_forward_time{index}"),
@@ -157,7 +165,7 @@ class TritonNetwork:
             )  # fmt: skip
             triton_attention.attend_instruments[attending, 4, sequences // 4](
                 planes, attended, **of(f"attend_instruments{index}"), **of_fold,
-                length=length(configuration.instrument_kernel_size, 1), QUERIES=2, **lanes,
+                length=neighbourhood.padded_length(frames, configuration.instrument_kernel_size, 1), QUERIES=2, **lanes,
             )  # fmt: skip
             triton_layers.feed_forward_instruments[further, sequences](
                 hidden, attended, planes, **of(f"feed_forward_instruments{index}"),
@@ -171,7 +179,8 @@ class TritonNetwork:
         )  # fmt: skip
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        return torch.cat([logits[:, :3].sigmoid(), logits[:, 3:].softmax(1)], 1)
+        with torch.no_grad():
+            return torch.cat([logits[:, :3].sigmoid(), logits[:, 3:].softmax(1)], 1)
 
     def synchronize(self, arrays: Sequence[Tensor]) -> None:
         torch.cuda.synchronize(self._device)

@@ -12,6 +12,7 @@ import os
 import numpy as np
 import pytest
 
+from allin1_core.errors import UnfitBackendError
 from allin1_core.network import Checkpoint, Configuration
 from parity.agreement import compare, require_each
 from parity.inputs.networks import random_checkpoint, random_spectrogram
@@ -31,6 +32,7 @@ from allin1_core.network.triton_model import TritonNetwork  # noqa: E402
 # Probabilities, and embeddings of order 3. `exact` rounds as float32 does, `fast` each factor to 11 bits.
 BOUNDS = {"exact": (5e-6, 2e-5), "fast": (5e-3, 2e-2)}
 DILATIONS = Configuration().dilations
+FEW_BLOCKS = Configuration(num_blocks=1)
 # Lanes behind the last frame compute with what the memory holds.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -82,11 +84,11 @@ def test_network(frames: int, num_blocks: int, precision: str) -> None:
 
 def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three folds on two tracks, two and then one fold at a time: logits are the mean, embeddings each fold's own."""
-    frames, configuration = 6, Configuration(num_blocks=1)
+    frames = 6
     monkeypatch.setattr(triton_model, "_TOGETHER", 4 * 4 * 32 * 216 * 4)  # four pairs of a fold and a track
     seeds = (1, 2, 3)
     batch = np.stack([random_spectrogram(frames, track) for track in range(2)])
-    logits, embeddings = run([random_checkpoint(seed, configuration) for seed in seeds], batch, "exact")
+    logits, embeddings = run([random_checkpoint(seed, FEW_BLOCKS) for seed in seeds], batch, "exact")
     for track in range(2):
         folds = [expected(seed, frames, 1, track) for seed in seeds]
         scalars = [np.mean([logit(fold[name]) for fold in folds], axis=0) for name in OUTPUTS[:3]]
@@ -102,6 +104,26 @@ def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
 def logit(probability: np.ndarray) -> np.ndarray:
     """In float64."""
     return np.log(probability.astype(np.float64)) - np.log1p(-probability.astype(np.float64))
+
+
+def test_a_card_without_tensor_cores_for_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    with pytest.raises(UnfitBackendError, match=r"compute capability is 7\.5; expected 8\.0 or more"):
+        TritonNetwork([random_checkpoint(1, FEW_BLOCKS)], device="cuda", precision="exact", num_threads=1)
+
+
+def test_kernels_that_cannot_be_compiled_are_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler.")
+
+    network = TritonNetwork(
+        [random_checkpoint(1, FEW_BLOCKS)], device=DEVICE, precision="exact", num_threads=1
+    )
+    monkeypatch.setattr(network, "logits", fail)
+    with pytest.raises(
+        UnfitBackendError, match=r"\(RuntimeError: Failed to find C compiler\.\); Triton needs"
+    ):
+        network._compile()
 
 
 def attention_of(planes: np.ndarray, bias: np.ndarray, num_frames: int, dilation: int) -> np.ndarray:

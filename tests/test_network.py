@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import allin1_core
-from allin1_core.errors import BackendError, DimensionsError
+from allin1_core.errors import BackendError, UnfitBackendError
 from allin1_core.network import (
     Checkpoint,
     Configuration,
@@ -209,7 +209,7 @@ def test_weights_that_leave_the_range_of_float16_are_refused_for_triton(
     triton_packing.pack(parameters, FEW_BLOCKS)
     parameters[parameter] = parameters[parameter] * np.float32(factor)
     with pytest.raises(
-        DimensionsError, match=r"may reach .*e\+.*; its float16 ends at 65504; use backend='torch'"
+        UnfitBackendError, match=r"may reach .*e\+.*; its float16 ends at 65504; use backend='torch'"
     ):
         triton_packing.pack(parameters, FEW_BLOCKS)
 

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from allin1_core.errors import DimensionsError, WeightsError
+from allin1_core.errors import UnfitBackendError, WeightsError
 
 # (this package's name, the checkpoint's name, type); `data.` marks the nested mapping of the data set.
 _FIELDS: tuple[tuple[str, str, type], ...] = (
@@ -257,11 +257,11 @@ def check_published_dimensions(configuration: Configuration, backend: str) -> No
 
     Raises
     ------
-    DimensionsError
+    UnfitBackendError
     """
     for name, expected in dataclasses.asdict(Configuration()).items():
         found = getattr(configuration, name)
         if name not in _FREE and found != expected:
-            raise DimensionsError(
+            raise UnfitBackendError(
                 f"network backend {backend!r}: {name} is {found}; it is compiled for {expected}; use backend='torch'"
             )

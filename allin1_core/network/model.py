@@ -10,7 +10,7 @@ from typing import Any
 
 from allin1_core import backends
 from allin1_core.backends.devices import to_host
-from allin1_core.errors import DimensionsError
+from allin1_core.errors import UnfitBackendError
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
@@ -239,7 +239,7 @@ def build_chosen(
             precision=choice.precision,
             num_threads=num_threads or usable_cores(),
         )
-    except DimensionsError as error:
+    except UnfitBackendError as error:
         if choice.requested_backend != "auto":
             raise
         return build_chosen(checkpoints, backends.choose_after(choice, str(error)), num_threads)

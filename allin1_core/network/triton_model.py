@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from triton.errors import TritonError
 
-from allin1_core.errors import BackendError
+from allin1_core.errors import BackendError, UnfitBackendError
 from allin1_core.network import neighbourhood, triton_attention, triton_layers
 from allin1_core.network.configuration import check_published_dimensions
 from allin1_core.network.triton_packing import Arrays, pack, split
@@ -33,8 +35,9 @@ class TritonNetwork:
 
     Raises
     ------
-    DimensionsError
-        If the checkpoints are not of the published dimensions, or a factor of a product might leave float16's range.
+    UnfitBackendError
+        If the checkpoints are not of the published dimensions, a factor of a product might leave float16's range, or
+        the kernels cannot be compiled for the card.
     """
 
     def __init__(
@@ -49,17 +52,34 @@ class TritonNetwork:
         self._configuration = checkpoints[0].configuration
         check_published_dimensions(self._configuration, "triton")
         self._device = torch.device(device)
+        on_cuda = self._device.type == "cuda"
+        if on_cuda and torch.cuda.get_device_capability(self._device) < (8, 0):
+            raise UnfitBackendError(
+                f"network backend 'triton': the card's compute capability is "
+                f"{'.'.join(map(str, torch.cuda.get_device_capability(self._device)))}; expected 8.0 or more; "
+                "use backend='torch'"
+            )
         self._exact = precision == "exact"
         folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
         self._num_folds = len(folds)
         self._parameters = {kernel: self._stacked([fold[kernel] for fold in folds]) for kernel in folds[0]}
-        if self._device.type == "cuda":
-            # Here, so that no track's time has it in it.
-            _LOG.info(
-                "triton: loading the kernels; they are compiled once for each kind of card, in half a minute"
-            )
+        if on_cuda:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Have the kernels ready before the first track comes, so that none of its time has that in it."""
+        _LOG.info(
+            "triton: loading the kernels, which are compiled once for each kind of card, in half a minute"
+        )
+        try:
             self.logits(torch.zeros((1, 4, 1, 81), device=self._device), False)
             self.synchronize([])
+        except (RuntimeError, OSError, subprocess.SubprocessError, TritonError) as error:
+            raise UnfitBackendError(
+                "network backend 'triton': its kernels cannot be compiled and run here "
+                f"({type(error).__name__}: {error}); Triton needs a C compiler and Python's headers: install them, or "
+                "use backend='torch'"
+            ) from error
 
     def _stacked(self, folds: Sequence[Arrays]) -> dict[str, Tensor]:
         """Arrays of all folds (F, ...) on the device, weights split."""

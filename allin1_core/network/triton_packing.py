@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from allin1_core.errors import DimensionsError
+from allin1_core.errors import UnfitBackendError
 from allin1_core.network.configuration import Configuration
 
 _WIDTH = 32
@@ -47,7 +47,7 @@ def pack(parameters: Mapping[str, np.ndarray], configuration: Configuration) -> 
             packed[f"{kernel}{index}"] = arrays
     get.reaches(*(arrays["weights"] for arrays in packed.values() if "weights" in arrays))
     if not get.largest <= _FLOAT16_MAX:
-        raise DimensionsError(
+        raise UnfitBackendError(
             f"network backend 'triton': with these weights a factor may reach {get.largest:.3g}; its float16 "
             f"ends at {_FLOAT16_MAX:.0f}; use backend='torch'"
         )

@@ -29,8 +29,9 @@ pytest.importorskip("triton")
 from allin1_core.network import triton_attention, triton_model  # noqa: E402
 from allin1_core.network.triton_model import TritonNetwork  # noqa: E402
 
-# Probabilities, and embeddings of order 3. `exact` rounds as float32 does, `fast` each factor to 11 bits.
-BOUNDS = {"exact": (5e-6, 2e-5), "fast": (5e-3, 2e-2)}
+# Probabilities, and embeddings of order 3. `fast` rounds each factor to 11 bits. `exact` rounds as float32 does (in the
+# interpreter 6e-7 and 3e-6 off), but a card's powers and roots are a few ULP off, and its sums are cut, not rounded.
+BOUNDS = {"exact": (2e-5, 1e-4), "fast": (5e-3, 2e-2)}
 DILATIONS = Configuration().dilations
 FEW_BLOCKS = Configuration(num_blocks=1)
 # Lanes behind the last frame compute with what the memory holds.
@@ -175,4 +176,4 @@ def test_attention_along_time(dilation: int, beyond: int) -> None:
     planes, bias = attention_case(num_frames)
     found = attention_of(planes, bias, num_frames, dilation)
     reference = naive_attentions(planes, bias, num_frames, dilation)
-    compare(found, reference, allowed=2e-6).require(dilation)  # of order 3, a few roundings of float32
+    compare(found, reference, allowed=5e-6).require(dilation)  # scores of order 10 have steps of 1e-6

@@ -83,6 +83,15 @@ def test_network(frames: int, num_blocks: int, precision: str) -> None:
     require(found, expected(1, frames, num_blocks), precision)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_what_is_no_number_or_leaves_the_range_does_not_vanish(value: float) -> None:
+    """No maximum on the way drops it: the decoder then refuses what comes out."""
+    spectrogram = random_spectrogram(3)
+    spectrogram[2, 1, 40] = value
+    logits, _ = run([random_checkpoint(1, FEW_BLOCKS)], spectrogram[None], "exact")
+    assert np.isnan(logits).all()
+
+
 def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three folds on two tracks, two and then one fold at a time: logits are the mean, embeddings each fold's own."""
     frames = 6

@@ -12,6 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from allin1_core.network.triton_functions import elu, gelu, larger
 from allin1_core.network.triton_layout import CHANNELS, INSTRUMENTS, TILE, kernel, place
 
 PADDED = tl.constexpr(32)
@@ -32,35 +33,6 @@ def _product(x, weights, size: tl.constexpr, at, sums, EXACT: tl.constexpr):
         sums = tl.dot(low, weights_high, sums)
         sums = tl.dot(high, tl.load(weights + size + at), sums)
     return sums
-
-
-@triton.jit
-def _gelu(x, EXACT: tl.constexpr):
-    """x Phi(x) = max(x, 0) - a Phi(-a) with a = |x|. The logarithm of Phi(-a) to base 2 is nearly a polynomial: fitted
-    to 4e-8 of a Phi(-a) with degree 8, to 5e-7 with degree 5. Either falls to minus infinity with a."""
-    a = tl.abs(x)
-    if EXACT:
-        p = a * -1.690439262347354e-6 + 2.508372017473448e-5
-        p = p * a + -1.144644629675895e-4
-        p = p * a + -3.233382885809988e-4
-        p = p * a + 7.333379704505205e-3
-        p = p * a + -5.271410450339317e-2
-        p = p * a + -4.591154456138611e-1
-        p = p * a + -1.151123285293579
-        p = p * a + -0.9999988675117493
-    else:
-        p = a * -4.733091627713293e-4 + 7.084555458277464e-3
-        p = p * a + -5.182737484574318e-2
-        p = p * a + -4.599924385547638e-1
-        p = p * a + -1.1507878303527832
-        p = p * a + -1.000037670135498
-    return tl.maximum(x, 0.0) - a * tl.exp2(p)
-
-
-@triton.jit
-def _elu(x):
-    """x where x > 0, else e^x - 1."""
-    return tl.maximum(x, 0.0) + (tl.exp2(tl.minimum(x, 0.0) * 1.4426950408889634) - 1.0)
 
 
 @triton.jit
@@ -139,13 +111,13 @@ def stem_frequency(
         for under in tl.static_range(3):
             sums = tl.zeros((BLOCK, 16), tl.float32)
             sums = _product(patch, weights + under * 256, SIZE, at, sums, EXACT)
-            highest = tl.maximum(highest, sums)
-        x = _elu(highest + bias)
+            highest = larger(highest, sums)
+        x = elu(highest + bias)
         kernels = weights + 3 * 256
         first = _product(x, kernels + (step + 2) * 512, SIZE, at_wide, first, EXACT)
         second = _product(x, kernels + (step + 1) * 512, SIZE, at_wide, second, EXACT)
         third = _product(x, kernels + step * 512, SIZE, at_wide, third, EXACT)
-    x = _elu(tl.maximum(tl.maximum(first, second), third) + tl.load(biases + 16 + wide))
+    x = elu(larger(larger(first, second), third) + tl.load(biases + 16 + wide))
     output += sequence.to(tl.int64) * num_tiles * (STEM_BANDS * CHANNELS * TILE)
     at = place(frames, band * CHANNELS + wide, STEM_BANDS * CHANNELS)
     tl.store(output + at, x, mask=(wide < CHANNELS) & (frames < num_tiles * TILE))
@@ -188,7 +160,7 @@ def stem_time(
                 second = _product(part, kernel + (band - 1) * 1024, SIZE, at, second, EXACT)
             if band >= 2:
                 third = _product(part, kernel + (band - 2) * 1024, SIZE, at, third, EXACT)
-    sums = _elu(tl.maximum(tl.maximum(first, second), third) + tl.load(biases + channels))
+    sums = elu(larger(larger(first, second), third) + tl.load(biases + channels))
     gain, shift = tl.load(biases + PADDED + channels), tl.load(biases + 2 * PADDED + channels)
     result = _normalised(tl.where(is_channel, sums, 0.0), is_channel, 1e-5) * gain + shift
     hidden += sequence.to(tl.int64) * num_tiles * (CHANNELS * TILE)
@@ -214,7 +186,7 @@ def _feed_forward(x, y, weights, biases, sums, START: tl.constexpr, SIZE: tl.con
         inner = _product(x, part, SIZE, at, inner, EXACT)
         if TWICE:
             inner = _product(y, part + 1024, SIZE, at, inner, EXACT)
-        sums = _product(_gelu(inner, EXACT), part + (PARTS - 1) * 1024, SIZE, at, sums, EXACT)
+        sums = _product(gelu(inner, EXACT), part + (PARTS - 1) * 1024, SIZE, at, sums, EXACT)
     return sums
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from allin1_core import backends
 from allin1_core.audio.types import Stems
 from allin1_core.backends.devices import to_host
 from allin1_core.byproducts import Byproducts, TimedStage
@@ -167,7 +168,9 @@ class Analyzer:
             if here.device == "cpu":
                 on_device.enter_context(session.on_device)
             place = "{0.backend} on {0.device}".format
-            if place(here) != place(there) and not isinstance(spectrogram, np.ndarray):
+            arrays = {backends.get(choice.stage, choice.backend).arrays for choice in (here, there)}
+            moves = len(arrays) > 1 or here.device != there.device
+            if moves and not isinstance(spectrogram, np.ndarray):
                 with stage("transfer", what="spectrogram", **{"from": place(here), "to": place(there)}):
                     spectrogram = to_host(spectrogram)
 

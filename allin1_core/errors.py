@@ -38,6 +38,10 @@ class BackendError(Allin1Error, ValueError):
     """A backend, device or precision that does not exist, is not installed, or cannot do what is asked."""
 
 
+class UnfitBackendError(BackendError):
+    """Weights or a machine that a backend's kernels are not made for; `auto` then takes the next backend."""
+
+
 class WeightsError(Allin1Error, ValueError):
     """Network weights that are missing, truncated, altered or of another shape than the configuration says."""
 

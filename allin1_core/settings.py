@@ -41,7 +41,7 @@ class Settings:
         ``auto``, ``fused``, ``numpy``, ``torch``, ``mlx``, the name of an installed entry point, or
         ``module:function``. On a CPU ``auto`` takes ``fused``.
     nn_backend : str
-        ``auto``, ``fused``, ``torch`` or ``mlx``. On a CPU ``auto`` takes ``fused``.
+        ``auto``, ``fused``, ``triton``, ``torch`` or ``mlx``. On a CPU ``auto`` takes ``fused``, on CUDA ``triton``.
     precision : str
         ``exact`` or ``fast``.
     demix_backend : str

@@ -25,7 +25,7 @@ from bench.measure.paired import growth_point, is_brief, paired_times, sure_roun
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare_each
 from parity.environment import usable_cores
-from parity.implementations import Implementation, cpu_device, names
+from parity.implementations import Implementation, network_backends
 from parity.inputs.networks import random_spectrogram
 from parity.material import default_track
 from parity.oracles import allin1_infer
@@ -40,10 +40,8 @@ _MOST_FOR_AN_HOUR = 4e9  # bytes
 _FEW_ROUNDS = 3
 
 
-IMPLEMENTATIONS = [Implementation(name, "exact", cpu_device("network", name)) for name in names("network")]
-if backends.default_device()[0] == "cuda":
-    IMPLEMENTATIONS += [Implementation("torch", precision, "cuda") for precision in backends.PRECISIONS]
-_TORCH, _MLX = Implementation("torch", "exact", "cpu"), Implementation("mlx", "exact", "mlx")
+IMPLEMENTATIONS = network_backends()
+_TORCH, _MLX = Implementation("torch", "exact", "cpu"), Implementation("mlx", "exact")
 
 
 def _mlx_is_slow() -> bool:
@@ -97,10 +95,9 @@ def reference(
     return f"plain torch on {torch_device}", run, lambda out: dataclasses.asdict(out.to_numpy())
 
 
-def agreement_of(found: Any, expected: Any, precision: str) -> tuple[str, bool]:
+def agreement_of(found: Any, expected: Any, backend: str, precision: str) -> tuple[str, bool]:
     """How close a network's probabilities are to the reference's, in words, and whether that is close enough."""
-    # As torch declares it, which alone is timed in `fast`.
-    bound = backends.get("network", "torch").bounds[precision].anything
+    bound = backends.get("network", backend).bounds[precision].anything
     agreements = compare_each(found, expected, OUTPUTS, allowed=bound).values()
     difference = max(agreement.max_difference for agreement in agreements)
     return f"max {difference:.1e} of a probability, bound {bound:.0e}", difference <= bound
@@ -119,7 +116,7 @@ def paired_row(
     frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, num_folds, threads)
-        name, run_reference, as_probabilities = reference(str(implementation.device), num_folds, threads)
+        name, run_reference, as_probabilities = reference(model.choice.device, num_folds, threads)
         # On its device before the clock starts, as a stage would find it.
         native = model._network.as_native(frames)
         # A few seconds warm up as well as all of them.
@@ -135,7 +132,7 @@ def paired_row(
             benchmark=benchmark,
         )
         expected, found = as_probabilities(times.reference_output), times.candidate_output.to_numpy()
-    agreement, agrees = agreement_of(found, expected, implementation.precision)
+    agreement, agrees = agreement_of(found, expected, implementation.backend, implementation.precision)
     fold_or_folds = "1 fold" if num_folds == 1 else f"{num_folds} folds"
     weights = model.checkpoints[0].name + (" and on" if num_folds > 1 else "")
     return BenchRecord(
@@ -163,7 +160,9 @@ def paired_row(
 def memory(implementation: Implementation, frames: np.ndarray, num_folds: int) -> int | None:
     """Peak memory on the host; nothing for a GPU, whose memory this does not see."""
     return (
-        None if implementation.device == "cuda" else _in_a_fresh_process(implementation, frames, num_folds)[0]
+        None
+        if implementation.on("network") == "cuda"
+        else _in_a_fresh_process(implementation, frames, num_folds)[0]
     )
 
 

@@ -16,7 +16,7 @@ from bench.measure.paired import growth_point, is_brief, own_times, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
-from parity.implementations import Implementation, label, own_operations, spectrogram_backends
+from parity.implementations import Implementation, implementations, label, own_operations
 from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
@@ -33,7 +33,7 @@ _ON_ONE_THREAD = ("fused", "numpy")
 _NOTE = "here this backend's arrays hold what the fused kernels compute; its own operations have rows of their own"
 
 IMPLEMENTATIONS = [
-    pytest.param(implementation, id=str(implementation)) for implementation in spectrogram_backends()
+    pytest.param(implementation, id=str(implementation)) for implementation in implementations("spectrogram")
 ]
 COMPARED = [
     *IMPLEMENTATIONS,

@@ -12,11 +12,12 @@ from allin1_core.backends.devices import to_host
 from allin1_core.dbn.metrical import decoder_input
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from allin1_core.structure.numpy_backend import local_maxima as numpy_local_maxima
+from allin1_core.timings.recorder import synchronize
 from bench.measure.paired import own_times, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
-from parity.implementations import cpu_device, names, native
+from parity.implementations import Implementation, implementations, native
 from parity.material import DEFAULT_TRACK, shared_folder
 from parity.oracles import pipeline, structure
 from parity.oracles.network_golden import read_golden
@@ -26,31 +27,22 @@ _FRAMES = 19_551
 _ROUNDS = 51
 
 
-@pytest.mark.parametrize("backend", names("structure"))
-def test_local_maxima(backend: str, record_bench: BenchRecorder, benchmark: Any) -> None:
+@pytest.mark.parametrize(
+    "implementation", [one for one in implementations("structure") if one.precision == "exact"], ids=str
+)
+def test_local_maxima(implementation: Implementation, record_bench: BenchRecorder, benchmark: Any) -> None:
     """The one part of the sections that touches every frame."""
-    row = backends.get("structure", backend)
+    backend, device = implementation.backend, implementation.on("structure")
+    choice = backends.choose("structure", backend, device=device)[1]
     probability = np.random.default_rng(0).random(_FRAMES, dtype=np.float32)
-    values, synchronize = native("structure", backend, probability), None
-    # On a CPU torch runs as well, though `auto` leaves these to numpy there.
-    device = cpu_device("structure", backend)
-    if backend == "mlx":
-        import mlx.core as mx
-
-        synchronize = mx.eval
-    elif backend == "torch":
-        import torch
-
-        if torch.cuda.is_available():
-            device, values = "cuda", values.to("cuda")
-            synchronize = lambda _: torch.cuda.synchronize()  # noqa: E731
-    local_maxima = row.load()
+    values = native("structure", backend, probability, device)
+    local_maxima = backends.get("structure", backend).load()
     times = paired_times(
         lambda: local_maxima(values, LOCAL_MAXIMA_WINDOW),
         lambda: structure.local_maxima(probability),
         rounds=_ROUNDS,
         warmup=3,
-        synchronize=synchronize,
+        synchronize=lambda output: synchronize(choice, output),
         benchmark=benchmark,
     )
     same = compare(to_host(times.candidate_output), times.reference_output).passed
@@ -73,7 +65,7 @@ def test_local_maxima(backend: str, record_bench: BenchRecorder, benchmark: Any)
         )
     )
     assert same
-    if device in row.devices:
+    if backends.choose("structure", device=device)[1].backend == backend:
         assert times.ratio.median > 1
 
 

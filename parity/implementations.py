@@ -47,9 +47,11 @@ def any_requested() -> str | None:
 
 
 def names(stage: str) -> list[str]:
-    """Backends to compare: ours that are installed, or the one that ``--backend`` names."""
+    """Backends to compare: ours that are installed and have a device here, or the one that ``--backend`` names."""
     named = requested(stage)
-    return [named] if named else [row.name for row in backends.built_in(stage) if row.installed]
+    if named:
+        return [named]
+    return [row.name for row in backends.built_in(stage) if row.installed and devices_here(row)]
 
 
 def ours(stage: str) -> list[str]:
@@ -58,18 +60,28 @@ def ours(stage: str) -> list[str]:
 
 
 def cpu_device(stage: str, backend: str) -> str:
-    """Where a backend runs without a GPU: the CPU, or MLX's own device."""
+    """Where a backend runs without a GPU: the CPU, or MLX's own device; of one that needs a GPU, that."""
     row = next((row for row in backends.built_in(stage) if row.name == backend), None)
-    return "mlx" if row is not None and "mlx" in row.devices else "cpu"
+    return row.devices[0] if row is not None else "cpu"
 
 
-def native(stage: str, backend: str, values: np.ndarray) -> Any:
-    """An array of the library that a backend takes and gives, on the CPU."""
+def devices_here(row: backends.Backend) -> list[str]:
+    """The devices of a backend that this machine has."""
+    present = {"cpu": True, "mlx": True}
+    if not present.keys() >= set(row.devices):
+        import torch
+
+        present |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [device for device in row.devices if present[device]]
+
+
+def native(stage: str, backend: str, values: np.ndarray, device: str = "cpu") -> Any:
+    """An array of the library that a backend takes and gives, on the CPU or another device of torch's."""
     arrays = backends.get(stage, backend).arrays
     if arrays == "torch":
         import torch
 
-        return torch.from_numpy(values)
+        return torch.from_numpy(values).to(device)
     if arrays == "mlx":
         import mlx.core as mx
 
@@ -79,7 +91,7 @@ def native(stage: str, backend: str, values: np.ndarray) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-    """A backend of the spectrogram with its precision and device, and the bound it declares."""
+    """A backend with its precision, its device where it has several, and the bound it declares for the spectrogram."""
 
     backend: str
     precision: str
@@ -88,29 +100,36 @@ class Implementation:
     def __str__(self) -> str:
         return "-".join(part for part in (self.backend, self.precision, self.device) if part)
 
+    def on(self, stage: str) -> str:
+        """The device that it runs on."""
+        return self.device or cpu_device(stage, self.backend)
+
     @property
     def bound(self) -> backends.Bound:
         return backends.get("spectrogram", self.backend).bounds[self.precision]
 
 
-def spectrogram_backends() -> list[Implementation]:
-    """What the spectrogram's cases run against: each backend on each of its devices here, in each precision."""
+def implementations(stage: str) -> list[Implementation]:
+    """What a stage's cases run against: each backend on each of its devices here, in each precision."""
     return [
         Implementation(name, precision, device)
-        for name in names("spectrogram")
-        for device in _devices_here(backends.get("spectrogram", name))
+        for name in names(stage)
+        for device in _devices(backends.get(stage, name))
         for precision in backends.PRECISIONS
     ]
 
 
-def _devices_here(row: backends.Backend) -> list[str | None]:
-    """The devices of a backend that this machine has; None for the only one."""
-    if len(row.devices) == 1:
-        return [None]
-    import torch
+def network_backends() -> list[Implementation]:
+    """What the network's cases run against; `fast` on CUDA alone, as elsewhere it is `exact`."""
+    return [
+        one for one in implementations("network") if one.precision == "exact" or one.on("network") == "cuda"
+    ]
 
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return [device for device in row.devices if present[device]]
+
+def _devices(row: backends.Backend) -> list[str | None]:
+    """As `devices_here`; None for a backend's only one."""
+    here = devices_here(row)
+    return [None] if here == list(row.devices) and len(here) == 1 else list(here)
 
 
 # What torch and MLX compute on a GPU; on a CPU, where their backends take the fused kernels, by this name alone.

@@ -10,32 +10,36 @@ import numpy as np
 import pytest
 
 from allin1_core import backends
+from allin1_core.backends.devices import to_host
 from parity.agreement import compare, ulp_measures
-from parity.implementations import cpu_device, native, ours
+from parity.implementations import Implementation, any_requested, native, network_backends
 from parity.oracles import naive_attention, natten_golden
 from parity.reports.records import ParityRecord, ParityRecorder
 
 # float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
 BOUND = 1e-5
-BACKENDS = ours("network")
+IMPLEMENTATIONS = [one for one in network_backends() if one.precision == "exact" and any_requested() is None]
 
 
-def attention_of(backend: str) -> Callable[..., np.ndarray]:
+def attention_of(implementation: Implementation) -> Callable[..., np.ndarray]:
     """The backend's attention on numpy arrays."""
+    backend, device = implementation.backend, implementation.on("network")
     module = importlib.import_module(backends.get("network", backend).target.partition(":")[0])
 
     def attention(*arrays: np.ndarray, **keywords: int) -> np.ndarray:
-        given = (native("network", backend, array) for array in arrays)
-        return np.asarray(module.neighbourhood_attention(*given, **keywords))
+        given = (native("network", backend, array, device) for array in arrays)
+        return to_host(module.neighbourhood_attention(*given, **keywords))
 
     return attention
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 @pytest.mark.parametrize("case", natten_golden.CASES)
-def test_natten(case: str, backend: str, shared: Path, record_parity: ParityRecorder) -> None:
+def test_natten(
+    case: str, implementation: Implementation, shared: Path, record_parity: ParityRecorder
+) -> None:
     golden = natten_golden.read_case(shared, case)
-    output = attention_of(backend)(
+    output = attention_of(implementation)(
         golden.queries,
         golden.keys,
         golden.values,
@@ -49,15 +53,15 @@ def test_natten(case: str, backend: str, shared: Path, record_parity: ParityReco
             "attention",
             f"{case}, kernel {golden.kernel_size}, dilation {golden.dilation}",
             natten_golden.ORACLE,
-            backend,
-            cpu_device("network", backend),
+            implementation.backend,
+            implementation.on("network"),
             "exact",
             "<= 1e-5",
             agreement.passed,
             {"max_difference": agreement.max_difference, **ulp_measures([agreement])},
         )
     )
-    agreement.require(f"{backend}, {case}")
+    agreement.require(f"{implementation}, {case}")
 
 
 @pytest.mark.parametrize("case", natten_golden.CASES)
@@ -90,20 +94,24 @@ _SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 @pytest.mark.parametrize(("rows", "frames", "kernel_size", "dilation"), _SHAPES)
-def test_definition(rows: int | None, frames: int, kernel_size: int, dilation: int, backend: str) -> None:
+def test_definition(
+    rows: int | None, frames: int, kernel_size: int, dilation: int, implementation: Implementation
+) -> None:
     rng = np.random.default_rng([frames, kernel_size, dilation])
     axes = (frames,) if rows is None else (rows, frames)
     queries, keys, values = rng.standard_normal((3, 2, 2, *axes, 12), dtype=np.float32)
     bias = rng.standard_normal((2, *len(axes) * (2 * kernel_size - 1,)), dtype=np.float32)
-    output = attention_of(backend)(queries, keys, values, bias, kernel_size=kernel_size, dilation=dilation)
+    output = attention_of(implementation)(
+        queries, keys, values, bias, kernel_size=kernel_size, dilation=dilation
+    )
     expected = naive_attention.naive_attention(queries, keys, values, bias, kernel_size, dilation)
-    compare(output, expected, allowed=BOUND).require(backend)
+    compare(output, expected, allowed=BOUND).require(str(implementation))
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_axis_shorter_than_the_window(backend: str) -> None:
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
+def test_axis_shorter_than_the_window(implementation: Implementation) -> None:
     arrays = np.zeros((3, 1, 2, 9, 12), dtype=np.float32)
     with pytest.raises(ValueError, match="length: 9 positions; expected at least"):
-        attention_of(backend)(*arrays, np.zeros((2, 9), dtype=np.float32), kernel_size=5, dilation=2)
+        attention_of(implementation)(*arrays, np.zeros((2, 9), dtype=np.float32), kernel_size=5, dilation=2)

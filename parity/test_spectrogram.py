@@ -16,7 +16,7 @@ from scipy.io.wavfile import WavFileWarning
 from allin1_core.backends.devices import computation
 from allin1_core.spectrogram import numpy_backend, select
 from parity.agreement import Agreement, compare
-from parity.implementations import Implementation, cpu_device, label, own_operations, spectrogram_backends
+from parity.implementations import Implementation, implementations, label, own_operations
 from parity.inputs.spectrogram import (
     DTYPES,
     SAMPLE_RATES,
@@ -32,7 +32,7 @@ from parity.oracles.network_golden import SHORT_TRACKS
 from parity.reports.records import ParityRecord, ParityRecorder
 
 STEREO_RATES = (22050, 44100, 48000)
-IMPLEMENTATIONS = spectrogram_backends() + own_operations()
+IMPLEMENTATIONS = implementations("spectrogram") + own_operations()
 
 Expected = tuple[Case, npt.NDArray, npt.NDArray]
 
@@ -91,7 +91,7 @@ def is_full(case: Case, implementation: Implementation) -> bool:
 
     Their own operations are slow there; where the fused kernels compute for them, their outputs are compared already.
     """
-    device = implementation.device or cpu_device("spectrogram", implementation.backend)
+    device = implementation.on("spectrogram")
     by = computation("spectrogram", implementation.backend, device, implementation.precision).by
     quick_music = case.sample_rate == 44100 and case.name.startswith(SHORT_TRACKS)
     is_repeated = implementation in own_operations() or by != implementation.backend

@@ -11,9 +11,18 @@ import numpy as np
 import pytest
 
 import allin1_core
-from allin1_core.errors import BackendError
-from allin1_core.network import Checkpoint, Configuration, Model, NetworkOutput, Thresholds, build_model
+from allin1_core.errors import BackendError, UnfitBackendError
+from allin1_core.network import (
+    Checkpoint,
+    Configuration,
+    Model,
+    NetworkOutput,
+    Thresholds,
+    build_model,
+    triton_packing,
+)
 from allin1_core.network.architecture import Folds, ensemble
+from allin1_core.self_test import run_self_test
 from parity.implementations import cpu_device, names
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
@@ -169,7 +178,53 @@ def test_fused_refuses_dimensions_it_is_not_compiled_for() -> None:
         build_model([random_checkpoint(0, narrow)], backend="fused")
 
 
-@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "fused"])
+def test_auto_takes_the_next_backend_for_other_dimensions_and_says_why() -> None:
+    pytest.importorskip("torch")
+    narrow = random_checkpoint(0, Configuration(num_blocks=1, num_labels=7))
+    network = build_model([narrow], device="cpu")
+    assert (network.choice.backend, network.choice.computed_by) == ("torch", "torch")
+    assert network.choice.reason == (
+        "auto: device 'cpu' was asked for; torch is the first choice for cpu (network backend 'fused': num_labels is "
+        "7; it is compiled for 10; use backend='torch')"
+    )
+    assert network(random_spectrogram(3)).to_numpy().label.shape == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "factor"),
+    [
+        ("embeddings.conv1.weight", 1e3),
+        ("embeddings.norm.weight", 1e5),
+        ("encoder.layers.1.timelayer.attention2.self.value.weight", 1e5),
+        ("encoder.layers.0.instlayer.intermediate.dense.bias", 1e6),
+        ("encoder.layers.1.timelayer.output.dense.weight", 1e7),
+        ("norm.bias", 1e6),
+    ],
+)
+def test_weights_that_leave_the_range_of_float16_are_refused_for_triton(
+    parameter: str, factor: float
+) -> None:
+    """From the weights it follows how large a factor of a product can be, whatever the track."""
+    parameters = dict(random_checkpoint(0, FEW_BLOCKS).parameters)
+    triton_packing.pack(parameters, FEW_BLOCKS)
+    parameters[parameter] = parameters[parameter] * np.float32(factor)
+    with pytest.raises(
+        UnfitBackendError, match=r"may reach .*e\+.*; its float16 ends at 65504; use backend='torch'"
+    ):
+        triton_packing.pack(parameters, FEW_BLOCKS)
+
+
+def test_triton_needs_a_cuda_device() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("triton")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(BackendError, match=r"device 'cuda': torch .* finds no such device; use device='cpu'"):
+        model("triton")
+    assert "triton" not in {check.backend for check in run_self_test() if check.stage == "network"}
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name not in ("fused", "triton")])
 def test_other_dimensions(backend: str) -> None:
     """What the kernels refuse, the plain networks run."""
     other = Configuration(num_blocks=2, num_labels=7, num_channels=32, num_heads=4, kernel_size=3)

@@ -18,6 +18,7 @@ form ``module:function``; ``auto`` never picks those.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from allin1_core.backends.devices import computation, default_device, validate_device
 from allin1_core.backends.table import PRECISIONS, Backend, Bound, backends, built_in, get, names, stages
@@ -31,6 +32,7 @@ __all__ = [
     "backends",
     "built_in",
     "choose",
+    "choose_after",
     "choose_beside",
     "default_device",
     "get",
@@ -61,7 +63,7 @@ class Choice:
     device_because : str
         Why that device, in words; empty where it was asked for.
     passed_over : tuple of str
-        Backends that ``auto`` would have preferred, which are not installed.
+        Why ``auto`` did not take the backends that it would have preferred, in words.
     computed_because : str
         Why another backend computed, in words; else empty.
     """
@@ -91,7 +93,7 @@ class Choice:
             because = because or f"device {self.device_wanted!r} was asked for"
             text = f"auto: {because}; {self.backend} is the first choice for {kind}"
             if self.passed_over:
-                text += f" ({', '.join(f'{name} is not installed' for name in self.passed_over)})"
+                text += f" ({', '.join(self.passed_over)})"
             if kind != wanted:
                 text += f"; {self.stage} has no backend for {wanted}"
         elif because:
@@ -147,8 +149,20 @@ def choose(
     """
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r}: unknown; expected one of {', '.join(PRECISIONS)}")
+    return _choose(stage, backend, device, precision, {})
+
+
+def choose_after(choice: Choice, why: str) -> tuple[Backend, Choice]:
+    """What ``auto`` decides where the backend that it chose refuses what it is to compute, and why, as it says."""
+    device = None if choice.requested_device == "auto" else choice.requested_device
+    return _choose(choice.stage, "auto", device, choice.precision, {choice.backend: why})
+
+
+def _choose(
+    stage: str, backend: str, device: str | None, precision: str, refused: Mapping[str, str]
+) -> tuple[Backend, Choice]:
     if backend == "auto":
-        chosen, on, wanted, because, passed_over = _choose_automatically(stage, device)
+        chosen, on, wanted, because, passed_over = _choose_automatically(stage, device, refused)
     else:
         chosen, on, because = _choose_by_name(stage, backend, device)
         wanted, passed_over = on, ()
@@ -197,6 +211,7 @@ def _choose_by_name(stage: str, name: str, device: str | None) -> tuple[Backend,
     if device is None:
         default, _ = default_device()
         device = default if default in chosen.devices else chosen.devices[0]
+        validate_device(device)
         return chosen, device, f"{device} is its best device here"
     if validate_device(device) not in chosen.devices:
         raise BackendError(
@@ -205,7 +220,9 @@ def _choose_by_name(stage: str, name: str, device: str | None) -> tuple[Backend,
     return chosen, device, ""
 
 
-def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str, str, str, tuple[str, ...]]:
+def _choose_automatically(
+    stage: str, device: str | None, refused: Mapping[str, str]
+) -> tuple[Backend, str, str, str, tuple[str, ...]]:
     """The backend, its device, the device it was looked for, why that one, and what was passed over."""
     device, because = default_device() if device is None else (device, "")
     kind = validate_device(device)
@@ -215,8 +232,11 @@ def _choose_automatically(stage: str, device: str | None) -> tuple[Backend, str,
         for candidate in built_in(stage):
             if wanted not in candidate.devices:
                 continue
-            if candidate.installed:
+            if candidate.name in refused:
+                passed_over.append(refused[candidate.name])
+            elif candidate.installed:
                 return candidate, device if wanted == kind else "cpu", device, because, tuple(passed_over)
-            passed_over.append(candidate.name)
+            else:
+                passed_over.append(f"{candidate.name} is not installed")
     known = ", ".join(f"{row.name} ({row.how_to_install})" for row in built_in(stage))
     raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {known}")

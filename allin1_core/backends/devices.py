@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.backends.table import built_in, get
+from allin1_core.backends.table import Backend, built_in, get
 from allin1_core.errors import BackendError
 
 
@@ -106,6 +107,15 @@ def validate_device(device: str) -> str:
                 "use device='cpu' or leave it out"
             )
     return kind
+
+
+def has_device(row: Backend) -> bool:
+    """Whether this machine has a device that the backend can use."""
+    for device in row.devices:
+        with contextlib.suppress(BackendError):
+            validate_device(device)
+            return True
+    return False
 
 
 def to_host(array: Any) -> np.ndarray:

@@ -188,9 +188,11 @@ _CLOSER = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(5e-7, 5e-7)}
 _SAME_BITS = {**GENERAL_BOUNDS["spectrogram"], "exact": Bound(0.0, 0.0, longer=5e-7)}
 # On CUDA ``fast`` rounds the factors of matrix products to the 10 bits of TF32.
 _TF32 = {**GENERAL_BOUNDS["network"], "fast": Bound(2e-2, 2e-2)}
+# The Triton kernels round them to float16, as many bits, and keep keys and values in it as well.
+_FLOAT16 = {**GENERAL_BOUNDS["network"], "fast": Bound(5e-3, 5e-3)}
 
 _HOLD = "its arrays hold what the fused kernels compute"
-_CPU, _TORCH, _TORCH_GPU, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("cuda", "mps"), ("mlx",)
+_CPU, _TORCH, _MLX = ("cpu",), ("cpu", "cuda", "mps"), ("mlx",)
 
 
 def _row(
@@ -225,6 +227,8 @@ ROWS = (
                    HandOn("mlx", f"on a CPU {_HOLD}", ("fast",), unless_on_gpu=True))),
     _row("network", "fused", "network.fused:FusedNetwork",
          "allin1-core", "allin1_core.network._fused", "", _CPU),
+    _row("network", "triton", "network.triton_model:TritonNetwork",
+         "triton", "triton", "torch", ("cuda",), "torch", bounds=_FLOAT16),
     _row("network", "torch", "network.torch_model:TorchNetwork",
          "torch", "torch", "torch", _TORCH, "torch", bounds=_TF32),
     _row("network", "mlx", "network.mlx_model:MLXNetwork",
@@ -233,12 +237,12 @@ ROWS = (
          "allin1-core", "allin1_core.dbn._viterbi", "", _CPU),
     _row("decoder", "numpy", "dbn.decoders:numpy_decoder",
          "numpy", "numpy", "", _CPU),
-    _row("structure", "torch", "structure.torch_backend:local_maxima",
-         "torch", "torch", "torch", _TORCH_GPU, "torch"),
-    _row("structure", "mlx", "structure.mlx_backend:local_maxima",
-         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
     _row("structure", "numpy", "structure.numpy_backend:local_maxima",
          "numpy", "numpy", "", _CPU),
+    _row("structure", "torch", "structure.torch_backend:local_maxima",
+         "torch", "torch", "torch", _TORCH, "torch"),
+    _row("structure", "mlx", "structure.mlx_backend:local_maxima",
+         "mlx", "mlx.core", "mlx", _MLX, "mlx"),
 )
 # In parity/, which a checkout has and a wheel has not: offered by name where it can be imported.
 _ORACLES = (

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from allin1_core.errors import WeightsError
+from allin1_core.errors import UnfitBackendError, WeightsError
 
 # (this package's name, the checkpoint's name, type); `data.` marks the nested mapping of the data set.
 _FIELDS: tuple[tuple[str, str, type], ...] = (
@@ -246,3 +246,22 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
         return Configuration(**dimensions), Thresholds(beat, downbeat)
     except WeightsError as error:
         raise WeightsError(f"{source}: {error}") from error
+
+
+# What kernels that are written for the published dimensions leave open.
+_FREE = ("num_blocks", "dilation_factor", "dilation_max", "layer_norm_epsilon")
+
+
+def check_published_dimensions(configuration: Configuration, backend: str) -> None:
+    """Refuse, for the network backend of this name, dimensions other than those of the published checkpoints.
+
+    Raises
+    ------
+    UnfitBackendError
+    """
+    for name, expected in dataclasses.asdict(Configuration()).items():
+        found = getattr(configuration, name)
+        if name not in _FREE and found != expected:
+            raise UnfitBackendError(
+                f"network backend {backend!r}: {name} is {found}; it is compiled for {expected}; use backend='torch'"
+            )

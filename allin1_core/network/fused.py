@@ -11,15 +11,12 @@ import numpy as np
 
 from allin1_core.errors import BackendError
 from allin1_core.network import _fused, neighbourhood
-from allin1_core.network.configuration import Configuration
+from allin1_core.network.configuration import Configuration, check_published_dimensions
 from allin1_core.network.packing import PackedParameters, pack
 from allin1_core.network.weights import Checkpoint
 from allin1_core.simd.instruction_sets import checked
 from allin1_core.threads import ThreadPool
 
-# The kernels are compiled for these dimensions; the number of blocks and their dilations are free.
-_COMPILED_FOR = Configuration()
-_FREE = ("num_blocks", "dilation_factor", "dilation_max", "layer_norm_epsilon")
 _KEY_VALUE_ROWS = 96
 
 
@@ -41,7 +38,7 @@ class FusedNetwork:
         # There is one device, and float32 throughout is as fast as it gets.
         del device, precision
         self._configuration = checkpoints[0].configuration
-        _check_dimensions(self._configuration)
+        check_published_dimensions(self._configuration, "fused")
         self._instruction_set = checked(instruction_set)
         self._folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
         self._num_threads = num_threads
@@ -203,15 +200,6 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     raw.fill(0)
     offset = -raw.ctypes.data % 64 // 4
     return raw[offset : offset + size].reshape(shape)
-
-
-def _check_dimensions(configuration: Configuration) -> None:
-    for name in configuration.__dataclass_fields__:
-        found, expected = getattr(configuration, name), getattr(_COMPILED_FOR, name)
-        if name not in _FREE and found != expected:
-            raise BackendError(
-                f"network backend 'fused': {name} is {found}; it is compiled for {expected}; use backend='torch'"
-            )
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

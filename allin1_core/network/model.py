@@ -10,6 +10,7 @@ from typing import Any
 
 from allin1_core import backends
 from allin1_core.backends.devices import to_host
+from allin1_core.errors import UnfitBackendError
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
@@ -220,7 +221,10 @@ def build_chosen(
     chosen: tuple[backends.Backend, backends.Choice],
     num_threads: int | None = None,
 ) -> Model:
-    """As `build_model`, for a backend that `backends.choose` has decided on."""
+    """As `build_model`, for a backend that `backends.choose` has decided on.
+
+    Where ``auto`` decided, and that backend is not made for these weights, it is the next one, and the choice says why.
+    """
     if not checkpoints:
         raise ValueError("checkpoints: none; expected one, or the folds of an ensemble")
     if any(checkpoint.configuration != checkpoints[0].configuration for checkpoint in checkpoints):
@@ -228,12 +232,17 @@ def build_chosen(
     check_num_threads(num_threads)
     row, choice = chosen
     build: NetworkBackend = row.load()
-    network = build(
-        checkpoints,
-        device=choice.device,
-        precision=choice.precision,
-        num_threads=num_threads or usable_cores(),
-    )
+    try:
+        network = build(
+            checkpoints,
+            device=choice.device,
+            precision=choice.precision,
+            num_threads=num_threads or usable_cores(),
+        )
+    except UnfitBackendError as error:
+        if choice.requested_backend != "auto":
+            raise
+        return build_chosen(checkpoints, backends.choose_after(choice, str(error)), num_threads)
     return Model(network, checkpoints, choice, num_threads)
 
 
@@ -254,12 +263,13 @@ def load_model(
         ``harmonix-all`` (the ensemble of eight folds), ``harmonix-fold0`` ... ``harmonix-fold7``, or the path of a
         checkpoint file of one's own.
     backend : str
-        ``auto``, ``fused`` (compiled, CPU), ``torch`` (CPU, CUDA, MPS) or ``mlx``.
+        ``auto``, ``fused`` (compiled, CPU), ``triton`` (compiled, CUDA), ``torch`` (CPU, CUDA, MPS) or ``mlx``.
     device : str, optional
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the best one here.
     precision : str
-        ``exact``: float32 throughout, probabilities within 1e-4 of the reference. ``fast``: on CUDA, matrix
-        products may round their inputs to TF32, probabilities within 2e-2; elsewhere the same as ``exact``.
+        ``exact``: float32 throughout, or as good, probabilities within 1e-4 of the reference. ``fast``: on CUDA, matrix
+        products may round their inputs to 11 bits, probabilities within 5e-3 (``triton``) or 2e-2 (``torch``);
+        elsewhere the same as ``exact``.
     weights_dir : path, optional
         Folder with the weights. Otherwise: the folder that ``ALLIN1_WEIGHTS_DIR`` names, else the local Hugging
         Face cache, else a download from ``taejunkim/allinone``.

@@ -14,7 +14,7 @@ from allin1_core.network.model import Model, NetworkOutput
 from allin1_core.separation.folder import read_stems_folder
 from allin1_core.spectrogram import select
 from parity.agreement import compare_each, largest_difference
-from parity.implementations import own_operations, spectrogram_backends
+from parity.implementations import implementations, own_operations
 from parity.material import STEMS
 from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS
@@ -26,7 +26,7 @@ NETWORK_BOUND = 1e-4
 def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarray) -> list[dict[str, Any]]:
     """Largest difference from madmom for each implementation, and for each stem."""
     rows = []
-    for implementation in spectrogram_backends() + own_operations():
+    for implementation in implementations("spectrogram") + own_operations():
         compute = select(
             implementation.backend, device=implementation.device, precision=implementation.precision
         )

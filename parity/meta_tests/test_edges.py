@@ -22,6 +22,7 @@ from parity.reports.records import ParityRecorder
 from parity.reports.ulps import section, worst
 from parity.test_spectrogram import check
 
+NUMPY = Implementation("numpy", "exact")
 # Of a value that is rounded: a thousandth of an ULP of float32, which turns none but those beside a tie.
 _A_THOUSANDTH = 1e-3 * 2.0**-24
 
@@ -162,16 +163,16 @@ def test_a_peak_that_is_off_by_one_ulp_is_found(direction: float, monkeypatch: p
     right = test_structure.native
     spacings = (47, 48, 49, 50)
     record = ParityRecorder()
-    test_structure.test_values_that_tie("numpy", spacings, record)
+    test_structure.test_values_that_tie(NUMPY, spacings, record)
 
-    def wrong(stage: str, backend: str, segment: npt.NDArray) -> Any:
+    def wrong(stage: str, backend: str, segment: npt.NDArray, device: str) -> Any:
         moved = segment.copy()
         highest = int(np.argmax(moved))
         moved[highest] = np.nextafter(moved[highest], np.float32(direction))
-        return right(stage, backend, moved)
+        return right(stage, backend, moved, device)
 
     monkeypatch.setattr(test_structure, "native", wrong)
     with pytest.raises(AssertionError, match="local maxima"):
-        test_structure.test_values_that_tie("numpy", spacings, record)
+        test_structure.test_values_that_tie(NUMPY, spacings, record)
     assert [entry.passed for entry in record.records] == [True, False]
     assert record.records[1].measures["max_ulp"] >= 1

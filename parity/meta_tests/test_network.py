@@ -17,6 +17,7 @@ from allin1_core.network import Configuration, NetworkOutput, build_model
 from allin1_core.network.model import Logits
 from parity import test_attention, test_network, test_network_random
 from parity.full import track_agreement
+from parity.implementations import Implementation
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import naive_attention, naive_network
@@ -26,6 +27,7 @@ from parity.reports.records import ParityRecorder
 
 NOWHERE = Path("no shared material is read")
 TRACK = "falcon69"
+RIGHT, WRONG = Implementation("fused", "exact"), Implementation("torch", "exact", "cuda")
 
 
 def made_up() -> NetworkOutput:
@@ -70,15 +72,15 @@ def test_a_fault_fails_the_comparisons_with_recorded_probabilities_and_with_torc
 ) -> None:
     right = made_up()
     monkeypatch.setattr("parity.oracles.network_golden.read_golden", lambda *_: as_mapping(right))
-    outputs = {"torch": right, "right": right, "wrong": spoilt(right, name, fault)}
-    monkeypatch.setattr(test_network, "output", lambda _, backend, __: outputs[backend])
+    outputs = {test_network.PLAIN: right, RIGHT: right, WRONG: spoilt(right, name, fault)}
+    monkeypatch.setattr(test_network, "output", lambda _, implementation, __: outputs[implementation])
     tests = [
-        lambda backend, record: test_network.test_ensemble(backend, TRACK, NOWHERE, record),
-        lambda backend, record: test_network.test_single_folds(backend, "harmonix-fold0", NOWHERE, record),
+        lambda one, record: test_network.test_ensemble(one, TRACK, NOWHERE, record),
+        lambda one, record: test_network.test_single_folds(one, "harmonix-fold0", NOWHERE, record),
     ]
     for test in tests:
-        test("right", ParityRecorder())
-        assert_seen(functools.partial(test, "wrong"))
+        test(RIGHT, ParityRecorder())
+        assert_seen(functools.partial(test, WRONG))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -90,10 +92,10 @@ def test_a_fault_fails_the_comparison_with_the_peer(
     logits = {output: getattr(right.logits, output) for output in OUTPUTS}
     monkeypatch.setattr(test_network, "peer_output", lambda *_: {**logits, "embeddings": right.embeddings})
     monkeypatch.setattr("parity.oracles.allin1_infer.probabilities", lambda _: as_mapping(right))
-    outputs = {"right": right, "wrong": spoilt(right, name, fault)}
-    monkeypatch.setattr(test_network, "output", lambda _, backend, __: outputs[backend])
-    test_network.test_peer("right", "harmonix-fold0", NOWHERE, ParityRecorder())
-    assert_seen(lambda record: test_network.test_peer("wrong", "harmonix-fold0", NOWHERE, record))
+    outputs = {RIGHT: right, WRONG: spoilt(right, name, fault)}
+    monkeypatch.setattr(test_network, "output", lambda _, implementation, __: outputs[implementation])
+    test_network.test_peer(RIGHT, "harmonix-fold0", NOWHERE, ParityRecorder())
+    assert_seen(lambda record: test_network.test_peer(WRONG, "harmonix-fold0", NOWHERE, record))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -103,12 +105,12 @@ def test_a_fault_fails_the_comparison_on_random_weights(
 ) -> None:
     right = made_up()
     monkeypatch.setattr(test_network_random, "expected", lambda *_: as_mapping(right))
-    outputs = {"fused": right, "torch": spoilt(right, name, fault)}
-    monkeypatch.setattr(test_network_random, "run", lambda backend, *_: outputs[backend])
-    test_network_random.test_lengths("fused", 30, ParityRecorder())
-    assert_seen(lambda record: test_network_random.test_lengths("torch", 30, record))
+    outputs = {RIGHT: right, WRONG: spoilt(right, name, fault)}
+    monkeypatch.setattr(test_network_random, "run", lambda implementation, *_: outputs[implementation])
+    test_network_random.test_lengths(RIGHT, 30, ParityRecorder())
+    assert_seen(lambda record: test_network_random.test_lengths(WRONG, 30, record))
     if name in OUTPUTS:
-        monkeypatch.setattr(test_network_random, "run", lambda *_: outputs["torch"])
+        monkeypatch.setattr(test_network_random, "run", lambda *_: outputs[WRONG])
         with pytest.raises(AssertionError, match="a difference of inf"):
             test_network_random.test_fused_seams(30)
 
@@ -131,14 +133,16 @@ def test_a_fault_fails_the_comparison_with_natten(fault: str, monkeypatch: pytes
     right = naive_attention.naive_attention(queries, keys, values, bias, 5, 1)
     golden = AttentionCase(5, 1, queries, keys, values, bias, right)
     monkeypatch.setattr("parity.oracles.natten_golden.read_case", lambda *_: golden)
-    outputs = {"right": right, "wrong": FAULTS[fault](right)}
-    monkeypatch.setattr(test_attention, "attention_of", lambda backend: lambda *_, **__: outputs[backend])
-    test_attention.test_natten("1d/0", "right", NOWHERE, ParityRecorder())
-    assert_seen(lambda record: test_attention.test_natten("1d/0", "wrong", NOWHERE, record))
+    outputs = {RIGHT: right, WRONG: FAULTS[fault](right)}
+    monkeypatch.setattr(
+        test_attention, "attention_of", lambda implementation: lambda *_, **__: outputs[implementation]
+    )
+    test_attention.test_natten("1d/0", RIGHT, NOWHERE, ParityRecorder())
+    assert_seen(lambda record: test_attention.test_natten("1d/0", WRONG, NOWHERE, record))
     monkeypatch.setattr("parity.oracles.naive_attention.naive_attention", lambda *_: right)
-    test_attention.test_definition(None, 9, 5, 1, "right")
+    test_attention.test_definition(None, 9, 5, 1, RIGHT)
     with pytest.raises(AssertionError, match="a difference of inf"):
-        test_attention.test_definition(None, 9, 5, 1, "wrong")
+        test_attention.test_definition(None, 9, 5, 1, WRONG)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from parity.reports.report import write_parity_report
 from parity.test_spectrogram import check as check_spectrogram
 
 NAN_LAST = "NaN at the last place"
+FUSED = Implementation("fused", "exact")
 
 
 def without_a_frame(stems: np.ndarray, sample_rate: int, **keywords: Any) -> np.ndarray:
@@ -56,15 +57,15 @@ def failures(monkeypatch: pytest.MonkeyPatch) -> ParityRecorder:
     for check in (
         lambda: check_spectrogram((case, samples, np.zeros((1, 3, 81), np.float32)), backend, record),
         lambda: check_spectrogram((case, samples, empty.astype(np.float64)), backend, record),
-        lambda: test_attention.test_natten("1d/0", "torch", Path(), record),
+        lambda: test_attention.test_natten("1d/0", Implementation("torch", "exact", "cpu"), Path(), record),
         lambda: test_network.check(
-            record, "song", "torch", "fused", test_network.differences(wrong, made_up())
+            record, "song", "torch", FUSED, test_network.differences(wrong, made_up())
         ),
         lambda: test_network_random.check(
-            record, "random weights, 5 frames", "naive", "fused", test_network.differences(wrong, made_up())
+            record, "random weights, 5 frames", "naive", FUSED, test_network.differences(wrong, made_up())
         ),
         lambda: require_identical(record, "song", "synthetic", "cython", decoding),
-        lambda: test_structure.test_made_up_probabilities(97, 1, "numpy", record),
+        lambda: test_structure.test_made_up_probabilities(97, 1, Implementation("numpy", "exact"), record),
         lambda: test_pipeline.check(result, "song", EXPECTED, record),
     ):
         with contextlib.suppress(AssertionError):

@@ -12,10 +12,12 @@ import pytest
 
 from allin1_core.structure import Segment
 from parity import test_structure
+from parity.implementations import Implementation
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import structure
 from parity.reports.records import ParityRecorder
 
+NUMPY = Implementation("numpy", "exact")
 SEGMENT_FAULTS: dict[str, Any] = {
     "NaN": np.nan,
     "infinity": np.inf,
@@ -29,10 +31,10 @@ def _check(wrong: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite's test on made-up probabilities, in which a part of what was found is replaced; it has to fail."""
     right = test_structure._run
     record = ParityRecorder()
-    test_structure.test_made_up_probabilities(9000, 10_000, "numpy", record)
+    test_structure.test_made_up_probabilities(9000, 10_000, NUMPY, record)
     monkeypatch.setattr(test_structure, "_run", lambda *given: wrong(*right(*given)))
     with pytest.raises(AssertionError, match="a difference of"):
-        test_structure.test_made_up_probabilities(9000, 10_000, "numpy", record)
+        test_structure.test_made_up_probabilities(9000, 10_000, NUMPY, record)
     assert [entry.passed for entry in record.records] == [True, False]
     assert record.records[1].measures["differences"] >= 1
 
@@ -84,11 +86,11 @@ def test_recorded_sections_are_held_to_as_well(monkeypatch: pytest.MonkeyPatch) 
     segment, label = probabilities["segment"], probabilities["label"]
     golden = structure.sections(structure.boundaries(structure.local_maxima(segment)), label)
     record = ParityRecorder()
-    test_structure.check(record, "made up", "numpy", probabilities, golden)
+    test_structure.check(record, "made up", NUMPY, probabilities, golden)
     start, end, name = golden[2]
     for other in ((start, end, "verse" if name == "intro" else "intro"), (np.nextafter(start, 0), end, name)):
         with pytest.raises(AssertionError):
-            test_structure.check(record, "made up", "numpy", probabilities, [*golden[:2], other, *golden[3:]])
+            test_structure.check(record, "made up", NUMPY, probabilities, [*golden[:2], other, *golden[3:]])
     assert [entry.passed for entry in record.records] == [True, False, False]
 
 
@@ -108,7 +110,7 @@ def test_a_changed_constant_of_the_method_fails(
 
     def fails(num_frames: int, values: int) -> bool:
         try:
-            test_structure.test_made_up_probabilities(num_frames, values, "numpy", ParityRecorder())
+            test_structure.test_made_up_probabilities(num_frames, values, NUMPY, ParityRecorder())
         except AssertionError:
             return True
         return False

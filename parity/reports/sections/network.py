@@ -43,6 +43,12 @@ def render(records: list[ParityRecord], folder: Path) -> str:
     return "\n".join(lines).rstrip()
 
 
+def _name(record: ParityRecord) -> str:
+    """Backend, with its precision and device where there are several."""
+    fast = f", {record.precision}" if record.precision != "exact" else ""
+    return record.backend + (f" on {record.device}" if record.device == "cuda" else "") + fast
+
+
 def _difference(record: ParityRecord) -> float:
     return float(record.measures["max_difference"])
 
@@ -51,7 +57,7 @@ def _worst_of_single_folds(records: Sequence[ParityRecord]) -> list[ParityRecord
     """One record for each input, oracle and backend: that of the fold that differs most, all others as they are."""
     table = frame(records)
     inputs = table["case"].str.replace(r", harmonix-fold\d", ", one fold", regex=True)
-    groups = table.groupby([inputs, "oracle", "backend", "device"], sort=False)
+    groups = table.groupby([inputs, "oracle", "backend", "device", "precision"], sort=False)
     return [records[index] for index in groups["max_difference"].idxmax()]
 
 
@@ -62,6 +68,7 @@ def _table(records: Sequence[ParityRecord]) -> str:
             "oracle": record.oracle,
             "backend": record.backend,
             "device": record.device,
+            "precision": record.precision,
             **{name: f"{float(record.measures[name]):.1e}" for name in _OUTPUTS},
             "held to": record.bound,
             "within": yes(record.passed),
@@ -73,14 +80,14 @@ def _table(records: Sequence[ParityRecord]) -> str:
 
 def _random_table(records: Sequence[ParityRecord]) -> str:
     """A row for each input, a column for each backend."""
-    table = frame(records)
+    table = frame(records).assign(backend=[_name(record) for record in records])
     backends = list(table["backend"].unique())
     rows = [
         {
             "input": case,
             **dict.fromkeys(backends, "-"),
             **{row.backend: f"{row.max_difference:.1e}" for row in group.itertuples()},
-            "held to": group["bound"].iloc[0],
+            "held to": ", ".join(group["bound"].unique()),
             "within": yes(group["passed"].all()),
         }
         for case, group in table.groupby("case", sort=False)
@@ -93,11 +100,11 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     if not records:
         return False
     oracles = list(dict.fromkeys(record.oracle for record in records))
-    backends = list(dict.fromkeys(record.backend for record in records))
+    backends = list(dict.fromkeys(map(_name, records)))
     figure = new_figure(9, 1.6 + 0.75 * len(oracles))
     axes = figure.subplots()
     for index, backend in enumerate(backends):
-        rows = [record for record in records if record.backend == backend]
+        rows = [record for record in records if _name(record) == backend]
         shift = (index - (len(backends) - 1) / 2) * 0.2
         axes.plot(
             np.clip([_difference(record) for record in rows], _FLOOR, _CEILING),

@@ -24,6 +24,9 @@ check parity parity-full: export OMP_WAIT_POLICY := passive
 
 # TRACKS=folder adds the track folders below it to `make parity-full`.
 TRACKS ?=
+# Compilers at a time, and seconds for all that `make device` measures.
+JOBS ?= 8
+LIMIT ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
 # BASE=commit lets it compare times and instructions with that, instead of the commit that the baseline came with.
@@ -40,13 +43,14 @@ SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
 	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
 
-.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize arm clean
+.PHONY: help check lint parity parity-full bench device gate baseline page readme peers sanitize arm clean
 
 help:
 	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
 	@echo "make lint         format, lint, types and the layers of imports alone"
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
+	@echo "make device       parity and times on this machine's GPU, with PYTHON -> reports/device-CARD.md"
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
 	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
@@ -102,6 +106,11 @@ bench: $(VENV)/.installed
 		--benchmark-json=reports/.benchmark.json.part
 	mv reports/.benchmark.json.part reports/benchmark.json
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
+
+# With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed.
+device:
+	$(PYTHON) -c "from setuptools import setup; setup()" --quiet build_ext --inplace --parallel $(JOBS)
+	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT))
 
 gate: $(VENV)/.installed
 	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \

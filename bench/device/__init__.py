@@ -1,0 +1,1 @@
+"""Measurements of a device that the benchmarks of a CPU do not make."""

@@ -1,0 +1,159 @@
+"""reports/device-CARD.md: what was measured on a device, in the units that a reader expects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parity.reports.tables import markdown, yes
+
+HEADINGS = {
+    "parity": "Parity: is it the same?",
+    "spectrogram": "Spectrogram: from samples on the host to a tensor on the device",
+    "network": "Network",
+    "separation": "Separation",
+    "stems": "From stems to a result",
+    "mix": "From a mix to a result",
+}
+_NOTES = {
+    "parity": "The largest difference from the oracle over all comparisons of an implementation.",
+    "spectrogram": "Four stems of a track. `plain torch` is the same in torch's operations without pieces and without "
+    "overlap; ratios are to it. Differences are from the numpy backend.",
+    "network": "Ratios are to plain torch in `exact`. Differences are of probabilities, from the golden.",
+    "separation": "Seeded random weights in the published shape, on which time does not depend.",
+    "stems": "A loaded session: four FLAC files, spectrogram, network, decoder, sections, JSON. Stages are medians.",
+    "mix": "As above from a stereo mix, with separation by random weights of the published shape.",
+}
+_COLUMNS = {
+    "name": "",
+    "seconds": "time",
+    "seconds_a_track": "a track",
+    "share": "share",
+    "ratio": "times as fast",
+    "first_seconds": "first call",
+    "rounds": "rounds",
+    "memory_gb": "peak memory",
+    "difference": "difference",
+    "bound": "bound",
+    "held to": "held to",
+    "snr_db": "SNR",
+    "agrees": "agrees",
+}
+# Said above the tables, or of no use in them.
+_LEFT_OUT = ("device", "must_seconds", "aim_seconds", "must_memory_gb", "failures")
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Markdown of a report's content, which `bench.device.__main__` puts together."""
+    machine = content["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
+    lines = [
+        f"# {content['card']}",
+        "",
+        f"Measured {content['created']} on {machine['cpu']} ({machine['cores']} cores), driver {content['driver']}, "
+        f"Python {machine['python']}; {versions}; commit {content['commit']}. Times are "
+        "medians after a warm-up, the device idle before and after; the first call, which compiles, stands apart. "
+        f"All of it took {content['seconds']:.0f} s.",
+        "",
+        *_verdict(content),
+        "",
+        *_targets(content["parts"]),
+    ]
+    for part, result in content["parts"].items():
+        lines += [f"## {HEADINGS[part]}", ""]
+        if result["error"]:
+            lines += [f"**Failed:** {result['error']}", ""]
+        if result["rows"]:
+            lines += [_NOTES[part], "", table(result["rows"]), ""]
+        for row in result["rows"]:
+            lines += [f"- **failed:** `{name}`" for name in row.get("failures", ())]
+    verdicts = [
+        {
+            "row": v["row"],
+            "check": v["check"],
+            "measured": v["measured"],
+            "asked": v["asked"],
+            "holds": _holds(v["passed"]),
+        }
+        for v in content["gate"]
+    ]
+    lines += ["## Gate", "", markdown(verdicts)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _verdict(content: Mapping[str, Any]) -> list[str]:
+    wrong = [
+        f"{HEADINGS[part].partition(':')[0]} failed"
+        for part, result in content["parts"].items()
+        if result["error"]
+    ]
+    wrong += [f"{v['row']}: {v['check']}" for v in content["gate"] if v["passed"] is False]
+    if not wrong:
+        return ["**All parts ran, and all bars hold.**"]
+    return [f"**{len(wrong)} failed:** {'; '.join(wrong)}."]
+
+
+def targets(parts: Mapping[str, Any]) -> list[dict[str, object]]:
+    """What rows were to reach, and whether they did: a row for each time or memory that has a limit."""
+    found: list[dict[str, object]] = []
+    for part, result in parts.items():
+        for row in result["rows"]:
+            for limit in ("must_seconds", "aim_seconds", "must_memory_gb"):
+                if limit in row:
+                    kind, _, quantity = limit.partition("_")
+                    value = number(row.get(quantity))
+                    found.append(
+                        {
+                            "name": f"{part}: {row['name']}",
+                            "kind": kind,
+                            "asked": cell(quantity, row[limit]),
+                            "measured": cell(quantity, value),
+                            "met": value <= row[limit],
+                        }
+                    )
+    return found
+
+
+def _targets(parts: Mapping[str, Any]) -> list[str]:
+    rows = [{**row, "met": "met" if row["met"] else "**missed**"} for row in targets(parts)]
+    if not rows:
+        return []
+    return ["What was to be reached, `must` and `aim`:", "", markdown(rows, right={"asked", "measured"}), ""]
+
+
+def _holds(passed: bool | None) -> str:
+    return "not judged" if passed is None else yes(passed)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as markdown, of which each has the columns that it has."""
+    names = [name for name in _COLUMNS if any(name in row for row in rows)]
+    names += list(dict.fromkeys(name for row in rows for name in row if name not in {*_COLUMNS, *_LEFT_OUT}))
+    titles = {name: _COLUMNS.get(name, name) for name in names}
+    cells = [{titles[name]: cell(name, row[name]) if name in row else "" for name in names} for row in rows]
+    return markdown(
+        cells, right={titles[name] for name in names} - {titles["name"], titles.get("held to", "")}
+    )
+
+
+def number(value: object) -> float:
+    """A figure as read from JSON: NaN for what is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def cell(name: str, value: object) -> str:
+    """A figure with its unit, which its name tells."""
+    if isinstance(value, bool):
+        return yes(value)
+    if value is None:
+        return "-"
+    if isinstance(value, str | int):
+        return str(value)
+    figure = number(value)
+    if name.startswith(("seconds", "first_seconds")):
+        return f"{figure:.3g} s" if figure >= 1 else f"{1e3 * figure:.3g} ms"
+    if name in ("difference", "bound"):
+        return f"{figure:.1e}"
+    units = {"ratio": "x", "memory_gb": " GB", "snr_db": " dB"}
+    return f"{figure:.0%}" if name == "share" else f"{figure:.3g}{units.get(name, '')}"

@@ -191,6 +191,30 @@ def test_products_cut_as_beyond_33_minutes(
         check(expected(case), implementation, record_parity)
 
 
+@pytest.mark.parametrize(
+    "implementation", [one for one in IMPLEMENTATIONS if "torch" in one.backend], ids=str
+)
+@pytest.mark.parametrize("sample_rate", [11025, 44100])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_many_pieces(
+    dtype: str, sample_rate: int, implementation: Implementation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In torch, 30 pieces of two stems, with buffers that are used again where the device has such."""
+    module = pytest.importorskip("allin1_core.spectrogram.torch_backend")
+    monkeypatch.setattr(module, "CPU_FRAMES", 14)
+    monkeypatch.setattr(module, "GPU_FRAMES", 14)
+    noise = np.random.default_rng(3).integers(-32768, 32768, (2, round(2.08 * sample_rate)), dtype=np.int16)
+    samples = noise if dtype == "int16" else (noise / 32768).astype(np.float32)
+    compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
+    agreement = compare_stems(
+        compute(samples, sample_rate),
+        oracle()[1](samples, sample_rate),
+        implementation.bound.anything,
+        ("a", "b"),
+    )
+    agreement.require(str(implementation))
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(

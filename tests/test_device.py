@@ -246,7 +246,7 @@ def test_rows_of_the_network() -> None:
         str(row["name"]): row
         for row in network.rows(device="cpu", seconds=0.5, rounds=1, batches=(2,), hour=1.0, num_folds=2)
     }
-    assert list(rows)[0] == "2 folds, torch, exact"
+    assert next(iter(rows)) == "2 folds, torch, exact"
     assert 0 < rows["2 folds, fused, exact"]["difference"] <= rows["2 folds, fused, exact"]["bound"] == 1e-4
     assert rows["2 folds, fused, exact"]["ratio"] > 0
     batch = rows["2 folds, batch of 2, fused, exact"]

@@ -15,6 +15,7 @@ HEADINGS = {
     "separation": "Separation",
     "stems": "From stems to a result",
     "mix": "From a mix to a result",
+    "library": "A list of songs",
 }
 _NOTES = {
     "parity": "The largest difference from the oracle over all comparisons of an implementation.",
@@ -23,6 +24,8 @@ _NOTES = {
     "network": "Ratios are to plain torch in `exact`. Differences are of probabilities, from the golden.",
     "separation": "Seeded random weights in the published shape, on which time does not depend.",
     "stems": "A loaded session: four FLAC files, spectrogram, network, decoder, sections, JSON. Stages are medians.",
+    "library": "From stems to JSON files, a song; shares are of the device's own rate, that of spectrogram and network "
+    "alone.",
     "mix": "As above from a stereo mix, with separation by random weights of the published shape.",
 }
 _COLUMNS = {

@@ -61,21 +61,15 @@ def rows_of_mix(
     shape: Mapping[str, Any] | None = None,
 ) -> list[dict[str, object]]:
     """As `rows`, from a stereo mix: with separation, by a model of the published shape and seeded random weights."""
-    import torch
-    from demucs_infer.htdemucs import HTDemucs
-    from parity.inputs.separation import PUBLISHED, SOURCES, stereo_mix
+    from parity.inputs import separation
 
     track = default_track() if seconds is None else default_track().lasting(seconds)
-    options = {"sources": list(SOURCES), "samplerate": SAMPLE_RATE, **(PUBLISHED if shape is None else shape)}
+    options = separation.PUBLISHED if shape is None else shape
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        mix = stereo_mix(track.stems)
+        mix = separation.stereo_mix(track.stems)
         soundfile.write(folder / "mix.flac", (mix / max(1.0, np.abs(mix).max())).T, SAMPLE_RATE)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            state = HTDemucs(**options).state_dict()
-        package = {"klass": HTDemucs, "args": [], "kwargs": options, "state": state}
-        torch.save(package, folder / "random.th")
+        separation.save(separation.htdemucs(mix, **options), folder / "random.th", **options)
         model = {"demix_model": "random", "demix_repository": folder}
         found = _rows("mix to JSON", folder / "mix.flac", device, rounds, folder, model)
     return [{key: value for key, value in row.items() if key != "result"} for row in found]

@@ -95,7 +95,7 @@ def test_another_figure_below_its_bar_fails() -> None:
 def test_a_row_that_is_missing_fails() -> None:
     parts = copy.deepcopy(PARTS)
     parts["separation"]["rows"] = []
-    assert failures(parts) == ["separation / measured", "separation: ours / snr_db"]
+    assert failures(parts) == ["separation / rows", "separation: ours / snr_db"]
     del parts["separation"]  # not asked for
     assert failures(parts) == []
 
@@ -103,7 +103,7 @@ def test_a_row_that_is_missing_fails() -> None:
 def test_a_part_that_failed_fails() -> None:
     parts = copy.deepcopy(PARTS)
     parts["network"] = {"rows": [], "error": "not done within 90 s"}
-    assert failures(parts) == ["network / measured", "network: 8 folds, quick, exact / ratio"]
+    assert failures(parts) == ["network / rows", "network: 8 folds, quick, exact / ratio"]
 
 
 @pytest.mark.parametrize("counts", [{"failed": 1}, {"passed": 0}])
@@ -197,7 +197,7 @@ def test_the_report_says_what_failed() -> None:
     parts = changed("parity", 0, failed=1, failures=["parity/test_network.py::test_x[triton-exact]"])
     parts["network"] = {"rows": [], "error": "not done within 90 s"}
     text = render(content(parts))
-    assert "failed:** Network failed; parity: tests: tests; network: measured" in text
+    assert "**3 failed:** parity: tests, tests; network, rows; network: 8 folds, quick, exact, ratio." in text
     assert "- **failed:** `parity/test_network.py::test_x[triton-exact]`" in text
     assert "**Failed:** not done within 90 s" in text
 

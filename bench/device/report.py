@@ -86,12 +86,7 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def _verdict(content: Mapping[str, Any]) -> list[str]:
-    wrong = [
-        f"{HEADINGS[part].partition(':')[0]} failed"
-        for part, result in content["parts"].items()
-        if result["error"]
-    ]
-    wrong += [f"{v['row']}: {v['check']}" for v in content["gate"] if v["passed"] is False]
+    wrong = [f"{v['row']}, {v['check']}" for v in content["gate"] if v["passed"] is False]
     if not wrong:
         return ["**All parts ran, and all bars hold.**"]
     return [f"**{len(wrong)} failed:** {'; '.join(wrong)}."]

@@ -33,7 +33,7 @@ def judge_device(
     """
     verdicts = [verdict for part in parts for verdict in _check_outputs(part, parts[part]["rows"])]
     verdicts += [
-        Verdict(part, "measured", result["error"], "rows", False)
+        Verdict(part, "rows", result["error"] or "none", "some", False)
         for part, result in parts.items()
         if result["error"] or not result["rows"]
     ]

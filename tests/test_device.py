@@ -263,8 +263,9 @@ def test_rows_of_the_pipeline() -> None:
         (whole,) = (row for row in rows if row["name"] == name)
         stages = [row for row in rows if str(row["name"]).startswith(f"{name}: ")]
         names = [str(row["name"]).rpartition(": ")[2] for row in stages]
-        assert names[:3] == ["audio_read", "spectrogram", "nn"]
-        assert names[-2:] == ["save", "all else"]
+        assert {"audio_read", "nn"} <= set(names)
+        assert names[-1] == "all else"
+        assert all(row["share"] >= 0.005 for row in stages[:-1])
         assert sum(row["seconds"] for row in stages) == pytest.approx(whole["seconds"])
         assert sum(row["share"] for row in stages) == pytest.approx(1)
 

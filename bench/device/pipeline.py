@@ -20,6 +20,8 @@ from parity.oracles import pipeline
 
 # What these contain is listed by itself.
 _OUTER = ("postprocess",)
+# Of the whole: what takes less is in "all else".
+_SMALLEST_SHARE = 0.005
 
 
 def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7) -> list[dict[str, object]]:
@@ -108,7 +110,11 @@ def _rows(
         name = f"{what}, {precision}"
         found.append({**taken.as_row(name), "device": device, "result": taken.output})
         counted = runs[precision][-len(taken.seconds) :]
-        stages = _by_stage(counted)
+        stages = {
+            stage: seconds
+            for stage, seconds in _by_stage(counted).items()
+            if seconds >= _SMALLEST_SHARE * taken.median
+        }
         stages["all else"] = taken.median - sum(stages.values())
         found += [
             {"name": f"{name}: {stage}", "seconds": value, "share": value / taken.median}

@@ -63,6 +63,7 @@ class Analyzer:
         demix_model: str = "htdemucs",
         demix_repository: PathLike | None = None,
         demix_seed: int = 0,
+        demix_overlap: float = 0.25,
         stems_as_int16: bool = True,
         weights_dir: PathLike | None = None,
         num_threads: int | None = None,
@@ -120,14 +121,17 @@ class Analyzer:
             separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
 
-            def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
+            def separated() -> tuple[dict[str, Any], int, Stems, dict[str, Any]]:
                 with stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
                 with stage("demix", choice=separation, audio_seconds=audio.seconds) as timed:
-                    timed.details.update(model=session.settings.demix_model, seed=session.settings.demix_seed)
+                    settings = session.settings
+                    timed.details.update(
+                        model=settings.demix_model, seed=settings.demix_seed, overlap=settings.demix_overlap
+                    )
                     return session.separate(audio, timings.report_progress)
 
             if ready is not None:

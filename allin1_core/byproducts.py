@@ -63,7 +63,7 @@ class Byproducts:
         session: Session,
         audio_sha256: Mapping[str, str],
         stage: TimedStage,
-        separate: Callable[[], tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]],
+        separate: Callable[[], tuple[dict[str, Any], int, Stems, dict[str, Any]]],
     ) -> tuple[Stems, dict[str, Any]]:
         """A track's kept stems, or what `separate` gives, which is then kept; and what a result says about them.
 
@@ -84,6 +84,7 @@ class Byproducts:
             "model": model,
             "repository_sha256": session.repository_sha256,
             "seed": settings.demix_seed,
+            "overlap": settings.demix_overlap,
             "stems_as_int16": settings.stems_as_int16,
             "separation": choice.as_dict(),
         }
@@ -162,7 +163,7 @@ class Byproducts:
         self,
         track: Track,
         model: str,
-        separated: Mapping[str, np.ndarray],
+        separated: Mapping[str, Any],
         sample_rate: int,
         stems: Stems,
         key: Mapping[str, Any],
@@ -174,7 +175,7 @@ class Byproducts:
         ----------
         track, model : Track, str
         separated : dict of int16 or float32 (num_samples, num_channels)
-            By stem name.
+            By stem name; arrays of numpy or of the separator's library.
         sample_rate : int
         stems : Stems
             What reading those files gives, by `stems_from_separated`.
@@ -190,7 +191,7 @@ class Byproducts:
 
         folder = make_folder(self.stems_folder(track, model))
         remove_abandoned(folder)
-        for stem, samples in separated.items():
+        for stem, samples in ((stem, to_host(array)) for stem, array in separated.items()):
             subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
             with written_whole(folder / f"{stem}.wav") as file:
                 soundfile.write(file, samples, sample_rate, subtype=subtype, format="WAV")

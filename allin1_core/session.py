@@ -20,8 +20,6 @@ from allin1_core.threads import Lock, call_in_child, limited_cores
 from allin1_core.timings.recorder import Timings
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from allin1_core.audio.types import Audio, Stems
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
     from allin1_core.network.model import Model
@@ -103,7 +101,10 @@ class Session:
 
     @functools.cached_property
     def _separation(self) -> tuple[backends.Backend, backends.Choice]:
-        return backends.choose_beside(self.network_choice, "separation", self.settings.demix_backend)
+        settings = self.settings
+        return backends.choose_beside(
+            self.network_choice, "separation", settings.demix_backend, precision=settings.precision
+        )
 
     @property
     def separation_choice(self) -> backends.Choice:
@@ -120,9 +121,8 @@ class Session:
             return {}
         folder = Path(self.settings.demix_repository)
         bag = folder / f"{self.settings.demix_model}.yaml"
-        models = sorted(
-            folder.glob("*.th" if bag.is_file() else f"{glob.escape(self.settings.demix_model)}*.th")
-        )
+        name = "" if bag.is_file() else glob.escape(self.settings.demix_model)
+        models = sorted(path for suffix in ("th", "safetensors") for path in folder.glob(f"{name}*.{suffix}"))
         return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
 
     def separator(self) -> Separator:
@@ -140,19 +140,22 @@ class Session:
     def _load_separator(self) -> Separator:
         row, choice = self._separation
         loaded: Separator = row.load()(
-            self.settings.demix_model, device=choice.device, repository=self.settings.demix_repository
+            self.settings.demix_model,
+            device=choice.device,
+            precision=choice.precision,
+            repository=self.settings.demix_repository,
         )
         return loaded
 
     def separate(
         self, mix: Audio, progress: Callable[[float], None] | None = None
-    ) -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
+    ) -> tuple[dict[str, Any], int, Stems, dict[str, Any]]:
         """Stems of a mix.
 
         Returns
         -------
         dict of int16 or float32 (num_samples, num_channels)
-            As files would hold them.
+            As files would hold them; arrays of the separator's library, where it left them.
         int
             Their sample rate.
         Stems
@@ -160,16 +163,22 @@ class Session:
         dict
             What a result says about how they were made.
         """
-        from allin1_core.separation import separate, stems_from_separated
+        from allin1_core.separation.protocol import separate_in_place, stems_from_separated
 
         separator, settings = self.separator(), self.settings
-        separated = separate(
-            separator, mix, seed=settings.demix_seed, as_int16=settings.stems_as_int16, progress=progress
+        separated = separate_in_place(
+            separator,
+            mix,
+            seed=settings.demix_seed,
+            overlap=settings.demix_overlap,
+            as_int16=settings.stems_as_int16,
+            progress=progress,
         )
         provenance = {
             **self.separation_choice.as_dict(),
             **separator.provenance,
             "seed": settings.demix_seed,
+            "overlap": settings.demix_overlap,
             "repository_sha256": self.repository_sha256,
         }
         sample_rate = separator.sample_rate

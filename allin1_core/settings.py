@@ -17,6 +17,7 @@ from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
 from allin1_core.separation.inputs import PathLike
+from allin1_core.separation.protocol import check_overlap
 from allin1_core.threads import check_num_threads
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
@@ -52,6 +53,9 @@ class Settings:
         that may execute any code; use only files that you made or trust.
     demix_seed : int
         Of Demucs' random time shift; the same seed gives the same stems.
+    demix_overlap : float
+        What part of a segment of the separation the next one repeats, from 0 to 0.9. More takes longer: the time
+        grows with 1 / (1 - overlap).
     stems_as_int16 : bool
         Whether separated stems are quantised as 16-bit files are, as All-In-One does. False keeps float32.
     weights_dir : path-like, optional
@@ -68,7 +72,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` is not positive.
+        If `num_threads` is not positive, or `demix_overlap` out of its range.
     HintError
         If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
     """
@@ -82,6 +86,7 @@ class Settings:
     demix_model: str = "htdemucs"
     demix_repository: PathLike | None = None
     demix_seed: int = 0
+    demix_overlap: float = 0.25
     stems_as_int16: bool = True
     weights_dir: PathLike | None = None
     num_threads: int | None = None
@@ -92,6 +97,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
+        check_overlap(self.demix_overlap)
         _expand_paths(self, "demix_repository", "weights_dir")
         checked = (
             *checked_tempo_range(self.min_bpm, self.max_bpm),

@@ -1,4 +1,6 @@
-"""The whole pipeline from stems on disk to a result, against the pipeline that it replaces (`parity.oracles.pipeline`).
+"""The whole pipeline, from stems or a mix on disk to a result, against the one that it replaces.
+
+The latter is `parity.oracles.pipeline`, before it demucs-infer where there is a mix to separate.
 
 With the shared reference material it runs the published ensemble of eight folds, and its results are compared with
 the goldens too. Without, one fold of made-up weights takes its place; times are then those of one fold.
@@ -30,11 +32,14 @@ from bench.measure.memory import peak_memory_bytes
 from bench.measure.paired import is_brief, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.environment import usable_cores
+from parity.inputs import separation
 from parity.inputs.networks import random_checkpoint
 from parity.material import SAMPLE_RATE, default_track, shared_folder
-from parity.oracles import pipeline
+from parity.oracles import demucs_apply, pipeline
 
 _LOADING = ("model_load", "nn")
+# Of the mix: the separation takes more than half of a track's length on two cores.
+_MIX_SECONDS = 20
 # Of the published network, in the release's names.
 _CONFIGURATION = """\
 {model: allin1, double_attention: true, instrument_attention: true, qkv_bias: true, act_conv: elu,
@@ -187,6 +192,66 @@ def test_stems_to_result(
             reference_peak_memory_bytes=None,
             reference_threads=1,
             figures={"note": "of the same runs"},
+        )
+    )
+    assert agrees, agreement
+
+
+def test_mix_to_result(setting: Setting, record_bench: BenchRecorder, tmp_path: Path, benchmark: Any) -> None:
+    """What a user waits for who has no stems: one round of an excerpt, by a separation network of random weights."""
+    pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
+    track = default_track().lasting(_MIX_SECONDS)
+    mix = separation.stereo_mix(track.stems)
+    path = tmp_path / f"{setting.track}.wav"
+    soundfile.write(path, mix.T, SAMPLE_RATE)
+    model = separation.htdemucs(mix, **separation.PUBLISHED)
+    separation.save(model, tmp_path / "published.th", **separation.PUBLISHED)
+    runs: list[Timings] = []
+
+    def ours() -> AnalysisResult:
+        runs.append(Timings())
+        return analyzer(path, timings=runs[-1])
+
+    def theirs() -> pipeline.Expected:
+        return replaced(demucs_apply.separate_file(model, path, tmp_path / "stems"))
+
+    with pinned_threads(usable_cores()) as threads:
+        analyzer = Analyzer(
+            model=setting.model,
+            weights_dir=setting.weights_dir,
+            device="cpu",
+            demix_model="published",
+            demix_repository=tmp_path,
+        )
+        replaced = pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))
+        analyzer.session.separator()
+        analyzer.session.load_model(Timings())
+        times = paired_times(ours, theirs, rounds=1, warmup=0, benchmark=benchmark)
+    of_excerpt = dataclasses.replace(setting, golden=None)
+    agreement, agrees = of_excerpt.agreement(times.candidate_output, times.reference_output)
+    session = analyzer.session
+    choices = (session.separation_choice, session.log_spectrogram.choice, session.network_choice)
+    record_bench(
+        BenchRecord(
+            stage="pipeline",
+            backend=" + ".join(choice.backend for choice in choices),
+            device=session.network_choice.device,
+            precision=session.network_choice.precision,
+            variant=f"mix to result, {_MIX_SECONDS} s, {setting.variant}",
+            reference=f"{demucs_apply.ORACLE} + {replaced.name}",
+            track=setting.track,
+            audio_seconds=track.seconds,
+            threads=threads,
+            seconds=times.candidate.tolist(),
+            reference_seconds=times.reference.tolist(),
+            agreement=agreement,
+            agrees=agrees,
+            reference_threads=threads,
+            figures={
+                "timings": [dataclasses.asdict(line) for line in runs[-1].records],
+                "note": "the separation has the shape of the published htdemucs and random weights, on which its time "
+                "does not depend",
+            },
         )
     )
     assert agrees, agreement

@@ -143,6 +143,29 @@ def test_the_headline_is_a_sure_row_of_what_an_analysis_runs(
     assert headline_rows(rows) == ([] if first is None else [rows[first]])
 
 
+def test_a_run_from_a_mix_has_its_row_and_its_waterfall_at_the_top_of_the_report_and_of_the_readme(
+    tmp_path: Path,
+) -> None:
+    figures = {"timings": LINES, "note": "random weights"}
+    whole = {"stage": "pipeline", "reference": "before", "reference_seconds": [24.0], "seconds": [2.0]}
+    rows = [
+        bench_record(**whole, variant="mix to result, 20 s, 8 folds", audio_seconds=20.0, figures=figures),
+        bench_record(**whole, variant="stems to result, 8 folds", figures={"timings": LINES}),
+    ]
+    assert headline_rows(rows) == [rows[1], rows[0]]
+    report = write_bench_report(rows, tmp_path / "reports")
+    summary = readme.between(report.read_text(encoding="utf-8"))
+    assert "separation included (2 s for 20 s of audio; random weights):" in summary
+    assert summary.rstrip().endswith("(bench_waterfall_mix.png)")
+    assert (tmp_path / "reports" / "bench_waterfall_mix.png").read_bytes().startswith(b"\x89PNG")
+    assert report.read_text(encoding="utf-8").count("waterfall") == 2  # and that from stems, below
+    page = tmp_path / "README.md"
+    page.write_text(f"{readme.BEGIN}{readme.END}", encoding="utf-8")
+    assert readme.embed(page, report)
+    assert "](reports/bench_waterfall_mix.png)" in page.read_text(encoding="utf-8")
+    assert not readme.embed(page, report)
+
+
 @pytest.mark.parametrize(
     ("rounds", "words"),
     [

@@ -219,7 +219,7 @@ def result(**provenance: Any) -> AnalysisResult:
     return AnalysisResult(Path("/a.wav"), None, [], [], [], [], provenance)
 
 
-SEPARATED = {"backend": "demucs-infer", "model": "htdemucs", "seed": 0}
+SEPARATED = {"backend": "demucs-infer", "model": "htdemucs", "seed": 0, "overlap": 0.25}
 
 
 @pytest.mark.parametrize(
@@ -228,6 +228,7 @@ SEPARATED = {"backend": "demucs-infer", "model": "htdemucs", "seed": 0}
         ({}, []),
         ({"demix_model": "mdx"}, ["with demix_model 'htdemucs', not 'mdx'"]),
         ({"demix_seed": 3}, ["with demix_seed 0, not 3"]),
+        ({"demix_overlap": 0.5}, ["with demix_overlap 0.25, not 0.5"]),
         ({"stems_as_int16": False}, ["with stems_as_int16 True, not False"]),
         ({"demix_backend": "demucs-infer"}, []),
         ({"demix_backend": "demucs-mlx"}, ["with demix_backend 'demucs-infer', not 'demucs-mlx'"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +15,9 @@ import soundfile
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import STEM_NAMES, Audio
-from allin1_core.errors import AudioError, StemsError, WeightsError
-from allin1_core.separation import find_stem_files, read_stems_folder, stems_from_separated
+from allin1_core.backends.devices import to_host
+from allin1_core.errors import AudioError, BackendError, StemsError, WeightsError
+from allin1_core.separation import find_stem_files, read_stems_folder, separate, stems_from_separated
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -141,6 +144,10 @@ def test_a_broken_stem_is_named(write_stems: Callable[..., Path]) -> None:
         read_stems_folder(folder)
 
 
+def _separated(session: Session, mix: Audio) -> dict[str, np.ndarray]:
+    return {stem: to_host(samples) for stem, samples in session.separate(mix)[0].items()}
+
+
 def _session(repository: Path, **options: object) -> Session:
     return Session(Settings(demix_model="small", demix_repository=repository, device="cpu", **options))  # type: ignore[arg-type]
 
@@ -154,7 +161,8 @@ def mix(stems: np.ndarray) -> Audio:
 def test_real_separation_gives_four_stems_and_says_what_made_them(
     separation_repository: Path, mix: Audio
 ) -> None:
-    separated, sample_rate, _, provenance = _session(separation_repository).separate(mix)
+    tensors, sample_rate, _, provenance = _session(separation_repository).separate(mix)
+    separated = {stem: to_host(samples) for stem, samples in tensors.items()}
     assert sample_rate == 44100
     assert set(separated) == set(STEM_NAMES)
     for samples in separated.values():
@@ -172,11 +180,11 @@ def test_separation_repeats_with_its_seed_and_leaves_the_callers_generator_alone
     random.seed(5)
     expected_next = random.random()
     random.seed(5)
-    first = _session(separation_repository, demix_seed=3).separate(mix)[0]
+    first = _separated(_session(separation_repository, demix_seed=3), mix)
     assert random.random() == expected_next
     random.seed(99)
-    again = _session(separation_repository, demix_seed=3).separate(mix)[0]
-    other = _session(separation_repository, demix_seed=4).separate(mix)[0]
+    again = _separated(_session(separation_repository, demix_seed=3), mix)
+    other = _separated(_session(separation_repository, demix_seed=4), mix)
     for stem in STEM_NAMES:
         np.testing.assert_array_equal(first[stem], again[stem])
     assert any((first[stem] != other[stem]).any() for stem in STEM_NAMES)
@@ -191,7 +199,8 @@ def test_stems_in_memory_are_those_that_demucs_own_files_give(
 
     session = _session(separation_repository)
     separator = session.separator()
-    raw = separator(mix_for(separator, mix), seed=session.settings.demix_seed)
+    separated = separator(mix_for(separator, mix), seed=session.settings.demix_seed, overlap=0.25)
+    raw = {stem: to_host(samples) for stem, samples in separated.items()}
     # One stem that would clip, one that just does not, one at exactly full scale.
     raw["bass"] *= 3 / np.abs(raw["bass"]).max()
     raw["drums"] *= np.float32(0.985) / np.abs(raw["drums"]).max()
@@ -211,7 +220,7 @@ def test_stems_in_memory_are_those_that_demucs_own_files_give(
 
 
 def test_float_stems_are_kept_on_request(separation_repository: Path, mix: Audio) -> None:
-    separated, *_ = _session(separation_repository, stems_as_int16=False).separate(mix)
+    separated = _separated(_session(separation_repository, stems_as_int16=False), mix)
     assert all(samples.dtype == np.float32 for samples in separated.values())
 
 
@@ -241,3 +250,77 @@ def test_damaged_separation_weights(tmp_path: Path, separation_repository: Path)
     session = Session(Settings(demix_model="small", demix_repository=tmp_path, device="cpu"))
     with pytest.raises(WeightsError, match="separation model 'small': cannot be loaded"):
         session.separator()
+
+
+def test_stems_are_converted_on_their_device_as_arrays_are() -> None:
+    """Bit for bit, clipping stems, silence and sums of odd numbers included."""
+    import torch
+
+    from allin1_core.audio import conversion
+    from allin1_core.separation import tensors
+
+    rng = np.random.default_rng(0)
+    for scale, channels in itertools.product((0.0, 1e-4, 0.3, 3.0), (1, 2, 3)):
+        samples = (rng.standard_normal((channels, 5001)) * scale).astype(np.float32)
+        quantised, tensor = conversion.quantise(samples), tensors.quantise(torch.from_numpy(samples))
+        assert tensor.dtype == torch.int16
+        np.testing.assert_array_equal(tensor.numpy(), quantised)
+        for array in (quantised, samples):
+            mono = tensors.remix_to_mono(torch.from_numpy(array).T)
+            np.testing.assert_array_equal(
+                mono.numpy(), conversion.remix_to_mono(np.ascontiguousarray(array.T))
+            )
+    assert tensors.quantise(torch.zeros(2, 0)).numpy().dtype == np.int16
+
+
+def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(
+    separation_repository: Path, mix: Audio
+) -> None:
+    quarter, half = (_session(separation_repository, demix_overlap=overlap) for overlap in (0.25, 0.5))
+    assert half.separate(mix)[3]["overlap"] == 0.5
+    assert any(
+        (one != other).any()
+        for one, other in zip(_separated(quarter, mix).values(), _separated(half, mix).values(), strict=True)
+    )
+    separated = separate(quarter.separator(), mix, overlap=0.5)
+    for stem, samples in _separated(half, mix).items():
+        np.testing.assert_array_equal(separated[stem], samples)
+    with pytest.raises(BackendError, match=r"demix_overlap: 1.5; expected from 0 to 0.9"):
+        separate(quarter.separator(), mix, overlap=1.5)
+
+
+def test_weights_that_execute_nothing_are_preferred(
+    separation_repository: Path, tmp_path: Path, mix: Audio
+) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    package = torch.load(separation_repository / "small.th", weights_only=False)
+    metadata = {
+        "klass": "demucs.htdemucs.HTDemucs",
+        "args": json.dumps(package["args"]),
+        "kwargs": json.dumps(package["kwargs"]),
+    }
+    save_file(package["state"], tmp_path / "small.safetensors", metadata)
+    (tmp_path / "small.th").write_text("not opened")
+    session, pickled = _session(tmp_path), _session(separation_repository)
+    for stem, samples in _separated(pickled, mix).items():
+        np.testing.assert_array_equal(_separated(session, mix)[stem], samples)
+    assert session.separator().provenance == pickled.separator().provenance
+    assert set(session.repository_sha256) == {"small.safetensors", "small.th"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mix_of_no_numbers_is_refused(separation_repository: Path, value: float) -> None:
+    samples = np.zeros((5000, 2), np.float32)
+    samples[3000, 1] = value
+    with pytest.raises(AudioError, match="mix: 1 samples are NaN or infinite, the first at sample 3000"):
+        separate(_session(separation_repository).separator(), Audio(samples, 44100))
+
+
+def test_stems_of_no_numbers_are_refused(separation_repository: Path, mix: Audio) -> None:
+    session = _session(separation_repository)
+    network = session.separator()._model.networks[0]  # type: ignore[attr-defined]
+    next(network.decoder[-1].parameters()).data[0, 0] = np.nan
+    with pytest.raises(BackendError, match="separation gave NaN or infinity with precision 'exact'"):
+        session.separate(mix)

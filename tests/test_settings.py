@@ -88,7 +88,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
     given += (
         " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     )
-    given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
+    given += " --demix-seed 5 --demix-overlap 0.1 --float-stems -k --demix-dir x --spec-dir y -q"
     given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
     assert called == {
@@ -113,6 +113,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "demix_model": "d",
         "demix_repository": "p",
         "demix_seed": 5,
+        "demix_overlap": 0.1,
         "stems_as_int16": False,
         "keep_byproducts": True,
         "demix_dir": "x",
@@ -139,6 +140,9 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
         analyze([], out_dir=tmp_path / "out", exports=["mp3"])
     with pytest.raises(OutputError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
         analyze([], out_dir=tmp_path / "out", overwrite="viz")
+    for overlap in (-0.1, 0.95, float("nan")):
+        with pytest.raises(BackendError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
+            analyze([], out_dir=tmp_path / "out", demix_overlap=overlap)
     for num_threads in (0, -1):
         message = f"num_threads: {num_threads}; expected at least 1, or None"
         with pytest.raises(BackendError, match=message):

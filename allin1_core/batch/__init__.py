@@ -50,6 +50,7 @@ def analyze(
     demix_model: str = "htdemucs",
     demix_repository: PathLike | None = None,
     demix_seed: int = 0,
+    demix_overlap: float = 0.25,
     stems_as_int16: bool = True,
     weights_dir: PathLike | None = None,
     array_dir: PathLike | None = None,

@@ -129,14 +129,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--demix-repository",
         metavar="DIR",
-        help="folder with separation models of your own, NAME.th; such a file can execute any code when it is "
-        "opened: use only those that you made or trust",
+        help="folder with separation models of your own: NAME.safetensors, or NAME.th, which can execute any code "
+        "when it is opened: use only those that you made or trust",
     )
     add(
         "--demix-seed",
         type=int,
         default=Settings.demix_seed,
         help="of Demucs' time shift (default: %(default)s)",
+    )
+    add(
+        "--demix-overlap",
+        type=float,
+        default=Settings.demix_overlap,
+        metavar="PART",
+        help="of a segment that the next one repeats, 0 to 0.9 (default: %(default)s)",
     )
     add(
         "--float-stems",

@@ -106,6 +106,8 @@ def differences(
     if is_separated and was_separated:
         found += _other("demix_model", demix.get("model"), settings.demix_model)
         found += _other("demix_seed", demix.get("seed"), settings.demix_seed)
+        found += _other("demix_overlap", demix.get("overlap"), settings.demix_overlap)
+        found += _other("precision", demix.get("precision"), settings.precision)
         if demix.get("repository_sha256", session.repository_sha256) != session.repository_sha256:
             found.append(f"with other separation weights of {settings.demix_model!r} (demix_repository)")
         found += _other("stems_as_int16", recorded.get("stems_as_int16"), settings.stems_as_int16)

@@ -22,6 +22,8 @@ class Separator:
         ``htdemucs`` or another name that demucs-mlx knows.
     device : str
         ``mlx``.
+    precision : str
+        Either: demucs-mlx computes both in float32.
     repository : path-like, optional
         Refused: demucs-mlx takes no models of one's own.
 
@@ -31,7 +33,14 @@ class Separator:
         If the model is unknown, or its weights cannot be had.
     """
 
-    def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str,
+        precision: str = "exact",
+        repository: str | os.PathLike[str] | None = None,
+    ) -> None:
         from demucs_mlx.api import Separator as Demucs
 
         if repository is not None:
@@ -48,10 +57,15 @@ class Separator:
         self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}
 
     def __call__(
-        self, mix: np.ndarray, *, seed: int, progress: Callable[[float], None] | None = None
+        self,
+        mix: np.ndarray,
+        *,
+        seed: int,
+        overlap: float = 0.25,
+        progress: Callable[[float], None] | None = None,
     ) -> dict[str, np.ndarray]:
         """Separate ``float32 (num_channels, num_samples)`` into stems of that shape, by name."""
-        self._demucs.update_parameter(seed=seed)
+        self._demucs.update_parameter(seed=seed, overlap=overlap)
         _, separated = self._demucs.separate_tensor(mix)
         if progress is not None:
             progress(1.0)

@@ -1,4 +1,4 @@
-"""Separation with Demucs on torch, through the package demucs-infer."""
+"""Separation with Demucs on torch: the models that the package demucs-infer loads, driven by `overlap_add`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import hashlib
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from allin1_core.errors import WeightsError
+from allin1_core.errors import BackendError, WeightsError
 from allin1_core.files.writing import expand_user
 from allin1_core.separation.protocol import not_loaded
 from allin1_core.threads import Lock
 
-_RANDOM = Lock()
+_ONE_AT_A_TIME = Lock()
 
 
 class Separator:
@@ -27,10 +28,13 @@ class Separator:
         ``htdemucs`` or another name that demucs-infer knows; with `repository`, the name of a file in it.
     device : str
         ``cpu``, ``cuda`` or ``cuda:N``.
+    precision : str
+        ``exact`` or ``fast``; see `overlap_add.OverlapAdd`.
     repository : path-like, optional
-        Folder with models of one's own (``NAME.th``, as Demucs' ``--repo`` takes them), instead of a download.
-        Such a file is a pickle, which demucs-infer opens with ``torch.load(weights_only=False)``: it can execute any
-        code. Use only files that you made or trust.
+        Folder with models of one's own, instead of a download: ``NAME.safetensors`` of a Hybrid Transformer Demucs,
+        which executes nothing, or else ``NAME.th`` or ``NAME.yaml``, as Demucs' ``--repo`` takes them. A ``.th`` is a
+        pickle, which demucs-infer opens with ``torch.load(weights_only=False)``: it can execute any code. Use only
+        files that you made or trust.
 
     Raises
     ------
@@ -38,44 +42,79 @@ class Separator:
         If the model is unknown, or its weights cannot be had or are damaged.
     """
 
-    def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None = None) -> None:
-        from demucs_infer.api import Separator as Demucs
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str,
+        precision: str = "exact",
+        repository: str | os.PathLike[str] | None = None,
+    ) -> None:
+        from allin1_core.separation.overlap_add import OverlapAdd
 
         folder = None if repository is None else expand_user(repository)
         if folder is not None and not folder.is_dir():
-            raise WeightsError(f"{folder}: no such folder; expected one with the separation model {model}.th")
+            raise WeightsError(
+                f"{folder}: no such folder; expected one with the separation model {model}.safetensors or {model}.th"
+            )
         source = "the weights that demucs-infer downloads" if folder is None else str(folder)
         try:
-            self._demucs = Demucs(model, repo=folder, device=device)
+            loaded = _load(model, folder)
         # demucs-infer, torch and urllib each raise their own kinds here, down to pickle errors.
         except Exception as error:
             raise not_loaded(model, error, f" from {source}") from error
-        self.sample_rate = int(self._demucs.samplerate)
-        self.num_channels = int(self._demucs.audio_channels)
-        self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}
+        self._sources: list[str] = list(loaded.sources)
+        self.sample_rate = int(loaded.samplerate)
+        self.num_channels = int(loaded.audio_channels)
+        digest = _digest(loaded)
+        self._model, self._precision = OverlapAdd(loaded, device=device, precision=precision), precision
+        self.provenance: dict[str, object] = {
+            "model": model,
+            "weights_sha256": digest,
+            "products": self._model.products,
+        }
 
     def __call__(
-        self, mix: np.ndarray, *, seed: int, progress: Callable[[float], None] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Separate ``float32 (num_channels, num_samples)`` into stems of that shape, by name."""
+        self,
+        mix: np.ndarray,
+        *,
+        seed: int,
+        overlap: float = 0.25,
+        progress: Callable[[float], None] | None = None,
+    ) -> dict[str, Any]:
+        """Separate ``float32 (num_channels, num_samples)`` into stems of that shape, tensors on the device, by name.
+
+        Raises
+        ------
+        BackendError
+            If the stems are no numbers: 16 bits do not hold what the weights make of this mix.
+        """
         import torch
 
-        def report(state: dict[str, Any]) -> None:
-            if progress is not None and state["state"] == "end":
-                progress(min(1.0, (state["segment_offset"] + 1) / mix.shape[1]))
-
-        # Demucs draws its time shift from the global generator: lend it ours, and leave the caller's as it was. There
-        # is one for all threads, so they separate one after the other.
-        with _RANDOM:
-            self._demucs.update_parameter(callback=report, callback_arg=None)
+        # Demucs' networks draw numbers from the global generator, to no effect: the caller's stays as it was. There is
+        # one for all threads, as is the precision of products, so they separate one after the other.
+        with _ONE_AT_A_TIME:
             callers_state = random.getstate()
-            random.seed(seed)
             try:
-                with torch.inference_mode():
-                    _, separated = self._demucs.separate_tensor(torch.from_numpy(mix), self.sample_rate)
+                stems = self._model(torch.from_numpy(mix), seed=seed, overlap=overlap, progress=progress)
             finally:
                 random.setstate(callers_state)
-        return {stem: samples.cpu().numpy() for stem, samples in separated.items()}
+        if not bool(torch.isfinite(stems.sum((1, 2))).all()):
+            raise BackendError(
+                f"separation gave NaN or infinity with precision {self._precision!r}; expected finite samples. "
+                "Check the mix and the weights, or use precision 'exact'"
+            )
+        return dict(zip(self._sources, stems, strict=True))
+
+
+def _load(model: str, folder: Path | None) -> Any:
+    from demucs_infer.pretrained import get_model
+
+    if folder is not None and (folder / f"{model}.safetensors").is_file():
+        from demucs_infer.safetensors import load_safetensors_model
+
+        return load_safetensors_model(folder / f"{model}.safetensors")
+    return get_model(model, repo=folder)
 
 
 def _digest(model: Any) -> str:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.audio.conversion import as_float32, quantise, remix_to_mono, resample
-from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
-from allin1_core.errors import StemsError, WeightsError
+from allin1_core.audio import conversion
+from allin1_core.audio.conversion import as_float32, resample
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, check_finite
+from allin1_core.backends.devices import to_host
+from allin1_core.errors import BackendError, StemsError, WeightsError
 from allin1_core.files.writing import expand_user
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
 FOLDED_INTO_OTHER = ("guitar", "piano")
+# Of segments: at this one every sample is separated ten times.
+LARGEST_OVERLAP = 0.9
 
 
 class Separator(Protocol):
@@ -34,11 +39,18 @@ class Separator(Protocol):
     num_channels: int
     provenance: dict[str, object]
 
-    def __init__(self, model: str, *, device: str, repository: str | os.PathLike[str] | None) -> None: ...
+    def __init__(
+        self, model: str, *, device: str, precision: str, repository: str | os.PathLike[str] | None
+    ) -> None: ...
 
     def __call__(
-        self, mix: np.ndarray, *, seed: int, progress: Callable[[float], None] | None = None
-    ) -> dict[str, np.ndarray]:
+        self,
+        mix: np.ndarray,
+        *,
+        seed: int,
+        overlap: float,
+        progress: Callable[[float], None] | None = None,
+    ) -> dict[str, Any]:
         """Separate a mix.
 
         Parameters
@@ -46,13 +58,15 @@ class Separator(Protocol):
         mix : float32 (num_channels, num_samples)
         seed : int
             Of the random time shift that Demucs averages over; the same seed gives the same stems.
+        overlap : float
+            What part of a segment the next one repeats.
         progress : callable, optional
             Called with the part that is done, from 0 to 1.
 
         Returns
         -------
         dict of float32 (num_channels, num_samples)
-            By stem name.
+            By stem name: numpy arrays, or torch tensors on the model's device.
         """
         ...
 
@@ -62,6 +76,7 @@ def load_separator(
     *,
     backend: str = "auto",
     device: str | None = None,
+    precision: str = "exact",
     repository: str | os.PathLike[str] | None = None,
 ) -> Separator:
     """Load a separation model.
@@ -72,17 +87,21 @@ def load_separator(
         As `demix_model`, `demix_backend` and `demix_repository` of `allin1_core.analyze`.
     device : str, optional
         By default the best one here.
+    precision : str
+        ``exact`` or ``fast``.
 
     Raises
     ------
     BackendError
-        If the backend or device is unknown or not installed.
+        If the backend, device or precision is unknown or not installed.
     WeightsError
         If the weights cannot be had.
     """
-    implementation, choice = backends.choose("separation", backend, device=device)
+    implementation, choice = backends.choose("separation", backend, device=device, precision=precision)
     folder = None if repository is None else expand_user(repository)
-    loaded: Separator = implementation.load()(model, device=choice.device, repository=folder)
+    loaded: Separator = implementation.load()(
+        model, device=choice.device, precision=precision, repository=folder
+    )
     return loaded
 
 
@@ -99,6 +118,7 @@ def separate(
     mix: Audio,
     *,
     seed: int = 0,
+    overlap: float = 0.25,
     as_int16: bool = True,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, np.ndarray]:
@@ -108,7 +128,7 @@ def separate(
     ----------
     separator : Separator
     mix : Audio
-    seed, progress
+    seed, overlap, progress
         See `Separator`.
     as_int16 : bool
         Whether they are quantised as 16-bit files are.
@@ -117,10 +137,51 @@ def separate(
     -------
     dict of int16 or float32 (num_samples, num_channels)
         By stem name, at the separator's sample rate.
+
+    Raises
+    ------
+    BackendError
+        If `overlap` is out of its range.
     """
-    separated = separator(mix_for(separator, mix), seed=seed, progress=progress)
-    stems = {stem: np.ascontiguousarray(samples.T) for stem, samples in separated.items()}
-    return {stem: quantise(samples) for stem, samples in stems.items()} if as_int16 else stems
+    stems = separate_in_place(
+        separator, mix, seed=seed, overlap=overlap, as_int16=as_int16, progress=progress
+    )
+    return {stem: np.ascontiguousarray(to_host(samples)) for stem, samples in stems.items()}
+
+
+def separate_in_place(
+    separator: Separator,
+    mix: Audio,
+    *,
+    seed: int,
+    overlap: float,
+    as_int16: bool,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
+    """As `separate`, but the stems stay where the separator left them, as arrays of its library."""
+    check_overlap(overlap)
+    stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
+    if as_int16:
+        stems = {stem: _converter(samples).quantise(samples) for stem, samples in stems.items()}
+    return {stem: samples.T for stem, samples in stems.items()}
+
+
+def check_overlap(overlap: float) -> None:
+    """Raise `BackendError` unless an overlap of segments is in its range."""
+    if not 0 <= overlap <= LARGEST_OVERLAP:
+        raise BackendError(
+            f"demix_overlap: {overlap}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
+            "repeats"
+        )
+
+
+def _converter(samples: Any) -> ModuleType:
+    """The module with `quantise` and `remix_to_mono` for arrays of this library."""
+    if isinstance(samples, np.ndarray):
+        return conversion
+    from allin1_core.separation import tensors
+
+    return tensors
 
 
 def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
@@ -131,7 +192,15 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     float32 (num_channels, num_samples)
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
         (as Demucs does).
+
+    Raises
+    ------
+    AudioError
+        If a sample is NaN, infinite or far beyond full scale.
+    StemsError
+        If there are fewer channels than it takes, and more than one.
     """
+    check_finite(audio.samples, "mix")
     samples = resample(as_float32(audio.samples), audio.sample_rate, separator.sample_rate)
     channels = separator.num_channels
     if samples.shape[1] == 1:
@@ -180,7 +249,7 @@ def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.n
     return four
 
 
-def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int) -> Stems:
+def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stems:
     """What a separator gives, as the spectrogram takes it: mono, four, at 44.1 kHz.
 
     The same as writing the stems to files and reading those with `read_stems_folder`.
@@ -189,6 +258,7 @@ def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int) 
     ----------
     separated : dict of int16 or float32 (num_samples, num_channels)
         By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.conversion.quantise` gives it.
+        Of torch tensors only the mono stems leave their device.
     sample_rate : int
 
     Returns
@@ -196,7 +266,7 @@ def stems_from_separated(separated: Mapping[str, np.ndarray], sample_rate: int) 
     Stems
     """
     mono = {
-        stem: resample(remix_to_mono(samples), sample_rate, SAMPLE_RATE)
+        stem: resample(to_host(_converter(samples).remix_to_mono(samples)), sample_rate, SAMPLE_RATE)
         for stem, samples in separated.items()
     }
     return Stems(np.stack(list(fold_into_four(mono, "separation").values())))

@@ -1,11 +1,13 @@
 """Copies the summary of reports/bench.md into README.md: ``python -m bench.report.readme``.
 
-The summary goes between the lines ``<!-- bench:begin -->`` and ``<!-- bench:end -->``.
+The summary goes between the lines ``<!-- bench:begin -->`` and ``<!-- bench:end -->``, its images with the way to them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +25,16 @@ def between(text: str, name: str = "text") -> str:
 
 
 def embed(readme: Path, report: Path) -> bool:
-    """Replace what stands between the marks in `readme` by what stands between them in `report`, if that differs."""
+    """Replace what stands between the marks in `readme` by what stands between them in `report`, if that differs.
+
+    Images of the report lie in its folder.
+    """
     text = readme.read_text(encoding="utf-8")
     old, new = between(text, str(readme)), between(report.read_text(encoding="utf-8"), str(report))
+    folder = os.path.relpath(report.resolve().parent, readme.resolve().parent)
+    new = re.sub(
+        r"(!\[[^]]*\]\()([^)/]+\.png\))", lambda image: f"{image[1]}{Path(folder, image[2]).as_posix()}", new
+    )
     if old != new:
         write_text(readme, text.replace(f"{BEGIN}{old}{END}", f"{BEGIN}{new}{END}"))
     return old != new

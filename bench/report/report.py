@@ -20,6 +20,7 @@ from bench.report.baseline import changes, earlier
 from bench.report.readme import BEGIN, END
 from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
 from bench.report.summary import (
+    FROM_A_MIX,
     agreement_in_words,
     reference_in_words,
     seconds_in_words,
@@ -32,9 +33,10 @@ from parity.reports.records import oracle_was_absent, stages
 from parity.reports.tables import markdown
 
 _NOT_MEASURED = (
-    "separation. Demucs' networks run as their packages have them, so that there is nothing of ours to compare; on two "
-    "cores they take minutes for a track. The pipeline starts from stems"
+    "separation of a whole track. Demucs' networks run as their package has them, on two cores for minutes; the "
+    "pipeline from a mix takes an excerpt, the others start from stems"
 )
+_MIX_WATERFALL = "bench_waterfall_mix.png"
 # Of a session, what stands at the top of bench.json.
 _OF_THE_WHOLE = ("created", "source", "machine", "versions")
 
@@ -101,7 +103,7 @@ def render(folder: Path) -> Path:
 def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -> str:
     lines = ["# Benchmark: is it faster?", ""]
     where = f"{session.machine['cpu']}, {session.machine['cores']} cores, {session.created}"
-    lines += [BEGIN, *summary(records, where), END, ""]
+    lines += [BEGIN, *summary(records, where), *_from_a_mix(records, scratch), END, ""]
     absent = oracle_was_absent(session.skipped)
     lines += [absent, ""] if absent else []
     if session.failed:
@@ -115,6 +117,20 @@ def _markdown(records: Sequence[BenchRecord], scratch: Path, session: Session) -
         lines += _notes([record for record in records if record.stage == stage])
     lines += _further_plots(records, session, scratch)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _is_from_a_mix(record: BenchRecord) -> bool:
+    return FROM_A_MIX in record.variant and bool(record.figures.get("timings"))
+
+
+def _from_a_mix(records: Sequence[BenchRecord], scratch: Path) -> list[str]:
+    """What a user waits for who has a song and no stems: where that time goes."""
+    for record in filter(_is_from_a_mix, records):
+        plots.draw_waterfall(record.figures["timings"], scratch / _MIX_WATERFALL)
+        took = f"{seconds_in_words(record.median)} for {record.audio_seconds:.0f} s of audio"
+        text = f"From a song to its result, separation included ({took}; {_note(record)}):"
+        return [text, "", f"![Where the time from a song to its result goes]({_MIX_WATERFALL})", ""]
+    return []
 
 
 def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
@@ -169,13 +185,17 @@ def _table(records: Sequence[BenchRecord]) -> str:
                 "faster (interval)": speed_in_words(record),
                 "than": record.reference or "-",
                 "its time": reference_in_words(record),
-                "audio s/s": f"{record.audio_seconds / record.median:,.0f}" if record.audio_seconds else "-",
+                "audio s/s": _rate(record.audio_seconds / record.median) if record.audio_seconds else "-",
                 "peak memory": _memory(record),
                 **({"GFLOP/s": f"{gflops / record.median:,.0f}" if gflops else "-"} if has_gflops else {}),
                 "agreement": agreement_in_words(record),
             }
         )
     return markdown(rows, {"threads", "median", "spread (IQR)", "audio s/s", "peak memory", "GFLOP/s"})
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _memory(record: BenchRecord) -> str:
@@ -207,7 +227,7 @@ def _further_plots(records: Sequence[BenchRecord], session: Session, scratch: Pa
         lines += ["## How time and memory grow", ""]
         lines += ["An exponent of 1 means in proportion to the length; below it, a fixed share.", ""]
         lines += ["![Time and memory against track length](bench_lengths.png)", ""]
-    timed = [record for record in records if record.figures.get("timings")]
+    timed = [record for record in records if record.figures.get("timings") and not _is_from_a_mix(record)]
     for position, record in enumerate(timed):
         name = f"bench_waterfall{position or ''}.png"
         plots.draw_waterfall(record.figures["timings"], scratch / name)

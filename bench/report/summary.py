@@ -13,14 +13,15 @@ from parity.reports.tables import markdown
 
 # Variants that do what an analysis does; others (one bar length, one fold) stand for a stage only without them.
 _AS_ANALYZED = ("[3, 4]", "8 folds")
-# Of the pipeline the whole, and not what is left of it beside the network.
-_WHOLE = "stems to result"
+# Of the pipeline the wholes, and not what is left of it beside the network.
+_FROM_STEMS = "stems to result"
+FROM_A_MIX = "mix to result"
 # A hundredth of the whole each.
 _NO_HEADLINE = ("audio reading", "decoder input", "structure")
 
 
 def summary(records: Sequence[BenchRecord], where: str) -> list[str]:
-    """How much faster, how exact, on what: a table of at most five rows, and one line on where and when."""
+    """How much faster, how exact, on what: a table of at most six rows, and one line on where and when."""
     rows = headline_rows(records)
     if not rows:
         return ["", f"Nothing to compare was measured in this run ({where}).", ""]
@@ -40,7 +41,8 @@ def summary(records: Sequence[BenchRecord], where: str) -> list[str]:
 
 
 def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
-    """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast); at most five."""
+    """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast; for the
+    pipeline: from stems and from a mix); at most six."""
     rows = []
     for stage in stages(records):
         if stage in _NO_HEADLINE:
@@ -50,16 +52,22 @@ def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
         # An analysis has all threads; rows on fewer are there to compare with.
         most = max((record.threads for record in ours), default=0)
         ours = [record for record in ours if record.threads == most]
-        if stage == "pipeline":
-            ours = [record for record in ours if _WHOLE in record.variant] or ours
-        for precision in (
-            dict.fromkeys(record.precision for record in ours) if stage == "spectrogram" else (None,)
-        ):
-            group = [record for record in ours if precision in (None, record.precision) and record.agrees]
+        for group in _apart(stage, [record for record in ours if record.agrees]):
             if group:
                 # Without any ratio it is the first row: the stage as a whole, before its parts.
                 rows.append(max(_to_judge_by(group), key=_rank))
-    return rows[:5]
+    return rows[:6]
+
+
+def _apart(stage: str, rows: Sequence[BenchRecord]) -> list[list[BenchRecord]]:
+    """The rows of a stage in groups, of each of which one goes into the summary."""
+    if stage == "spectrogram":
+        precisions = dict.fromkeys(record.precision for record in rows)
+        return [[record for record in rows if record.precision == precision] for precision in precisions]
+    if stage == "pipeline":
+        wholes = [[record for record in rows if name in record.variant] for name in (_FROM_STEMS, FROM_A_MIX)]
+        return wholes if any(wholes) else [list(rows)]
+    return [list(rows)]
 
 
 def _to_judge_by(rows: Sequence[BenchRecord]) -> Sequence[BenchRecord]:

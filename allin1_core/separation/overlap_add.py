@@ -1,0 +1,264 @@
+"""Separation by overlap-add: a mix in overlapping segments through Demucs' networks, in batches on their device.
+
+The algorithm is Demucs' own (``apply_model`` of demucs and demucs-infer with ``shifts=1``), and so are the results. A
+mix of N samples between two stretches of silence of half a second each, R samples, is read from sample s on, which is
+drawn from 0 to R; so the network sees N + R - s samples, and the first R - s of what it gives are dropped. These are
+cut into segments of the length that the network was trained on, one every (1 - overlap) of that. What lies around a
+segment shorter than the network's input is heard as well, half of what is missing on each side. Outputs are summed with
+weights that rise to the middle of a segment and fall again, and divided by the sum of the weights.
+
+Segments do not depend on one another: together they fill a GPU, which one of them leaves idle half of the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# More gain nothing on an H100, and indices of the largest array stay within 31 bits.
+MOST_SEGMENTS = 48
+# Of a GPU's free memory, which other processes want too.
+_SHARE_OF_MEMORY = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """A stretch of the shifted mix: what of it is kept, and what the network hears of it.
+
+    Attributes
+    ----------
+    start, length : int
+        What is kept, in samples of the shifted mix.
+    input_length : int
+        What the network hears, around the same centre.
+    """
+
+    start: int
+    length: int
+    input_length: int
+
+    @property
+    def trimmed(self) -> int:
+        """Samples of the network's output before what is kept."""
+        return (self.input_length - self.length) // 2
+
+
+def segments_of(network: Any, num_samples: int, overlap: float) -> list[Segment]:
+    """The segments of a shifted mix.
+
+    Parameters
+    ----------
+    network : Demucs, HDemucs or HTDemucs
+    num_samples : int
+        Of the shifted mix, at least 1.
+    overlap : float
+        From 0 up to, not including, 1: what part of a segment the next one repeats.
+    """
+    longest = segment_length(network)
+    valid_length = getattr(network, "valid_length", lambda length: length)
+    lengths = ((start, min(longest, num_samples - start)) for start in _starts(longest, num_samples, overlap))
+    return [Segment(start, length, int(valid_length(length))) for start, length in lengths]
+
+
+def segment_length(network: Any) -> int:
+    """Samples of a whole segment."""
+    return int(network.samplerate * network.segment)
+
+
+def _starts(longest: int, num_samples: int, overlap: float) -> range:
+    return range(0, num_samples, max(1, int((1 - overlap) * longest)))
+
+
+def triangle(length: int, device: torch.device) -> Tensor:
+    """Weights of a segment's samples: rising to 1 in the middle, float32 (length,)."""
+    rising, falling = torch.arange(1, length // 2 + 1), torch.arange(length - length // 2, 0, -1)
+    weights = torch.cat([rising, falling]).to(torch.float32)
+    return (weights / weights.max()).to(device)
+
+
+class OverlapAdd:
+    """A separation model on its device.
+
+    Parameters
+    ----------
+    model : BagOfModels, Demucs, HDemucs or HTDemucs
+        As demucs-infer loads it: one network, or several whose weighted mean is taken.
+    device : str
+        ``cpu``, ``cuda`` or ``cuda:N``.
+    precision : str
+        ``exact``: float32 throughout. ``fast``: on CUDA the factors of products are rounded to the 10 bits of TF32.
+    """
+
+    def __init__(self, model: Any, *, device: str, precision: str) -> None:
+        self.device = torch.device(device)
+        self.networks: Sequence[Any] = list(getattr(model, "models", [model]))
+        weights = getattr(model, "weights", None) or [[1.0] * len(model.sources)] * len(self.networks)
+        self._weights = torch.tensor(weights, device=self.device)
+        self._tf32 = precision == "fast" and self.device.type == "cuda"
+        self._bytes_of_segment: dict[int, int] = {}
+        for network in self.networks:
+            network.to(self.device).eval()
+
+    @property
+    def products(self) -> str:
+        """The type that factors are rounded to before they are multiplied."""
+        return "TF32" if self._tf32 else "float32"
+
+    def __call__(
+        self,
+        mix: Tensor,
+        *,
+        seed: int,
+        overlap: float,
+        most_segments: int | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Separate a mix.
+
+        Parameters
+        ----------
+        mix : float32 (num_channels, num_samples)
+            On any device, at least one sample.
+        seed : int
+            Of the shifts, one for each network.
+        overlap : float
+            See `segments_of`.
+        most_segments : int, optional
+            Of one batch; by default what fits the device, which differs in rounding alone.
+        progress : callable, optional
+            Called with the part that is done, from 0 to 1.
+
+        Returns
+        -------
+        float32 (num_sources, num_channels, num_samples)
+            On the model's device, or on the host if it is too long for that.
+        """
+        shifts = random.Random(seed)
+        with torch.inference_mode(), self._arithmetic():
+            mix = mix.to(self.device)
+            loudness = mix.mean(0)
+            mean = loudness.mean()
+            # Of a single sample the deviation is undefined; that of a constant is 0.
+            scale = (loudness.std() if len(loudness) > 1 else torch.zeros_like(mean)) + 1e-8
+            mix = (mix - mean) / scale
+            total: Tensor | None = None
+            for index, (network, weights) in enumerate(zip(self.networks, self._weights, strict=True)):
+                most = most_segments or self._most_segments(network, mix)
+                report = _part(progress, index, len(self.networks))
+                shift = shifts.randint(0, network.samplerate // 2)
+                output = self._shifted(network, mix, shift, overlap, most, report)
+                if len(self.networks) > 1:
+                    output *= weights.to(output.device)[:, None, None]
+                total = output if total is None else total.add_(output)
+            assert total is not None
+            if len(self.networks) > 1:
+                total /= self._weights.sum(0).to(total.device)[:, None, None]
+            return total.mul_(scale.to(total.device)).add_(mean.to(total.device))
+
+    def _shifted(
+        self,
+        network: Any,
+        mix: Tensor,
+        shift: int,
+        overlap: float,
+        most: int,
+        progress: Callable[[float], None],
+    ) -> Tensor:
+        num_channels, num_samples = mix.shape
+        most_shift = network.samplerate // 2
+        length = num_samples + most_shift - shift
+        segments = segments_of(network, length, overlap)
+        # Silence around, so that what any segment's network hears is a slice.
+        margin = max(segment.input_length for segment in segments)
+        padded = mix.new_zeros(num_channels, margin + most_shift + num_samples + most_shift + margin)
+        padded[:, margin + most_shift :][:, :num_samples] = mix
+        before = margin + shift
+        weights = triangle(segment_length(network), mix.device)
+        where = self._accumulator(len(network.sources) * num_channels * length)
+        output = torch.zeros(len(network.sources), num_channels, length, device=where)
+        sum_of_weights = torch.zeros(length, device=where)
+        done = 0
+        for batch in batches(segments, most):
+            starts = [before + segment.start - segment.trimmed for segment in batch]
+            inputs = torch.stack([padded[:, start : start + batch[0].input_length] for start in starts])
+            for segment, separated in zip(batch, network(inputs), strict=True):
+                kept = separated[..., segment.trimmed :][..., : segment.length]
+                weight = weights[: segment.length]
+                place = slice(segment.start, segment.start + segment.length)
+                output[..., place] += (weight * kept).to(where)
+                sum_of_weights[place] += weight.to(where)
+            done += len(batch)
+            progress(done / len(segments))
+        output /= sum_of_weights
+        return output[..., most_shift - shift :]
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """Set whether products round to TF32, which torch keeps per process, and restore it."""
+        if self.device.type != "cuda":
+            yield
+            return
+        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+        before = matmul.allow_tf32, convolution.allow_tf32
+        matmul.allow_tf32 = convolution.allow_tf32 = self._tf32
+        try:
+            with torch.cuda.device(self.device):
+                yield
+        finally:
+            matmul.allow_tf32, convolution.allow_tf32 = before
+
+    def _free_memory(self) -> int:
+        free: int = torch.cuda.mem_get_info(self.device)[0]
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return int(_SHARE_OF_MEMORY * (free + cached))
+
+    def _accumulator(self, values: int) -> torch.device:
+        """Where a float32 sum of that many values is kept: beside the network if half of the free memory holds it."""
+        if self.device.type == "cuda" and 4 * values > self._free_memory() // 2:
+            return torch.device("cpu")
+        return self.device
+
+    def _most_segments(self, network: Any, mix: Tensor) -> int:
+        """Segments that fit the device at a time: on a GPU by what one of them takes, which is measured once."""
+        if self.device.type != "cuda":
+            return 1
+        if id(network) not in self._bytes_of_segment:
+            silence = mix.new_zeros(
+                1, len(mix), segments_of(network, segment_length(network), 0.0)[0].input_length
+            )
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            network(silence)
+            peak = torch.cuda.max_memory_allocated(self.device)
+            self._bytes_of_segment[id(network)] = max(1, peak - before)
+        # Half is for the sum.
+        return max(1, min(MOST_SEGMENTS, self._free_memory() // 2 // self._bytes_of_segment[id(network)]))
+
+
+def batches(segments: Sequence[Segment], most: int) -> Iterator[Sequence[Segment]]:
+    """Consecutive segments of one input length, at most so many at a time, in parts as even as can be."""
+    first = 0
+    while first < len(segments):
+        last = first
+        while last < len(segments) and segments[last].input_length == segments[first].input_length:
+            last += 1
+        parts = -(-(last - first) // most)
+        for part in range(parts):
+            yield segments[
+                first + part * (last - first) // parts : first + (part + 1) * (last - first) // parts
+            ]
+        first = last
+
+
+def _part(progress: Callable[[float], None] | None, index: int, count: int) -> Callable[[float], None]:
+    def report(done: float) -> None:
+        if progress is not None:
+            progress((index + done) / count)
+
+    return report

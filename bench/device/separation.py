@@ -1,0 +1,188 @@
+"""Separation on a device: `rows` for the report of ``make device``, ``python -m bench.device.separation`` alone.
+
+The network has the shape of the published ``htdemucs`` and seeded random weights, on which the time does not depend.
+Mixes are made of the stems of tracks. demucs-infer's ``apply_model`` and this package's `OverlapAdd` take turns, each
+on samples that are on the host and with outputs that stay on the device.
+
+What ``fast`` does to beats and sections cannot be asked of stems that random weights make. So its error, ``fast`` minus
+``exact``, is added to the real stems of a track, as loud beside each as it is beside the separated one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allin1_core import AnalysisResult, Analyzer, Stems, backends
+from allin1_core.audio.types import STEM_NAMES
+from allin1_core.separation.overlap_add import OverlapAdd
+from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
+from parity.material import default_track, read_stems, shared_folder
+from parity.oracles import demucs_apply
+
+SEED, OVERLAP = 0, 0.25
+# A frame, in seconds, with the representation of a time.
+_ONE_FRAME = 0.0101
+_FLOAT32 = "demucs-infer, float32"
+_DEFAULTS = "demucs-infer, with torch's defaults (convolutions in TF32)"
+
+
+def rows(
+    *, device: str = "cuda", seconds: float | None = None, rounds: int = 3, shape: dict[str, Any] = PUBLISHED
+) -> list[dict[str, object]]:
+    """Measure demucs-infer and this package on a device.
+
+    Parameters
+    ----------
+    device : str
+        ``cuda``, ``cuda:N`` or ``cpu``.
+    seconds : float, optional
+        Length of the mix; by default that of the track.
+    rounds : int
+        Calls of each, after one that is not timed.
+    shape : dict
+        Options of the network.
+
+    Returns
+    -------
+    list of dict
+        ``name``; ``seconds``, the median; ``ratio``, how many times as fast as ``apply_model``, for ``exact`` in
+        float32, for ``fast`` with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of
+        full scale, and the ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same;
+        ``memory_gb``, the peak on the device. Then a row for each track: ``beats moved`` by a frame of 0.01 s, and
+        whether it ``agrees``: no beat or boundary moves further, positions and labels are the same.
+    """
+    track = default_track() if seconds is None else default_track().lasting(seconds)
+    samples = stereo_mix(track.stems)
+    model = htdemucs(samples[:, len(samples[0]) // 4 :], **shape)
+    ours = {
+        precision: OverlapAdd(model, device=device, precision=precision) for precision in ("exact", "fast")
+    }
+    mix = torch.from_numpy(samples)
+    theirs = functools.partial(demucs_apply.separate, model, mix, seed=SEED, overlap=OVERLAP, device=device)
+    cases: dict[str, Callable[[], Tensor]] = {
+        _FLOAT32: functools.partial(theirs, tf32=False),
+        _DEFAULTS: functools.partial(theirs, tf32=None),
+        **{
+            f"allin1-core, {precision}": functools.partial(run, mix, seed=SEED, overlap=OVERLAP)
+            for precision, run in ours.items()
+        },
+    }
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    found: dict[str, dict[str, object]] = {}
+    exact: Tensor | None = None
+    for round_number in range(rounds + 1):
+        for name, call in cases.items():
+            output, took, memory = _timed(call, device)
+            if round_number:
+                times[name].append(took)
+                continue
+            exact = output if exact is None else exact
+            found[name] = {
+                "difference": float((output - exact).abs().max()),
+                "snr_db": least_snr(output, exact),
+                "memory_gb": memory,
+            }
+    found["allin1-core, exact"]["bound"] = backends.get("separation", "demucs-infer").bounds["exact"].anything
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    measured = [
+        {
+            "name": name,
+            "seconds": median,
+            "ratio": medians[_DEFAULTS if "fast" in name else _FLOAT32] / median,
+            **found[name],
+        }
+        for name, median in medians.items()
+    ]
+    return [*measured, *_agreement(ours["exact"], ours["fast"], device, seconds)]
+
+
+def _timed(call: Callable[[], Tensor], device: str) -> tuple[Tensor, float, float | None]:
+    """What a call gives, how long it takes in seconds, and the peak memory in GB."""
+    on_cuda = device.startswith("cuda")
+    if on_cuda:
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    output = call()
+    if on_cuda:
+        torch.cuda.synchronize(device)
+    took = time.perf_counter() - start
+    return output, took, torch.cuda.max_memory_allocated(device) / 1e9 if on_cuda else None
+
+
+def snr(output: Tensor, reference: Tensor) -> Tensor:
+    """Signal-to-noise ratio of each stem in decibels, ``(num_sources,)``."""
+    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
+    return 10 * torch.log10(signal / noise)
+
+
+def least_snr(output: Tensor, reference: Tensor) -> float | None:
+    """The lowest of the stems'; None where no sample differs."""
+    lowest = float(snr(output, reference).min())
+    return lowest if math.isfinite(lowest) else None
+
+
+def _agreement(
+    exact: OverlapAdd, fast: OverlapAdd, device: str, seconds: float | None
+) -> list[dict[str, object]]:
+    """A row for each shared track, or for an excerpt of the default one; none without the shared material."""
+    shared = shared_folder()
+    if shared is None:
+        return []
+    analyze = Analyzer(device=device, weights_dir=shared / "weights")
+    tracks = sorted(path.name for path in (shared / "audio").iterdir()) if seconds is None else []
+    material = {name: read_stems(name) for name in tracks}
+    if seconds is not None:
+        material = {default_track().name: default_track().lasting(seconds).stems}
+    found: list[dict[str, object]] = []
+    for name, stems in material.items():
+        mix = torch.from_numpy(stereo_mix(stems))
+        whole, rounded = (run(mix, seed=SEED, overlap=OVERLAP) for run in (exact, fast))
+        order = [exact.networks[0].sources.index(stem) for stem in STEM_NAMES]
+        error, separated = ((output.mean(1)[order]).cpu().numpy() for output in (rounded - whole, whole))
+        loudness = np.sqrt(np.square(stems / 32768).mean(1) / np.square(separated).mean(1))
+        noisy = np.rint(stems + 32768 * loudness[:, np.newaxis] * error)
+        one, other = (
+            analyze(Stems(samples)) for samples in (stems, np.clip(noisy, -32768, 32767).astype(np.int16))
+        )
+        moved, agrees = _moved(one, other)
+        found.append(
+            {
+                "name": f"{name}, with the error of fast on its stems",
+                "snr_db": least_snr(rounded, whole),
+                "beats moved": f"{moved} of {len(one.beats)}",
+                "agrees": agrees,
+            }
+        )
+    return found
+
+
+def _moved(one: AnalysisResult, other: AnalysisResult) -> tuple[int, bool]:
+    """How many beats differ, and whether all that differs does so by a frame at most."""
+    same = list(one.beat_positions) == list(other.beat_positions) and [
+        segment.label for segment in one.segments
+    ] == [segment.label for segment in other.segments]
+    if not same:
+        return len(one.beats), False
+    apart = np.abs(np.array(one.beats) - np.array(other.beats))
+    ends = [(first.end, second.end) for first, second in zip(one.segments, other.segments, strict=True)]
+    furthest = max([*apart, *(abs(first - second) for first, second in ends)], default=0.0)
+    return int(np.count_nonzero(apart)), bool(furthest <= _ONE_FRAME)
+
+
+if __name__ == "__main__":
+    for row in rows(device=sys.argv[1] if sys.argv[1:] else "cuda"):
+        words = (
+            f"{key} {value:.5g}" if isinstance(value, float) else str(value) for key, value in row.items()
+        )
+        print("  ".join(words))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.gate.device import number
 from parity.reports.tables import markdown, yes
 
 HEADINGS = {
@@ -133,11 +133,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     return markdown(
         cells, right={titles[name] for name in names} - {titles["name"], titles.get("held to", "")}
     )
-
-
-def number(value: object) -> float:
-    """A figure as read from JSON: NaN for what is none."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def cell(name: str, value: object) -> str:

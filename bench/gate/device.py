@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.device.report import number
 from bench.gate.bars import DeviceBars
 from bench.gate.speed import Verdict
 
@@ -87,6 +87,11 @@ def _beside(parts: Parts, before: Parts | None, max_loss: float) -> list[Verdict
                 asked = f"at least {least:.3g}"
                 verdicts.append(Verdict(f"{part}: {old['name']}", check, measured, asked, found >= least))
     return verdicts
+
+
+def number(value: object) -> float:
+    """A figure as read from JSON: NaN for what is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def baseline(path: Path) -> Parts | None:

@@ -92,6 +92,13 @@ def test_another_figure_below_its_bar_fails() -> None:
     assert failures(changed("separation", 0, snr_db=29.0)) == ["separation: ours / snr_db"]
 
 
+@pytest.mark.parametrize(("module", "passed"), [("nowhere_to_be_found", None), ("json", False)])
+def test_a_bar_of_what_is_not_installed_is_not_judged(module: str, passed: bool | None) -> None:
+    bars = DeviceBars((DeviceBar("network", "8 folds, quick, fast", 4.0, module=module),), 1.3)
+    (found,) = (one for one in gate.judge_device(PARTS, None, bars) if one.check == "ratio")
+    assert (found.passed, found.required) == (passed, passed is not None)
+
+
 def test_a_row_that_is_missing_fails() -> None:
     parts = copy.deepcopy(PARTS)
     parts["separation"]["rows"] = []

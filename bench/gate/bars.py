@@ -40,12 +40,16 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class DeviceBar:
-    """The least that a figure of a row of ``make device`` may be: a `ratio`, or the signal-to-noise ratio `snr_db`."""
+    """The least that a figure of a row of ``make device`` may be: a `ratio`, or the signal-to-noise ratio `snr_db`.
+
+    `module` is that without which the row cannot be measured, and is not judged.
+    """
 
     part: str
     name: str
     at_least: float
     figure: str = "ratio"
+    module: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

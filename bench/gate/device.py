@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from allin1_core.backends.table import module_exists
 from bench.gate.bars import DeviceBars
 from bench.gate.speed import Verdict
 
@@ -40,13 +41,15 @@ def judge_device(
     if brief:
         return verdicts
     for bar in bars.rows:
-        if bar.part in parts:
-            row = _row(parts, bar.part, bar.name)
-            found = number(row.get(bar.figure))
-            asked = f"at least {bar.at_least:g}"
-            verdicts.append(
-                Verdict(f"{bar.part}: {bar.name}", bar.figure, f"{found:.3g}", asked, found >= bar.at_least)
-            )
+        if bar.part not in parts:
+            continue
+        name, asked = f"{bar.part}: {bar.name}", f"at least {bar.at_least:g}"
+        if bar.module and not module_exists(bar.module):
+            absent = f"{bar.module} is not installed"
+            verdicts.append(Verdict(name, bar.figure, absent, asked, None, required=False))
+            continue
+        found = number(_row(parts, bar.part, bar.name).get(bar.figure))
+        verdicts.append(Verdict(name, bar.figure, f"{found:.3g}", asked, found >= bar.at_least))
     return verdicts + _beside(parts, before, bars.max_loss)
 
 

@@ -15,7 +15,7 @@ import pytest
 from bench.device import __main__ as device
 from bench.device import network, pipeline, spectrogram
 from bench.device.parity import by_implementation
-from bench.device.report import render, targets
+from bench.device.report import draw, render, targets
 from bench.device.timing import times_by_turns
 from bench.gate import device as gate
 from bench.gate.bars import DeviceBar, DeviceBars, read_bars
@@ -191,11 +191,12 @@ def content(parts: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_report_says_what_was_reached() -> None:
-    text = render(content(PARTS))
+    text = render(content(PARTS), {"network": "stages.png"})
     assert "**All parts ran, and all bars hold.**" in text
     assert "| network: 8 folds, quick, exact | must | 60 ms | 41 ms | met |" in text
     assert "| network: 8 folds, quick, exact | aim | 25 ms | 41 ms | **missed** |" in text
     assert "| ours | 300 ms | 40 dB |" in text
+    assert "![Stages over time](stages.png)" in text
     unknown = changed("network", 1, seconds=math.nan)
     assert [row["met"] for row in targets(json.loads(dump_json(unknown)))] == [False, False]
 
@@ -203,7 +204,7 @@ def test_the_report_says_what_was_reached() -> None:
 def test_the_report_says_what_failed() -> None:
     parts = changed("parity", 0, failed=1, failures=["parity/test_network.py::test_x[triton-exact]"])
     parts["network"] = {"rows": [], "error": "not done within 90 s"}
-    text = render(content(parts))
+    text = render(content(parts), {})
     assert "**3 failed:** parity: tests, tests; network, rows; network: 8 folds, quick, exact, ratio." in text
     assert "- **failed:** `parity/test_network.py::test_x[triton-exact]`" in text
     assert "**Failed:** not done within 90 s" in text
@@ -263,18 +264,26 @@ def test_rows_of_the_network() -> None:
     assert not any("must_seconds" in row for row in rows.values())  # of a GPU
 
 
-def test_rows_of_the_pipeline() -> None:
+def test_rows_of_the_pipeline(tmp_path: Path) -> None:
     rows = pipeline.rows(device="cpu", seconds=1.5, rounds=1)
     for precision in ("exact", "fast"):
         name = f"stems to JSON, {precision}"
         (whole,) = (row for row in rows if row["name"] == name)
         stages = [row for row in rows if str(row["name"]).startswith(f"{name}: ")]
         names = [str(row["name"]).rpartition(": ")[2] for row in stages]
+        assert {"audio_read", "nn", "metrical_dbn", "save"} <= {line["stage"] for line in whole["timings"]}
         assert {"audio_read", "nn"} <= set(names)
         assert names[-1] == "all else"
         assert all(row["share"] >= 0.005 for row in stages[:-1])
         assert sum(row["seconds"] for row in stages) == pytest.approx(whole["seconds"])
         assert sum(row["share"] for row in stages) == pytest.approx(1)
+
+    parts = {"stems": {"error": "", "rows": rows}}
+    assert draw(content(parts), "device-card", tmp_path) == {"stems": "device-card-stems.png"}
+    assert (tmp_path / "device-card-stems.png").stat().st_size > 1000
+    top = render(content(parts), {}).partition("## ")[0]
+    assert "| stems to JSON, exact | " in top
+    assert "nn" not in top
 
 
 def test_the_command_writes_whole_reports(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core.backends.table import installed_version
-from bench.device.report import HEADINGS, render
+from bench.device.report import HEADINGS, draw, render
 from bench.gate.bars import read_bars
 from bench.gate.device import baseline, judge_device
 from parity.environment import describe_machine, source_digest
@@ -197,7 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "gate": [dataclasses.asdict(verdict) for verdict in verdicts],
     }
     with scratch_folder(options.reports) as scratch:
-        path = publish(scratch, options.reports, name, render(content), content)
+        text = render(content, draw(content, name, scratch))
+        path = publish(scratch, options.reports, name, text, content)
     print(f"device report: {path} (and {path.with_suffix('.json').name})")
     failed = [verdict for verdict in verdicts if verdict.passed is False]
     for verdict in failed:

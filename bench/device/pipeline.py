@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -37,8 +38,9 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
     Returns
     -------
     list of dict
-        As `bench.device.timing.Times.as_row`, with ``agrees`` where the track has a golden; then a row for each stage,
-        with its median time and its ``share`` of that of the whole.
+        As `bench.device.timing.Times.as_row`, with ``agrees`` where the track has a golden, and as ``timings`` the
+        stages of the run in the middle; then a row for each stage, with its median time and its ``share`` of that of
+        the whole.
     """
     track = default_track() if seconds is None else default_track().lasting(seconds)
     with tempfile.TemporaryDirectory() as name:
@@ -108,8 +110,10 @@ def _rows(
     found: list[dict[str, object]] = []
     for precision, taken in times.items():
         name = f"{what}, {precision}"
-        found.append({**taken.as_row(name), "device": device, "result": taken.output})
         counted = runs[precision][-len(taken.seconds) :]
+        middle = sorted(zip(taken.seconds, range(len(counted)), strict=True))[len(counted) // 2][1]
+        timings = [dataclasses.asdict(record) for record in counted[middle].records]
+        found.append({**taken.as_row(name), "device": device, "timings": timings, "result": taken.output})
         stages = {
             stage: seconds
             for stage, seconds in _by_stage(counted).items()

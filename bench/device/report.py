@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from bench.gate.device import number
+from bench.report.plots import draw_waterfall
 from parity.reports.tables import markdown, yes
 
 HEADINGS = {
@@ -44,11 +46,22 @@ _COLUMNS = {
     "agrees": "agrees",
 }
 # Said above the tables, or of no use in them.
-_LEFT_OUT = ("device", "must_seconds", "aim_seconds", "must_memory_gb", "failures")
+_LEFT_OUT = ("device", "must_seconds", "aim_seconds", "must_memory_gb", "failures", "timings")
 
 
-def render(content: Mapping[str, Any]) -> str:
-    """Markdown of a report's content, which `bench.device.__main__` puts together."""
+def draw(content: Mapping[str, Any], name: str, folder: Path) -> dict[str, str]:
+    """Draw the stages of an analysis in `exact` over time into a folder; file names by part."""
+    found = {}
+    for part, result in content["parts"].items():
+        timings = next((row["timings"] for row in result["rows"] if "timings" in row), None)
+        if timings:
+            found[part] = f"{name}-{part}.png"
+            draw_waterfall(timings, folder / found[part])
+    return found
+
+
+def render(content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """Markdown of a report's content, which `bench.device.__main__` puts together, and the figures of `draw`."""
     machine = content["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     lines = [
@@ -61,6 +74,7 @@ def render(content: Mapping[str, Any]) -> str:
         "",
         *_verdict(content),
         "",
+        *_analyses(content["parts"]),
         *_targets(content["parts"]),
     ]
     for part, result in content["parts"].items():
@@ -69,6 +83,8 @@ def render(content: Mapping[str, Any]) -> str:
             lines += [f"**Failed:** {result['error']}", ""]
         if result["rows"]:
             lines += [_NOTES[part], "", table(result["rows"]), ""]
+        if part in figures:
+            lines += [f"![Stages over time]({figures[part]})", ""]
         for row in result["rows"]:
             lines += [f"- **failed:** `{name}`" for name in row.get("failures", ())]
     verdicts = [
@@ -90,6 +106,14 @@ def _verdict(content: Mapping[str, Any]) -> list[str]:
     if not wrong:
         return ["**All parts ran, and all bars hold.**"]
     return [f"**{len(wrong)} failed:** {'; '.join(wrong)}."]
+
+
+def _analyses(parts: Mapping[str, Any]) -> list[str]:
+    """Whole analyses, which is what a user waits for."""
+    rows = [
+        row for part in ("mix", "stems") for row in parts.get(part, {"rows": ()})["rows"] if "timings" in row
+    ]
+    return [table(rows), ""] if rows else []
 
 
 def targets(parts: Mapping[str, Any]) -> list[dict[str, object]]:

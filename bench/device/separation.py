@@ -176,7 +176,7 @@ def _moved(one: AnalysisResult, other: AnalysisResult) -> tuple[int, bool]:
         return len(one.beats), False
     apart = np.abs(np.array(one.beats) - np.array(other.beats))
     ends = [(first.end, second.end) for first, second in zip(one.segments, other.segments, strict=True)]
-    furthest = max([*apart, *(abs(first - second) for first, second in ends)], default=0.0)
+    furthest = np.max([0.0, *apart, *(abs(first - second) for first, second in ends)])
     return int(np.count_nonzero(apart)), bool(furthest <= _ONE_FRAME)
 
 

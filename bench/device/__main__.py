@@ -112,8 +112,8 @@ def run_part(part: str, device: str, brief: bool, limit: float) -> dict[str, Any
             output, _ = process.communicate()
             error = f"not done within {limit:.0f} s"
         rows = json.loads(path.read_text(encoding="utf-8")) if not error else []
-    if error:
-        print(output[-4000:], file=sys.stderr)
+    if error or part == "parity":
+        print(output[-6000:], file=sys.stderr, flush=True)
     return {"rows": rows, "error": error, "seconds": time.perf_counter() - start}
 
 

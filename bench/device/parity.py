@@ -40,24 +40,27 @@ def rows(*, device: str = "cuda", select: str | None = None) -> list[dict[str, o
     files = [f"parity/test_{name}.py" for name in _FILES if (_ROOT / f"parity/test_{name}.py").is_file()]
     kind = device.partition(":")[0]
     select = select or ("cuda or triton" if kind == "cuda" else kind)
-    command = [sys.executable, "-m", "pytest", *files, "-q", "-k", select, "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *files,
+        "-q",
+        "--durations=15",
+        "-k",
+        select,
+        "-p",
+        "no:cacheprovider",
+    ]
     if module_exists("xdist"):
         command += ["-n", str(_PROCESSES), "--dist", "loadfile"]
     with tempfile.TemporaryDirectory() as name:
-        done = subprocess.run(
-            [*command, "--parity-report", name],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+        status = subprocess.run([*command, "--parity-report", name], cwd=_ROOT, check=False).returncode
         report = Path(name, "parity.json")
-        if done.returncode not in (0, 1) or not report.is_file():
-            raise RuntimeError(f"pytest ended with {done.returncode}: {done.stdout.strip()[-2000:]}")
+        if status not in (0, 1) or not report.is_file():
+            raise RuntimeError(f"pytest ended with {status}, and without a report")
         outcome = json.loads(report.read_text(encoding="utf-8"))["outcome"]
         records = read_records(report)
-    print(done.stdout[-4000:])
     tests: dict[str, object] = {
         "name": "tests",
         "passed": outcome["passed"],

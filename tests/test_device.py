@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from bench.device import __main__ as device
-from bench.device import network, pipeline, spectrogram
-from bench.device.parity import by_implementation
+from bench.device import network, parity, pipeline, spectrogram
 from bench.device.report import draw, render, targets
 from bench.device.timing import times_by_turns
 from bench.gate import device as gate
@@ -29,7 +28,7 @@ PARTS: dict[str, Any] = {
     "parity": {
         "error": "",
         "rows": [
-            {"name": "tests", "passed": 3, "failed": 0, "skipped": 1, "failures": []},
+            {"name": "tests", "passed": 3, "failed": 0, "skipped": 1, "not reached": 0, "failures": []},
             {"name": "network, quick, exact, cuda", "difference": 1e-6, "held to": "<= 1e-4", "agrees": True},
         ],
     },
@@ -113,7 +112,7 @@ def test_a_part_that_failed_fails() -> None:
     assert failures(parts) == ["network / rows", "network: 8 folds, quick, exact / ratio"]
 
 
-@pytest.mark.parametrize("counts", [{"failed": 1}, {"passed": 0}])
+@pytest.mark.parametrize("counts", [{"failed": 1}, {"passed": 0}, {"not reached": 1}])
 def test_tests_that_failed_or_did_not_run_fail(counts: dict[str, int]) -> None:
     assert failures(changed("parity", 0, **counts)) == ["parity: tests / tests"]
 
@@ -210,12 +209,27 @@ def test_the_report_says_what_failed() -> None:
     assert "**Failed:** not done within 90 s" in text
 
 
+def test_tests_of_a_file_are_recorded_from_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "_FILES", ("structure",))
+    monkeypatch.setattr(parity, "usable_cores", lambda: 2)
+    tests, row = parity.rows(device="cpu", select="test_made_up_probabilities and numpy")
+    assert (tests["passed"], tests["failed"], tests["not reached"]) == (8, 0, 0)
+    assert (row["name"], row["comparisons"], row["agrees"]) == ("structure, numpy, exact, cpu", 8, True)
+
+
+def test_tests_that_there_is_no_time_for_are_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "_FILES", ("structure",))
+    monkeypatch.setattr(parity, "module_exists", lambda _: False)  # no pytest-xdist
+    (tests,) = parity.rows(device="cpu", select="test_made_up_probabilities and numpy", seconds=0)
+    assert (tests["passed"], tests["skipped"], tests["not reached"]) == (0, 0, 8)
+
+
 def test_differences_of_an_implementation_are_its_worst() -> None:
     def record(difference: float, passed: bool) -> ParityRecord:
         measures = {"max_difference": difference}
         return ParityRecord("network", "x", "y", "torch", "cuda", "fast", "<= 2e-2", passed, measures)
 
-    (row,) = by_implementation([record(1e-3, True), record(2e-3, True)])
+    (row,) = parity.by_implementation([record(1e-3, True), record(2e-3, True)])
     assert row == {
         "name": "network, torch, fast, cuda",
         "comparisons": 2,
@@ -223,7 +237,7 @@ def test_differences_of_an_implementation_are_its_worst() -> None:
         "held to": "<= 2e-2",
         "agrees": True,
     }
-    (row,) = by_implementation([record(1e-3, True), record(math.nan, False), record(0.0, True)])
+    (row,) = parity.by_implementation([record(1e-3, True), record(math.nan, False), record(0.0, True)])
     assert math.isnan(float(str(row["difference"])))
     assert row["agrees"] is False
 
@@ -318,7 +332,7 @@ def test_a_part_that_takes_too_long_is_ended() -> None:
 def test_without_such_a_device_nothing_is_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
     assert device.main(["--reports", str(tmp_path / "reports")]) == 2
-    assert "device 'cuda': torch " in capsys.readouterr().err
+    assert "device 'cuda': nvidia-smi shows no such GPU" in capsys.readouterr().err
     assert not (tmp_path / "reports").exists()

@@ -9,14 +9,17 @@ import tempfile
 from pathlib import Path
 
 from allin1_core.backends.table import module_exists
-from parity.reports.records import ParityRecord, read_records
+from allin1_core.threads import usable_cores
+from parity.reports.records import NOT_REACHED, ParityRecord, read_records
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FILES = ("spectrogram", "network", "network_random", "attention", "separation", "structure", "pipeline")
-_PROCESSES = 4
+_MOST_PROCESSES = 8
 
 
-def rows(*, device: str = "cuda", select: str | None = None) -> list[dict[str, object]]:
+def rows(
+    *, device: str = "cuda", select: str | None = None, seconds: float | None = None
+) -> list[dict[str, object]]:
     """Run the cases of a device.
 
     Parameters
@@ -24,12 +27,15 @@ def rows(*, device: str = "cuda", select: str | None = None) -> list[dict[str, o
     device : str
     select : str, optional
         Names of the tests, as pytest's ``-k`` takes them; by default all of the device.
+    seconds : float, optional
+        What is not begun by then is not run.
 
     Returns
     -------
     list of dict
-        A row for the tests, with how many ``passed``, ``failed`` and were ``skipped``, and the names of those that
-        failed in ``failures``; then one for each implementation, with the largest ``difference`` of its comparisons,
+        A row for the tests, with how many ``passed``, ``failed``, were ``skipped`` and ``not reached`` in time, and the
+        names of those that failed in ``failures``; then one for each implementation, with the largest ``difference``
+        of its comparisons,
         whether it ``agrees`` in all, and how it is ``held to`` what.
 
     Raises
@@ -53,7 +59,9 @@ def rows(*, device: str = "cuda", select: str | None = None) -> list[dict[str, o
         "no:cacheprovider",
     ]
     if module_exists("xdist"):
-        command += ["-n", str(_PROCESSES), "--dist", "loadfile"]
+        command += ["-n", str(min(_MOST_PROCESSES, usable_cores())), "--dist", "worksteal"]
+    if seconds is not None:
+        command += ["--within", str(seconds)]
     with tempfile.TemporaryDirectory() as name:
         status = subprocess.run([*command, "--parity-report", name], cwd=_ROOT, check=False).returncode
         report = Path(name, "parity.json")
@@ -61,11 +69,13 @@ def rows(*, device: str = "cuda", select: str | None = None) -> list[dict[str, o
             raise RuntimeError(f"pytest ended with {status}, and without a report")
         outcome = json.loads(report.read_text(encoding="utf-8"))["outcome"]
         records = read_records(report)
+    late = sum(reason.startswith(NOT_REACHED) for reason in outcome["skipped"])
     tests: dict[str, object] = {
         "name": "tests",
         "passed": outcome["passed"],
         "failed": len(outcome["failed"]),
-        "skipped": len(outcome["skipped"]),
+        "skipped": len(outcome["skipped"]) - late,
+        "not reached": late,
         "failures": outcome["failed"],
     }
     return [tests, *by_implementation(records)]

@@ -58,9 +58,9 @@ def _check_outputs(part: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[Ver
     for row in rows:
         name = f"{part}: {row['name']}"
         if "failed" in row:
-            measured = f"{row['passed']} passed, {row['failed']} failed"
-            passed = number(row["failed"]) == 0 and number(row["passed"]) > 0
-            yield Verdict(name, "tests", measured, "some passed, none failed", passed)
+            measured = f"{row['passed']} passed, {row['failed']} failed, {row['not reached']} not reached"
+            passed = number(row["passed"]) > 0 and number(row["failed"]) == number(row["not reached"]) == 0
+            yield Verdict(name, "tests", measured, "some passed, none failed, all reached", passed)
         if "bound" in row:
             difference, bound = number(row.get("difference")), number(row["bound"])
             yield Verdict(

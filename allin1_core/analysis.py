@@ -121,7 +121,7 @@ class Analyzer:
             separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
 
-            def separated() -> tuple[dict[str, Any], int, Stems, dict[str, Any]]:
+            def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
                 with stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()

@@ -54,8 +54,8 @@ class Settings:
     demix_seed : int
         Of Demucs' random time shift; the same seed gives the same stems.
     demix_overlap : float
-        What part of a segment of the separation the next one repeats, from 0 to 0.9. More takes longer: the time
-        grows with 1 / (1 - overlap).
+        What part of a segment of the separation the next one repeats, from 0 to 0.9; another is a `BackendError`. More
+        takes longer: the time grows with 1 / (1 - overlap).
     stems_as_int16 : bool
         Whether separated stems are quantised as 16-bit files are, as All-In-One does. False keeps float32.
     weights_dir : path-like, optional
@@ -72,7 +72,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` is not positive, or `demix_overlap` out of its range.
+        If `num_threads` is not positive.
     HintError
         If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
     """
@@ -97,7 +97,6 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
-        check_overlap(self.demix_overlap)
         _expand_paths(self, "demix_repository", "weights_dir")
         checked = (
             *checked_tempo_range(self.min_bpm, self.max_bpm),
@@ -105,6 +104,7 @@ class Settings:
         )
         for name, value in zip(_HINTS, checked, strict=True):
             object.__setattr__(self, name, value)
+        check_overlap(self.demix_overlap)
 
     @property
     def decoding(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -216,3 +217,26 @@ def test_every_sample_is_in_a_segment_and_batches_hold_each_once_in_order() -> N
                 assert [segment for batch in made for segment in batch] == segments
                 assert max(map(len, made)) <= most
                 assert max(map(len, made)) - min(map(len, made)) <= 1
+
+
+@pytest.mark.parametrize("model", [small, hybrid])
+def test_the_lowest_bin_is_real_before_the_inverse_transform(
+    model: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another one cuFFT makes a tone at half the sample rate, or not: by the number of segments."""
+    module = sys.modules[type(model()).__module__]
+    right, seen = module.ispectro, []
+
+    def watched(spectrum: Any, *arguments: Any, **keywords: Any) -> Any:
+        seen.append(spectrum.clone())
+        return right(spectrum, *arguments, **keywords)
+
+    monkeypatch.setattr(module, "ispectro", watched)
+    ours(model(), music()[:, :22050], "cpu", 0.25)
+    assert len(seen) == len(segments_of(model(), 44100 - SHIFT, 0.25))
+    for spectrum in seen:
+        assert not spectrum[..., 0, :].imag.any()
+        assert not spectrum[..., -1, :].any()
+        assert spectrum[..., 1, :].imag.any()
+    model()(torch.from_numpy(music()[None, :, :22050]))
+    assert seen[-1][..., 0, :].imag.any()  # as the network itself has it

@@ -102,6 +102,20 @@ def test_separation_in_memory_and_through_kept_files_gives_the_same_json(
     assert list(runs.values()) == [["demix", "spectrogram"], ["demix cached", "spec_load cached"]]
 
 
+def test_kept_stems_of_another_overlap_are_not_used(
+    write_mix: Callable[[str], Path], kept: dict[str, Any], tmp_path: Path
+) -> None:
+    mix = write_mix("song.wav", 0.5)
+    for overlap in (0.25, 0.25, 0.5):
+        analyze(mix, timings_path=tmp_path / "t.jsonl", demix_overlap=overlap, **kept)
+    lines = [line for line in read_timings(tmp_path / "t.jsonl") if line.stage == "demix"]
+    assert [(line.cached, line.details.get("overlap")) for line in lines] == [
+        (False, 0.25),
+        (True, None),
+        (False, 0.5),
+    ]
+
+
 def test_kept_stems_of_another_song_with_the_same_name_are_not_used(
     write_mix: Callable[[str], Path], kept: dict[str, Any], separation_repository: Path, tmp_path: Path
 ) -> None:

@@ -83,12 +83,13 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
     given = (
         "-o o --export beats,jams -a -e --array-dir r -v --viz-dir f -s --sonif-dir l --timings t -m m -d cpu"
+        " --demix-overlap 0.1"
     )
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
     given += (
         " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     )
-    given += " --demix-seed 5 --demix-overlap 0.1 --float-stems -k --demix-dir x --spec-dir y -q"
+    given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
     given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
     assert called == {

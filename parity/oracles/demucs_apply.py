@@ -16,6 +16,9 @@ def separate(
 ) -> Any:
     """Separate a mix, one segment after another.
 
+    What the networks give as the lowest bin of a spectrum is not real, and cuFFT's inverse real transform, unlike those
+    of a CPU, does not always ignore the imaginary part: it is left out here.
+
     Parameters
     ----------
     model
@@ -40,7 +43,7 @@ def separate(
     mean = loudness.mean()
     # Of a single sample torch gives NaN.
     scale = (loudness.std() if mix.shape[1] > 1 else 0 * mean) + 1e-8
-    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)):
+    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)), _real_means():
         output = apply.apply_model(
             model, ((mix - mean) / scale)[None].to(device), device=device, overlap=overlap
         )
@@ -69,6 +72,22 @@ def _draws_of(apply: Any, generator: random.Random) -> Iterator[None]:
         yield
     finally:
         apply.random = random
+
+
+@contextlib.contextmanager
+def _real_means() -> Iterator[None]:
+    from demucs_infer import hdemucs, htdemucs, spec
+
+    def inverse(z: Any, *arguments: Any, **keywords: Any) -> Any:
+        z = z.clone()
+        z[..., 0, :] = z[..., 0, :].real + 0j
+        return spec.ispectro(z, *arguments, **keywords)
+
+    hdemucs.ispectro = htdemucs.ispectro = inverse
+    try:
+        yield
+    finally:
+        hdemucs.ispectro = htdemucs.ispectro = spec.ispectro
 
 
 @contextlib.contextmanager

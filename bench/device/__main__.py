@@ -54,6 +54,7 @@ _LIMITS = {
 }
 # Of a part's time what is left to its tests' beginning and end.
 _AROUND_TESTS = 15.0
+_FULL: dict[str, dict[str, Any]] = {"separation": {"rounds": 7}}
 _BRIEF: dict[str, dict[str, Any]] = {
     "parity": {"select": "2049 and int16 and (fused-exact or (torch and in_torch-exact))"},
     "spectrogram": {"seconds": 3.0, "rounds": 1},
@@ -67,7 +68,7 @@ _BRIEF: dict[str, dict[str, Any]] = {
 
 def rows_of(part: str, device: str, brief: bool, limit: float) -> list[dict[str, object]]:
     """Measure a part in this process, which has so many seconds."""
-    keywords: dict[str, Any] = {"device": device, **(_BRIEF[part] if brief else {})}
+    keywords: dict[str, Any] = {"device": device, **(_BRIEF if brief else _FULL).get(part, {})}
     if part == "parity":
         keywords["seconds"] = limit - _AROUND_TESTS
     if brief and part in ("separation", "mix"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,11 @@ def rows(
     if seconds is not None:
         command += ["--within", str(seconds)]
     with tempfile.TemporaryDirectory() as name:
-        status = subprocess.run([*command, "--parity-report", name], cwd=_ROOT, check=False).returncode
+        # As `make parity` does: threads that wait for work sleep.
+        env = {**os.environ, "OMP_WAIT_POLICY": "passive"}
+        status = subprocess.run(
+            [*command, "--parity-report", name], cwd=_ROOT, env=env, check=False
+        ).returncode
         report = Path(name, "parity.json")
         if status not in (0, 1) or not report.is_file():
             raise RuntimeError(f"pytest ended with {status}, and without a report")

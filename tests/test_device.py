@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -209,12 +210,17 @@ def test_the_report_says_what_failed() -> None:
     assert "**Failed:** not done within 90 s" in text
 
 
-def test_tests_of_a_file_are_recorded_from_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "_FILES", ("structure",))
-    monkeypatch.setattr(parity, "usable_cores", lambda: 2)
-    tests, row = parity.rows(device="cpu", select="test_made_up_probabilities and numpy")
-    assert (tests["passed"], tests["failed"], tests["not reached"]) == (8, 0, 0)
-    assert (row["name"], row["comparisons"], row["agrees"]) == ("structure, numpy, exact, cpu", 8, True)
+def test_tests_of_a_file_are_recorded_from_every_process(pytestconfig: pytest.Config) -> None:
+    """Processes of pytest-xdist may share the tests of a file."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(pytestconfig.rootpath / "conftest.py"))
+    config = SimpleNamespace(stash=pytest.Stash())
+    config.stash[conftest._BY_FILE] = {}
+    for case in "ab":
+        record = ParityRecord("structure", case, "y", "numpy", "cpu", "exact", "identical", True)
+        output = {"parity": json.dumps({"test_x.py": [vars(record)]})}
+        conftest.pytest_testnodedown(SimpleNamespace(config=config, workeroutput=output))
+    (records,) = config.stash[conftest._BY_FILE].values()
+    assert [record.case for record in records] == ["a", "b"]
 
 
 def test_tests_that_there_is_no_time_for_are_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:

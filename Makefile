@@ -24,9 +24,10 @@ check parity parity-full: export OMP_WAIT_POLICY := passive
 
 # TRACKS=folder adds the track folders below it to `make parity-full`.
 TRACKS ?=
-# Compilers at a time, and seconds for all that `make device` measures.
+# Of `make device`: compilers at a time, seconds for all that it measures, and the commit where this is no checkout.
 JOBS ?= 8
 LIMIT ?=
+COMMIT ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
 # BASE=commit lets it compare times and instructions with that, instead of the commit that the baseline came with.
@@ -110,7 +111,7 @@ bench: $(VENV)/.installed
 # With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed.
 device:
 	$(PYTHON) -c "from setuptools import setup; setup()" --quiet build_ext --inplace --parallel $(JOBS)
-	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT))
+	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT)) $(if $(COMMIT),--commit $(COMMIT))
 
 gate: $(VENV)/.installed
 	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \

@@ -1,6 +1,6 @@
 """``make device``: parity and times on a GPU -> reports/device-CARD.md and .json, judged by the gate's bars.
 
-    python -m bench.device [--device cuda] [--reports reports] [--limit SECONDS] [--brief]
+    python -m bench.device [--device cuda] [--reports reports] [--limit SECONDS] [--commit HASH] [--brief]
 
 Each part runs in a process of its own with a time limit, so that one that fails does not cost the others. It needs no
 network and no madmom. It exits 0 if all parts ran, all tests passed and all bars held, 1 if not, and 2 without such a
@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cpu")
     parser.add_argument("--reports", type=Path, default=_ROOT / "reports", help="folder of the report")
     parser.add_argument("--limit", type=float, default=330.0, help="seconds for all parts together")
+    parser.add_argument("--commit", help="of this tree, where it is no checkout")
     parser.add_argument("--brief", action="store_true", help="small inputs: to see that everything runs")
     parser.add_argument("--part", choices=_PARTS, action="append", help="measure this alone (repeatable)")
     parser.add_argument(
@@ -188,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "card": card,
         "driver": driver,
         "created": now(),
-        "commit": _commit(),
+        "commit": options.commit or _commit(),
         "source": source_digest(),
         "machine": describe_machine(),
         "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},

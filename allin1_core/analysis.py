@@ -9,6 +9,7 @@ Arrays stay with the library that made them. Where the next stage lives elsewher
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,6 +68,7 @@ class Analyzer:
         stems_as_int16: bool = True,
         weights_dir: PathLike | None = None,
         num_threads: int | None = None,
+        jobs: int | None = None,
         min_bpm: float = 55.0,
         max_bpm: float = 215.0,
         beats_per_bar: int | Sequence[int] = (3, 4),
@@ -116,18 +118,21 @@ class Analyzer:
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
-        with session.limited_threads():
+        with session.limited_threads(), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
             separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
-                with stage("audio_read") as timed:
+                with session.reading, stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
-                with stage("demix", choice=separation, audio_seconds=audio.seconds) as timed:
+                with (
+                    session.separating,
+                    stage("demix", choice=separation, audio_seconds=audio.seconds) as timed,
+                ):
                     settings = session.settings
                     timed.details.update(
                         model=settings.demix_model, seed=settings.demix_seed, overlap=settings.demix_overlap
@@ -135,7 +140,7 @@ class Analyzer:
                     return session.separate(audio, timings.report_progress)
 
             if ready is not None:
-                with stage("audio_read") as timed:
+                with session.reading, stage("audio_read") as timed:
                     digests()
                     stems, origin = track.read_stems(ready)
                     timed.audio_seconds = stems.seconds
@@ -149,6 +154,8 @@ class Analyzer:
             # Log spectrogram, moved to the network if it is elsewhere.
             transform = session.log_spectrogram
             here, there = transform.choice, session.network_choice
+            if here.device != "cpu":
+                on_device.enter_context(session.on_device)
 
             def transformed() -> Any:
                 with stage("spectrogram", choice=here) as timed:
@@ -157,6 +164,8 @@ class Analyzer:
                 return timed.output
 
             spectrogram = kept.spectrogram(track, stems, here, stage, transformed) if kept else transformed()
+            if here.device == "cpu":
+                on_device.enter_context(session.on_device)
             place = "{0.backend} on {0.device}".format
             if place(here) != place(there) and not isinstance(spectrogram, np.ndarray):
                 with stage("transfer", what="spectrogram", **{"from": place(here), "to": place(there)}):
@@ -173,21 +182,25 @@ class Analyzer:
                 with stage("metrical_prep"):
                     activations = metrical.decoder_input(to_host(output.beat), to_host(output.downbeat))
                     decoder = session.decoder
-                with stage("metrical_dbn", choice=session.decoder_choice) as timed:
-                    bars = decoder.beats_per_bar.tolist()
-                    timed.details.update(beats_per_bar=bars, threshold=decoder.threshold)
-                    beats = metrical.beats_from_decoder(decoder(activations, anchors=track.anchors))
                 on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):
                     label = to_host(output.label)
                     segment = to_host(output.segment) if on_host else output.segment
+                    names = ("beat", "downbeat", "segment", "label") if include_activations else ()
+                    kept_probabilities = {name: to_host(getattr(output, name)) for name in names}
+                    embeddings = to_host(output.embeddings) if include_embeddings else None
                 with stage("functional_local_maxima", choice=session.structure_choice) as timed:
-                    maxima = timed.output = session.local_maxima(segment, LOCAL_MAXIMA_WINDOW)
+                    timed.output = session.local_maxima(segment, LOCAL_MAXIMA_WINDOW)
+                    maxima = to_host(timed.output)
+                on_device.close()  # all is on the host: the next track may have it
+                with stage("metrical_dbn", choice=session.decoder_choice) as timed:
+                    bars = decoder.beats_per_bar.tolist()
+                    timed.details.update(beats_per_bar=bars, threshold=decoder.threshold)
+                    beats = metrical.beats_from_decoder(decoder(activations, anchors=track.anchors))
                 with stage("functional_boundaries"):
-                    segments = sections(pick_boundaries(to_host(maxima)), label)
+                    segments = sections(pick_boundaries(maxima), label)
                 tempo = metrical.fitted_tempo(beats.times)
 
-            names = ("beat", "downbeat", "segment", "label") if include_activations else ()
             return AnalysisResult(
                 path=track.path,
                 bpm=metrical.most_frequent_tempo(beats.times),
@@ -198,6 +211,6 @@ class Analyzer:
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
                 provenance=provenance.record(session, origin, digests(), track.anchors),
-                activations={name: to_host(getattr(output, name)) for name in names} or None,
-                embeddings=to_host(output.embeddings) if include_embeddings else None,
+                activations=kept_probabilities or None,
+                embeddings=embeddings,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import glob
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import backends
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
+from allin1_core.errors import BackendError
 from allin1_core.files.reading import file_digest
 from allin1_core.settings import Settings
-from allin1_core.threads import Lock, call_in_child, limited_cores
+from allin1_core.threads import Lock, Slots, at_most_usable, call_in_child, limited_cores, usable_cores
 from allin1_core.timings.recorder import Timings
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from allin1_core.separation import Separator
     from allin1_core.structure.protocol import LocalMaximaBackend
 
+
+# Four stems are read by as many threads, of which the last one is alone for a while.
+_CORES_OF_A_READER = 3
 
 Loaded = TypeVar("Loaded")
 
@@ -85,6 +90,8 @@ class Session:
         self.local_maxima: LocalMaximaBackend = row.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
         self._reading_lock = Lock()
+        self._device, self._separation_lock = Lock(), Lock()
+        self._readers = Slots(max(1, usable_cores() // _CORES_OF_A_READER))
         self._model: _LoadedOnce[Model] = _LoadedOnce()
         self._separator: _LoadedOnce[Separator] = _LoadedOnce()
         self._decoder: _LoadedOnce[DBNDownBeatTrackingProcessor] = _LoadedOnce()
@@ -97,7 +104,42 @@ class Session:
     def limited_threads(self) -> contextlib.AbstractContextManager[None]:
         """Within it no stage on the CPU starts more threads than the settings allow."""
         most = self.settings.num_threads
-        return contextlib.nullcontext() if most is None else limited_cores(most)
+        return contextlib.nullcontext() if most is None else limited_cores(at_most_usable(most))
+
+    @property
+    def keeps_to_one_thread(self) -> bool:
+        """Whether a stage runs on MLX, whose arrays belong to the thread that made them."""
+        chosen = [self.network_choice, self.structure_choice, self.log_spectrogram.choice]
+        with contextlib.suppress(BackendError):  # none separates; a mix is refused when it comes
+            chosen.append(self.separation_choice)
+        return any(choice.library == "mlx" or choice.device == "mlx" for choice in chosen)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether several tracks may compute at a time, each on a part of the cores, as compiled kernels let them."""
+        return self.network_choice.device == "cpu" and self.network_choice.library == "allin1-core"
+
+    @property
+    def on_device(self) -> contextlib.AbstractContextManager[None]:
+        """Held by the one track that the network's device works for; by any number where they share the cores.
+
+        A GPU runs what it is given one after the other, so that who waits for its own work waits for all before it.
+        Torch on a CPU takes all cores, and keeps their number for the whole process.
+        """
+        return contextlib.nullcontext() if self.shares_cores else self._device
+
+    @property
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Held by the tracks that are read beside a device: so many as keep the cores busy, and the first is done soon.
+
+        Were all in flight read at once, the device would wait until all are nearly done.
+        """
+        return contextlib.nullcontext() if self.shares_cores else self._readers
+
+    @property
+    def separating(self) -> contextlib.AbstractContextManager[None]:
+        """Held by the one track that is separated, which takes the device, or on a CPU all cores and much memory."""
+        return self._separation_lock if self.separation_choice.device == "cpu" else self._device
 
     @functools.cached_property
     def _separation(self) -> tuple[backends.Backend, backends.Choice]:
@@ -248,7 +290,9 @@ class Session:
         with timings.stage(
             "model_load", choice=self.network_choice, model=self.settings.model, per="run", what="build"
         ):
-            return build_chosen(checkpoints, self._network, self.settings.num_threads)
+            # Outside of any `limited_cores`, which hold for calls: the next one's may allow more.
+            build = functools.partial(build_chosen, checkpoints, self._network, self.settings.num_threads)
+            return contextvars.Context().run(build)
 
     @property
     def model(self) -> Model:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from allin1_core.dbn.hints import checked_meters, checked_tempo_range
-from allin1_core.errors import OutputError, ResultError
+from allin1_core.errors import BackendError, OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
 from allin1_core.separation.inputs import PathLike
@@ -61,7 +61,13 @@ class Settings:
     weights_dir : path-like, optional
         Folder with the network's weights; see `load_model`.
     num_threads : int, optional
-        Threads that each stage may use on the CPU, the separation excepted; by default all cores.
+        Threads that each stage may use on the CPU, the separation excepted; by default all cores. Tracks side by side
+        share the cores.
+    jobs : int, optional
+        Tracks of a list that are analysed at the same time, with the same results in the same order; by default one
+        for each core (of `num_threads`, if that is given), at most 16, and with MLX one. Together they are at most ten
+        minutes long for each job, by their headers, or one longer track is alone: so much memory is taken. What a GPU
+        or torch computes, and separation, is one track's at a time.
     min_bpm, max_bpm : float
         Slowest and fastest tempo that beats may have, in beats per minute.
     beats_per_bar : int or sequence of int
@@ -72,7 +78,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` is not positive.
+        If `num_threads` or `jobs` is not positive.
     HintError
         If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
     """
@@ -90,6 +96,7 @@ class Settings:
     stems_as_int16: bool = True
     weights_dir: PathLike | None = None
     num_threads: int | None = None
+    jobs: int | None = None
     min_bpm: float = 55.0
     max_bpm: float = 215.0
     beats_per_bar: int | Sequence[int] = (3, 4)
@@ -97,6 +104,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
+        if self.jobs is not None and self.jobs < 1:
+            raise BackendError(f"jobs: {self.jobs}; expected at least 1, or None for one for each core")
         _expand_paths(self, "demix_repository", "weights_dir")
         checked = (
             *checked_tempo_range(self.min_bpm, self.max_bpm),
@@ -149,7 +158,7 @@ class Outputs:
     array_dir : path-like, optional
         Folder for ``.activ.npz`` and ``.embed.npy``; by default `out_dir`.
     exports : sequence of str
-        Other formats to write to `out_dir`: of ``beats``, ``audacity`` and ``jams``; see `allin1_core.results.exports`.
+        Other formats to write to `out_dir`, of `allin1_core.results.exports.FORMATS`.
     timings_path : path-like, optional
         File that a line of JSON is added to for each stage of each track; see docs/timings.md.
 

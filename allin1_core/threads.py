@@ -162,13 +162,24 @@ class Lock:
         call_in_child(self)
 
     def reset_in_child(self) -> None:
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | threading.Semaphore = threading.Lock()
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
+
+
+class Slots(Lock):
+    """As `Lock`, but held by so many threads at a time, and given in the order in which they came."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        super().__init__()
+
+    def reset_in_child(self) -> None:
+        self._lock = threading.Semaphore(self._number)
 
 
 class DependsOnThreads(Protocol):

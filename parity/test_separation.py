@@ -111,7 +111,9 @@ def check(
     **options: Any,
 ) -> Agreement:
     expected = theirs(model, mix, device, overlap)
-    agreement = compare(ours(model, mix, device, overlap, **options), expected, allowed=EXACT)
+    # Declared for stems within full scale; those of a clipped mix are beyond, where float32 has larger steps.
+    allowed = EXACT * max(1.0, float(np.abs(expected).max()))
+    agreement = compare(ours(model, mix, device, overlap, **options), expected, allowed=allowed)
     record_parity(
         ParityRecord(
             stage="separation",

@@ -180,3 +180,23 @@ def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separat
         "load_separator",
         lambda model: load_separator("small", device="cpu", repository=separation_repository),
     )
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium without a window, driven by selenium; the test is skipped where they are not installed."""
+    chromium, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
+    if not (chromium.exists() and driver.exists()):
+        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra 'test')")
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(chromium)
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=str(driver))
+    found = webdriver.Chrome(options=options, service=service)
+    try:
+        yield found
+    finally:
+        found.quit()

@@ -177,9 +177,9 @@ def test_the_weights_are_read_in_a_thread_of_their_own_whichever_calls(
     folders, path = [write_stems("a"), write_stems("b")], tmp_path / "t.jsonl"
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         if called_by == "the main thread":
-            analyze(folders, timings_path=path, **options)
+            analyze(folders, timings_path=path, jobs=1, **options)
         elif called_by == "another thread":
-            pool.submit(analyze, folders, timings_path=path, **options).result()
+            pool.submit(analyze, folders, timings_path=path, jobs=1, **options).result()
         else:
             analyzer, timings = Analyzer(**options), Timings(path)
             for folder in folders:
@@ -204,9 +204,9 @@ def test_every_stage_of_every_track_is_timed(
             "spectrogram",
             "nn",
             "metrical_prep",
-            "metrical_dbn",
             "functional_probs",
             "functional_local_maxima",
+            "metrical_dbn",
             "functional_boundaries",
             "postprocess",
             "save",

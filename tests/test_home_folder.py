@@ -19,6 +19,7 @@ from allin1_core.cli import main
 from allin1_core.errors import AudioError, WeightsError
 from allin1_core.network.weights import FOLDER_VARIABLE, load_checkpoints
 from allin1_core.results.exports import export
+from allin1_core.results.page import write_page
 from allin1_core.results.result import AnalysisResult
 from allin1_core.self_test import probabilities
 from allin1_core.separation import read_stems_folder
@@ -136,6 +137,7 @@ WRITES: dict[str, tuple[Callable[[Home], Any], str]] = {
         "a.activ.npz",
     ),
     "export": (lambda home: export(RESULT, "~/new/a.beats", "beats"), "a.beats"),
+    "write_page": (lambda home: write_page(RESULT, "~/new/a.html"), "a.html"),
     "visualize, out_dir": (lambda home: visualize(home.analyze(), "~/new"), "song.pdf"),
     "sonify, out_dir": (lambda home: sonify(home.analyze(), "~/new"), "song.sonif.wav"),
     "decode": (lambda home: home.command("decode", "~/a.npz", "--out=~/new/a.beats"), "a.beats"),

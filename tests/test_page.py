@@ -60,25 +60,6 @@ def test_the_page_holds_what_was_recorded(written: tuple[Path, dict[str, Any]]) 
     assert [stage["stage"] for stage in data["waterfall"]["stages"]] == ["spectrogram", "nn", "dbn"]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium, driver = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-    if not (chromium.exists() and driver.exists()):
-        pytest.skip("Chromium is not installed: apt-get install chromium chromium-driver")
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (extra 'test')")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(chromium)
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(executable_path=str(driver))
-    found = webdriver.Chrome(options=options, service=service)
-    try:
-        yield found
-    finally:
-        found.quit()
-
-
 @pytest.fixture(params=[1400, 390], ids=["wide", "phone"])
 def opened(request: pytest.FixtureRequest, browser: Any, written: tuple[Path, Any]) -> Iterator[Any]:
     """The page in a window of each width; nothing overflows, nothing is loaded, and the console stays empty."""

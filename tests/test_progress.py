@@ -42,3 +42,17 @@ def test_one_track_has_no_bar_of_tracks_and_stages_may_be_outside_it(
         bars.start_stage("demix")
     bars.close()
     assert "Tracks" not in capsys.readouterr().err
+
+
+def test_of_tracks_side_by_side_there_is_the_bar_of_those_that_are_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bars = Progress(2, shown=True, side_by_side=True)
+    with bars.track("one"), bars.track("two"):
+        bars.start_stage("demix")
+        bars.show_part(0.5)
+    bars.close()
+    shown = capsys.readouterr().err
+    assert "2/2" in shown
+    for words in ("one:", "two:", "demix"):
+        assert words not in shown, words

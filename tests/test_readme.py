@@ -52,11 +52,13 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names["known_beats"] = [0.1, 0.2, 0.3]
     names["stream"] = np.where(np.arange(300) % 50 == 20, 0.9, 0.02)
     examples = blocks("python")
-    assert len(examples) == 7
+    assert len(examples) == 9
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
     assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
+    assert (music / "pages" / "a.html").stat().st_size > 50_000
+    assert (music / "library.xml").read_text(encoding="utf-8").count("<TRACK ") == 2
     assert names["result"].segments[-1].end == 0.5
     hinted = names["hinted"]
     assert {(0.52, 1), (1.4, 3)} <= {*zip(hinted.beats, hinted.beat_positions, strict=True)}
@@ -81,10 +83,20 @@ def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("before.jsonl", "after.jsonl"):
         shutil.copy("timings.jsonl", name)
     examples = commands("allin1-core")
-    assert [words[1] for words in examples] == ["analyze", "timings", "timings", "doctor", "analyze"]
+    assert [words[1] for words in examples] == [
+        "analyze",
+        "view",
+        "timings",
+        "timings",
+        "doctor",
+        "analyze",
+        "view",
+    ]
     for words in examples:
         assert main(words[1:]) == 0, " ".join(words)
-    assert (music / "results" / "song.json").exists()
+    results = {path.name for path in (music / "results").iterdir()}
+    assert results == {f"song.{suffix}" for suffix in ("json", "html", "mid", "rpp", "rekordbox.xml")}
+    assert (music / "pages" / "compared.html").stat().st_size > 50_000
     assert {0.52, 1.4} <= {*allin1_core.load_result(music / "hinted" / "song.json").beats}
     assert "spectrogram" in capsys.readouterr().out
 

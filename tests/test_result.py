@@ -295,5 +295,8 @@ def test_formats_and_figures_whose_package_is_missing(
 
 
 def test_unknown_format(tmp_path: Path, result: AnalysisResult) -> None:
-    with pytest.raises(ResultError, match="format 'midi': unknown; expected one of beats, audacity, jams"):
-        export(result, tmp_path / "a.mid", "midi")
+    with pytest.raises(
+        ResultError,
+        match="format 'abc': unknown; expected one of beats, audacity, jams, midi, reaper, rekordbox",
+    ):
+        export(result, tmp_path / "a.abc", "abc")

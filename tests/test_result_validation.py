@@ -23,6 +23,7 @@ from allin1_core.errors import ResultError
 from allin1_core.results.clicks import click_track
 from allin1_core.results.exports import FORMATS, beats_text, export
 from allin1_core.results.figures import activations, overview
+from allin1_core.results.page import write_page
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 from allin1_core.structure import Segment
@@ -204,6 +205,8 @@ def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: overview(result, mix)
     yield lambda: activations(result)
     yield lambda: click_track(result, 44100, 44100)
+    yield lambda: write_page(result, folder / "a.html", against=result)
+    yield lambda: result._repr_html_()
 
 
 def assert_refused_everywhere(result: AnalysisResult, message: str, folder: Path) -> None:

@@ -86,9 +86,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         " --demix-overlap 0.1"
     )
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
-    given += (
-        " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
-    )
+    given += " --num-threads 3 --jobs 2 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
     given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
@@ -109,6 +107,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "spec_backend": "numpy",
         "precision": "fast",
         "num_threads": 3,
+        "jobs": 2,
         "stems_dir": "i",
         "demix_backend": "demucs-infer",
         "demix_model": "d",

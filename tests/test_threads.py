@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.network import _fused, build_model
-from allin1_core.threads import Lock, ThreadPool, limited_cores, usable_cores
+from allin1_core.threads import Lock, Slots, ThreadPool, limited_cores, usable_cores
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(120)
@@ -131,6 +132,27 @@ def test_a_lock_keeps_others_out() -> None:
 
     with ThreadPool(4) as pool:
         pool.map(enter, range(12))
+
+
+def test_slots_are_held_by_so_many_and_found_free_in_a_child() -> None:
+    slots, inside, seen = Slots(3), [], []
+
+    def enter(item: int) -> None:
+        with slots:
+            inside.append(item)
+            seen.append(len(inside))
+            time.sleep(0.02)
+            inside.remove(item)
+
+    with ThreadPool(6) as pool:
+        pool.map(enter, range(18))
+    assert max(seen) == 3
+    with slots, slots, slots:
+        child = os.fork()
+        if child == 0:
+            with slots:
+                os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_limit_holds_inside_its_block_and_nests() -> None:

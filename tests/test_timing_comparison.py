@@ -226,6 +226,28 @@ def test_runs_without_one_of_the_tracks_do_not_count(tmp_path: Path) -> None:
     assert (component.runs, component.interval, component.speedup) == (8, None, 1.0)
 
 
+def test_tracks_side_by_side_are_no_loss(before: Path, tmp_path: Path) -> None:
+    """Two tracks that share two cores: each stage takes twice as long, and the run as a whole less."""
+
+    def beside(line: StageTiming) -> StageTiming:
+        return dataclasses.replace(line, concurrent=2, thread="track_1")
+
+    after = record(tmp_path / "after.jsonl", edit=beside, scale=dict.fromkeys(DURATIONS, 2.0))
+    comparison = compare(before, after)
+    assert {component.status for component in comparison.components} == {"not comparable"}
+    assert named(comparison) == {("overlap", stage) for stage in DURATIONS}
+    assert "tracks at the same time: 1 before, 2 after; record both with one --jobs" in text(
+        comparison, "overlap"
+    )
+    # With as many before, a loss is one, and which thread took a track is no cause.
+    again = record(
+        tmp_path / "again.jsonl", edit=lambda line: dataclasses.replace(beside(line), thread="MainThread")
+    )
+    slower = compare(again, after)
+    assert status(slower, "nn") == "regressed"
+    assert slower.all_causes == ()
+
+
 @pytest.mark.parametrize(
     ("gain", "expected"),
     [(6.0, "better"), (3.0, "as expected"), (1.5, "partial"), (1.0, "none"), (0.5, "regressed")],

@@ -183,6 +183,23 @@ def test_the_table_sums_over_tracks_and_indents_what_is_inside(run: list[StageTi
     assert rows["metrical_dbn"].startswith("  metrical_dbn")
 
 
+def test_tracks_side_by_side_stand_together_and_are_said_to_be(run: list[StageTiming]) -> None:
+    """Their stages are interleaved in time; rows are by track, in the order in which the tracks began."""
+    beside = [dataclasses.replace(line, concurrent=2, thread="track_1") for line in run]
+    table = stage_table(beside).splitlines()
+    assert table[1].endswith("(3.3 times real time), 2 tracks at the same time")
+    assert "beside" not in "".join(table)
+    tracks = [line.track for line in beside]
+    mixed = [
+        dataclasses.replace(line, start=0.1 * index, end=0.1 * index + line.duration)
+        for index, line in enumerate([*beside[1::2], *beside[::2]])
+    ]
+    labels = [label.get_text() for label in waterfall(mixed).axes[0].get_yticklabels()]
+    assert [label.partition(":")[0] for label in labels] == [
+        track for name in dict.fromkeys(line.track for line in mixed) for track in tracks if track == name
+    ]
+
+
 def test_a_run_is_found_by_the_beginning_of_its_id(run: list[StageTiming]) -> None:
     other = [dataclasses.replace(run[0], run_id="ffff0000")]
     assert select_run([*run, *other]) == other

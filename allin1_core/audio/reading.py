@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.audio.conversion import remix_to_mono
-from allin1_core.audio.decoding import Source, open_source
+from allin1_core.audio.decoding import Source, open_container, open_source
 from allin1_core.audio.sample_buffer import SampleBuffer
 from allin1_core.audio.types import SAMPLE_RATE, Audio, check_finite
 from allin1_core.audio.verified import UnverifiedError, open_verified
@@ -31,6 +31,11 @@ from allin1_core.files.writing import expand_user
 # Silence packs so well that a few megabytes could decode to more than any memory. This is 3.4 hours of stereo at
 # 44.1 kHz in 16 bits.
 MOST_BYTES = 2 << 30
+
+
+# Codecs pack sound, silence excepted, to a sixteenth or more. What a header promises within that is taken at once: an
+# array that grows is filled with zeros under the interpreter's lock, for which tracks read beside it would wait.
+_PACKED_TO = 16
 
 
 def read_audio(path: str | os.PathLike[str] | FileContent) -> Audio:
@@ -96,6 +101,23 @@ def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, strea
     return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream)
 
 
+def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
+    """Length of an audio file, as its header states it or FFmpeg reckons it from its size.
+
+    Returns
+    -------
+    float
+        In seconds; 0 if there is none, or the file cannot be opened: reading it says why.
+    """
+    import av
+
+    try:
+        with open_file(source, AudioError) as file, open_container(file) as container:
+            return max(0.0, (container.duration or 0) / av.time_base)
+    except (AudioError, av.FFmpegError, ValueError):
+        return 0.0
+
+
 def _read(
     source_file: str | os.PathLike[str] | FileContent,
     most_bytes: int,
@@ -133,7 +155,7 @@ def _gather(
 ) -> np.ndarray:
     """All samples of a source, at most so many bytes of them at 44.1 kHz or, if that is higher, at their own rate."""
     most = most_bytes * min(SAMPLE_RATE, source.sample_rate) // SAMPLE_RATE
-    buffer = SampleBuffer(most, source.promised, file_size)
+    buffer = SampleBuffer(most, source.promised, _PACKED_TO * file_size)
     for unmixed in source.blocks:
         block = mix(unmixed)
         if not buffer.add(block):

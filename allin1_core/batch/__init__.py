@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +15,13 @@ from allin1_core.analysis import Analyzer
 from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
+from allin1_core.batch.side_by_side import (
+    SECONDS_A_JOB,
+    Room,
+    StoppedError,
+    number_of_jobs,
+    run_side_by_side,
+)
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
 from allin1_core.errors import BackendError, BatchError, HintError, WeightsError
@@ -21,8 +30,9 @@ from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Given, Input, PathLike, is_one_input, take
-from allin1_core.separation.track import Track, find_ready_stems, track_name
+from allin1_core.separation.track import ReadyStems, Track, find_ready_stems, track_name
 from allin1_core.settings import Outputs, Settings, documented, options_of
+from allin1_core.threads import limited_cores, usable_cores
 from allin1_core.timings.recorder import Timings
 
 
@@ -56,6 +66,7 @@ def analyze(
     array_dir: PathLike | None = None,
     exports: Sequence[str] = (),
     num_threads: int | None = None,
+    jobs: int | None = None,
     min_bpm: float = 55.0,
     max_bpm: float = 215.0,
     beats_per_bar: int | Sequence[int] = (3, 4),
@@ -169,14 +180,17 @@ def run_batch(
     keep_arrays: bool = True,
     is_single: bool = False,
 ) -> list[AnalysisResult]:
-    """Analyse tracks one after another; a track that fails does not stop the others.
+    """Analyse tracks, some side by side; a track that fails does not stop the others.
+
+    They are begun in their order, and named in it, so that files, results and failures are those of one after another.
 
     Parameters
     ----------
     tracks : dict of Given or None
         By the path of each track, or the one that stands for it, what came without one.
     keep_arrays : bool
-        Whether the results carry their arrays. Without, no more than one track's are in memory at a time.
+        Whether the results carry their arrays. Without, no more are in memory at a time than of the tracks in flight:
+        `number_of_jobs` at most, and together no longer than `SECONDS_A_JOB` for each, or one longer track alone.
 
     Raises
     ------
@@ -185,33 +199,64 @@ def run_batch(
     Exception
         With `is_single`, what the only track raised, instead.
     BackendError, WeightsError
-        At once: they would fail every track.
+        When the tracks in flight have ended, and before others: they would fail every track.
     """
-    bars = Progress(len(tracks), progress)
-    timings = Timings(outputs.timings_path, on_start=bars.start_stage, on_progress=bars.show_part)
+    jobs = number_of_jobs(analyzer.session, len(tracks))
+    # Where one track computes at a time, what feeds the device may take all cores, too.
+    share = max(1, usable_cores() // (jobs if analyzer.session.shares_cores else 1))
+    bars = Progress(len(tracks), progress, side_by_side=jobs > 1)
+    stopping, room = threading.Event(), Room(jobs * SECONDS_A_JOB)
+
+    def proceed() -> None:
+        if stopping.is_set():
+            raise StoppedError
+
+    def show_part(part: float) -> None:
+        proceed()
+        bars.show_part(part)
+
+    timings = Timings(
+        outputs.timings_path,
+        on_start=bars.start_stage,
+        on_progress=show_part,
+        before_stage=proceed,
+        concurrent=jobs,
+    )
     taken: set[str] = set()
-    results: list[AnalysisResult | None] = []
-    failures: list[tuple[Path, Exception]] = []
+    results: list[AnalysisResult | None] = [None] * len(tracks)
+    failures: dict[int, tuple[Path, Exception]] = {}
+
+    def run(index: int, item: tuple[Path, Given | None], begun: Callable[[], None]) -> None:
+        path, given = item
+        with bars.track(track_name(path)), contextlib.ExitStack() as held:
+            if jobs > 1:
+                held.enter_context(limited_cores(share))
+            try:
+                with named(path, outputs, taken) as track:
+                    track = dataclasses.replace(track, given=given, anchors=anchors)
+                    ready = find_ready_stems(track, stems_dir)
+                    if jobs > 1:
+                        held.enter_context(room.taken(track.stated_seconds(ready)))
+                        begun()
+                    results[index] = _run_track(
+                        track, ready, analyzer, outputs, stems_dir, timings, keep_arrays
+                    )
+            except (BackendError, WeightsError):
+                raise
+            except Exception as error:
+                if not is_single:
+                    _release_arrays(error)
+                failures[index] = (path, error)
+
     try:
-        for path, given in tracks.items():
-            with bars.track(track_name(path)):
-                try:
-                    with named(path, outputs, taken) as track:
-                        track = dataclasses.replace(track, given=given, anchors=anchors)
-                        results.append(_run_track(track, analyzer, outputs, stems_dir, timings, keep_arrays))
-                except (BackendError, WeightsError):
-                    raise
-                except Exception as error:
-                    if not is_single:
-                        _release_arrays(error)
-                    results.append(None)
-                    failures.append((path, error))
+        run_side_by_side(tracks.items(), jobs, run, stopping)
     finally:
         bars.close()
-    if is_single and failures:
-        raise failures[0][1]
-    if failures:
-        raise BatchError(failures, results)
+    failed = [failures[index] for index in sorted(failures)]
+    if is_single and failed:
+        raise failed[0][1]
+    if failed:
+        raise BatchError(failed, results)
     return [result for result in results if result is not None]
 
 
@@ -224,13 +269,14 @@ def _release_arrays(error: BaseException | None) -> None:
 
 def _run_track(
     track: Track,
+    ready: ReadyStems | None,
     analyzer: Analyzer,
     outputs: Outputs,
     stems_dir: PathLike | None,
     timings: Timings,
     keep_arrays: bool,
 ) -> AnalysisResult:
-    path, ready = outputs.result_path(track.name), find_ready_stems(track, stems_dir)
+    path = outputs.result_path(track.name)
     result = existing(track, analyzer.session, outputs, ready, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(

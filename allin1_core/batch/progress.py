@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from allin1_core.errors import printable
+from allin1_core.threads import Lock
 
 # The most that come up; of a track with fewer the bar is closed before its end.
 _STAGES_OF_A_TRACK = 17
@@ -21,28 +22,39 @@ class Progress:
     num_tracks : int
     shown : bool or None
         None shows them on a terminal only.
+    side_by_side : bool
+        Whether tracks run at the same time; then there is the bar of tracks alone, which counts those that are done.
     """
 
-    def __init__(self, num_tracks: int, shown: bool | None = None) -> None:
+    def __init__(self, num_tracks: int, shown: bool | None = None, *, side_by_side: bool = False) -> None:
         self._disable = None if shown is None else not shown
         self._tracks = tqdm(
             total=num_tracks, desc="Tracks", unit="track", disable=True if num_tracks < 2 else self._disable
         )
+        self._side_by_side = side_by_side
+        self._lock = Lock()
         self._stages: tqdm | None = None
         self._stage = ""
 
     @contextlib.contextmanager
     def track(self, name: str) -> Iterator[None]:
         """Show the stages of a track while the block runs."""
-        self._stages = tqdm(
-            total=_STAGES_OF_A_TRACK, desc=printable(name), unit="stage", leave=False, disable=self._disable
-        )
+        if not self._side_by_side:
+            self._stages = tqdm(
+                total=_STAGES_OF_A_TRACK,
+                desc=printable(name),
+                unit="stage",
+                leave=False,
+                disable=self._disable,
+            )
         try:
             yield
         finally:
-            self._stages.close()
-            self._stages = None
-            self._tracks.update()
+            if self._stages is not None:
+                self._stages.close()
+                self._stages = None
+            with self._lock:
+                self._tracks.update()
 
     def start_stage(self, name: str) -> None:
         """Say which stage runs."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from allin1_core import __version__
-from allin1_core.cli import analyze, decode, doctor, spectrogram, timings
+from allin1_core.cli import analyze, decode, doctor, spectrogram, timings, view
 from allin1_core.errors import Allin1Error, BackendError
 
 _DESCRIPTION = """\
@@ -23,6 +23,7 @@ start here:
   allin1-core doctor                               what is installed, and what would run here
   allin1-core analyze song.mp3                     separate and analyse; writes struct/song.json
   allin1-core analyze stems/song                   the folder has bass, drums, other and vocals
+  allin1-core view struct/song.json                a page to look at it and listen to it
   allin1-core analyze *.mp3 --timings t.jsonl      many songs; where the time goes
   allin1-core timings t.jsonl                      shows it
 
@@ -71,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"allin1-core {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (analyze, spectrogram, decode, timings, doctor):
+    for command in (analyze, view, spectrogram, decode, timings, doctor):
         subparser = commands.add_parser(
             command.__name__.rpartition(".")[2],
             help=command.HELP,

@@ -30,6 +30,8 @@ examples:
       stems of songs/one.wav are in stems/one/
   allin1-core analyze song.mp3 --export beats,audacity,jams --visualize --sonify
       also writes struct/song.beats, .labels.txt and .jams, viz/song.pdf and sonif/song.sonif.wav
+  allin1-core analyze song.mp3 --export midi,reaper,rekordbox
+      tempo map, project and collection: struct/song.mid, .rpp and .rekordbox.xml
   allin1-core analyze songs/*.mp3 --keep-byproducts --timings timings.jsonl
       a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
   allin1-core analyze waltz.mp3 --beats-per-bar 3 --min-bpm 80 --anchor 12.34:1
@@ -117,6 +119,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--precision", default=Settings.precision, help="exact or fast (default: %(default)s)")
     add("--num-threads", type=int, help="for each stage on a CPU (default: all cores)")
+    add(
+        "-j",
+        "--jobs",
+        type=int,
+        help="tracks at the same time; 1: one after another (default: one for each core, at most 16)",
+    )
 
     add = parser.add_argument_group("stems").add_argument
     add("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")

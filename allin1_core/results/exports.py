@@ -1,4 +1,4 @@
-"""Export of a result to the formats of other tools: ``.beats`` lists, Audacity labels, JAMS."""
+"""Export of a result to the formats of other tools: ``.beats`` lists, Audacity labels, JAMS, and tempo maps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from allin1_core.errors import ResultError
-from allin1_core.files.writing import expand_user, make_folder, write_text
+from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
+from allin1_core.results.tempo_maps import midi_bytes, reaper_text, rekordbox_text
 from allin1_core.results.validation import validate
 
 
@@ -94,10 +95,13 @@ def jams_text(result: AnalysisResult) -> str:
     return text.getvalue()
 
 
-FORMATS: dict[str, tuple[str, Callable[[AnalysisResult], str]]] = {
+FORMATS: dict[str, tuple[str, Callable[[AnalysisResult], str | bytes]]] = {
     "beats": (".beats", beats_text),
     "audacity": (".labels.txt", audacity_text),
     "jams": (".jams", jams_text),
+    "midi": (".mid", midi_bytes),
+    "reaper": (".rpp", reaper_text),
+    "rekordbox": (".rekordbox.xml", rekordbox_text),
 }
 
 
@@ -110,19 +114,21 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     path : path-like
         File to write; its folder is created.
     file_format : str
-        ``beats``, ``audacity`` or ``jams``.
+        A key of `FORMATS`.
 
     Raises
     ------
     ResultError
-        If the format is unknown, its package is not installed, or the result is not valid; see
-        `allin1_core.results.validation`.
+        If the format is unknown or cannot hold this result, its package is not installed, or the result is not valid;
+        see `allin1_core.results.validation`.
     OutputError
         If the file cannot be written.
     """
     if file_format not in FORMATS:
         raise ResultError(f"format {file_format!r}: unknown; expected one of {', '.join(FORMATS)}")
-    text = FORMATS[file_format][1](result)
+    content = FORMATS[file_format][1](result)
     path = expand_user(path)
     make_folder(path.parent)
-    return write_text(path, text)
+    with written_whole(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+    return path

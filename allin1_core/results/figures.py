@@ -13,6 +13,7 @@ from allin1_core.errors import ResultError, printable
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
+from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 from allin1_core.separation.inputs import Input, PathLike
@@ -22,22 +23,6 @@ from allin1_core.structure import LABELS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-# Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
-# a colour, as in All-In-One's figures.
-_COLOURS = {
-    "start": "#999999",
-    "end": "#999999",
-    "intro": "#56B4E9",
-    "outro": "#56B4E9",
-    "break": "#F0E442",
-    "bridge": "#F0E442",
-    "inst": "#009E73",
-    "solo": "#009E73",
-    "verse": "#E69F00",
-    "chorus": "#D55E00",
-}
-
 
 # Of the overview, and of the activations where the result carries them.
 FIGURE_SUFFIXES = (".pdf", ".activations.pdf")
@@ -193,7 +178,7 @@ def _tick_spacing(seconds: float) -> float:
 def _draw_sections(axes: Axes, result: AnalysisResult, end: float) -> None:
     written: set[str] = set()
     for segment in result.segments:
-        axes.axvspan(segment.start, segment.end, color=_COLOURS[segment.label], linewidth=0)
+        axes.axvspan(segment.start, segment.end, color=COLOURS[segment.label], linewidth=0)
         axes.axvline(segment.start, color="black", linewidth=0.8)
         # About 115 bold characters fit across the page.
         if (segment.end - segment.start) / end > (len(segment.label) + 0.5) / 115:
@@ -201,7 +186,7 @@ def _draw_sections(axes: Axes, result: AnalysisResult, end: float) -> None:
             axes.text(middle, 0.5, segment.label, ha="center", va="center", weight="bold")
             written.add(segment.label)
     for label in sorted({segment.label for segment in result.segments} - written):
-        axes.fill_between([], [], color=_COLOURS[label], label=label)
+        axes.fill_between([], [], color=COLOURS[label], label=label)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     axes.set_ylim(0, 1)

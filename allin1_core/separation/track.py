@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from allin1_core.audio.reading import read_audio
+from allin1_core.audio.reading import read_audio, stated_seconds
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.files.reading import FileContent, file_digest, open_regular
@@ -60,6 +60,13 @@ class Track:
         source = self.path if self.given is None else self.given.audio
         assert not isinstance(source, Stems), "stems are not separated"
         return source if isinstance(source, Audio) else read_audio(source)
+
+    def stated_seconds(self, ready: ReadyStems | None) -> float:
+        """Its length: that of its samples, or what the header of its first file states; see `stated_seconds`."""
+        source = self.path if self.given is None else self.given.audio
+        if ready is not None:
+            source = ready if isinstance(ready, Stems) else next(iter(ready.values()))[0]
+        return source.seconds if isinstance(source, Audio | Stems) else stated_seconds(source)
 
     def read_stems(self, ready: ReadyStems) -> tuple[Stems, dict[str, Any]]:
         """The ready stems of a track at 44.1 kHz, and what a result says about them.

@@ -68,6 +68,7 @@ def stage_causes(stage: str, before: Lines, after: Lines, expected: Expectation 
     found += _library_versions(stage, before, after)
     found += _tracks(stage, before, after)
     found += _work(stage, before, after)
+    found += _side_by_side(stage, before, after)
     found += _switch(stage, before, after)
     return found
 
@@ -209,14 +210,22 @@ def _work(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
             yield Cause(kind, stage, text, invalidates=True)
 
 
+def _side_by_side(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
+    """Another number of tracks shared the machine: a stage that takes longer beside others is no slower for that."""
+    one, other = (values_of(lines, "concurrent") for lines in (before, after))
+    if one != other:
+        text = f"tracks at the same time: {in_words(one)} before, {in_words(other)} after; record both with one --jobs"
+        yield Cause("overlap", stage, text, invalidates=True)
+
+
 def _switch(stage: str, before: Lines, after: Lines) -> Iterator[Cause]:
-    """Served from a cache, or run beside other stages, in one run and not in the other."""
+    """Served from a cache, or run beside other stages of its track, in one run and not in the other."""
     kinds: tuple[tuple[str, str, Callable[[StageTiming], bool], bool], ...] = (
         ("cache", "served from a cache", lambda line: line.cached, True),
         (
             "overlap",
             "run beside other stages (their times overlap)",
-            lambda line: line.thread != "main",
+            lambda line: line.thread != "main" and line.concurrent == 1,
             False,
         ),
     )

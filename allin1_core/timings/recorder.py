@@ -55,6 +55,10 @@ class Timings:
         Called with the name of each stage that starts and is not beside others, for a progress display.
     on_progress : callable, optional
         Called by stages that take long with the part that is done, from 0 to 1.
+    before_stage : callable, optional
+        Called before each stage, in its thread; what it raises is raised instead, and leaves no line.
+    concurrent : int
+        Tracks of the run that are analysed at the same time.
 
     Raises
     ------
@@ -67,9 +71,13 @@ class Timings:
         path: str | os.PathLike[str] | None = None,
         on_start: Callable[[str], None] | None = None,
         on_progress: Callable[[float], None] | None = None,
+        before_stage: Callable[[], None] | None = None,
+        concurrent: int = 1,
     ) -> None:
         self._on_start = on_start
         self.report_progress = on_progress
+        self._before_stage = before_stage
+        self._concurrent = concurrent
         self.path = expand_user(path) if path is not None else None
         self.records: list[StageTiming] = []
         self.run_id = uuid.uuid4().hex
@@ -102,7 +110,7 @@ class Timings:
         """Time the block as a stage; what the block assigns to `Stage.output` is evaluated before the clock stops.
 
         `in_background` says that a thread of its own runs it, beside the run's other stages. Whichever thread those
-        run in is ``main`` to the records, as long as it is alone.
+        run in is ``main`` to the records, as long as it is alone, and no track is beside another.
 
         Raises
         ------
@@ -110,13 +118,15 @@ class Timings:
             If the line cannot be written (see `append_line`), unless the block itself raised: then that is raised.
         """
         assert name in STAGES, f"{name!r} is not a stage"
+        if self._before_stage is not None:
+            self._before_stage()
         stage = Stage(choice=choice, audio_seconds=audio_seconds, cached=cached, details=details)
         parents: list[str] = self._open.__dict__.setdefault("stages", [])
         parent = parents[-1] if parents else None
         failure: str | None = None
         thread = threading.current_thread()
         with self._lock:
-            is_beside = in_background or bool(self._at_work - {thread})
+            is_beside = in_background or self._concurrent > 1 or bool(self._at_work - {thread})
             if not in_background:
                 self._at_work.add(thread)
         parents.append(name)
@@ -152,6 +162,7 @@ class Timings:
                 synchronized=failure is None,
                 cached=stage.cached,
                 thread=thread.name if is_beside else "main",
+                concurrent=self._concurrent,
                 error=failure,
                 details=stage.details,
                 machine=machine(),
@@ -162,7 +173,8 @@ class Timings:
                 self._add(record)
 
     def _add(self, record: StageTiming) -> None:
-        line = (json.dumps(dataclasses.asdict(record)) + "\n").encode()
+        # Not `dataclasses.asdict`, which copies each value of each line.
+        line = b"" if self.path is None else (json.dumps(vars(record)) + "\n").encode()
         with self._lock:
             self.records.append(record)
             if self.path is None:

@@ -48,7 +48,7 @@ def stage_table(records: Sequence[StageTiming]) -> str:
     """The stages of a run, in the order of the pipeline, as a table of plain text.
 
     A stage's time is the sum over tracks. Stages inside another are indented, and count in their parent's time;
-    ``beside`` marks what ran in a thread beside the others.
+    ``beside`` marks what ran in a thread beside the others. Of tracks side by side they add up to more than the run.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def stage_table(records: Sequence[StageTiming]) -> str:
     heading = [
         f"run {first.run_id}, started {first.run_started}",
         f"{len(tracks)} tracks, {audio:,.1f} s of audio, {wall:,.2f} s on the clock"
-        + (f" ({audio / wall:,.1f} times real time)" if wall and audio else ""),
+        + (f" ({audio / wall:,.1f} times real time)" if wall and audio else "")
+        + (f", {first.concurrent} tracks at the same time" if first.concurrent > 1 else ""),
         f"{first.machine['cpu']}, {first.machine['cores']} cores, {first.machine['platform']}",
         ", ".join(
             f"{name} {version}" for name, version in max((r.versions for r in records), key=len).items()
@@ -112,7 +113,7 @@ def _one_or_more(values: Sequence[str | None]) -> str:
 
 
 def _notes(lines: Sequence[StageTiming]) -> str:
-    notes = ["beside"] if any(line.thread != "main" for line in lines) else []
+    notes = ["beside"] if any(line.thread != "main" and line.concurrent == 1 for line in lines) else []
     counts = {"cached": sum(line.cached for line in lines), "failed": sum(bool(line.error) for line in lines)}
     return ", ".join(notes + [f"{count} {what}" for what, count in counts.items() if count])
 
@@ -135,8 +136,10 @@ def waterfall(records: Sequence[StageTiming]) -> Figure:
         If matplotlib is not installed.
     """
     ordered = sorted(records, key=lambda record: (record.start, -record.duration))
-    # Tracks follow one another, so rows by start are rows by track; what belongs to no track goes first.
-    ordered.sort(key=lambda record: record.track is not None)
+    # By track, in the order in which they began; what belongs to none goes first.
+    tracks = dict.fromkeys(record.track for record in ordered if record.track is not None)
+    begun = {track: index for index, track in enumerate(tracks)}
+    ordered.sort(key=lambda record: -1 if record.track is None else begun[record.track])
     by_stage = len(ordered) <= _MOST_ROWS
     labels = (
         [_row_label(record, ordered) for record in ordered]

@@ -38,9 +38,9 @@ STAGES = (
     "nn",
     "postprocess",
     "metrical_prep",
-    "metrical_dbn",
     "functional_probs",
     "functional_local_maxima",
+    "metrical_dbn",
     "functional_boundaries",
     "save",
     "export",
@@ -81,6 +81,7 @@ class StageTiming:
     computed_by: str | None = None
     computed_on: str | None = None
     instruction_set: str | None = None
+    concurrent: int = 1
 
 
 def read_timings(path: str | os.PathLike[str]) -> list[StageTiming]:

@@ -44,7 +44,7 @@ def command(
     separation = ["--demix-model", "small", "--demix-repository", str(separation_folder)]
     return [
         *(sys.executable, "-m", "allin1_core.cli", "analyze", *map(str, paths), "--model", model),
-        *("--device", "cpu", "--nn-backend", "fused", "--num-threads", "1", "--quiet"),
+        *("--device", "cpu", "--nn-backend", "fused", "--num-threads", "1", "--jobs", "3", "--quiet"),
         *("--out-dir", str(folder / "struct"), "--activ", "--embed", "--export", "beats,audacity"),
         *("--keep-byproducts", "--spec-dir", str(folder / "spec"), "--demix-dir", str(folder / "demix")),
         *("--timings", str(folder / "timings.jsonl")),

@@ -100,7 +100,7 @@ def _rows(
         def run() -> AnalysisResult:
             runs[precision].append(Timings())
             result = analyze(song, timings=runs[precision][-1])
-            with runs[precision][-1].stage("save"):
+            with runs[precision][-1].stage("save", track=song.stem):
                 result.save(folder / f"{precision}.json")
             return result
 

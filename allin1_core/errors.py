@@ -62,6 +62,10 @@ class OutputError(Allin1Error, OSError):
     """A result that could not be written; nothing half-written is left behind."""
 
 
+class LibraryError(Allin1Error, ValueError):
+    """A library of songs, or a place for its results, that cannot be used: missing, unreachable, of other settings."""
+
+
 def failure_line(path: Path, error: Exception) -> str:
     """One line that names a track, what it raised, and the message, whatever those hold."""
     return f"{printable(str(path))}: {type(error).__name__}: {printable(str(error))}"

@@ -16,8 +16,10 @@ import yaml
 from checkpoints import SETTINGS
 
 from allin1_core import network, self_test, separation
+from allin1_core.analysis import Analyzer
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.cli import main
+from allin1_core.library import analyze_library
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 
@@ -180,6 +182,34 @@ def with_small_models(monkeypatch: pytest.MonkeyPatch, small_model: str, separat
         "load_separator",
         lambda model: load_separator("small", device="cpu", repository=separation_repository),
     )
+
+
+@pytest.fixture
+def library(tmp_path: Path, write_stems: WriteStems, stems: np.ndarray) -> Path:
+    """Three folders of stems."""
+    for index, name in enumerate(("one", "two", "three")):
+        write_stems(f"library/{name}", samples=np.roll(stems, index * 5000, axis=1)[:, :66150])
+    return tmp_path / "library"
+
+
+@pytest.fixture
+def run_library(options: dict[str, Any]) -> Callable[..., Any]:
+    """`analyze_library` with the small network."""
+    return lambda source, out, **more: analyze_library(source, out, progress=False, **options | more)
+
+
+@pytest.fixture
+def analysed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tracks that are analysed, each time."""
+    names: list[str] = []
+    original = Analyzer.analyze_track
+
+    def analyze_track(self: Analyzer, track: Any, *arguments: Any, **keywords: Any) -> Any:
+        names.append(track.name)
+        return original(self, track, *arguments, **keywords)
+
+    monkeypatch.setattr(Analyzer, "analyze_track", analyze_track)
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from allin1_core.timings.schema import read_timings
 Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("name", ["", "analyze", "spectrogram", "decode", "timings", "doctor"])
+@pytest.mark.parametrize("name", ["", "analyze", "library", "spectrogram", "decode", "timings", "doctor"])
 def test_help_teaches_by_example(name: str, command: Command) -> None:
     status, text, _ = command(*filter(None, [name]), "--help")
     assert status == 0

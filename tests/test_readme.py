@@ -52,11 +52,13 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names["known_beats"] = [0.1, 0.2, 0.3]
     names["stream"] = np.where(np.arange(300) % 50 == 20, 0.9, 0.02)
     examples = blocks("python")
-    assert len(examples) == 9
+    assert len(examples) == 10
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
     assert sorted(path.name for path in (music / "results").iterdir()) == ["a.json", "b.json"]
+    assert (names["status"].songs, names["status"].done) == (1, 1)
+    assert (music / "labels/results/song.json").is_file()
     assert (music / "pages" / "a.html").stat().st_size > 50_000
     assert (music / "library.xml").read_text(encoding="utf-8").count("<TRACK ") == 2
     assert names["result"].segments[-1].end == 0.5
@@ -88,6 +90,7 @@ def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) 
         "view",
         "timings",
         "timings",
+        "library",
         "doctor",
         "analyze",
         "view",

@@ -179,6 +179,8 @@ def run_batch(
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
+    names: Mapping[Path, str] | None = None,
+    on_end: Callable[[Path, AnalysisResult | Exception], None] = lambda path, outcome: None,
 ) -> list[AnalysisResult]:
     """Analyse tracks, some side by side; a track that fails does not stop the others.
 
@@ -191,6 +193,11 @@ def run_batch(
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more are in memory at a time than of the tracks in flight:
         `number_of_jobs` at most, and together no longer than `SECONDS_A_JOB` for each, or one longer track alone.
+    names : dict of str, optional
+        What each track's files are called, where that is decided already; see `named` for what they are otherwise.
+    on_end : callable
+        Called with each track's path and its result when its files are written, or with what it raised. What this
+        raises of a result is the track's failure. Several threads may call it at the same time.
 
     Raises
     ------
@@ -232,21 +239,25 @@ def run_batch(
             if jobs > 1:
                 held.enter_context(limited_cores(share))
             try:
-                with named(path, outputs, taken) as track:
+                naming = (
+                    contextlib.nullcontext(Track(path, names[path])) if names else named(path, outputs, taken)
+                )
+                with naming as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
                     ready = find_ready_stems(track, stems_dir)
                     if jobs > 1:
                         held.enter_context(room.taken(track.stated_seconds(ready)))
                         begun()
-                    results[index] = _run_track(
-                        track, ready, analyzer, outputs, stems_dir, timings, keep_arrays
-                    )
+                    result = _run_track(track, ready, analyzer, outputs, stems_dir, timings, keep_arrays)
+                    on_end(path, result)
+                    results[index] = result
             except (BackendError, WeightsError):
                 raise
             except Exception as error:
                 if not is_single:
                     _release_arrays(error)
                 failures[index] = (path, error)
+                on_end(path, error)
 
     try:
         run_side_by_side(tracks.items(), jobs, run, stopping)

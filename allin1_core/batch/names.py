@@ -163,7 +163,12 @@ def _give_back(descriptor: int, claim: Path) -> None:
 
 def name_with_hash(path: Path) -> str:
     """The same with a short hash of the whole path, for a track whose name another one has."""
-    return f"{track_name(path)}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    return with_hash(track_name(path), path)
+
+
+def with_hash(name: str, path: str | os.PathLike[str], digits: int = 8) -> str:
+    """A name with the first digits of the SHA-256 of its track's path."""
+    return f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:digits]}"
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

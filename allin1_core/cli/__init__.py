@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from allin1_core import __version__
-from allin1_core.cli import analyze, decode, doctor, spectrogram, timings, view
+from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
 from allin1_core.errors import Allin1Error, BackendError
 
 _DESCRIPTION = """\
@@ -26,6 +26,7 @@ start here:
   allin1-core view struct/song.json                a page to look at it and listen to it
   allin1-core analyze *.mp3 --timings t.jsonl      many songs; where the time goes
   allin1-core timings t.jsonl                      shows it
+  allin1-core library music --out labels           a library of songs, on one machine or many
 
 'allin1-core COMMAND --help' explains each command. Exit status: 0 done, 1 something failed, 2 misused.
 """
@@ -72,7 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"allin1-core {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (analyze, view, spectrogram, decode, timings, doctor):
+    for command in (analyze, library, view, spectrogram, decode, timings, doctor):
         subparser = commands.add_parser(
             command.__name__.rpartition(".")[2],
             help=command.HELP,

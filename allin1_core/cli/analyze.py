@@ -107,6 +107,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="make again what is there: all (default), or of json,demix,spec",
     )
 
+    add = parser.add_argument_group("stems").add_argument
+    add("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
+    add("-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones")
+    add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
+    add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
+
+    add_settings(parser)
+
+    display = parser.add_mutually_exclusive_group()
+    display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+    display.add_argument("--json", action="store_true", help="print results and failures as JSON")
+    parser.add_argument("--debug", action="store_true", help="print the traceback of each failure")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `Settings`."""
     add = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)").add_argument
     add("-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
@@ -126,8 +142,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tracks at the same time; 1: one after another (default: one for each core, at most 16)",
     )
 
-    add = parser.add_argument_group("stems").add_argument
-    add("--stems-dir", help="ready stems: DIR/NAME/{bass,drums,other,vocals}.*")
+    add = parser.add_argument_group("separation").add_argument
     add(
         "--demix-backend",
         default=Settings.demix_backend,
@@ -159,16 +174,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="do not round separated stems to 16 bits",
     )
-    add("-k", "--keep-byproducts", action="store_true", help="keep stems and spectrograms, and use kept ones")
-    add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
-    add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
 
     add_hints(parser)
-
-    display = parser.add_mutually_exclusive_group()
-    display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
-    display.add_argument("--json", action="store_true", help="print results and failures as JSON")
-    parser.add_argument("--debug", action="store_true", help="print the traceback of each failure")
 
 
 def complete_overwrite(argv: Sequence[str]) -> list[str]:

@@ -88,16 +88,18 @@ class AnalysisResult:
         """What a notebook shows: a bar of the sections, and the beats in a line."""
         return small_html(self)
 
-    def to_json(self, arrays_sha256: Mapping[str, str] | None = None) -> str:
+    def to_json(self, arrays_sha256: Mapping[str, str] | None = None, path: str | None = None) -> str:
         """The text of the JSON file: one line a field, so that results compare well line by line.
 
         Parameters
         ----------
         arrays_sha256 : dict of str, optional
             SHA-256 of the files of arrays beside it, of ``activations`` and ``embeddings``; `save` adds them.
+        path : str, optional
+            The URL that the track was fetched from, to stand for its path.
         """
         fields: dict[str, Any] = {
-            "path": str(self.path),
+            "path": path or str(self.path),
             "bpm": self.bpm,
             "beats": self.beats,
             "downbeats": self.downbeats,

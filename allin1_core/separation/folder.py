@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TypeVar
 
 import numpy as np
 
@@ -29,6 +30,8 @@ AUDIO_SUFFIXES = frozenset(
         "flv",
     )
 )
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
 
 _NAMES = (*STEM_NAMES, *FOLDED_INTO_OTHER)
 
@@ -82,8 +85,13 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
         raise StemsError(
             f"{folder}: cannot be read ({error.strerror}); expected a folder of stems"
         ) from error
+    return stems_among(files, folder)
+
+
+def stems_among(files: Sequence[AnyPath], folder: PurePath) -> dict[str, AnyPath]:
+    """Those of a folder's audio files that are stems; see `find_stem_files`. Nothing is opened."""
     files = [path for path in files if not path.name.startswith(".")]
-    claims: dict[str, list[Path]] = {}
+    claims: dict[str, list[AnyPath]] = {}
     for path in files:
         words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _NAMES]
         if words:

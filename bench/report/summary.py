@@ -17,7 +17,7 @@ _AS_ANALYZED = ("[3, 4]", "8 folds")
 _FROM_STEMS = "stems to result"
 FROM_A_MIX = "mix to result"
 # A hundredth of the whole each.
-_NO_HEADLINE = ("audio reading", "decoder input", "structure")
+_NO_HEADLINE = ("audio reading", "decoder input", "structure", "library")
 
 
 def summary(records: Sequence[BenchRecord], where: str) -> list[str]:

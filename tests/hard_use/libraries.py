@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -76,3 +77,10 @@ def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files that were not cleaned up."""
     return [*folder.rglob("*.part"), *folder.rglob("*.claim")]
+
+
+def rows(out: Path, table: str = "songs") -> list[dict[str, Any]]:
+    """The rows of a table of a library, by song."""
+    from pyarrow import parquet
+
+    return sorted(parquet.read_table(out / table).to_pylist(), key=lambda row: row["song"])

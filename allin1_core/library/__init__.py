@@ -1,0 +1,236 @@
+"""A library of songs: found, divided among workers, analysed once each, and kept in tables."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from allin1_core.analysis import Analyzer
+from allin1_core.errors import BackendError, LibraryError
+from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
+from allin1_core.library import record
+from allin1_core.library.places import Place, is_url
+from allin1_core.library.sources import Shard, Song, find_songs
+from allin1_core.library.tables import (
+    FAILURES,
+    RESULTS,
+    SONGS,
+    Row,
+    TableWriter,
+    column_text,
+    done_songs,
+    need_pyarrow,
+    read_table,
+)
+from allin1_core.library.worker import Job, Worker
+from allin1_core.separation.inputs import PathLike
+from allin1_core.settings import Settings, documented
+from allin1_core.threads import Lock, ThreadPool
+
+ENGINES = ("local", "ray")
+# Of the local engine: songs on this machine go through one batch after another; what is fetched or put goes in small
+# batches, two at a time, so that one waits for the network while the other one computes.
+_SONGS_A_BATCH, _STAGED_SONGS_A_BATCH, _STAGED_BATCHES = 256, 4, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class LibraryStatus:
+    """How far a library is, by its tables.
+
+    Attributes
+    ----------
+    songs : int
+        Of the whole source, as the last run found it.
+    done, failed : int
+        Songs with a result; songs that failed when they were last tried.
+    failures : dict of int
+        How many failed for each class of error.
+    """
+
+    songs: int
+    done: int
+    failed: int
+    failures: dict[str, int]
+
+    @property
+    def remaining(self) -> int:
+        """Songs that were not tried yet."""
+        return max(0, self.songs - self.done - self.failed)
+
+
+@documented(Settings)
+def analyze_library(
+    source: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    num_workers: int | None = None,
+    shard: str | None = None,
+    column: str = "path",
+    include_activations: bool = False,
+    include_embeddings: bool = False,
+    timings_path: PathLike | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> LibraryStatus:
+    """Analyse a library of songs; what an earlier run has done is not done again.
+
+    Parameters
+    ----------
+    source : path-like, or sequence of those
+        Folder, which is walked for audio files and folders of stems; ``.txt``, a song on each line; ``.parquet``, a
+        song in each row; else one song. Paths or fsspec URLs (``s3://``, ``gs://``, ``https://``); of a sequence each
+        is a song.
+    out : path-like
+        Folder or fsspec URL. It gets ``results/NAME.json`` of each song as `analyze` writes it, the tables ``songs/``
+        and ``failures/``, and ``library.json``, which says what the results are made with.
+    engine : str
+        ``local``, or ``ray`` for many workers, on this machine or many.
+    address : str, optional
+        Of a Ray cluster; by default Ray is started here.
+    num_workers : int, optional
+        Of Ray; by default one for each GPU, or without any for each core.
+    shard : str, optional
+        ``3/64`` analyses the third of 64 parts: the parts have no song in common, and every song is in one.
+    column : str
+        Of a Parquet source.
+    include_activations, include_embeddings : bool
+        Whether they are written beside each result.
+    timings_path : path-like, optional
+        As of `analyze`; of each machine that works.
+    progress : bool, optional
+        Whether to show a progress bar; by default on a terminal.
+    <options>
+
+    Returns
+    -------
+    LibraryStatus
+        Songs that fail do not stop the others; they are in the table of failures, and are tried again by the next run.
+
+    Raises
+    ------
+    LibraryError
+        If the source or the shard cannot be used; if the results in `out` are made with other settings or by another
+        version.
+    OutputError
+        If `out` cannot be written to.
+    BackendError, WeightsError, HintError
+        If what was asked for cannot run, or a package of an extra is not installed.
+    """
+    need_pyarrow()
+    if engine not in ENGINES:
+        raise BackendError(f"engine: {engine!r} unknown; expected {' or '.join(ENGINES)}")
+    if engine == "local" and (address, num_workers) != (None, None):
+        raise BackendError("engine: 'local' takes no address and no number of workers; they are Ray's")
+    if num_workers is not None and num_workers < 1:
+        raise BackendError(f"num_workers: {num_workers}; expected at least 1, or None")
+    part = Shard.parse(shard)
+    options = Settings(**settings)
+    found, number = find_songs(source, column=column, shard=part)
+    place = _prepared(out)
+    outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
+    if engine == "local":
+        Analyzer(**dataclasses.asdict(options))  # refused before the place is this library's
+    is_resumed = record.claim(place, record.made_with(options, **outputs))
+    named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
+    record.write_run(place, named, shard, number)
+    done = done_songs(place) if is_resumed else {}
+    songs = [song for song in found if done.get(column_text(song.location)) != song.state]
+    job = Job(
+        out=place.location,
+        options=_with_whole_paths(options),
+        timings_path=None if timings_path is None else os.path.abspath(expand_user(timings_path)),
+        is_resumed=is_resumed,
+        **outputs,
+    )
+    with _tables(place, len(found), len(found) - len(songs), progress) as on_row:
+        if engine == "ray" and songs:
+            from allin1_core.library import ray_engine
+
+            for row in ray_engine.run(songs, job, num_workers=num_workers, address=address):
+                on_row(row)
+        elif songs:
+            _run_here(songs, job, on_row)
+    if place.folder is not None:
+        remove_abandoned(place.folder / RESULTS)  # of workers that died
+    return library_status(out)
+
+
+def _with_whole_paths(settings: Settings) -> dict[str, Any]:
+    """The options of an `Analyzer` in a process that may run elsewhere."""
+    options = dataclasses.asdict(settings)
+    for name in ("weights_dir", "demix_repository", "model"):
+        if options[name] is not None and os.path.exists(options[name]):
+            options[name] = os.path.abspath(options[name])
+    return options
+
+
+def _prepared(out: PathLike) -> Place:
+    """The place of the results, which can be written to."""
+    place = Place(out)
+    if place.location.startswith(("http://", "https://")):
+        raise LibraryError(
+            f"{out}: cannot be written to; expected a folder, or a URL of a store such as s3://"
+        )
+    if place.folder is not None:
+        for folder in (place.folder, *(place.folder / name for name in (RESULTS, SONGS, FAILURES, "runs"))):
+            check_writable(folder)
+    return place
+
+
+def _run_here(songs: Sequence[Song], job: Job, on_row: Callable[[Row], None]) -> None:
+    worker = Worker(job)
+    is_staged = is_url(job.out) or any(is_url(song.location) for song in songs)
+    size = _STAGED_SONGS_A_BATCH if is_staged else _SONGS_A_BATCH
+    batches = [songs[start : start + size] for start in range(0, len(songs), size)]
+    with ThreadPool(_STAGED_BATCHES if is_staged else 1, name="batches") as pool:
+        pool.map(functools.partial(worker.run, on_row=on_row), batches)
+
+
+@contextlib.contextmanager
+def _tables(place: Place, total: int, done: int, progress: bool | None) -> Iterator[Callable[[Row], None]]:
+    """A function that puts a row into the tables; those it has when the block is interrupted are written, too."""
+    writer, lock = TableWriter(place), Lock()
+    disable = None if progress is None else not progress
+
+    def on_row(row: Row) -> None:
+        with lock:
+            writer.add(row)
+            bar.update()
+
+    with tqdm(total=total, initial=done, desc="Songs", unit="song", disable=disable) as bar:
+        try:
+            yield on_row
+        finally:
+            writer.close()
+
+
+def library_status(out: PathLike) -> LibraryStatus:
+    """How far a library is; only its tables are read.
+
+    Raises
+    ------
+    LibraryError
+        If there is no library.
+    """
+    need_pyarrow()
+    place = Place(out)
+    record.read(place)
+    done = set(done_songs(place))
+    table = read_table(place, FAILURES, ("song", "error"))
+    failed = {
+        song: error
+        for song, error in zip(table["song"].to_pylist(), table["error"].to_pylist(), strict=True)
+        if song not in done
+    }
+    counted = collections.Counter(failed.values())
+    number = record.last_run(place).get("songs", 0)
+    return LibraryStatus(number, len(done), len(failed), dict(sorted(counted.items())))

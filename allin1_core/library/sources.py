@@ -1,0 +1,303 @@
+"""The songs of a library: found below a folder or URL, or listed in a text file or a Parquet column."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+import posixpath
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from allin1_core.batch.names import with_hash
+from allin1_core.errors import LibraryError, StemsError
+from allin1_core.files.writing import expand_user
+from allin1_core.library.places import errors_as, filesystem, is_url, plain
+from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
+from allin1_core.separation.inputs import PathLike
+from allin1_core.separation.track import absolute
+
+_REACH = "check the path or URL, its rights and the connection"
+# As many as a 64-bit hash tells apart: libraries have thousands of tracks called "01 - Intro".
+_DIGITS = 16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Song:
+    """A song of a library.
+
+    Attributes
+    ----------
+    location : str
+        Absolute path, or URL, of its audio file or folder of stems.
+    name : str
+        What its files are called; no two songs share one.
+    state : str
+        Size and time of the last change (or the store's tag) of its files, by which a change is seen without reading
+        them; empty where that was not to be had.
+    """
+
+    location: str
+    name: str
+    state: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One of so many parts of a library.
+
+    A song's part follows from the SHA-256 of its location alone, whatever else is in the library.
+    """
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str | None) -> Shard:
+        """``3/64`` is the third of 64 parts, None the whole.
+
+        Raises
+        ------
+        LibraryError
+            If it is something else.
+        """
+        if text is None:
+            return cls(1, 1)
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            raise LibraryError(
+                f"shard: {text!r}; expected PART/PARTS from 1/1, such as 3/64 of 1/64 to 64/64"
+            )
+        return cls(int(index), int(count))
+
+    def __contains__(self, location: str) -> bool:
+        digest = hashlib.sha256(os.fsencode(location)).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.index - 1
+
+
+def find_songs(
+    source: PathLike | Sequence[PathLike], *, column: str = "path", shard: Shard | None = None
+) -> tuple[list[Song], int]:
+    """The songs of a source that are in a shard, and how many the source has.
+
+    Parameters
+    ----------
+    source : path-like, or sequence of those
+        Folder, which is walked; ``.txt``, a song on each line; ``.parquet``, a song in each row; else one song.
+        Paths or URLs; of a sequence each is a song.
+    column : str
+        Of a Parquet file.
+    shard : Shard, optional
+
+    Raises
+    ------
+    LibraryError
+        If the source is missing, cannot be read or reached, or has no songs.
+    """
+    files = dict(_songs(source, column))
+    if not files:
+        raise LibraryError(
+            f"{source}: no songs; expected audio files ({', '.join(sorted(AUDIO_SUFFIXES)[:6])}, ...), folders with "
+            "bass, drums, other and vocals, or a list of them (.txt, .parquet)"
+        )
+    names = _names(files)
+    songs = [
+        Song(location, names[location], _state(location) if state is None else state)
+        for location, (_, state) in files.items()
+        if shard is None or location in shard
+    ]
+    return songs, len(files)
+
+
+# Whether it is a folder of stems, and its state as far as the listing told it.
+_Found = tuple[bool, str | None]
+
+
+def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, _Found]]:
+    if not isinstance(source, str | os.PathLike):
+        return (_single(location) for location in source)
+    source = plain(source)
+    suffix = path_of(source).suffix.lower()
+    if suffix in (".txt", ".parquet"):
+        content = _content(source)
+        lines = _lines(content, source) if suffix == ".txt" else _column(content, source, column)
+        return (_single(line) for line in lines)
+    if is_url(source):
+        return iter([_single(source)]) if suffix in AUDIO_SUFFIXES else _walk_url(source)
+    path = expand_user(source)
+    if not os.path.lexists(path):
+        raise LibraryError(f"{source}: not there; expected a folder of songs, a song, or a list of songs")
+    if not os.path.isdir(path) or _is_folder_of_stems(path):
+        return iter([_single(source)])
+    return _walk(Path(os.path.realpath(path)))
+
+
+def _single(location: PathLike) -> tuple[str, _Found]:
+    location = plain(location)
+    if not is_url(location):
+        path = absolute(expand_user(location))
+        return str(path), (os.path.isdir(path), None)
+    url = location.rstrip("/")
+    return url, (is_url_of_stems(url), "")
+
+
+def is_url_of_stems(url: str) -> bool:
+    """Whether a URL is taken for a folder of stems, by its name: to list each one would take days."""
+    return not url.startswith(("http://", "https://")) and path_of(url).suffix.lower() not in AUDIO_SUFFIXES
+
+
+def path_of(location: str) -> PurePosixPath:
+    """A path, or that in a URL."""
+    is_web = location.startswith(("http://", "https://"))
+    return PurePosixPath(urllib.parse.urlsplit(location).path if is_web else location)
+
+
+def _content(source: str) -> bytes:
+    with errors_as(source, LibraryError, "cannot be read", _REACH):
+        if not is_url(source):
+            return expand_user(source).read_bytes()
+        files, path = filesystem(source)
+        return bytes(files.cat_file(path))
+
+
+def _lines(content: bytes, source: PathLike) -> Iterator[str]:
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise LibraryError(f"{source}: not UTF-8 ({error}); expected a path or URL on each line") from error
+    return (line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def _column(content: bytes, source: PathLike, column: str) -> Iterator[str]:
+    from pyarrow import ArrowException, BufferReader, parquet
+
+    try:
+        table = parquet.read_table(BufferReader(content))
+    except ArrowException as error:
+        raise LibraryError(f"{source}: cannot be read as Parquet ({error})") from error
+    if column not in table.column_names:
+        raise LibraryError(
+            f"{source}: no column {column!r}; found {', '.join(table.column_names)}. Name the one with the songs "
+            "(--column)"
+        )
+    values = table.column(column).to_pylist()
+    if not all(isinstance(value, str) and value for value in values):
+        raise LibraryError(
+            f"{source}: column {column!r} has other values than paths and URLs; expected text in each row"
+        )
+    return iter(values)
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, _Found]]:
+    """Songs below a folder of this machine, links to folders followed, each folder once."""
+
+    def refuse(error: OSError) -> None:
+        raise LibraryError(f"{error.filename}: cannot be read ({error.strerror}); {_REACH}") from error
+
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        entry = os.stat(parent)
+        if (entry.st_dev, entry.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((entry.st_dev, entry.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        songs = sorted(name for name in files if _is_audio(name))
+        if _are_stems([PurePath(parent, name) for name in songs], PurePath(parent)):
+            folders.clear()
+            yield parent, (True, None)
+        else:
+            yield from ((os.path.join(parent, name), (False, None)) for name in songs)
+
+
+def _walk_url(url: str) -> Iterator[tuple[str, _Found]]:
+    """Songs below a URL, as its file system lists them."""
+    files, root = filesystem(url)
+    with errors_as(url, LibraryError, "cannot be listed", _REACH):
+        found: Mapping[str, Mapping[str, Any]] = files.find(root, detail=True)
+        if not found and not files.exists(root):
+            raise FileNotFoundError("nothing is there")
+    folders: dict[str, list[str]] = collections.defaultdict(list)
+    for path in sorted(found):
+        is_hidden = "/." in path.removeprefix(root)
+        if not is_hidden and _is_audio(posixpath.basename(path)):
+            folders[posixpath.dirname(path)].append(path)
+    for parent, songs in folders.items():
+        states = [_state_of(found[path]) for path in songs]
+        if _are_stems([PurePosixPath(path) for path in songs], PurePosixPath(parent)):
+            yield files.unstrip_protocol(parent), (True, _joined(states))
+        else:
+            yield from (
+                (files.unstrip_protocol(path), (False, state))
+                for path, state in zip(songs, states, strict=True)
+            )
+
+
+def _is_audio(name: str) -> bool:
+    return not name.startswith(".") and posixpath.splitext(name)[1].lower() in AUDIO_SUFFIXES
+
+
+def _are_stems(files: Sequence[PurePath], folder: PurePath) -> bool:
+    try:
+        return bool(stems_among(files, folder))
+    except StemsError:
+        return False
+
+
+def _is_folder_of_stems(folder: Path) -> bool:
+    try:
+        return bool(find_stem_files(folder))
+    except StemsError:
+        return False
+
+
+def _names(files: Mapping[str, _Found]) -> dict[str, str]:
+    """What each song's files are called: as its file or folder, with a hash if others are called so."""
+
+    def plain(location: str) -> str:
+        path = path_of(location)
+        return path.name if files[location][0] else path.stem
+
+    # Some file systems do not tell upper from lower case.
+    shared = collections.Counter(plain(location).casefold() for location in files)
+    names = {
+        location: name
+        if shared[(name := plain(location)).casefold()] == 1
+        else with_hash(name, location, _DIGITS)
+        for location in files
+    }
+    again = [
+        name for name, times in collections.Counter(map(str.casefold, names.values())).items() if times > 1
+    ]
+    if again:
+        raise LibraryError(f"{again[0]}: several songs would be called so; expected one. Rename one of them")
+    return names
+
+
+def _state(location: str) -> str:
+    """Of what is on this machine; empty if it is not there, which the analysis will say."""
+    path = Path(location)
+    try:
+        files: Iterable[Path] = find_stem_files(path).values() if os.path.isdir(path) else [path]
+        return _joined([_state_of_entry(os.stat(file)) for file in files])
+    except (OSError, StemsError):
+        return ""
+
+
+def _state_of_entry(entry: os.stat_result) -> str:
+    return f"{entry.st_size}-{entry.st_mtime_ns}"
+
+
+def _state_of(info: Mapping[str, Any]) -> str:
+    keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "last_modified", "created")
+    changed = next((info[key] for key in keys if info.get(key)), "")
+    return f"{info.get('size')}-{changed}"
+
+
+def _joined(states: Sequence[str]) -> str:
+    if len(states) == 1:
+        return states[0]
+    return hashlib.sha256("\n".join(states).encode()).hexdigest()[:32]

@@ -1,0 +1,229 @@
+"""A worker: one loaded `Analyzer`, which songs are brought to, and whose results are taken where they belong."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from allin1_core.analysis import Analyzer
+from allin1_core.batch import run_batch
+from allin1_core.errors import Allin1Error, AudioError, BatchError, ResultError
+from allin1_core.files.writing import remove
+from allin1_core.library.places import Place, errors_as, filesystem, is_url
+from allin1_core.library.sources import Song, is_url_of_stems, path_of
+from allin1_core.library.tables import RESULTS, Row, failure_row, song_row
+from allin1_core.results.result import AnalysisResult, array_paths, read_json_result
+from allin1_core.separation.folder import AUDIO_SUFFIXES
+from allin1_core.separation.track import Track, audio_digests, find_ready_stems
+from allin1_core.settings import Outputs
+from allin1_core.threads import ThreadPool
+
+# Downloads wait for the network, not for a core.
+_DOWNLOADS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a run does with each song; what a worker of another process is told.
+
+    Attributes
+    ----------
+    out : str
+        Folder or URL.
+    options : dict
+        Of `Analyzer`.
+    include_activations, include_embeddings : bool
+    timings_path : str, optional
+    is_resumed : bool
+        Whether results may be there already.
+    """
+
+    out: str
+    options: Mapping[str, Any]
+    include_activations: bool = False
+    include_embeddings: bool = False
+    timings_path: str | None = None
+    is_resumed: bool = False
+
+
+class Worker:
+    """Analyses songs and writes their results; any number of threads may use it.
+
+    Parameters
+    ----------
+    job : Job
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._place = Place(job.out)
+
+    @functools.cached_property
+    def _analyzer(self) -> Analyzer:
+        return Analyzer(**self._job.options)
+
+    def load(self) -> None:
+        """Choose backends and load the network.
+
+        Raises
+        ------
+        BackendError, HintError, WeightsError
+            If what was asked for cannot run.
+        """
+        self._analyzer.session.model  # noqa: B018
+
+    def run(self, songs: Sequence[Song], on_row: Callable[[Row], None]) -> None:
+        """Analyse songs, unless their results are there and right.
+
+        Parameters
+        ----------
+        songs : sequence of Song
+        on_row : callable
+            Called with the row of each song as soon as its result is in its place, or it failed.
+
+        Raises
+        ------
+        BackendError, WeightsError
+            They would fail every song.
+        """
+        if self._place.folder is not None and not any(is_url(song.location) for song in songs):
+            folder = self._place.folder / RESULTS
+            self._run_batch({Path(song.location): song for song in songs}, folder, on_row)
+            return
+        with tempfile.TemporaryDirectory(prefix="allin1-core-") as scratch:
+            self._run_staged(songs, Path(scratch), on_row)
+
+    def run_all(self, songs: Sequence[Song]) -> list[Row]:
+        """The rows of `run`, all together."""
+        rows: list[Row] = []
+        self.run(songs, rows.append)
+        return rows
+
+    def _run_batch(
+        self,
+        songs: Mapping[Path, Song],
+        folder: Path,
+        on_row: Callable[[Row], None],
+        publish: Callable[[Song, Path], None] = lambda song, path: None,
+    ) -> None:
+        job = self._job
+        outputs = Outputs(
+            out_dir=folder,
+            include_activations=job.include_activations,
+            include_embeddings=job.include_embeddings,
+            timings_path=job.timings_path,
+        )
+        if job.is_resumed:
+            for path, song in songs.items():
+                _remove_if_of_other_audio(path, folder / f"{song.name}.json")
+
+        def on_end(path: Path, outcome: AnalysisResult | Exception) -> None:
+            song = songs[path]
+            if isinstance(outcome, Exception):
+                message = str(outcome).replace(str(path), song.location)
+                on_row(failure_row(song, type(outcome).__name__, message))
+            else:
+                publish(song, folder / f"{song.name}.json")
+                on_row(song_row(song, outcome))
+
+        with contextlib.suppress(BatchError):  # each failure was told to `on_end`
+            run_batch(
+                dict.fromkeys(songs),
+                self._analyzer,
+                outputs,
+                progress=False,
+                keep_arrays=False,
+                names={path: song.name for path, song in songs.items()},
+                on_end=on_end,
+            )
+
+    def _run_staged(self, songs: Sequence[Song], scratch: Path, on_row: Callable[[Row], None]) -> None:
+        """By way of a folder of this machine: songs are fetched to it, and results put from it."""
+        folder = scratch / RESULTS
+        folder.mkdir()
+
+        def fetched(numbered: tuple[int, Song]) -> Path | Allin1Error:
+            number, song = numbered
+            try:
+                if self._job.is_resumed:
+                    self._fetch_result(song, folder)
+                return (
+                    _fetch_song(song, scratch / str(number)) if is_url(song.location) else Path(song.location)
+                )
+            except Allin1Error as error:
+                return error
+
+        with ThreadPool(_DOWNLOADS, name="downloads") as pool:
+            places = pool.map(fetched, enumerate(songs))
+        there: dict[Path, Song] = {}
+        for song, path in zip(songs, places, strict=True):
+            if isinstance(path, Path):
+                there[path] = song
+            else:
+                on_row(failure_row(song, type(path).__name__, str(path)))
+        if there:
+            self._run_batch(there, folder, on_row, self._publish)
+
+    def _fetch_result(self, song: Song, folder: Path) -> None:
+        """An earlier result, for the analysis to find."""
+        path = folder / f"{song.name}.json"
+        if self._place.fetch(f"{RESULTS}/{path.name}", path):
+            for array_path in array_paths(path).values():
+                self._place.fetch(f"{RESULTS}/{array_path.name}", array_path)
+
+    def _publish(self, song: Song, path: Path) -> None:
+        """Put a result where it belongs, its JSON last: where that is, the result is complete."""
+        result, arrays_sha256 = read_json_result(path)
+        for array_path in array_paths(path).values():
+            if array_path.is_file():
+                self._place.put(f"{RESULTS}/{array_path.name}", array_path)
+        text = result.to_json(arrays_sha256, path=song.location)
+        self._place.write(f"{RESULTS}/{path.name}", text.encode())
+        for written in (path, *array_paths(path).values()):
+            remove(written)
+
+
+def _remove_if_of_other_audio(path: Path, json_path: Path) -> None:
+    """Remove an earlier result whose song has changed since: it is another song's now."""
+    if not json_path.is_file():
+        return
+    try:
+        result, _ = read_json_result(json_path)
+        track = Track(path, json_path.stem)
+        now = audio_digests(track, find_ready_stems(track, None))
+    except ResultError:
+        remove(json_path)
+    except Allin1Error:
+        return  # the analysis says what is the matter with the song
+    else:
+        if result.provenance.get("audio_sha256") != now:
+            remove(json_path)
+
+
+def _fetch_song(song: Song, folder: Path) -> Path:
+    """A song of a URL, in a folder of its own; of a folder of stems its audio files.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be fetched.
+    """
+    files, root = filesystem(song.location)
+    target = folder / path_of(song.location).name  # its own name: results record it
+    folder.mkdir()
+    with errors_as(
+        song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"
+    ):
+        if not is_url_of_stems(song.location):
+            files.get_file(root, str(target))
+            return target
+        target.mkdir()
+        for path in files.ls(root, detail=False):
+            if Path(path).suffix.lower() in AUDIO_SUFFIXES:
+                files.get_file(path, str(target / Path(path).name))
+    return target

@@ -1,0 +1,187 @@
+"""A library: results and tables, failures, settings; what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hard_use.libraries import rows
+
+from allin1_core import __version__, analyze, load_result
+from allin1_core.errors import BackendError, LibraryError, WeightsError
+from allin1_core.library import library_status, tables
+from allin1_core.library.places import Place
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_results_are_those_of_analyze_and_tables_hold_them(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    status = run_library(library, tmp_path / "out", include_activations=True)
+    assert (status.songs, status.done, status.failed, status.remaining) == (3, 3, 0, 0)
+    analyze([*library.iterdir()], out_dir=tmp_path / "plain", include_activations=True, **options)
+    files = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert files == [
+        f"{name}{suffix}" for name in ("one", "three", "two") for suffix in (".activ.npz", ".json")
+    ]
+    for name in files:
+        assert (tmp_path / "out/results" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
+    table = rows(tmp_path / "out")
+    assert [Path(row["song"]).name for row in table] == ["one", "three", "two"]
+    for row in table:
+        result = load_result(tmp_path / "out/results" / f"{row['name']}.json")
+        assert (row["bpm"], row["tempo"], row["beats"]) == (result.bpm, result.tempo, result.beats)
+        assert row["positions"] == result.beat_positions
+        assert row["sections"] == [vars(segment) for segment in result.segments]
+        assert json.loads(row["provenance"]) == result.provenance
+        assert len(row["sha256"]) == 64
+    assert len({row["sha256"] for row in table}) == 3
+
+
+def test_what_is_done_is_not_done_again(
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    analysed: list[str],
+    write_stems: Callable[..., Path],
+) -> None:
+    out = tmp_path / "out"
+    for part in ("2/2", "1/2"):
+        run_library(library, out, shard=part)
+    assert sorted(analysed) == ["one", "three", "two"]
+    run_library(library, out)
+    assert len(analysed) == 3
+    # Touched, but the same; then another song in its place; then a new one.
+    os.utime(library / "one/bass.wav", (1, 1))
+    run_library(library, out)
+    assert len(analysed) == 3
+    run_library(library, out)
+    shutil.copy(library / "two/drums.wav", library / "one/drums.wav")
+    write_stems("library/four")
+    status = run_library(library, out)
+    assert sorted(analysed[3:]) == ["four", "one"]
+    assert (status.songs, status.done) == (4, 4)
+    # Rows of before stay; the last one of a song counts.
+    assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "one", "one", "three", "two"]
+    # Rows that were lost with the process that had them are made of the results.
+    shutil.rmtree(out / "songs")
+    run_library(library, out)
+    assert len(analysed) == 5
+    assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "three", "two"]
+
+
+def test_a_failure_has_a_row_and_is_tried_again(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, command: Command
+) -> None:
+    whole = (library / "two/bass.wav").read_bytes()
+    (library / "two/bass.wav").write_bytes(whole[:2000])
+    out = tmp_path / "out"
+    status = run_library(library, out)
+    assert (status.done, status.failed, status.failures) == (2, 1, {"AudioError": 1})
+    [row] = rows(out, "failures")
+    assert (row["song"], row["name"], row["error"]) == (str(library / "two"), "two", "AudioError")
+    assert "two/bass.wav: truncated" in row["message"]
+    assert command("library", "status", out)[:2] == (
+        0,
+        "2 of 3 songs done, 1 failed, 0 remain\n  1 AudioError\n",
+    )
+    (library / "two/bass.wav").write_bytes(whole)
+    assert run_library(library, out) == library_status(out)
+    assert (library_status(out).done, library_status(out).failed) == (3, 0)
+    assert json.loads(command("library", "status", out, "--json")[1])["done"] == 3
+
+
+def test_places_and_names_that_are_hidden_urls_or_no_text(
+    run_library: Callable[..., Any],
+    tmp_path: Path,
+    write_stems: Callable[..., Path],
+    analysed: list[str],
+) -> None:
+    name = os.fsdecode(b"song\xff")
+    write_stems(".music/song").rename(tmp_path / ".music" / name)
+    out = tmp_path / ".cache/out"
+    for _ in range(2):
+        status = run_library(f"file://{tmp_path}/.music", f"file://{out}")
+        assert (status.songs, status.done) == (1, 1)
+    assert len(analysed) == 1
+    [row] = rows(out)
+    assert row["song"] == f"{tmp_path}/.music/song\\xff"
+    assert [path.name for path in (out / "results").iterdir()] == [f"{name}.json"]
+
+
+def test_what_cannot_run_claims_no_place(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    for options, told in (
+        ({"nn_backend": "none"}, "none"),
+        ({"model": "absent.npz"}, r"absent\.npz: cannot be opened"),
+    ):
+        with pytest.raises((BackendError, WeightsError), match=told):
+            run_library(library, tmp_path / "out", **options)
+    assert run_library(library, tmp_path / "out").done == 3
+
+
+def test_other_settings_are_refused(run_library: Callable[..., Any], library: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_library(library, out)
+    for other, told in (
+        ({"max_bpm": 200.0}, "max_bpm 215.0, not 200.0"),
+        ({"precision": "fast"}, 'not "fast"'),
+    ):
+        with pytest.raises(LibraryError, match=f"made with .*{told}; choose another --out"):
+            run_library(library, out, **other)
+    run_library(library, out, num_threads=1)
+    of_before = (out / "library.json").read_text().replace(f'"{__version__}"', '"0.0.9"')
+    (out / "library.json").write_text(of_before)
+    with pytest.raises(LibraryError, match=r'allin1_core_version "0\.0\.9", not "'):
+        run_library(library, out)
+
+
+def test_a_resume_of_100000_songs_reads_the_manifest_alone(
+    tmp_path: Path, run_library: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    songs = [f"s3://bucket/{index}.mp3" for index in range(100_000)]
+    (tmp_path / "songs.txt").write_text("\n".join(songs))
+    out = tmp_path / "out"
+    run_library(["memory://none.wav"], out)
+    place = Place(out)
+    for start in range(0, len(songs), 1000):
+        part = [
+            {"song": song, "name": song[12:-4], "state": "", "beats": [0.5] * 4}
+            for song in songs[start : start + 1000]
+        ]
+        tables.write_part(place, "songs", part)
+    read: list[str] = []
+    original = Place.read
+    monkeypatch.setattr(Place, "read", lambda self, name: read.append(name) or original(self, name))
+    # Nothing is analysed, or it would fail: there is no such bucket, nor a result.
+    status = run_library(tmp_path / "songs.txt", out)
+    assert (status.songs, status.done, status.failed) == (100_000, 100_000, 1)
+    assert [name for name in read if name.startswith("results")] == []
+    assert len(read) < 10
+    assert list((out / "results").iterdir()) == []
+
+
+def test_a_run_of_a_day_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, parts = [0.0], list[tuple[float, int]]()
+    monkeypatch.setattr(tables.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tables, "write_part", lambda place, table, rows: parts.append((now[0], len(rows))))
+    writer = tables.TableWriter(Place(tmp_path))
+    for second in range(0, 86400, 10):
+        now[0] = second
+        writer.add({"song": str(second)})
+    writer.close()
+    assert [when for when, _ in parts[:3]] == [120, 250, 380]  # and the next row begins another
+    assert sum(rows for _, rows in parts) == 8640
+    assert len(parts) < 110
+    for second in range(2500):
+        now[0] = 86400 + 0.01 * second
+        writer.add({"song": str(second)})
+    writer.close()
+    assert [rows for _, rows in parts[-3:]] == [1000, 1000, 500]

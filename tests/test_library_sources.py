@@ -1,0 +1,178 @@
+"""The songs of a library: found, divided and named; and bad input, one clear error each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from allin1_core.errors import BackendError, LibraryError, OutputError
+from allin1_core.library import record
+from allin1_core.library.places import Place
+from allin1_core.library.sources import Shard, find_songs
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def music(tmp_path: Path, write_mix: Callable[..., Path], write_stems: Callable[..., Path]) -> Path:
+    """Two songs of one name, a folder of stems, and what is none."""
+    write_mix("music/a/song.wav", 1.0)
+    write_mix("music/b/Song.flac", 1.5)
+    write_stems("music/c/stems")
+    write_mix("music/.trash/hidden.wav", 0.5)
+    (tmp_path / "music" / "notes.pdf").write_bytes(b"none")
+    return tmp_path / "music"
+
+
+def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
+    (music / "again").symlink_to(music, target_is_directory=True)
+    songs, number = find_songs(music)
+    assert number == 3
+    found = {song.location.removeprefix(f"{music}/"): song.name for song in songs}
+    assert found["c/stems"] == "stems"
+    assert found["a/song.wav"].startswith("song-")
+    assert found["b/Song.flac"].startswith("Song-")
+    assert {len(name) for name in found.values()} == {5, 21}
+    assert all(song.state for song in songs)
+    # The same in another order, and beside fewer songs.
+    again, _ = find_songs([music / "b/Song.flac", music / "a/song.wav"])
+    assert [song.name for song in again] == [found["b/Song.flac"], found["a/song.wav"]]
+
+
+def test_lists_of_songs(music: Path, tmp_path: Path) -> None:
+    expected = [str(music / "a/song.wav"), "https://host/b%20c.mp3?token=1", "s3://bucket/stems"]
+    (tmp_path / "songs.txt").write_text("# mine\n" + "\n\n".join(expected) + "\n")
+    parquet.write_table(pa.table({"where": expected, "number": [1, 2, 3]}), tmp_path / "songs.parquet")
+    for songs, _ in (
+        find_songs(tmp_path / "songs.txt"),
+        find_songs(tmp_path / "songs.parquet", column="where"),
+        find_songs(expected),
+    ):
+        assert [song.location for song in songs] == expected
+        assert [song.name for song in songs] == ["song", "b%20c", "stems"]
+        assert [bool(song.state) for song in songs] == [True, False, False]
+    with pytest.raises(LibraryError, match="no column 'path'; found where, number"):
+        find_songs(tmp_path / "songs.parquet")
+    with pytest.raises(LibraryError, match="column 'number' has other values"):
+        find_songs(tmp_path / "songs.parquet", column="number")
+
+
+def test_shards_are_disjoint_complete_and_each_songs_own() -> None:
+    locations = [f"s3://bucket/song{index}.mp3" for index in range(2000)]
+    parts = [
+        [song.location for song in find_songs(locations, shard=Shard.parse(f"{index}/7"))[0]]
+        for index in range(1, 8)
+    ]
+    assert sorted(location for part in parts for location in part) == sorted(locations)
+    assert max(map(len, parts)) < 1.2 * min(map(len, parts))
+    fewer = find_songs(locations[::-3], shard=Shard.parse("3/7"))[0]
+    assert {song.location for song in fewer} == {*locations[::-3]} & {*parts[2]}
+    assert Shard.parse(None) == Shard(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "told"),
+    [
+        ("absent", {}, "absent: not there; expected a folder of songs"),
+        ("empty", {}, "empty: no songs; expected audio files"),
+        ("empty.txt", {}, "empty.txt: no songs"),
+        ("bytes.txt", {}, "bytes.txt: not UTF-8"),
+        ("bytes.parquet", {}, "bytes.parquet: cannot be read as Parquet"),
+        ("http://127.0.0.1:9/songs.txt", {}, "http://127.0.0.1:9/songs.txt: cannot be read"),
+        ("http://127.0.0.1:9/songs/", {}, "http://127.0.0.1:9/songs/: cannot be listed"),
+        ("memory://nowhere", {}, "memory://nowhere: cannot be listed .nothing is there"),
+        ("what://songs/", {}, "what://songs/: cannot be used .Protocol not known: what"),
+        ("library", {"shard": "0/4"}, "shard: '0/4'; expected PART/PARTS"),
+        ("library", {"shard": "5/4"}, "shard: '5/4'"),
+        ("library", {"shard": "a/b"}, "shard: 'a/b'"),
+        ("library", {"out": "http://127.0.0.1:9/out"}, "cannot be written to; expected a folder"),
+        ("library", {"out": "library/one/bass.wav"}, "cannot be used as an output folder"),
+        ("library", {"engine": "dask"}, "engine: 'dask' unknown; expected local or ray"),
+        ("library", {"num_workers": 2}, "'local' takes no address and no number of workers"),
+        ("library", {"engine": "ray", "num_workers": 0}, "num_workers: 0; expected at least 1"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    source: str,
+    more: dict[str, Any],
+    told: str,
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.txt").write_text("\n")
+    for name in ("bytes.txt", "bytes.parquet"):
+        (tmp_path / name).write_bytes(b"\xff\xfe\x00")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((LibraryError, OutputError, BackendError), match=told) as caught:
+        run_library(source, **{"out": "out"} | more)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out/library.json").exists()
+
+
+def test_a_folder_without_rights(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # the superuser may read everything
+        if str(path).endswith("two"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(LibraryError, match=r"library/two: cannot be read .Permission denied"):
+        run_library(library, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "engine"), [("pyarrow", "library", "local"), ("ray", "ray", "ray")]
+)
+def test_without_the_extra(
+    package: str,
+    extra: str,
+    engine: str,
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(BackendError, match=rf"not installed; pip install 'allin1-core\[{extra}\]'"):
+        run_library(library, tmp_path / "out", engine=engine)
+
+
+def test_without_a_cluster_at_the_address(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LibraryError, match=r"address: '127.0.0.1:9': no Ray cluster .*Connection refused"):
+        run_library(library, tmp_path / "out", engine="ray", address="127.0.0.1:9")
+
+
+def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> None:
+    for arguments, told in (
+        (["music"], "out: not given"),
+        (["status"], "status: of nothing"),
+        (["status", tmp_path], "no library is there"),
+        (["music", "more", "--out", "out"], "more: a second source"),
+    ):
+        status, _, errors = command("library", *arguments)
+        assert status == 1
+        assert told in errors
+
+
+def test_a_damaged_record_is_told(tmp_path: Path) -> None:
+    (tmp_path / "library.json").write_text("[]")
+    with pytest.raises(LibraryError, match="found list; expected an object"):
+        record.read(Place(tmp_path))
+    (tmp_path / "library.json").write_text("{")
+    with pytest.raises(LibraryError, match="not JSON"):
+        record.read(Place(tmp_path))

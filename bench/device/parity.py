@@ -14,7 +14,16 @@ from allin1_core.threads import usable_cores
 from parity.reports.records import NOT_REACHED, ParityRecord, read_records
 
 _ROOT = Path(__file__).resolve().parents[2]
-_FILES = ("spectrogram", "network", "network_random", "attention", "separation", "structure", "pipeline")
+_FILES = (
+    "spectrogram",
+    "network",
+    "network_random",
+    "triton",
+    "attention",
+    "separation",
+    "structure",
+    "pipeline",
+)
 _MOST_PROCESSES = 8
 
 

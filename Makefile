@@ -24,6 +24,10 @@ check parity parity-full: export OMP_WAIT_POLICY := passive
 
 # TRACKS=folder adds the track folders below it to `make parity-full`.
 TRACKS ?=
+# Of `make device`: compilers at a time, seconds for all that it measures, and the commit where this is no checkout.
+JOBS ?= 8
+LIMIT ?=
+COMMIT ?=
 # FROM=reports lets the gate judge the ratios of the bench run that was just made, instead of measuring them again.
 FROM ?=
 # BASE=commit lets it compare times and instructions with that, instead of the commit that the baseline came with.
@@ -32,7 +36,7 @@ BASE ?=
 # Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
 SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
-	tests/test_cli.py::test_figures_are_drawn tests/test_foreign \
+	tests/test_cli.py::test_figures_are_drawn tests/test_device tests/test_foreign \
 	tests/test_full_tracks tests/test_gate tests/test_history.py::test_a_session tests/test_instruction_sets tests/test_library \
 	tests/test_network.py::test_batch \
 	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_page tests/test_paired tests/test_processes \
@@ -40,13 +44,14 @@ SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
 	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
 
-.PHONY: help check lint parity parity-full bench gate baseline page readme peers sanitize arm clean
+.PHONY: help check lint parity parity-full bench device gate baseline page readme peers sanitize arm clean
 
 help:
 	@echo "make check        lint, types and the quick tests: under two minutes on two cores"
 	@echo "make lint         format, lint, types and the layers of imports alone"
 	@echo "make parity       lint, types, tests and parity with the oracles -> reports/parity.md"
 	@echo "make bench        times against the oracles                      -> reports/bench.md"
+	@echo "make device       parity and times on this machine's GPU, with PYTHON -> reports/device-CARD.md"
 	@echo "make gate         fails on a regression in speed or accuracy (bench/gate/gate.toml)"
 	@echo "make baseline REASON='why'   takes the last bench run as what the gate compares with"
 	@echo "make peers        installs other projects, to be timed beside ours by make bench"
@@ -102,6 +107,11 @@ bench: $(VENV)/.installed
 		--benchmark-json=reports/.benchmark.json.part
 	mv reports/.benchmark.json.part reports/benchmark.json
 	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
+
+# With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed.
+device:
+	$(PYTHON) -c "from setuptools import setup; setup()" --quiet build_ext --inplace --parallel $(JOBS)
+	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT)) $(if $(COMMIT),--commit $(COMMIT))
 
 gate: $(VENV)/.installed
 	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \

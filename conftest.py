@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from parity import implementations
 from parity.material import shared_folder
 from parity.oracles.madmom_import import OracleMissing
-from parity.reports.records import Outcome, ParityRecord, ParityRecorder
+from parity.reports.records import NOT_REACHED, Outcome, ParityRecord, ParityRecorder
 
 _PARITY = pytest.StashKey[ParityRecorder]()  # what the test that runs has recorded
+_START = pytest.StashKey[float]()
 _BY_FILE = pytest.StashKey[dict[str, list[ParityRecord]]]()
 
 
@@ -26,11 +28,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend-stage", default="spectrogram", choices=implementations.STAGES, help="what it implements"
     )
     parser.addoption("--full", action="store_true", help="also run the long checks (marked `full`)")
+    parser.addoption("--within", type=float, help="skip what is not begun after so many seconds")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PARITY] = ParityRecorder()
     config.stash[_BY_FILE] = {}
+    config.stash[_START] = time.monotonic()
     if config.getoption("--backend"):
         implementations.request(config.getoption("--backend-stage"), config.getoption("--backend"))
 
@@ -49,7 +53,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, object, object]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    within = item.config.getoption("--within")
+    if within is not None and time.monotonic() - item.config.stash[_START] > within:
+        pytest.skip(f"{NOT_REACHED} {within:.0f} s")
     return (yield from _skipped_without_oracle())
 
 
@@ -94,10 +101,10 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a process of pytest-xdist recorded, each of which runs whole files."""
+    """Take over what a process of pytest-xdist recorded."""
     found = json.loads(getattr(node, "workeroutput", {}).get("parity", "{}"))
     for file, rows in found.items():
-        node.config.stash[_BY_FILE][file] = [ParityRecord(**row) for row in rows]
+        node.config.stash[_BY_FILE].setdefault(file, []).extend(ParityRecord(**row) for row in rows)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,13 +19,26 @@ from parity.reports.records import ParityRecord, ParityRecorder
 
 # float32 sums of 8 products and up to 49 weights: about 1e-6. The bound is the one we promise.
 BOUND = 1e-5
-IMPLEMENTATIONS = [one for one in network_backends() if one.precision == "exact" and any_requested() is None]
+
+
+def module_of(implementation: Implementation) -> ModuleType:
+    """The module of a network, which has its attention as a function where that is one."""
+    return importlib.import_module(backends.get("network", implementation.backend).target.partition(":")[0])
+
+
+IMPLEMENTATIONS = [
+    one
+    for one in network_backends()
+    if any_requested() is None
+    and one.precision == "exact"
+    and hasattr(module_of(one), "neighbourhood_attention")
+]
 
 
 def attention_of(implementation: Implementation) -> Callable[..., np.ndarray]:
     """The backend's attention on numpy arrays."""
     backend, device = implementation.backend, implementation.on("network")
-    module = importlib.import_module(backends.get("network", backend).target.partition(":")[0])
+    module = module_of(implementation)
 
     def attention(*arrays: np.ndarray, **keywords: int) -> np.ndarray:
         given = (native("network", backend, array, device) for array in arrays)

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from allin1_core import AnalysisResult, Analyzer, load_result
+from allin1_core import AnalysisResult, Analyzer, backends, load_result
+from allin1_core.backends.table import module_exists
 from allin1_core.cli import main
 from allin1_core.timings.schema import read_timings
 from parity.agreement import compare, require_each
 from parity.decoder_agreement import f_measure
+from parity.implementations import Implementation, network_backends
 from parity.material import read_score
 from parity.oracles.network_golden import ORACLE, SHORT_TRACKS, TRACKS
 from parity.oracles.pipeline import Expected, compare_results, measures, read_golden
@@ -30,8 +32,15 @@ TEMPI = {"keep_on_rolling": 104.0, "boogi_marabi": 153.0}
 
 
 @functools.cache
-def _analyzer(backend: str, weights_dir: Path) -> Analyzer:
-    return Analyzer(nn_backend=backend, spec_backend=backend, weights_dir=weights_dir)
+def _analyzer(implementation: Implementation, weights_dir: Path) -> Analyzer:
+    backend, device = implementation.backend, implementation.on("network")
+    return Analyzer(
+        nn_backend=backend,
+        spec_backend=backends.get("network", backend).arrays,
+        device=device,
+        precision=implementation.precision,
+        weights_dir=weights_dir,
+    )
 
 
 def check(result: AnalysisResult, track: str, expected: Expected, record_parity: ParityRecorder) -> None:
@@ -44,7 +53,7 @@ def check(result: AnalysisResult, track: str, expected: Expected, record_parity:
     row = {**measures(result, agreements), "bpm": result.bpm, "tempo": result.tempo}
     row["tempo_apart"] = agreements["tempo"].max_difference
     scores_as_published = True
-    if track in SCORES:
+    if track in SCORES and module_exists("mir_eval"):
         for name, times in zip(("beats", "downbeats"), read_score(track), strict=True):
             row[f"f_{name}"] = f_measure(times, np.array(getattr(result, name)))
         found = round(row["f_beats"], 3), round(row["f_downbeats"], 3)
@@ -89,13 +98,23 @@ def test_one_command_gives_the_goldens_for_all_tracks(
         assert (tmp_path / "again" / f"{track}.json").read_bytes() == first[f"{track}.json"]
 
 
-# MLX and plain torch take minutes for a long track on a CPU; the default takes seconds.
-@pytest.mark.parametrize("backend", ["torch", "mlx"])
+# MLX and plain torch take minutes for a long track on a CPU; the default, which has its test above, and a GPU seconds.
 @pytest.mark.parametrize(
-    "track", ["falcon69", *(pytest.param(track, marks=pytest.mark.full) for track in TRACKS[1:])]
+    ("implementation", "track"),
+    [
+        pytest.param(
+            one,
+            track,
+            marks=pytest.mark.full if one.on("network") != "cuda" and track != "falcon69" else (),
+            id=f"{one}-{track}",
+        )
+        for one in network_backends()
+        if one.backend != "fused"
+        for track in TRACKS
+    ],
 )
 def test_other_backends_give_the_goldens(
-    shared: Path, track: str, backend: str, record_parity: ParityRecorder
+    shared: Path, track: str, implementation: Implementation, record_parity: ParityRecorder
 ) -> None:
-    result = _analyzer(backend, shared / "weights")(shared / "audio" / track)
+    result = _analyzer(implementation, shared / "weights")(shared / "audio" / track)
     check(result, track, read_golden(shared, track), record_parity)

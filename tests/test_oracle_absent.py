@@ -10,6 +10,7 @@ import pytest
 
 from parity.oracles import madmom_import
 from parity.oracles.madmom_import import OracleMissing
+from parity.reports.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +55,18 @@ def test_parity_proves_what_it_can(tmp_path: Path) -> None:
 def test_every_case_is_collected() -> None:
     done = run_tests_without_madmom("parity", "bench", "--collect-only")
     assert done.returncode == 0, done.stdout
+
+
+def test_the_spectrogram_is_compared_with_the_numpy_backend(tmp_path: Path) -> None:
+    case = "parity/test_spectrogram.py::test_case[2049 samples, int16, 44100 Hz-{}]".format
+    done = run_tests_without_madmom(
+        case("fused-exact"), case("numpy-exact"), "--parity-report", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stdout
+    records = read_records(tmp_path / "parity.json")
+    # Of numpy's there is none: it would be its own oracle.
+    expected = [("fused", "numpy backend, exact (madmom is not installed)", True)]
+    assert [(record.backend, record.oracle, record.passed) for record in records] == expected
 
 
 def test_a_benchmark_says_that_it_had_no_oracle(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -292,3 +293,13 @@ def test_the_length_that_a_header_states(stems: np.ndarray, song: Path, tmp_path
     for given in (song, tmp_path / "a.wav", Stems(stems), Audio(stems[0][:, np.newaxis], 44100), content):
         track = Track.of(given)
         assert track.stated_seconds(find_ready_stems(track, None)) == pytest.approx(5.0, abs=0.1)
+
+
+def test_the_length_of_a_flac_file_needs_no_ffmpeg(
+    stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    soundfile.write(tmp_path / "a.flac", stems[1], 44100)
+    assert stated_seconds(tmp_path / "a.flac") == len(stems[1]) / 44100
+    (tmp_path / "none.flac").write_bytes(b"fLaC and no more")
+    assert stated_seconds(tmp_path / "none.flac") == 0.0

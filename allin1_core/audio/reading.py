@@ -19,8 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+from allin1_core.audio.containers import read_at
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.decoding import Source, open_container, open_source
+from allin1_core.audio.libsndfile import open_soundfile
 from allin1_core.audio.sample_buffer import SampleBuffer
 from allin1_core.audio.types import SAMPLE_RATE, Audio, check_finite
 from allin1_core.audio.verified import UnverifiedError, open_verified
@@ -109,12 +111,22 @@ def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
     float
         In seconds; 0 if there is none, or the file cannot be opened: reading it says why.
     """
-    import av
+    import soundfile
 
     try:
-        with open_file(source, AudioError) as file, open_container(file) as container:
-            return max(0.0, (container.duration or 0) / av.time_base)
-    except (AudioError, av.FFmpegError, ValueError):
+        with open_file(source, AudioError) as file:
+            if read_at(file, 0, 4) == b"fLaC":
+                with open_soundfile(file) as sound:
+                    return float(sound.frames / sound.samplerate)
+            file.seek(0)
+            import av
+
+            try:
+                with open_container(file) as container:
+                    return max(0.0, (container.duration or 0) / av.time_base)
+            except av.FFmpegError:
+                return 0.0
+    except (AudioError, soundfile.LibsndfileError, ValueError):
         return 0.0
 
 

@@ -39,6 +39,35 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class DeviceBar:
+    """The least that a figure of a row of ``make device`` may be: a `ratio`, or the signal-to-noise ratio `snr_db`.
+
+    `module` is that without which the row cannot be measured, and is not judged.
+    """
+
+    part: str
+    name: str
+    at_least: float
+    figure: str = "ratio"
+    module: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceBars:
+    """What gate.toml asks of a GPU.
+
+    Attributes
+    ----------
+    rows : tuple of DeviceBar
+    max_loss : float
+        How many times smaller a ratio may be than in the committed report of the same card.
+    """
+
+    rows: tuple[DeviceBar, ...]
+    max_loss: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Bars:
     """What gate.toml asks for."""
 
@@ -49,6 +78,7 @@ class Bars:
     rows: tuple[Row, ...]
     reading: Mapping[str, float]
     f_measures: Mapping[str, Mapping[str, float]]
+    device: DeviceBars
 
     @property
     def num_speeds(self) -> int:
@@ -67,13 +97,14 @@ def read_bars(path: Path = BARS) -> Bars:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     try:
         rows = tuple(Row(**row) for row in content.pop("row"))
-        imports = content.pop("import")
+        imports, device = content.pop("import"), content.pop("device")
         return Bars(
             rows=rows,
             max_import_ratio=imports.pop("max_ratio"),
             forbidden_imports=tuple(imports.pop("forbidden")),
             reading=content.pop("reading"),
             f_measures=content.pop("f_measure"),
+            device=DeviceBars(tuple(DeviceBar(**row) for row in device.pop("row")), **device),
             **content,
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -22,6 +22,8 @@ class _OfAStage(Protocol):
 Record = TypeVar("Record", bound=_OfAStage)
 
 _SLOWEST = 25
+# Why a test was skipped that `--within` left no time for.
+NOT_REACHED = "not begun within"
 # Of the pipeline; stages not named here follow in alphabetical order.
 _ORDER = (
     *("audio reading", "separation", "spectrogram", "attention", "network"),

@@ -38,10 +38,11 @@ def render(records: Sequence[ParityRecord], folder: Path) -> str:
 
 def _row(record: ParityRecord) -> dict[str, Any]:
     measures = record.measures
+    fast = f", {record.precision}" if record.precision != "exact" else ""
     f_measures = [f"{measures[name]:.3f}" if name in measures else "-" for name in ("f_beats", "f_downbeats")]
     return {
         "track": record.case,
-        "spectrogram + network": f"{record.backend} ({record.device})",
+        "spectrogram + network": f"{record.backend} ({record.device}{fast})",
         "beats": measures["beats"],
         "same beats": yes(measures["same_beats"]),
         "same positions": yes(measures["same_positions"]),

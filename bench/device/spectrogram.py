@@ -1,0 +1,89 @@
+"""Times of the log spectrogram on a device: `rows` for the report.
+
+From four stems on the host to a tensor on the device, as the pipeline has it, beside the same in torch's operations
+without pieces and without overlap, and beside the copy of the samples alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from allin1_core import backends
+from allin1_core.backends.devices import to_host
+from allin1_core.spectrogram import SPECIFICATION, filterbank, numpy_backend, select
+from allin1_core.spectrogram.filterbank import window
+from bench.device.timing import times_by_turns
+from parity.material import SAMPLE_RATE, default_track
+
+# Frames of a stem in one piece of the plain form, which has 64 kB for each.
+_PLAIN_FRAMES = 4096
+# Of `exact` from int16 samples, in seconds, for a track of three minutes on one of this year's cards.
+_AIM = 5e-3
+
+
+def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7) -> list[dict[str, object]]:
+    """Measure the torch backend on a device.
+
+    Parameters
+    ----------
+    device : str
+    seconds : float, optional
+        Length of the track's stems; by default all of it.
+    rounds : int
+
+    Returns
+    -------
+    list of dict
+        As `bench.device.timing.Times.as_row`, with the largest ``difference`` from the numpy backend and its ``bound``.
+    """
+    track = default_track() if seconds is None else default_track().lasting(seconds)
+    stems = np.array(track.stems)
+    full_scale = (stems / np.float32(32768)).astype(np.float32)
+    cases: dict[str, Callable[[], Any]] = {}
+    for precision in backends.PRECISIONS:
+        run = select("torch", device=device, precision=precision)
+        cases[f"torch, {precision}"] = functools.partial(run, stems, return_native=True)
+        cases[f"plain torch, {precision}"] = functools.partial(plain, stems, precision, device)
+    run = select("torch", device=device)
+    cases["torch, exact, from float32"] = functools.partial(run, full_scale, return_native=True)
+    cases["the copy of the samples alone, pageable"] = functools.partial(torch.from_numpy(stems).to, device)
+    if device.startswith("cuda"):
+        pinned = torch.from_numpy(stems).pin_memory()
+        cases["the copy of the samples alone, pinned"] = functools.partial(pinned.to, device)
+    times = times_by_turns(cases, device, rounds)
+    expected = numpy_backend.log_spectrogram(stems, SAMPLE_RATE, precision="exact")
+    found = []
+    for name, taken in times.items():
+        reference = times.get(f"plain {name}")
+        row: dict[str, object] = {**taken.as_row(name, reference), "device": device}
+        if "torch" in name and "float32" not in name:
+            precision = name.rpartition(", ")[2]
+            row["difference"] = float(np.abs(to_host(taken.output) - expected).max())  # NaN if there is one
+            row["bound"] = backends.get("spectrogram", "torch").bounds[precision].music
+        if name == "torch, exact" and device.startswith("cuda"):
+            row["aim_seconds"] = _AIM
+        found.append(row)
+    return found
+
+
+def plain(stems: np.ndarray, precision: str, device: str) -> Tensor:
+    """The log spectrogram in as few of torch's operations as it takes, ``float32 (stems, frames, bands)``."""
+    taper = torch.from_numpy(np.array(window(stems.dtype.name, precision))).to(device)
+    weights = torch.from_numpy(np.array(filterbank(SAMPLE_RATE))).to(device)
+    size, hop = SPECIFICATION.frame_size, SAMPLE_RATE // SPECIFICATION.frames_per_second
+    with torch.inference_mode():
+        samples = torch.from_numpy(stems).to(device)
+        padded = torch.nn.functional.pad(samples, (size // 2, size))
+        framed = padded.unfold(-1, size, hop)[:, : -(-stems.shape[-1] // hop)]
+        pieces = []
+        for first in range(0, framed.shape[1], _PLAIN_FRAMES):
+            spectrum = torch.fft.rfft(framed[:, first : first + _PLAIN_FRAMES] * taper)
+            bands = spectrum[..., : SPECIFICATION.num_bins].abs().to(torch.float32) @ weights
+            pieces.append(torch.log10(bands + 1))
+        return torch.cat(pieces, dim=1)

@@ -40,9 +40,11 @@ def attention_of(implementation: Implementation) -> Callable[..., np.ndarray]:
     backend, device = implementation.backend, implementation.on("network")
     module = module_of(implementation)
 
-    def attention(*arrays: np.ndarray, **keywords: int) -> np.ndarray:
-        given = (native("network", backend, array, device) for array in arrays)
-        return to_host(module.neighbourhood_attention(*given, **keywords))
+    def attention(
+        queries: np.ndarray, keys: np.ndarray, values: np.ndarray, bias: np.ndarray, **keywords: int
+    ) -> np.ndarray:
+        given = (native("network", backend, array, device) for array in (queries, keys, values))
+        return to_host(module.neighbourhood_attention(*given, bias, **keywords))
 
     return attention
 

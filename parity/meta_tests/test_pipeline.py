@@ -86,6 +86,24 @@ def test_a_fault_of_one_beat_fails(field: str, fault: str, index: int) -> None:
     assert_seen(result, {"beat_positions": "positions"}.get(field, field))
 
 
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_network_that_rounds_its_products_may_move_a_beat_by_a_frame(backend: str) -> None:
+    def check(**changes: Any) -> None:
+        result = dataclasses.replace(right(), **changes)
+        for choice in result.provenance["stages"].values():
+            choice.update(backend=backend, precision="fast")
+        test_pipeline.check(result, "song", EXPECTED, ParityRecorder())
+
+    check(beats=[0.26, *EXPECTED.beats[1:]])
+    for wrong in (0.25, 0.29, math.nan):
+        with pytest.raises(AssertionError, match="song, beats: at"):
+            check(beats=[wrong, *EXPECTED.beats[1:]])
+    with pytest.raises(AssertionError, match="song, positions: at"):
+        check(beat_positions=[3, *EXPECTED.positions[1:]])
+    with pytest.raises(AssertionError, match="song, downbeats: at"):
+        check(downbeats=[0.78, 2.84])
+
+
 @pytest.mark.parametrize("change", ["one missing", "one too many", "none", "others' type"])
 @pytest.mark.parametrize("field", LISTS)
 def test_another_shape_or_dtype_of_the_beats_fails(field: str, change: str) -> None:

@@ -70,6 +70,7 @@ class Analyzer:
         max_bpm: float = 215.0,
         beats_per_bar: int | Sequence[int] = (3, 4),
         meter_weights: Sequence[float] | None = None,
+        meter_change_prob: float | None = None,
     ) -> None:
         self.session = Session(Settings(**options_of(locals(), Settings)))
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from allin1_core.dbn.hints import checked_meters, checked_tempo_range
+from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
 from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
@@ -22,7 +22,7 @@ from allin1_core.threads import check_num_threads
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 # What `Settings` say of the beats, as the decoder calls it.
-_HINTS = ("min_bpm", "max_bpm", "beats_per_bar", "meter_weights")
+_HINTS = ("min_bpm", "max_bpm", "beats_per_bar", "meter_weights", "meter_change_prob")
 _REMAKE = ("json", "demix", "spec")
 
 
@@ -64,13 +64,16 @@ class Settings:
         Bar lengths to choose from, in beats.
     meter_weights : sequence of float, optional
         Prior weight of each bar length (their sum does not matter); by default all are equal.
+    meter_change_prob : float, optional
+        Probability that the bar length changes, at each bar line; by default it is one throughout the song.
 
     Raises
     ------
     BackendError
         If `num_threads` is not positive.
     HintError
-        If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
+        If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
+        none.
     """
 
     model: str = "harmonix-all"
@@ -89,13 +92,17 @@ class Settings:
     max_bpm: float = 215.0
     beats_per_bar: int | Sequence[int] = (3, 4)
     meter_weights: Sequence[float] | None = None
+    meter_change_prob: float | None = None
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
         _expand_paths(self, "demix_repository", "weights_dir")
+        meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (
             *checked_tempo_range(self.min_bpm, self.max_bpm),
-            *checked_meters(self.beats_per_bar, self.meter_weights),
+            meters,
+            weights,
+            checked_meter_change(self.meter_change_prob, meters),
         )
         for name, value in zip(_HINTS, checked, strict=True):
             object.__setattr__(self, name, value)

@@ -89,7 +89,8 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     )
     given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
-    given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
+    given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --meter-change-prob .001"
+    given += " --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
     assert called == {
         "out_dir": "o",
@@ -121,6 +122,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "max_bpm": 180.0,
         "beats_per_bar": [3, 5],
         "meter_weights": [1.0, 0.5],
+        "meter_change_prob": 0.001,
         "anchors": [(1.5, 2), (3.0, 0)],
         "progress": False,
     }

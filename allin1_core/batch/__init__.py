@@ -59,6 +59,7 @@ def analyze(
     max_bpm: float = 215.0,
     beats_per_bar: int | Sequence[int] = (3, 4),
     meter_weights: Sequence[float] | None = None,
+    meter_change_prob: float | None = None,
     timings_path: PathLike | None = None,
     progress: bool | None = None,
 ) -> AnalysisResult | list[AnalysisResult]:
@@ -99,8 +100,8 @@ def analyze(
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     HintError
-        If a hint for the beats (tempo range, bar lengths and their weights, anchors) is out of its range, contradicts
-        another, or lies outside the song; or if anchors are given for several tracks.
+        If a hint for the beats (tempo range, bar lengths, their weights and changes, anchors) is out of its range,
+        contradicts another, or lies outside the song; or if anchors are given for several tracks.
     OutputError
         If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
         its files; then none is written. If a result that is there was made from other audio or with other settings.

@@ -10,7 +10,9 @@ import numpy as np
 from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, positive_integer, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
-from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model
+from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
+from allin1_core.dbn.hints import checked_meter_change
+from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.viterbi import choose_kernel
 from allin1_core.threads import ThreadPool
 
@@ -18,8 +20,9 @@ from allin1_core.threads import ThreadPool
 class DBNDownBeatTrackingProcessor:
     """Beats and downbeats by a dynamic Bayesian network, one model for each bar length; the likeliest path wins.
 
-    The interface, the defaults and every result are those of madmom's class of the same name; what is keyword-only
-    is ours, and changes nothing unless given. Models are made once for each set of parameters and shared.
+    With `meter_change_prob` there is one model of all bar lengths, whose paths may change between them at a bar line.
+    The interface, the defaults and every result are those of madmom's class of the same name; what is keyword-only is
+    ours, and changes nothing unless given. Models are made once for each set of parameters and shared.
 
     Parameters
     ----------
@@ -42,6 +45,8 @@ class DBNDownBeatTrackingProcessor:
         Frames per second; required.
     meter_weights : sequence of float, optional
         Prior weight of each bar length (their sum does not matter); by default all are equal.
+    meter_change_prob : float, optional
+        Probability that the bar length changes, at each bar line; None or 0 for one bar length throughout.
     num_threads : int
         Bar lengths decoded at a time.
     backend : str
@@ -50,7 +55,7 @@ class DBNDownBeatTrackingProcessor:
     Attributes
     ----------
     hmms : list of HiddenMarkovModel
-        One for each bar length.
+        One for each bar length, or one of them all.
     beats_per_bar : int64 (num_meters,)
     threshold, correct, fps, num_threads
         As given.
@@ -60,7 +65,8 @@ class DBNDownBeatTrackingProcessor:
     Raises
     ------
     ValueError
-        If a parameter is out of range, or a sequence has not one item for each bar length.
+        If a parameter is out of range, a sequence has not one item for each bar length, or bars that change are of
+        one length alone or have tempi of their own.
     BackendError
         If the backend does not exist or is not installed.
 
@@ -90,6 +96,7 @@ class DBNDownBeatTrackingProcessor:
         fps: float | None = None,
         *,
         meter_weights: Sequence[float] | None = None,
+        meter_change_prob: float | None = None,
         num_threads: int = 1,
         backend: str = "auto",
     ) -> None:
@@ -97,25 +104,38 @@ class DBNDownBeatTrackingProcessor:
         meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
         if not meters:
             raise ValueError("beats_per_bar: empty; expected at least one bar length")
-        by_meter = zip(
-            meters,
-            _for_each_meter("min_bpm", min_bpm, meters),
-            _for_each_meter("max_bpm", max_bpm, meters),
-            _for_each_meter("num_tempi", num_tempi, meters),
-            _for_each_meter("transition_lambda", transition_lambda, meters),
-            strict=True,
-        )
-        self.hmms: list[HiddenMarkovModel] = []
-        for meter, slowest, fastest, tempi, change in by_meter:
-            intervals = interval_range(slowest, fastest, float(self.fps))
-            change = tuple(change) if isinstance(change, (list, tuple, np.ndarray)) else change
-            self.hmms.append(bar_model(meter, *intervals, tempi, change, observation_lambda))
+        slowest = _for_each_meter("min_bpm", min_bpm, meters)
+        fastest = _for_each_meter("max_bpm", max_bpm, meters)
+        intervals = [interval_range(*bpm, float(self.fps)) for bpm in zip(slowest, fastest, strict=True)]
+        tempi = _for_each_meter("num_tempi", num_tempi, meters)
+        changes = [
+            tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else value
+            for value in _for_each_meter("transition_lambda", transition_lambda, meters)
+        ]
+        log_weights = _log_weights(meter_weights, meters)
+        self.hmms: list[HiddenMarkovModel]
+        change_prob = checked_meter_change(meter_change_prob, tuple(meters))
+        if change_prob:
+            if len({*zip(intervals, tempi, strict=True)}) > 1:
+                raise ValueError(
+                    "min_bpm, max_bpm, num_tempi: one for each bar length; expected the same for all with "
+                    "meter_change_prob, as the tempo goes on where the bar length changes"
+                )
+            weights = (1.0,) * len(meters) if meter_weights is None else tuple(map(float, meter_weights))
+            space = (tuple(meters), *intervals[0], tempi[0], tuple(changes), observation_lambda)
+            self.hmms = [meter_model(*space, change_prob, weights)]
+            log_weights = np.zeros(1)
+        else:
+            self.hmms = [
+                bar_model(meter, *interval, number, change, observation_lambda)
+                for meter, interval, number, change in zip(meters, intervals, tempi, changes, strict=True)
+            ]
         self.beats_per_bar = np.array(meters)
         self.threshold = check_threshold(threshold)
         self.correct = correct
-        self.num_threads = min(positive_integer("num_threads", num_threads), len(meters))
+        self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
         self.choice = choose_kernel(backend)[1]
-        self._log_weights = _log_weights(meter_weights, meters)
+        self._log_weights = log_weights
         self._min_bpm = float(np.min(min_bpm))
         self._max_bpm = float(np.max(max_bpm))
 
@@ -182,9 +202,17 @@ class DBNDownBeatTrackingProcessor:
             log_probability,
             60.0 * fps / space.state_intervals[path],
             span.first_frame,
-            int(self.beats_per_bar[best]) if len(path) else 0,
+            self._bar_length(best, path),
             log_probabilities,
         )
+
+    def _bar_length(self, best: int, path: np.ndarray) -> int:
+        space = self.hmms[best].transition_model.state_space
+        if len(path) == 0:
+            return 0
+        if isinstance(space, MeterStateSpace):
+            return int(np.bincount(space.state_meters[path]).argmax())
+        return int(self.beats_per_bar[best])
 
     def _decode_meters(self, span: Span) -> list[tuple[np.ndarray, float]]:
         def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:

@@ -69,6 +69,26 @@ def checked_meters(
     return meters, tuple(float(weight) for weight in weights)
 
 
+def checked_meter_change(meter_change_prob: Any, beats_per_bar: tuple[int, ...]) -> float | None:
+    """The probability that the bar length changes at a bar line; None instead of 0.
+
+    Raises
+    ------
+    HintError
+        If it is not from 0 to below 1, or there are no two bar lengths to change between.
+    """
+    if meter_change_prob is None:
+        return None
+    expected = "a probability from 0 to below 1, that the bar length changes at a bar line"
+    _checked("meter_change_prob", meter_change_prob, expected, lambda v: v.ndim == 0 and 0 <= v < 1)
+    if meter_change_prob > 0 and len(set(beats_per_bar)) < 2:
+        raise HintError(
+            f"meter_change_prob: {meter_change_prob:g} with beats_per_bar {list(beats_per_bar)}; expected bar lengths "
+            "to change between"
+        )
+    return float(meter_change_prob) or None
+
+
 def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
     """Anchors as pairs of time and position, ascending.
 

@@ -90,8 +90,8 @@ def viterbi(
     log_initial : float64 (num_states,)
         Log probability of each state before the first frame.
     required_beats : int (num_frames,), optional
-        Where not 0, the path must be in the first state of a beat: of any if negative, of that number (from 1)
-        if positive. What is observed there is then taken as certain, with log density 0.
+        Where not 0, the path must be in the first state of a beat: of any if negative, of that number in the bar
+        (from 1) if positive. What is observed there is then taken as certain, with log density 0.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def viterbi(
         entries = rows[entry_rows]
         required = required_beats != 0
         rows[:, required] = -np.inf
-        numbers = np.arange(1, chains.num_beats + 1)[:, np.newaxis]
+        numbers = chains.numbers[:, np.newaxis]
         allowed = (required_beats[required] < 0) | (required_beats[required] == numbers)
         entries[:, required] = np.where(allowed, 0.0, -np.inf)
         entry_rows = np.arange(len(rows), len(rows) + chains.num_beats, dtype=np.int32)

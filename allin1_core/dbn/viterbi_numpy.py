@@ -59,11 +59,6 @@ class _Recursion:
         beats, intervals = chains.borders.shape
         # Exits are held for as long as the longest chain; a row of them is used like a ring, moved block by block.
         self.exits = np.full((beats, intervals, self.pad + 2 * self.step), -np.inf)
-        self.log_transitions = np.full((beats, intervals, intervals), -np.inf)
-        for chain in range(beats * intervals):
-            found = slice(chains.offsets[chain], chains.offsets[chain + 1])
-            beat, interval = divmod(chain, intervals)
-            self.log_transitions[beat, interval, chains.origins[found]] = chains.log_transitions[found]
 
     def carry(self, beat: int, interval: int, frame: int, entries: np.ndarray) -> np.ndarray:
         """Values at the exits of ``entries (num_frames,)`` made in consecutive frames from `frame` on."""
@@ -87,17 +82,20 @@ class _Recursion:
                 entries = initial[beat, start : start + length][::-1]
                 self.exits[beat, interval, :length] = self.carry(beat, interval, -int(length), entries)
         num_blocks = -(-self.num_frames // self.step)
-        origins = np.empty((num_blocks * self.step, beats, intervals), dtype=np.uint16)
+        origins = np.empty((num_blocks * self.step, beats, intervals), dtype=np.int32)
         for frame in range(0, self.num_frames, self.step):
-            leaving = self.exits[:, :, : self.step].copy()
+            leaving = self.exits[:, :, : self.step].reshape(beats * intervals, self.step)
             first = self.pad + frame
             for beat in range(beats):
                 seen = self.densities[self.entry_rows[beat], first : first + self.step]
                 for interval in range(intervals):
-                    candidates = leaving[beat - 1] + self.log_transitions[beat, interval][:, np.newaxis]
+                    chain = beat * intervals + interval
+                    found = slice(self.chains.offsets[chain], self.chains.offsets[chain + 1])
+                    before = self.chains.origins[found]
+                    candidates = leaving[before] + self.chains.log_transitions[found, np.newaxis]
                     candidates += seen
                     best = candidates.argmax(axis=0)
-                    origins[frame : frame + self.step, beat, interval] = best
+                    origins[frame : frame + self.step, beat, interval] = before[best]
                     entries = candidates[best, np.arange(self.step)]
                     length = int(lengths[interval])
                     carried = self.carry(beat, interval, frame, entries)
@@ -129,8 +127,7 @@ class _Recursion:
             )
             if frame - position < 0:
                 break
-            interval = int(origins[entered, beat, interval])
-            beat = (beat or beats) - 1
+            beat, interval = divmod(int(origins[entered, beat, interval]), intervals)
             position = int(lengths[interval]) - 1
             frame = entered - 1
         return path, log_probability

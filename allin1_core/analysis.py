@@ -26,7 +26,7 @@ from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
-from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
+from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
 from allin1_core.timings.recorder import Timings
 
 
@@ -86,6 +86,7 @@ class Analyzer:
         anchors: Sequence[float | Sequence[float]] | None = None,
         include_activations: bool = False,
         include_embeddings: bool = False,
+        include_confidences: bool = False,
         timings: Timings | None = None,
     ) -> AnalysisResult:
         """Analyse one track in memory; writes nothing.
@@ -99,6 +100,7 @@ class Analyzer:
             timings or Timings(),
             include_activations=include_activations,
             include_embeddings=include_embeddings,
+            include_confidences=include_confidences,
         )
 
     def analyze_track(
@@ -109,6 +111,7 @@ class Analyzer:
         *,
         include_activations: bool = False,
         include_embeddings: bool = False,
+        include_confidences: bool = False,
         kept: Byproducts | None = None,
     ) -> AnalysisResult:
         """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
@@ -183,6 +186,15 @@ class Analyzer:
                 with stage("functional_boundaries"):
                     segments = sections(pick_boundaries(to_host(maxima)), label)
                 tempo = metrical.fitted_tempo(beats.times)
+                confidences = None
+                if include_confidences:
+                    with stage("confidences"):
+                        found = decoder.confidences(activations, beats.times, anchors=track.anchors)
+                        boundaries, labels = section_confidences(segments, to_host(output.segment), label)
+                        is_first = np.array(beats.positions) == 1
+                        of_each = {"beats": found[:, 0], "downbeats": found[is_first, 1]}
+                        of_each |= {"boundaries": boundaries, "labels": labels}
+                        confidences = {name: np.round(values, 4).tolist() for name, values in of_each.items()}
 
             names = ("beat", "downbeat", "segment", "label") if include_activations else ()
             return AnalysisResult(
@@ -194,6 +206,7 @@ class Analyzer:
                 segments=segments,
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
+                confidences=confidences,
                 provenance=provenance.record(session, origin, digests(), track.anchors),
                 activations={name: to_host(getattr(output, name)) for name in names} or None,
                 embeddings=to_host(output.embeddings) if include_embeddings else None,

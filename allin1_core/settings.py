@@ -140,6 +140,9 @@ class Outputs:
         Whether results carry the network's probabilities and hidden states (``NAME.activ.npz``, ``NAME.embed.npy``).
         Those of a list whose arrays are written to files do not carry them, so that memory does not grow with the
         list: `load_result` reads them.
+    include_confidences : bool
+        Whether results say how probable each beat, downbeat, boundary and label is (`AnalysisResult.confidences`). A
+        result that is there without them is made again.
     demix_dir, spec_dir : path-like
         Where byproducts are kept: ``demix_dir/<demix_model>/NAME/<stem>.wav`` and ``spec_dir/NAME.npy``.
     keep_byproducts : bool
@@ -167,6 +170,7 @@ class Outputs:
     sonify: bool | PathLike = False
     include_activations: bool = False
     include_embeddings: bool = False
+    include_confidences: bool = False
     demix_dir: PathLike = "./demix"
     spec_dir: PathLike = "./spec"
     keep_byproducts: bool = False

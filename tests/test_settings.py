@@ -81,9 +81,8 @@ def test_the_command_line_has_every_option_with_its_default_and_a_help() -> None
 def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: dict[str, Any] = {}
     monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
-    given = (
-        "-o o --export beats,jams -a -e --array-dir r -v --viz-dir f -s --sonif-dir l --timings t -m m -d cpu"
-    )
+    given = "-o o --export beats,jams -a -e --confidences --array-dir r -v --viz-dir f -s --sonif-dir l"
+    given += " --timings t -m m -d cpu"
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
     given += (
         " --num-threads 3 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
@@ -97,6 +96,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "exports": ["beats", "jams"],
         "include_activations": True,
         "include_embeddings": True,
+        "include_confidences": True,
         "array_dir": "r",
         "visualize": "f",
         "sonify": "l",

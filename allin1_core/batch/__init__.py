@@ -53,6 +53,7 @@ def analyze(
     stems_as_int16: bool = True,
     weights_dir: PathLike | None = None,
     array_dir: PathLike | None = None,
+    include_confidences: bool = False,
     exports: Sequence[str] = (),
     num_threads: int | None = None,
     min_bpm: float = 55.0,
@@ -239,6 +240,7 @@ def _run_track(
             timings,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
+            include_confidences=outputs.include_confidences,
             kept=Byproducts(Path(outputs.demix_dir), Path(outputs.spec_dir), outputs.remade)
             if outputs.keep_byproducts
             else None,

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_threshold, positive_integer, positive_number
+from allin1_core.dbn.checks import check_threshold, check_times, positive_integer, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
 from allin1_core.dbn.hints import checked_meter_change
+from allin1_core.dbn.posterior import confidences
 from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.viterbi import choose_kernel
 from allin1_core.threads import ThreadPool
@@ -205,6 +206,37 @@ class DBNDownBeatTrackingProcessor:
             self._bar_length(best, path),
             log_probabilities,
         )
+
+    def confidences(self, activations: Any, beats: Any, *, anchors: Any = None) -> np.ndarray:
+        """How probable beats are, by all frames: what the paths weigh that have one there, of all paths.
+
+        Parameters
+        ----------
+        activations, anchors
+            As of `process`.
+        beats : float (num_beats,)
+            Times in seconds, ascending; those that were decoded, or any others.
+
+        Returns
+        -------
+        float64 (num_beats, 2)
+            Probability that a beat, and that a downbeat, starts within 0.07 s of each; 0 outside of what is decoded.
+            See `allin1_core.dbn.posterior`.
+
+        Raises
+        ------
+        ValueError
+            As `process`, or if the times are not ascending.
+        """
+        array = self.hmms[0].observation_model.check(activations)
+        times = check_times(beats)
+        fps = float(self.fps)
+        required = None if anchors is None else required_beats(anchors, fps, len(array), self.beats_per_bar)
+        span = cut_span(array, self.threshold, required)
+        if span.required is None and not span.activations.any():
+            return np.zeros((len(times), 2))
+        frames = np.rint(times * fps).astype(np.int64) - span.first_frame
+        return confidences(self.hmms, self._log_weights, span.activations, span.required, frames, fps)
 
     def _bar_length(self, best: int, path: np.ndarray) -> int:
         space = self.hmms[best].transition_model.state_space

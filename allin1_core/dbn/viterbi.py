@@ -106,6 +106,19 @@ def viterbi(
     """
     if len(log_densities) == 0:
         raise ValueError("observations: no frames; expected at least one")
+    path, log_probability = kernel(chains, *kernel_rows(chains, log_densities, required_beats), log_initial)
+    if log_probability == -np.inf:
+        return np.empty(0, dtype=np.uint32), log_probability
+    return path, log_probability
+
+
+def kernel_rows(
+    chains: Chains, log_densities: np.ndarray, required_beats: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a kernel sees: rows of log densities without NaN, and which of them a beat's first and other states see.
+
+    Parameters are those of `viterbi`, what is returned those of `allin1_core.dbn.viterbi_numpy.viterbi`.
+    """
     rows = np.array(log_densities.T, order="C")
     rows[np.isnan(rows)] = -np.inf
     entry_rows = inside_rows = chains.beat_columns
@@ -118,7 +131,4 @@ def viterbi(
         entries[:, required] = np.where(allowed, 0.0, -np.inf)
         entry_rows = np.arange(len(rows), len(rows) + chains.num_beats, dtype=np.int32)
         rows = np.concatenate([rows, entries])
-    path, log_probability = kernel(chains, rows, entry_rows, inside_rows, log_initial)
-    if log_probability == -np.inf:
-        return np.empty(0, dtype=np.uint32), log_probability
-    return path, log_probability
+    return rows, entry_rows, inside_rows

@@ -42,6 +42,7 @@ STAGES = (
     "functional_probs",
     "functional_local_maxima",
     "functional_boundaries",
+    "confidences",
     "save",
     "export",
     "visualize",

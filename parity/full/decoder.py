@@ -15,6 +15,7 @@ import functools
 import hashlib
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,7 +113,7 @@ def _oracle(activations: np.ndarray, at_beats: np.ndarray, kept: Path) -> Found:
     return found
 
 
-def compare_song(shared: Path, name: str, folder: Path) -> dict[str, Any]:
+def compare_song(shared: Path, folder: Path, name: str) -> dict[str, Any]:
     """One song's row of the report."""
     song = read_annotations(shared)[name]
     activations = from_song(song)
@@ -136,14 +137,15 @@ def compare_song(shared: Path, name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def run(shared: Path, folder: Path, processes: int, names: list[str]) -> list[dict[str, Any]]:
+def run(
+    compare: Callable[[str], dict[str, Any]], processes: int, names: list[str], title: str
+) -> list[dict[str, Any]]:
     """Rows of all songs, in their order."""
-    folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(compare_song, shared, name, folder): name for name in names}
+        futures = {pool.submit(compare, name): name for name in names}
         finished = concurrent.futures.as_completed(futures)
-        for future in tqdm(finished, total=len(names), unit="song", desc="decoder"):
+        for future in tqdm(finished, total=len(names), unit="song", desc=title):
             if error := future.exception():
                 pool.shutdown(cancel_futures=True)
                 raise RuntimeError(f"song {futures[future]}: {error}") from error
@@ -171,7 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
         return 0
     names = list(read_annotations(shared))[: options.songs]
-    rows = run(shared, options.work, options.processes, names)
+    options.work.mkdir(parents=True, exist_ok=True)
+    compare = functools.partial(compare_song, shared, options.work)
+    rows = run(compare, options.processes, names, "decoder")
     kinds = ("agreement", "online", "bars")
     same, online, bars = (sum(DecoderAgreement(**row[kind]).identical for row in rows) for kind in kinds)
     print(

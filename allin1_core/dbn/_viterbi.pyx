@@ -224,6 +224,13 @@ cdef class ForwardAlgorithm:
                 self.values, self.others = self.others, self.values
         return states_array
 
+    def advance_one(self, double other, double beat):
+        cdef ptrdiff_t state
+        with nogil:
+            state = self.kernels.forward_frame(&self.model, self.values, self.others, beat, other)
+        self.values, self.others = self.others, self.values
+        return state
+
     @property
     def is_lost(self):
         return self.values[0] != self.values[0]

@@ -72,6 +72,7 @@ static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
 enum {
     FORWARD_BLOCK = 64,  /* states of the forward algorithm that are summed together */
+    FORWARD_PART = 16,   /* of them, where that fails */
     FORWARD_ENTRIES = 8, /* first states whose predecessors are summed together; both multiples of all lanes */
 };
 

@@ -11,6 +11,7 @@ from allin1_core.dbn.observation_model import (
     RNNBeatTrackingObservationModel,
     RNNDownBeatTrackingObservationModel,
 )
+from allin1_core.dbn.online_downbeats import OnlineDownBeatTracker
 from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 from allin1_core.dbn.transition_model import (
     BarTransitionModel,
@@ -31,6 +32,7 @@ __all__ = [
     "HiddenMarkovModel",
     "MeterStateSpace",
     "MeterTransitionModel",
+    "OnlineDownBeatTracker",
     "RNNBeatTrackingObservationModel",
     "RNNDownBeatTrackingObservationModel",
     "activations_at_beats",

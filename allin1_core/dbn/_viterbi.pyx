@@ -88,7 +88,7 @@ def _aligned(Py_ssize_t size):
 
 
 def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1] inside_rows,
-            const double[::1] log_initial, *, instruction_set=None):
+            const double[::1] log_initial, double[::1] last=None, *, instruction_set=None):
     """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface.
 
     `instruction_set` names one of `instruction_sets`, by default the best; any other is a ValueError.
@@ -152,9 +152,16 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     cdef uint32_t[::1] path = path_array
     cdef ptrdiff_t last_column
     cdef double log_probability
+    cdef ptrdiff_t chain, position, interval, state = 0
     with nogil:
         last_column = kernels.forward(&model, &observations, &work, &log_initial[0])
         log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
+        if last is not None:
+            for chain in range(num_chains):
+                interval = intervals[chain % model.num_intervals]
+                for position in range(interval):
+                    last[state] = exits[chain * work.exits_stride + last_column + interval - 1 - position]
+                    state += 1
     return path_array, log_probability
 
 

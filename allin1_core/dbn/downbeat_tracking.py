@@ -60,6 +60,10 @@ class DBNDownBeatTrackingProcessor:
     beats_per_bar : int64 (num_meters,)
     threshold, correct, fps, num_threads
         As given.
+    log_weights : float64 (num_models,)
+        Log of the prior weight of each model.
+    min_bpm, max_bpm : float
+        The slowest and the fastest tempo of all.
     choice : allin1_core.backends.Choice
         Which kernel decodes, and why.
 
@@ -136,9 +140,9 @@ class DBNDownBeatTrackingProcessor:
         self.correct = correct
         self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
         self.choice = choose_kernel(backend)[1]
-        self._log_weights = log_weights
-        self._min_bpm = float(np.min(min_bpm))
-        self._max_bpm = float(np.max(max_bpm))
+        self.log_weights = log_weights
+        self.min_bpm = float(np.min(min_bpm))
+        self.max_bpm = float(np.max(max_bpm))
 
     def __call__(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
         """As `process`."""
@@ -182,21 +186,16 @@ class DBNDownBeatTrackingProcessor:
             )
         results = self._decode_meters(span)
         log_probabilities = np.array([log_probability for _, log_probability in results])
-        weighted = log_probabilities + self._log_weights
+        weighted = log_probabilities + self.log_weights
         best = int(np.argmax(weighted))
         path, log_probability = results[best]
         if weighted[best] == -np.inf:  # a bar length of weight 0 is out, even if it alone has a path
             path, log_probability = path[:0], -np.inf
-        check_path(log_probability, span, fps, self._min_bpm, self._max_bpm)
+        check_path(log_probability, span, fps, self.min_bpm, self.max_bpm)
         hmm = self.hmms[best]
+        beats = beats_of_path(hmm, path, span, self.correct)
+        beats[:, 0] = (beats[:, 0] + span.first_frame) / fps
         space = hmm.transition_model.state_space
-        numbers = space.state_positions[path].astype(int) + 1
-        if self.correct:
-            frames = place_beats(span, hmm.observation_model.pointers[path] >= 1)
-        else:
-            # As with madmom, a beat in the very first frame is no change of beat and not found.
-            frames = np.union1d(np.nonzero(np.diff(numbers))[0] + 1, span.anchored)
-        beats = np.stack([(frames + span.first_frame) / fps, numbers[frames]], axis=1)
         return DecodedBeats(
             beats,
             path,
@@ -236,7 +235,7 @@ class DBNDownBeatTrackingProcessor:
         if span.required is None and not span.activations.any():
             return np.zeros((len(times), 2))
         frames = np.rint(times * fps).astype(np.int64) - span.first_frame
-        return confidences(self.hmms, self._log_weights, span.activations, span.required, frames, fps)
+        return confidences(self.hmms, self.log_weights, span.activations, span.required, frames, fps)
 
     def _bar_length(self, best: int, path: np.ndarray) -> int:
         space = self.hmms[best].transition_model.state_space
@@ -255,6 +254,17 @@ class DBNDownBeatTrackingProcessor:
         with ThreadPool(self.num_threads, "dbn") as pool:
             results = dict(zip(order, pool.map(decode, [self.hmms[index] for index in order]), strict=True))
         return [results[index] for index in range(len(self.hmms))]
+
+
+def beats_of_path(hmm: HiddenMarkovModel, path: np.ndarray, span: Span, correct: bool) -> np.ndarray:
+    """Frame within the span and position in the bar of each beat of a path, ``float64 (num_beats, 2)``."""
+    numbers = hmm.transition_model.state_space.state_positions[path].astype(int) + 1
+    if correct:
+        frames = place_beats(span, hmm.observation_model.pointers[path] >= 1)
+    else:
+        # As with madmom, a beat in the very first frame is no change of beat and not found.
+        frames = np.union1d(np.nonzero(np.diff(numbers))[0] + 1, span.anchored)
+    return np.stack([frames.astype(np.float64), numbers[frames]], axis=1)
 
 
 def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:

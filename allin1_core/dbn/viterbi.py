@@ -14,7 +14,7 @@ from allin1_core.backends import Choice, choose
 from allin1_core.dbn.chains import Chains
 from allin1_core.errors import BackendError
 
-ViterbiKernel = Callable[[Chains, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+ViterbiKernel = Callable[..., tuple[np.ndarray, float]]
 
 # Of each decoder of ours the modules of its Viterbi recursion and of its forward algorithm.
 _KERNELS = {
@@ -77,6 +77,7 @@ def viterbi(
     log_densities: np.ndarray,
     log_initial: np.ndarray,
     required_beats: np.ndarray | None = None,
+    last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Most likely path of states.
 
@@ -92,6 +93,8 @@ def viterbi(
     required_beats : int (num_frames,), optional
         Where not 0, the path must be in the first state of a beat: of any if negative, of that number in the bar
         (from 1) if positive. What is observed there is then taken as certain, with log density 0.
+    last : float64 (num_states,), optional
+        See `allin1_core.dbn.viterbi_numpy.viterbi`.
 
     Returns
     -------
@@ -106,7 +109,8 @@ def viterbi(
     """
     if len(log_densities) == 0:
         raise ValueError("observations: no frames; expected at least one")
-    path, log_probability = kernel(chains, *kernel_rows(chains, log_densities, required_beats), log_initial)
+    rows = kernel_rows(chains, log_densities, required_beats)
+    path, log_probability = kernel(chains, *rows, log_initial, last)
     if log_probability == -np.inf:
         return np.empty(0, dtype=np.uint32), log_probability
     return path, log_probability

@@ -20,6 +20,7 @@ def viterbi(
     entry_rows: np.ndarray,
     inside_rows: np.ndarray,
     log_initial: np.ndarray,
+    last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Best path through a bar model.
 
@@ -32,6 +33,8 @@ def viterbi(
         Row of `densities` that a beat's first states see, and its other states within the border.
     log_initial : float64 (num_states,)
         Log probability of each state before the first frame.
+    last : float64 (num_states,), optional
+        Is filled with the log probability of the best path to each state in the last frame: what to go on from.
 
     Returns
     -------
@@ -39,7 +42,7 @@ def viterbi(
         State in each frame; not meaningful if the log probability is -inf.
     log_probability : float
     """
-    return _Recursion(chains, densities, entry_rows, inside_rows).run(log_initial)
+    return _Recursion(chains, densities, entry_rows, inside_rows).run(log_initial, last)
 
 
 class _Recursion:
@@ -72,7 +75,7 @@ class _Recursion:
                 terms[start:stop] = sliding_window_view(seen, len(entries))
         return np.add.accumulate(terms, axis=0)[-1]
 
-    def run(self, log_initial: np.ndarray) -> tuple[np.ndarray, float]:
+    def run(self, log_initial: np.ndarray, values: np.ndarray | None) -> tuple[np.ndarray, float]:
         lengths = self.chains.intervals
         beats, intervals = self.chains.borders.shape
         starts = np.cumsum(lengths) - lengths
@@ -102,9 +105,11 @@ class _Recursion:
                     self.exits[beat, interval, length : length + self.step] = carried
             left = min(self.step, self.num_frames - frame)
             self.exits[:, :, : -self.step] = self.exits[:, :, left : left - self.step or None]
-        return self.backtrack(starts, origins)
+        return self.backtrack(starts, origins, values)
 
-    def backtrack(self, starts: np.ndarray, origins: np.ndarray) -> tuple[np.ndarray, float]:
+    def backtrack(
+        self, starts: np.ndarray, origins: np.ndarray, values: np.ndarray | None
+    ) -> tuple[np.ndarray, float]:
         """The best last state, the first of equals, and the path that led to it."""
         lengths = self.chains.intervals
         beats, intervals = self.chains.borders.shape
@@ -112,6 +117,8 @@ class _Recursion:
         last = np.concatenate(
             [self.exits[b, i, : lengths[i]][::-1] for b in range(beats) for i in range(intervals)]
         )
+        if values is not None:
+            values[:] = last
         state = int(last.argmax())
         log_probability = float(last[state])
         path = np.zeros(self.num_frames, dtype=np.uint32)

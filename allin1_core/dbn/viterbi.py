@@ -56,6 +56,12 @@ def load_kernel(name: str) -> ViterbiKernel:
     return kernel
 
 
+def load_dense_kernel(name: str) -> ViterbiKernel:
+    """The function `dense_viterbi` of the kernel of that name, which was chosen before."""
+    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name][0]).dense_viterbi
+    return kernel
+
+
 def load_forward_algorithm(name: str) -> Any:
     """The class `ForwardAlgorithm` of the kernel of that name, which was chosen before."""
     return importlib.import_module(_KERNELS[name][1]).ForwardAlgorithm

@@ -45,6 +45,41 @@ def viterbi(
     return _Recursion(chains, densities, entry_rows, inside_rows).run(log_initial, last)
 
 
+def dense_viterbi(
+    log_transitions: np.ndarray, densities: np.ndarray, initial: float
+) -> tuple[np.ndarray, float]:
+    """Best path where there are few states; of equals the first wins.
+
+    Parameters
+    ----------
+    log_transitions : float64 (num_states, num_states)
+        From row to column.
+    densities : float64 (num_frames, num_states)
+        Log densities, no NaN, at least one frame.
+    initial : float
+        Log probability of each state before the first frame.
+
+    Returns
+    -------
+    path : int64 (num_frames,)
+    log_probability : float
+    """
+    value = np.full(len(log_transitions), initial)
+    origins = np.empty(densities.shape, dtype=np.int64)
+    for frame, density in enumerate(densities):
+        # Compared with the density added, which can round two values to one.
+        candidates = (value[:, np.newaxis] + log_transitions) + density
+        origins[frame] = candidates.argmax(axis=0)
+        value = candidates.max(axis=0)
+    state = int(value.argmax())
+    log_probability = float(value[state])
+    path = np.empty(len(densities), dtype=np.int64)
+    for frame in range(len(path) - 1, -1, -1):
+        path[frame] = state
+        state = int(origins[frame, state])
+    return path, log_probability
+
+
 class _Recursion:
     """Buffers of one decoding. Column u of `exits` is the value that leaves each chain in frame u - 1."""
 

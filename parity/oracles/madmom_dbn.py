@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -132,13 +132,19 @@ def make_online_decoder(**parameters: Any) -> _OnlineProcessor:
     return _OnlineProcessor(DBNBeatTrackingProcessor(**{**parameters, "online": True}))
 
 
-def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
-    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
+def make_bar_tracker(**parameters: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """madmom's DBNBarTrackingProcessor with these parameters; not silent."""
     import_madmom()
     from madmom.features.downbeats import DBNBarTrackingProcessor
 
+    tracker: Callable[[np.ndarray], np.ndarray] = DBNBarTrackingProcessor(**parameters)
+    return tracker
+
+
+def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
+    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
     with quiet():
-        return np.asarray(DBNBarTrackingProcessor(**parameters)(rows))
+        return np.asarray(make_bar_tracker(**parameters)(rows))
 
 
 def bar_model(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from allin1_core.dbn.anchors import check_agreement
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import HintError
 
@@ -119,9 +119,7 @@ def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
     expected = f"times in seconds, each alone or with its position in the bar, 1 to {longest} (0: any)"
     array = _checked("anchors", given, expected, are_anchors, rows)
     found = tuple(sorted({(float(time), int(position)) for time, position in array}))
-    for (time, one), (later, other) in itertools.pairwise(anchor for anchor in found if anchor[1]):
-        if _frame(time) == _frame(later) and one != other:
-            raise HintError(f"anchors: positions {one} and {other} both at {time:g} s; expected one")
+    check_agreement(found, FRAMES_PER_SECOND)
     return found
 
 

@@ -210,3 +210,30 @@ def test_the_model_is_one_of_probabilities() -> None:
     leads = model.states == last
     shares = [model.probabilities[leads & np.isin(to, states)].sum() for states in firsts]
     np.testing.assert_allclose(shares, [0.7, 0.3 * 2 / 5, 0.3 * 3 / 5], rtol=1e-12)
+
+
+def test_only_first_beats_have_more_to_choose_from() -> None:
+    """Choosing is what a decoding takes longest for: of 3 and 4 beats two have twice the candidates, so 9 for 7."""
+    parameters: dict[str, Any] = {"beats_per_bar": [3, 4], "fps": FPS}
+    alone = DBNDownBeatTrackingProcessor(**parameters).hmms
+    [together] = DBNDownBeatTrackingProcessor(**parameters, meter_change_prob=1e-3).hmms
+    separate = sum(len(hmm.chains.origins) for hmm in alone)
+    assert separate == 7 * 1753
+    assert len(together.chains.origins) == 9 * 1753
+    assert together.chains.num_states == sum(hmm.chains.num_states for hmm in alone)
+
+
+def test_weights_and_tempo_changes_of_each_beat_hold_where_bars_change() -> None:
+    """A length of weight 0 never comes; the tempo changes at bar lines alone if only those allow it."""
+    activations = _made([4] * 4 + [3] * 4, 1)[0]
+    parameters: dict[str, Any] = {"beats_per_bar": [3, 4], "fps": FPS, "meter_change_prob": 0.1}
+    never = DBNDownBeatTrackingProcessor(**parameters, meter_weights=[0, 1]).decode(activations)
+    assert {*np.diff(np.flatnonzero(never.beats[:, 1] == 1)).tolist()} == {4}
+    held = [[100, None, None], [100, None, None, None]]
+    decoder = DBNDownBeatTrackingProcessor(**parameters, transition_lambda=held)
+    found = decoder.decode(activations)
+    space = decoder.hmms[0].transition_model.state_space
+    numbers = space.state_positions[found.path].astype(int)
+    changed = np.flatnonzero(np.diff(space.state_intervals[found.path]))
+    assert (numbers[changed + 1] == 0).all()
+    assert len({*space.state_meters[found.path].tolist()}) == 2  # type: ignore[union-attr]

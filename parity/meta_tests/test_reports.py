@@ -172,6 +172,7 @@ def test_beats_are_counted_by_their_confidence(tmp_path: Path) -> None:
     content = {"command": "none", "edges": EDGES, "rows": rows}
     text = accuracy.update(tmp_path, "confidences", content).read_text(encoding="utf-8")
     assert "2 songs: of 5 beats 60.00% are right, their mean confidence is 53.20%" in text
+    assert "The least sure 80.0% of the beats, those above the last row, hold 50% of the wrong ones." in text
     assert "| 0.5 to 0.6 | 3 | 0.5500 | 0.6667 | 3 |" in text
     assert (tmp_path / "accuracy_confidences.png").stat().st_size > 10_000
 

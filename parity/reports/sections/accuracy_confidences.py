@@ -63,7 +63,13 @@ def _verdict(counted: dict[str, dict[str, np.ndarray]], songs: int) -> str:
         parts.append(
             f"of {number:,.0f} {kind} {right / number:.2%} are right, their mean confidence is {sure / number:.2%}"
         )
-    return f"{songs} songs: {'; '.join(parts)}."
+    words = f"{songs} songs: {'; '.join(parts)}."
+    beats = counted["beats"]
+    doubted, wrong = beats["number"][:-1].sum(), beats["number"] - beats["right"]
+    if wrong.sum():
+        words += f" The least sure {doubted / beats['number'].sum():.1%} of the beats, those above the last row, hold "
+        words += f"{wrong[:-1].sum() / wrong.sum():.0%} of the wrong ones."
+    return words
 
 
 def _plot(counted: dict[str, dict[str, np.ndarray]], path: Path) -> None:

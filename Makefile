@@ -97,6 +97,7 @@ parity-full: lint
 	status=0; trap 'exit 130' INT; \
 	$(BIN)/python -m pytest tests parity --full --parity-report reports || status=1; \
 	$(BIN)/python -m parity.full.decoder --reports reports || status=1; \
+	$(BIN)/python -m parity.full.confidences --reports reports || status=1; \
 	$(BIN)/python -m parity.full.tracks --reports reports || status=1; \
 	$(if $(TRACKS),$(BIN)/python -m parity.full.tracks $(TRACKS) --reports reports || status=1;) \
 	echo "parity report: reports/parity.md, reports/accuracy.md"; exit $$status

@@ -28,7 +28,7 @@ from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
-from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
+from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
 from allin1_core.timings.recorder import Timings
 
 
@@ -74,6 +74,7 @@ class Analyzer:
         max_bpm: float = 215.0,
         beats_per_bar: int | Sequence[int] = (3, 4),
         meter_weights: Sequence[float] | None = None,
+        meter_change_prob: float | None = None,
     ) -> None:
         self.session = Session(Settings(**options_of(locals(), Settings)))
 
@@ -89,6 +90,7 @@ class Analyzer:
         anchors: Sequence[float | Sequence[float]] | None = None,
         include_activations: bool = False,
         include_embeddings: bool = False,
+        include_confidences: bool = False,
         timings: Timings | None = None,
     ) -> AnalysisResult:
         """Analyse one track in memory; writes nothing.
@@ -102,6 +104,7 @@ class Analyzer:
             timings or Timings(),
             include_activations=include_activations,
             include_embeddings=include_embeddings,
+            include_confidences=include_confidences,
         )
 
     def analyze_track(
@@ -112,6 +115,7 @@ class Analyzer:
         *,
         include_activations: bool = False,
         include_embeddings: bool = False,
+        include_confidences: bool = False,
         kept: Byproducts | None = None,
     ) -> AnalysisResult:
         """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
@@ -203,6 +207,15 @@ class Analyzer:
                 with stage("functional_boundaries"):
                     segments = sections(pick_boundaries(maxima), label)
                 tempo = metrical.fitted_tempo(beats.times)
+                confidences = None
+                if include_confidences:
+                    with stage("confidences"):
+                        found = decoder.confidences(activations, beats.times, anchors=track.anchors)
+                        boundaries, labels = section_confidences(segments, to_host(output.segment), label)
+                        is_first = np.array(beats.positions) == 1
+                        of_each = {"beats": found[:, 0], "downbeats": found[is_first, 1]}
+                        of_each |= {"boundaries": boundaries, "labels": labels}
+                        confidences = {name: np.round(values, 4).tolist() for name, values in of_each.items()}
 
             return AnalysisResult(
                 path=track.path,
@@ -213,6 +226,7 @@ class Analyzer:
                 segments=segments,
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
+                confidences=confidences,
                 provenance=provenance.record(session, origin, digests(), track.anchors),
                 activations=kept_probabilities or None,
                 embeddings=embeddings,

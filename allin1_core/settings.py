@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from allin1_core.dbn.hints import checked_meters, checked_tempo_range
+from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
 from allin1_core.errors import BackendError, OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
@@ -23,7 +23,7 @@ from allin1_core.threads import check_num_threads
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
 # What `Settings` say of the beats, as the decoder calls it.
-_HINTS = ("min_bpm", "max_bpm", "beats_per_bar", "meter_weights")
+_HINTS = ("min_bpm", "max_bpm", "beats_per_bar", "meter_weights", "meter_change_prob")
 _REMAKE = ("json", "demix", "spec")
 
 
@@ -74,13 +74,16 @@ class Settings:
         Bar lengths to choose from, in beats.
     meter_weights : sequence of float, optional
         Prior weight of each bar length (their sum does not matter); by default all are equal.
+    meter_change_prob : float, optional
+        Probability that the bar length changes, at each bar line; by default it is one throughout the song.
 
     Raises
     ------
     BackendError
         If `num_threads` or `jobs` is not positive.
     HintError
-        If the tempo range is empty, a bar length is not positive, or there is not one weight for each.
+        If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
+        none.
     """
 
     model: str = "harmonix-all"
@@ -101,15 +104,19 @@ class Settings:
     max_bpm: float = 215.0
     beats_per_bar: int | Sequence[int] = (3, 4)
     meter_weights: Sequence[float] | None = None
+    meter_change_prob: float | None = None
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
         if self.jobs is not None and self.jobs < 1:
             raise BackendError(f"jobs: {self.jobs}; expected at least 1, or None for one for each core")
         _expand_paths(self, "demix_repository", "weights_dir")
+        meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (
             *checked_tempo_range(self.min_bpm, self.max_bpm),
-            *checked_meters(self.beats_per_bar, self.meter_weights),
+            meters,
+            weights,
+            checked_meter_change(self.meter_change_prob, meters),
         )
         for name, value in zip(_HINTS, checked, strict=True):
             object.__setattr__(self, name, value)
@@ -148,6 +155,9 @@ class Outputs:
         Whether results carry the network's probabilities and hidden states (``NAME.activ.npz``, ``NAME.embed.npy``).
         Those of a list whose arrays are written to files do not carry them, so that memory does not grow with the
         list: `load_result` reads them.
+    include_confidences : bool
+        Whether results say how probable each beat, downbeat, boundary and label is (`AnalysisResult.confidences`). A
+        result that is there without them is made again.
     demix_dir, spec_dir : path-like
         Where byproducts are kept: ``demix_dir/<demix_model>/NAME/<stem>.wav`` and ``spec_dir/NAME.npy``.
     keep_byproducts : bool
@@ -175,6 +185,7 @@ class Outputs:
     sonify: bool | PathLike = False
     include_activations: bool = False
     include_embeddings: bool = False
+    include_confidences: bool = False
     demix_dir: PathLike = "./demix"
     spec_dir: PathLike = "./spec"
     keep_byproducts: bool = False

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core.dbn import DBNBeatTrackingProcessor, DBNDownBeatTrackingProcessor
+from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from allin1_core.dbn.hidden_markov_model import bar_model
 from bench.measure.calls import decode
 from bench.measure.memory import peak_memory_bytes
@@ -109,44 +109,6 @@ def test_against_madmom(
             agrees=agreement.identical,
             peak_memory_bytes=_memory(backend, meters, threads, seconds),
             figures=figures,
-            reference_threads=1,
-        )
-    )
-    assert agreement.identical, agreement
-
-
-@pytest.mark.parametrize("together", [True, False], ids=["together", "one by one"])
-def test_online(together: bool, record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
-    """Beats online: all frames of a minute in one call, or one in each; madmom keeps all probabilities of a call."""
-    seconds = 60.0 if together else 10.0
-    array = steady(seconds).sum(axis=1)
-    pieces = [array] if together else list(array[:, np.newaxis])
-    ours = DBNBeatTrackingProcessor(fps=FPS, online=True)
-    oracle = madmom_dbn.make_online_decoder(fps=FPS)
-
-    def through(decoder: Callable[..., np.ndarray]) -> np.ndarray:
-        return np.concatenate([decoder(piece, reset=piece is pieces[0]) for piece in pieces])
-
-    times = paired_times(
-        lambda: through(ours),
-        lambda: through(oracle),
-        rounds=sure_rounds(rounds),
-        benchmark=benchmark,
-    )
-    agreement = compare_decodings([], times.candidate_output, [], times.reference_output)
-    record_bench(
-        BenchRecord(
-            stage="decoder",
-            backend=ours.choice.backend,
-            variant=f"online, {'all frames together' if together else 'one frame a call'}, {seconds:.0f} s",
-            reference=madmom_dbn.oracle_name(),
-            track=_TRACK,
-            audio_seconds=seconds,
-            threads=1,
-            seconds=times.candidate.tolist(),
-            reference_seconds=times.reference.tolist(),
-            agreement="bit-identical" if agreement.identical else agreement.fault,
-            agrees=agreement.identical,
             reference_threads=1,
         )
     )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allin1_core.dbn import DBNBarTrackingProcessor, activations_at_beats
+from parity import implementations
 from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
 from parity.inputs.annotations import read_annotations
@@ -21,14 +22,16 @@ from parity.oracles import madmom_dbn
 from parity.reports.records import ParityRecorder
 
 
-def _agreement(rows: np.ndarray, **parameters: Any) -> DecoderAgreement:
-    found = DBNBarTrackingProcessor(**parameters)(rows)
+def _agreement(rows: np.ndarray, backend: str = "cython", **parameters: Any) -> DecoderAgreement:
+    found = DBNBarTrackingProcessor(**parameters, backend=backend)(rows)
     return compare_decodings([], found, [], madmom_dbn.track_bars(rows, **parameters))
 
 
-def _check(record_parity: ParityRecorder, case: str, agreement: DecoderAgreement) -> None:
+def _check(
+    record_parity: ParityRecorder, case: str, agreement: DecoderAgreement, backend: str = "cython"
+) -> None:
     kind = "bars on given beats"
-    madmom_dbn.require_identical(record_parity, f"{kind}: {case}", kind, "numpy", agreement)
+    madmom_dbn.require_identical(record_parity, f"{kind}: {case}", kind, backend, agreement)
 
 
 def _rows(probabilities: Any, dtype: type = np.float64) -> np.ndarray:
@@ -70,10 +73,11 @@ _CASES: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize("backend", implementations.ours("decoder"))
 @pytest.mark.parametrize("case", _CASES)
-def test_bars(case: str, record_parity: ParityRecorder) -> None:
+def test_bars(case: str, backend: str, record_parity: ParityRecorder) -> None:
     make, parameters = _CASES[case]
-    _check(record_parity, case, _agreement(make(), **parameters))
+    _check(record_parity, case, _agreement(make(), backend, **parameters), backend)
 
 
 @pytest.mark.usefixtures("shared")
@@ -101,6 +105,7 @@ def test_annotated_beats(song: str, record_parity: ParityRecorder) -> None:
     _check(record_parity, song, _agreement(rows))
 
 
+@pytest.mark.parametrize("backend", implementations.ours("decoder"))
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     probabilities=st.lists(
@@ -114,6 +119,6 @@ def test_annotated_beats(song: str, record_parity: ParityRecorder) -> None:
         }
     ),
 )
-def test_no_counterexample(probabilities: list[float], parameters: dict[str, Any]) -> None:
-    agreement = _agreement(_rows(probabilities), **parameters)
+def test_no_counterexample(backend: str, probabilities: list[float], parameters: dict[str, Any]) -> None:
+    agreement = _agreement(_rows(probabilities), backend, **parameters)
     assert agreement.identical, agreement

@@ -85,12 +85,12 @@ def _assert_kernel_sees(model: BarTransitionModel, oracle: Any) -> None:
     space = model.state_space
     assert isinstance(space, BarStateSpace)
     pointers = RNNDownBeatTrackingObservationModel(space, 16).pointers
-    chains = make_chains(space.intervals, model.beat_transitions, pointers)
+    chains = make_chains(model, pointers)
+    last_states = np.concatenate(space.last_states)
     for chain, first in enumerate(np.concatenate(space.first_states)):
         candidates = slice(oracle.pointers[first], oracle.pointers[first + 1])
         ours = slice(chains.offsets[chain], chains.offsets[chain + 1])
-        before = space.last_states[chain // space.num_intervals - 1]
-        states = before[chains.origins[ours]].astype(np.uint32)
+        states = last_states[chains.origins[ours]].astype(np.uint32)
         compare(states, oracle.states[candidates]).require(chain)
         compare(chains.log_transitions[ours], oracle.log_probabilities[candidates]).require(chain)
 

@@ -93,6 +93,17 @@ def test_pieces(sizes: list[int], backend: str, record_parity: ParityRecorder) -
     _check(record_parity, f"in {len(sizes) + 1} pieces", backend, _agreement(_random(14), sizes, backend))
 
 
+@_LOST
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("observation_lambda", [1, 16, 7.3])
+def test_one_by_one(dtype: type, observation_lambda: float, record_parity: ParityRecorder) -> None:
+    """Frames of all kinds: where an activation is 0 or 1, what is done with one goes another way."""
+    activations = np.r_[_random(15, 200), 0, 1, 1e-300, 1 - 2**-53, _PULSE[:100]].astype(dtype)
+    agreement = _agreement(activations, [1] * len(activations), observation_lambda=observation_lambda)
+    case = f"one by one, {np.dtype(dtype)}, lambda {observation_lambda}"
+    _check(record_parity, case, "cython", agreement)
+
+
 @pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("track", tracks() or ["none"])
 def test_goldens(track: str, record_parity: ParityRecorder) -> None:

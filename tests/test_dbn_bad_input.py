@@ -120,6 +120,16 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
         ({"meter_weights": [0, 0]}, "meter_weights"),
         ({"meter_weights": [1, -1]}, "meter_weights"),
         ({"meter_weights": [1, np.nan]}, "meter_weights"),
+        ({"meter_change_prob": np.nan}, "meter_change_prob: nan; expected a probability from 0 to below 1"),
+        ({"meter_change_prob": 1}, "meter_change_prob: 1; expected a probability from 0 to below 1"),
+        (
+            {"meter_change_prob": 0.1, "min_bpm": [50, 60]},
+            "num_tempi: one for each bar length; expected the same",
+        ),
+        (
+            {"meter_change_prob": 0.1, "beats_per_bar": 4},
+            r"0.1 with beats_per_bar \[4\]; expected bar lengths to",
+        ),
     ],
 )
 def test_wrong_parameter(parameters: dict[str, Any], message: str) -> None:

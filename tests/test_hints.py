@@ -26,6 +26,7 @@ HINTS: list[dict[str, Any]] = [
     {"beats_per_bar": [5]},
     {"beats_per_bar": [3, 4], "meter_weights": [1.0, 0.0]},
     {"beats_per_bar": [3, 4], "meter_weights": [0.0, 1.0]},
+    {"beats_per_bar": [2, 3], "meter_change_prob": 0.5},
     {"anchors": [[1.23, 2], [3.0, 0]]},
 ]
 
@@ -167,6 +168,18 @@ TIMES = "expected times in seconds, each alone or with its position in the bar, 
             )
             for weights in ([1], [0, 0], [1, -1], [1, float("nan")], [1, float("inf")], 1)
         ),
+        *(
+            (
+                {"meter_change_prob": value},
+                f"meter_change_prob: {value}; expected a probability from 0 to below 1, that the bar length changes at "
+                "a bar line",
+            )
+            for value in (-0.1, 1, float("nan"), [0.1])
+        ),
+        (
+            {"meter_change_prob": 0.1, "beats_per_bar": [4, 4]},
+            "meter_change_prob: 0.1 with beats_per_bar [4, 4]; expected bar lengths to change between",
+        ),
         ({"anchors": 1.5}, f"anchors: 1.5; {TIMES}"),
         ({"anchors": np.float32(1.5)}, f"anchors: {np.float32(1.5)!r}; {TIMES}"),
         ({"anchors": {1.5: 2}}, f"anchors: {{1.5: 2}}; {TIMES}"),
@@ -237,6 +250,7 @@ def test_hints_on_the_command_line(
     song: Path, small_model: str, options: dict[str, Any], tmp_path: Path, command: Command
 ) -> None:
     hints = ["--min-bpm", "90", "--max-bpm", "200", "--beats-per-bar", "3,4", "--meter-weights", "0,1"]
+    hints += ["--meter-change-prob", "0.01"]
     hints += ["--anchor", "1.23:2", "--anchor", "3"]
     run = ["analyze", song, "-m", small_model, "-d", "cpu", "--spec-backend", "numpy", "-o", tmp_path]
     status, text, _ = command(*run, "--json", "-a", *hints)
@@ -247,6 +261,7 @@ def test_hints_on_the_command_line(
         min_bpm=90,
         max_bpm=200,
         meter_weights=[0, 1],
+        meter_change_prob=0.01,
         anchors=[(1.23, 2), 3.0],
         **options,
     )

@@ -50,9 +50,10 @@ def music(
 def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names: dict[str, Any] = {"samples": stems[:2, :22050].T, "sample_rate": 44100}
     names["known_beats"] = [0.1, 0.2, 0.3]
+    names["frames"] = np.where(np.arange(400)[:, None] % 50 == 20, np.array([[0.6, 0.3]]), 0.02)
     names["stream"] = np.where(np.arange(300) % 50 == 20, 0.9, 0.02)
     examples = blocks("python")
-    assert len(examples) == 10
+    assert len(examples) == 13
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
@@ -77,6 +78,10 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
     ]
     assert names["segments"] == whole.segments
     assert names["track_beats"].last_beat == 2.7
+    assert {*names["changing"].beat_positions} <= {1, 2, 3, 4}
+    assert names["changing"].provenance["hints"] == {"beats_per_bar": [2, 3, 4], "meter_change_prob": 1e-3}
+    assert len(names["sure"].confidences["beats"]) == len(names["sure"].beats) > 0
+    assert [round(time, 2) for time, _ in names["reported"]] == [0.2, 0.7, 1.2, 1.7, 2.2, 2.7, 3.2, 3.7]
     assert names["bars"].tolist() == [[0.1, 2], [0.2, 3], [0.3, 1]]
 
 
@@ -86,14 +91,7 @@ def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) 
         shutil.copy("timings.jsonl", name)
     examples = commands("allin1-core")
     assert [words[1] for words in examples] == [
-        "analyze",
-        "view",
-        "timings",
-        "timings",
-        "library",
-        "doctor",
-        "analyze",
-        "view",
+        *("analyze", "view", "timings", "timings", "library", "doctor", "analyze", "analyze", "view")
     ]
     for words in examples:
         assert main(words[1:]) == 0, " ".join(words)
@@ -101,6 +99,7 @@ def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) 
     assert results == {f"song.{suffix}" for suffix in ("json", "html", "mid", "rpp", "rekordbox.xml")}
     assert (music / "pages" / "compared.html").stat().st_size > 50_000
     assert {0.52, 1.4} <= {*allin1_core.load_result(music / "hinted" / "song.json").beats}
+    assert (music / "changing" / "song.json").exists()
     assert "spectrogram" in capsys.readouterr().out
 
 

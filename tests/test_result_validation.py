@@ -65,6 +65,18 @@ def with_tempo(tempo: Any, spread: Any) -> dict[str, Any]:
     return {**FIELDS, "tempo": tempo, "tempo_spread": spread}
 
 
+SURE = {
+    "beats": [1.0, 0.5, 1, 0, 0.25],
+    "downbeats": [0.5, 0.25],
+    "boundaries": [0.1, 0.2],
+    "labels": [0.9, 0.8, 1],
+}
+
+
+def with_confidences(**changed: Any) -> dict[str, Any]:
+    return {**FIELDS, "confidences": {**SURE, **changed}}
+
+
 def in_code(fields: dict[str, Any]) -> AnalysisResult:
     """A result of these fields that nothing has looked at."""
     segments = fields["segments"]
@@ -93,6 +105,27 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "tempo: found None; expected a number from 0 to 6000, beats per minute, or null as tempo_spread",
     ),
     "spread below 0": (with_tempo(119.9, -0.1), "tempo_spread: found -0.1"),
+    "confidences are a list": ({**FIELDS, "confidences": [1]}, "confidences: found a value of type list"),
+    "confidences of something else": (
+        with_confidences(tempo=[1]),
+        "confidences: found beats, .*tempo; expected",
+    ),
+    "a confidence is NaN": (
+        with_confidences(labels=[0.9, math.nan, 1]),
+        r"confidences.labels\[1\]: found nan",
+    ),
+    "a confidence above 1": (
+        with_confidences(downbeats=[0.5, 1.1]),
+        r"confidences.downbeats\[1\]: found 1.1",
+    ),
+    "a confidence too few": (
+        with_confidences(boundaries=[0.1]),
+        "confidences.boundaries: found 1; expected 2, one for each",
+    ),
+    "confidences of beats are a number": (
+        with_confidences(beats=1),
+        "confidences.beats: found 1; expected a list",
+    ),
     "beats are null": (changed("beats", to=None), "beats: found None; expected a list of seconds"),
     "a beat is NaN": (changed("beats", 1, to=math.nan), r"beats\[1\]: found nan"),
     "a beat before the start": (changed("beats", 0, to=-0.5), r"beats\[0\]: found -0.5"),

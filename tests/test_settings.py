@@ -81,20 +81,20 @@ def test_the_command_line_has_every_option_with_its_default_and_a_help() -> None
 def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: dict[str, Any] = {}
     monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
-    given = (
-        "-o o --export beats,jams -a -e --array-dir r -v --viz-dir f -s --sonif-dir l --timings t -m m -d cpu"
-        " --demix-overlap 0.1"
-    )
+    given = "-o o --export beats,jams -a -e --confidences --array-dir r -v --viz-dir f -s --sonif-dir l"
+    given += " --timings t -m m -d cpu --demix-overlap 0.1"
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
     given += " --num-threads 3 --jobs 2 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
     given += " --demix-seed 5 --float-stems -k --demix-dir x --spec-dir y -q"
-    given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --anchor 1.5:2 --anchor 3"
+    given += " --min-bpm 90 --max-bpm 180 --beats-per-bar 3,5 --meter-weights 1,.5 --meter-change-prob .001"
+    given += " --anchor 1.5:2 --anchor 3"
     assert allin1_core.cli.main(["analyze", "song", *given.split()]) == 0
     assert called == {
         "out_dir": "o",
         "exports": ["beats", "jams"],
         "include_activations": True,
         "include_embeddings": True,
+        "include_confidences": True,
         "array_dir": "r",
         "visualize": "f",
         "sonify": "l",
@@ -122,6 +122,7 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "max_bpm": 180.0,
         "beats_per_bar": [3, 5],
         "meter_weights": [1.0, 0.5],
+        "meter_change_prob": 0.001,
         "anchors": [(1.5, 2), (3.0, 0)],
         "progress": False,
     }

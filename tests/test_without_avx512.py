@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from allin1_core.network import _fused
@@ -81,5 +82,6 @@ def test_what_madmom_found_is_kept_for_one_machine(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(full_decoder, "decode_all", counting)
     for machine, times in (("one", 1), ("one", 1), ("another", 2)):
         monkeypatch.setattr(full_decoder, "machine_key", lambda machine=machine: machine)
-        full_decoder._oracle(steady(2), tmp_path / "song.npz")
+        activations = steady(2)
+        full_decoder._oracle(activations, np.array([[0.5, 0.1], [1.0, 0.9]]), tmp_path / "song.npz")
         assert len(decoded) == times

@@ -64,6 +64,7 @@ def analyze(
     stems_as_int16: bool = True,
     weights_dir: PathLike | None = None,
     array_dir: PathLike | None = None,
+    include_confidences: bool = False,
     exports: Sequence[str] = (),
     num_threads: int | None = None,
     jobs: int | None = None,
@@ -71,6 +72,7 @@ def analyze(
     max_bpm: float = 215.0,
     beats_per_bar: int | Sequence[int] = (3, 4),
     meter_weights: Sequence[float] | None = None,
+    meter_change_prob: float | None = None,
     timings_path: PathLike | None = None,
     progress: bool | None = None,
 ) -> AnalysisResult | list[AnalysisResult]:
@@ -111,8 +113,8 @@ def analyze(
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     HintError
-        If a hint for the beats (tempo range, bar lengths and their weights, anchors) is out of its range, contradicts
-        another, or lies outside the song; or if anchors are given for several tracks.
+        If a hint for the beats (tempo range, bar lengths, their weights and changes, anchors) is out of its range,
+        contradicts another, or lies outside the song; or if anchors are given for several tracks.
     OutputError
         If a file cannot be written; nothing half-written is left behind. If a track's name is too long for one of
         its files; then none is written. If a result that is there was made from other audio or with other settings.
@@ -296,6 +298,7 @@ def _run_track(
             timings,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
+            include_confidences=outputs.include_confidences,
             kept=Byproducts(Path(outputs.demix_dir), Path(outputs.spec_dir), outputs.remade)
             if outputs.keep_byproducts
             else None,

@@ -59,6 +59,8 @@ def existing(
             f"{path}: the result there was made {', '.join(made_otherwise)}; choose another out_dir, or make it "
             "again with overwrite='json' (--overwrite json)"
         )
+    if outputs.include_confidences and result.confidences is None:
+        return None
     is_asked_for = {ACTIVATIONS: outputs.include_activations, EMBEDDINGS: outputs.include_embeddings}
     for kind, array_path in array_paths(path, outputs.array_dir).items():
         if not os.path.isfile(array_path):

@@ -86,6 +86,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="save the hidden states, NAME.embed.npy",
     )
+    add(
+        "--confidences",
+        dest="include_confidences",
+        action="store_true",
+        help="say in the JSON how probable each beat, downbeat, boundary and label is",
+    )
     add("--array-dir", help="folder for those two (default: that of the JSON)")
     add("-v", "--visualize", action="store_true", help="draw each result as a PDF")
     add("--viz-dir", default="./viz", help="where to (default: %(default)s)")

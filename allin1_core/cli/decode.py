@@ -64,6 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
             min_bpm=arguments.min_bpm,
             max_bpm=arguments.max_bpm,
             meter_weights=arguments.meter_weights,
+            meter_change_prob=arguments.meter_change_prob,
             threshold=arguments.threshold,
             fps=arguments.fps,
             backend=arguments.backend,

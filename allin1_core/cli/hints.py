@@ -32,6 +32,12 @@ def add_hints(parser: argparse.ArgumentParser) -> None:
         help="prior weight of each of them, such as 1,2 (default: equal)",
     )
     add(
+        "--meter-change-prob",
+        type=float,
+        metavar="P",
+        help="probability that the bar length changes at a bar line, such as 0.001 (default: one throughout)",
+    )
+    add(
         "--anchor",
         dest="anchors",
         action="append",

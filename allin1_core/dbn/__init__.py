@@ -11,10 +11,12 @@ from allin1_core.dbn.observation_model import (
     RNNBeatTrackingObservationModel,
     RNNDownBeatTrackingObservationModel,
 )
-from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+from allin1_core.dbn.online_downbeats import OnlineDownBeatTracker
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 from allin1_core.dbn.transition_model import (
     BarTransitionModel,
     BeatTransitionModel,
+    MeterTransitionModel,
     exponential_transition,
 )
 
@@ -28,6 +30,9 @@ __all__ = [
     "DBNDownBeatTrackingProcessor",
     "DecodedBeats",
     "HiddenMarkovModel",
+    "MeterStateSpace",
+    "MeterTransitionModel",
+    "OnlineDownBeatTracker",
     "RNNBeatTrackingObservationModel",
     "RNNDownBeatTrackingObservationModel",
     "activations_at_beats",

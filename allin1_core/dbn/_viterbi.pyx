@@ -6,6 +6,7 @@ The arrays have been checked by `allin1_core.dbn.viterbi` and the processors; th
 
 import numpy as np
 
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
@@ -88,7 +89,7 @@ def _aligned(Py_ssize_t size):
 
 
 def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1] inside_rows,
-            const double[::1] log_initial, *, instruction_set=None):
+            const double[::1] log_initial, double[::1] last=None, *, instruction_set=None):
     """Best path through a bar model; `allin1_core.dbn.viterbi_numpy.viterbi` documents the interface.
 
     `instruction_set` names one of `instruction_sets`, by default the best; any other is a ValueError.
@@ -152,10 +153,50 @@ def viterbi(chains, densities, const int32_t[::1] entry_rows, const int32_t[::1]
     cdef uint32_t[::1] path = path_array
     cdef ptrdiff_t last_column
     cdef double log_probability
+    cdef ptrdiff_t chain, position, interval, state = 0
     with nogil:
         last_column = kernels.forward(&model, &observations, &work, &log_initial[0])
         log_probability = viterbi_backtrack(&model, &observations, &work, last_column, &path[0])
+        if last is not None:
+            for chain in range(num_chains):
+                interval = intervals[chain % model.num_intervals]
+                for position in range(interval):
+                    last[state] = exits[chain * work.exits_stride + last_column + interval - 1 - position]
+                    state += 1
     return path_array, log_probability
+
+
+def dense_viterbi(const double[:, ::1] log_transitions, const double[:, ::1] densities, double initial):
+    """Best path where there are few states; `allin1_core.dbn.viterbi_numpy.dense_viterbi` documents the interface."""
+    cdef ptrdiff_t num_frames = densities.shape[0], num_states = densities.shape[1]
+    cdef double[:, ::1] values = np.full((2, num_states), initial)
+    cdef int64_t[:, ::1] origins = np.empty((num_frames, num_states), dtype=np.int64)
+    path_array = np.empty(num_frames, dtype=np.int64)
+    cdef int64_t[::1] path = path_array
+    cdef ptrdiff_t frame, state, origin, best, now = 0
+    cdef double value, most = -INFINITY
+    with nogil:
+        for frame in range(num_frames):
+            for state in range(num_states):
+                most = -INFINITY
+                best = 0
+                for origin in range(num_states):
+                    value = (values[now, origin] + log_transitions[origin, state]) + densities[frame, state]
+                    if value > most:
+                        most = value
+                        best = origin
+                values[1 - now, state] = most
+                origins[frame, state] = best
+            now = 1 - now
+        best = 0
+        for state in range(1, num_states):
+            if values[now, state] > values[now, best]:
+                best = state
+        most = values[now, best]
+        for frame in range(num_frames - 1, -1, -1):
+            path[frame] = best
+            best = origins[frame, best]
+    return path_array, most
 
 
 cdef class ForwardAlgorithm:
@@ -223,6 +264,13 @@ cdef class ForwardAlgorithm:
                     &self.model, self.values, self.others, densities[frame, 1], densities[frame, 0])
                 self.values, self.others = self.others, self.values
         return states_array
+
+    def advance_one(self, double other, double beat):
+        cdef ptrdiff_t state
+        with nogil:
+            state = self.kernels.forward_frame(&self.model, self.values, self.others, beat, other)
+        self.values, self.others = self.others, self.values
+        return state
 
     @property
     def is_lost(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,9 +65,18 @@ def required_beats(
                 "or 0 for any"
             )
         number = int(position) or ANY_BEAT
-        if required[frame] > 0 and number > 0 and required[frame] != number:
-            raise HintError(
-                f"anchors: positions {required[frame]} and {number} both at {frame / fps:g} s; expected one"
-            )
         required[frame] = max(required[frame], number) if required[frame] else number
+    check_agreement(array.tolist(), fps)
     return required
+
+
+def check_agreement(anchors: Iterable[Sequence[float]], fps: float) -> None:
+    """Raise `HintError` if two anchors, of time and position, give one frame two positions."""
+    found: dict[int, int] = {}
+    for time, position in sorted((float(time), int(position)) for time, position in anchors):
+        frame = round(time * fps)
+        other = found.setdefault(frame, position) if position else 0
+        if other and other != position:
+            raise HintError(
+                f"anchors: positions {other} and {position} both at {frame / fps:g} s; expected one"
+            )

@@ -18,6 +18,7 @@ import numpy as np
 
 from allin1_core.dbn.checks import check_activations, check_times, positive_integer, positive_number
 from allin1_core.dbn.observation_model import beat_log_densities
+from allin1_core.dbn.viterbi import choose_kernel, load_dense_kernel
 
 # Within this of a beat its downbeat activation is looked for, in seconds: the tolerance of the field's beat F-measure.
 _TOLERANCE = 0.07
@@ -81,11 +82,20 @@ class DBNBarTrackingProcessor:
         Above 1; the higher, the more the downbeat activations count, and the shorter are the bars.
     meter_change_prob : float or None
         Probability that the bar length changes at the end of a bar; 0 or None forbids it.
+    backend : str
+        ``auto``, ``cython`` or ``numpy``.
+
+    Attributes
+    ----------
+    choice : allin1_core.backends.Choice
+        Which kernel decodes, and why.
 
     Raises
     ------
     ValueError
         If a parameter is out of range.
+    BackendError
+        If the backend does not exist or is not installed.
     """
 
     OBSERVATION_WEIGHT = 100
@@ -96,6 +106,8 @@ class DBNBarTrackingProcessor:
         beats_per_bar: int | Sequence[int] = (3, 4),
         observation_weight: float = OBSERVATION_WEIGHT,
         meter_change_prob: float | None = METER_CHANGE_PROB,
+        *,
+        backend: str = "auto",
     ) -> None:
         meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
         if not meters:
@@ -109,7 +121,11 @@ class DBNBarTrackingProcessor:
         self.observation_weight = observation_weight
         self._meters = np.repeat(meters, meters)
         self._numbers = np.concatenate([np.arange(1, meter + 1) for meter in meters])
+        self._pointers = (self._numbers == 1).astype(np.int64)
+        self._log_initial = float(np.log(1 / len(self._numbers)))
         self._log_transitions = _log_transitions(self.beats_per_bar, float(change))
+        self.choice = choose_kernel(backend)[1]
+        self._kernel = load_dense_kernel(self.choice.backend)
 
     def __call__(self, data: Any) -> np.ndarray:
         """As `process`."""
@@ -155,25 +171,13 @@ class DBNBarTrackingProcessor:
 
     def _viterbi(self, activations: np.ndarray) -> np.ndarray:
         """Most likely path of states, ``int64 (num_activations,)``."""
-        pointers = (self._numbers == 1).astype(np.int64)
-        densities = beat_log_densities(activations, self.observation_weight)[:, pointers]
-        value = np.log(np.ones(len(pointers)) / len(pointers))
-        origins = np.empty(densities.shape, dtype=np.int64)
-        for beat, density in enumerate(densities):
-            # Compared with the density added, which can round two values to one.
-            candidates = (value[:, np.newaxis] + self._log_transitions) + density
-            origins[beat] = candidates.argmax(axis=0)
-            value = candidates.max(axis=0)
-        state = int(value.argmax())
-        if value[state] == -np.inf:
+        densities = beat_log_densities(activations, self.observation_weight).take(self._pointers, axis=1)
+        path, log_probability = self._kernel(self._log_transitions, densities, self._log_initial)
+        if log_probability == -np.inf:
             raise ValueError(
                 "data: the downbeat probabilities rule out every sequence of bars; expected values of exactly 0 and "
                 f"1 only where bars of {', '.join(map(str, self.beats_per_bar))} beats allow them"
             )
-        path = np.empty(len(densities), dtype=np.int64)
-        for beat in range(len(path) - 1, -1, -1):
-            path[beat] = state
-            state = int(origins[beat, state])
         return path
 
 

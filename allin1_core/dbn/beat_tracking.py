@@ -11,6 +11,7 @@ from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
+from allin1_core.dbn.observation_model import beat_densities_of_one
 from allin1_core.dbn.viterbi import choose_kernel, load_forward_algorithm
 
 
@@ -83,6 +84,7 @@ class DBNBeatTrackingProcessor:
         self.online = online
         if online:
             algorithm = load_forward_algorithm(self.choice.backend)
+            self._is_beat = self.hmm.observation_model.pointers.tolist()
             self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
             self.reset()
 
@@ -136,8 +138,16 @@ class DBNBeatTrackingProcessor:
             self.reset()
         if not isinstance(activations, np.ndarray):
             activations = np.array(activations, ndmin=1)
-        array = self.hmm.observation_model.check(activations)
-        states = self._forward.advance(np.exp(self.hmm.observation_model.log_densities(array)))
+        parts = self.hmm.observation_model.observation_lambda
+        is_one = activations.shape == (1,) and activations.dtype.char in "fd"
+        if is_one and 0 < activations[0] < 1 < parts:
+            # Frame by frame what surrounds the kernel would take several times its time.
+            densities = beat_densities_of_one(activations, parts)
+            states = [self._forward.advance_one(*densities)]
+        else:
+            activations = self.hmm.observation_model.check(activations)
+            log_densities = self.hmm.observation_model.log_densities(activations)
+            states = self._forward.advance(np.exp(log_densities)).tolist()
         if self._forward.is_lost and not self._lost:
             self._lost = True
             warnings.warn(
@@ -147,13 +157,14 @@ class DBNBeatTrackingProcessor:
                 stacklevel=2,
             )
         beats = []
-        for frame in np.nonzero(self.hmm.observation_model.pointers[states])[0].tolist():
-            time = (frame + self._num_frames) / float(self.fps)
-            if time >= self.last_beat + 60.0 / self.max_bpm:
-                self.tempo = 60.0 / (time - self.last_beat)
-                self.last_beat = time
-                beats.append(time)
-        self._num_frames += len(array)
+        for frame, state in enumerate(states, self._num_frames):
+            if self._is_beat[state]:
+                time = frame / float(self.fps)
+                if time >= self.last_beat + 60.0 / self.max_bpm:
+                    self.tempo = 60.0 / (time - self.last_beat)
+                    self.last_beat = time
+                    beats.append(time)
+        self._num_frames += len(states)
         return np.array(beats)
 
     process_forward = process_online

@@ -7,11 +7,11 @@ lengths, by which densities their states see, and by the candidates of each chai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from allin1_core.dbn.checks import frozen
+from allin1_core.dbn.transition_model import TransitionModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,10 +27,12 @@ class Chains:
     offsets : int64 (num_beats * num_intervals + 1,)
         The candidates of chain c are ``offsets[c]:offsets[c + 1]`` of the next two.
     origins : int32 (num_candidates,)
-        Interval index of the chain in the beat before, whose last state is the candidate; ascending per chain.
+        The chain whose last state is the candidate; ascending for each chain.
     log_transitions : float64 (num_candidates,)
     beat_columns : int32 (num_beats,)
         Column of the log densities that the states within the border see; the others see column 0.
+    numbers : int32 (num_beats,)
+        Position of each beat in its bar, from 1.
     max_candidates : int
         The most that a chain has.
     """
@@ -41,6 +43,7 @@ class Chains:
     origins: np.ndarray
     log_transitions: np.ndarray
     beat_columns: np.ndarray
+    numbers: np.ndarray
     max_candidates: int
 
     @property
@@ -56,18 +59,13 @@ class Chains:
         return self.num_beats * int(self.intervals.sum())
 
 
-def make_chains(
-    intervals: np.ndarray, beat_transitions: Sequence[np.ndarray], pointers: np.ndarray
-) -> Chains:
+def make_chains(transition_model: TransitionModel, pointers: np.ndarray) -> Chains:
     """Chains of a transition and an observation model.
 
     Parameters
     ----------
-    intervals : int (num_intervals,)
-        Frames, ascending.
-    beat_transitions : sequence of float64 (num_intervals, num_intervals)
-        See `allin1_core.dbn.transition_model.TransitionModel`.
-    pointers : uint32 (num_beats * sum(intervals),)
+    transition_model : TransitionModel
+    pointers : uint32 (num_states,)
         See `allin1_core.dbn.observation_model.ObservationModel`.
 
     Raises
@@ -75,7 +73,8 @@ def make_chains(
     ValueError
         If a beat's states do not see one column of densities first and column 0 after that.
     """
-    num_beats, num_intervals = len(beat_transitions), len(intervals)
+    intervals, beats_before = transition_model.state_space.intervals, transition_model.beats_before
+    num_beats, num_intervals = len(beats_before), len(intervals)
     starts = np.concatenate([[0], np.cumsum(intervals)[:-1]])
     borders = np.empty((num_beats, num_intervals), dtype=np.int32)
     beat_columns = np.empty(num_beats, dtype=np.int32)
@@ -89,12 +88,13 @@ def make_chains(
                 "from the start of the beat on, and column 0 after that"
             )
     counts, origins, transitions = [], [], []
-    for matrix in beat_transitions:
-        to_interval, from_interval = np.nonzero(matrix.T)
+    for before, matrix in zip(beats_before, transition_model.beat_transitions, strict=True):
+        to_interval, row = np.nonzero(matrix.T)
         counts.append(np.bincount(to_interval, minlength=num_intervals))
-        origins.append(from_interval)
-        transitions.append(matrix[from_interval, to_interval])
+        origins.append(np.array(before)[row // num_intervals] * num_intervals + row % num_intervals)
+        transitions.append(matrix[row, to_interval])
     per_chain = np.concatenate(counts)
+    positions = transition_model.state_space.state_positions.reshape(num_beats, -1)
     return Chains(
         intervals=frozen(intervals.astype(np.int32)),
         borders=frozen(borders),
@@ -102,5 +102,6 @@ def make_chains(
         origins=frozen(np.concatenate(origins).astype(np.int32)),
         log_transitions=frozen(np.log(np.concatenate(transitions))),
         beat_columns=frozen(beat_columns),
+        numbers=frozen(positions[:, 0].astype(np.int32) + 1),
         max_candidates=int(per_chain.max()),
     )

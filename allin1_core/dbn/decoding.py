@@ -24,15 +24,15 @@ class DecodedBeats:
     path : uint32 (num_decoded_frames,)
         State in each decoded frame; empty if there was nothing to decode, or no path.
     log_probability : float
-        Of the path, under the model of the bar length that was chosen; -inf if there is no path.
+        Of the path, under the model that was chosen; -inf if there is no path.
     tempo : float64 (num_decoded_frames,)
         Tempo of the path in each decoded frame, in beats per minute.
     first_frame : int
         Frame of the activations that `path` and `tempo` start at.
     beats_per_bar : int
-        The bar length that was chosen; 0 if none was.
-    log_probabilities : float64 (num_meters,)
-        Of the best path for each of the bar lengths, without `meter_weights`.
+        The bar length that was chosen, where it may change that of most frames; 0 if none was.
+    log_probabilities : float64 (num_models,)
+        Of the best path for each of the bar lengths, without `meter_weights`; of one model of them all a single one.
     """
 
     beats: np.ndarray

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_threshold, positive_integer, positive_number
+from allin1_core.dbn.checks import check_threshold, check_times, positive_integer, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
-from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model
+from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
+from allin1_core.dbn.hints import checked_meter_change
+from allin1_core.dbn.posterior import confidences
+from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.viterbi import choose_kernel
 from allin1_core.threads import ThreadPool
 
@@ -18,8 +21,9 @@ from allin1_core.threads import ThreadPool
 class DBNDownBeatTrackingProcessor:
     """Beats and downbeats by a dynamic Bayesian network, one model for each bar length; the likeliest path wins.
 
-    The interface, the defaults and every result are those of madmom's class of the same name; what is keyword-only
-    is ours, and changes nothing unless given. Models are made once for each set of parameters and shared.
+    With `meter_change_prob` there is one model of all bar lengths, whose paths may change between them at a bar line.
+    The interface, the defaults and every result are those of madmom's class of the same name; what is keyword-only is
+    ours, and changes nothing unless given. Models are made once for each set of parameters and shared.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ class DBNDownBeatTrackingProcessor:
         Frames per second; required.
     meter_weights : sequence of float, optional
         Prior weight of each bar length (their sum does not matter); by default all are equal.
+    meter_change_prob : float, optional
+        Probability that the bar length changes, at each bar line; None or 0 for one bar length throughout.
     num_threads : int
         Bar lengths decoded at a time.
     backend : str
@@ -50,17 +56,22 @@ class DBNDownBeatTrackingProcessor:
     Attributes
     ----------
     hmms : list of HiddenMarkovModel
-        One for each bar length.
+        One for each bar length, or one of them all.
     beats_per_bar : int64 (num_meters,)
     threshold, correct, fps, num_threads
         As given.
+    log_weights : float64 (num_models,)
+        Log of the prior weight of each model.
+    min_bpm, max_bpm : float
+        The slowest and the fastest tempo of all.
     choice : allin1_core.backends.Choice
         Which kernel decodes, and why.
 
     Raises
     ------
     ValueError
-        If a parameter is out of range, or a sequence has not one item for each bar length.
+        If a parameter is out of range, a sequence has not one item for each bar length, or bars that change are of
+        one length alone or have tempi of their own.
     BackendError
         If the backend does not exist or is not installed.
 
@@ -90,6 +101,7 @@ class DBNDownBeatTrackingProcessor:
         fps: float | None = None,
         *,
         meter_weights: Sequence[float] | None = None,
+        meter_change_prob: float | None = None,
         num_threads: int = 1,
         backend: str = "auto",
     ) -> None:
@@ -97,27 +109,40 @@ class DBNDownBeatTrackingProcessor:
         meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
         if not meters:
             raise ValueError("beats_per_bar: empty; expected at least one bar length")
-        by_meter = zip(
-            meters,
-            _for_each_meter("min_bpm", min_bpm, meters),
-            _for_each_meter("max_bpm", max_bpm, meters),
-            _for_each_meter("num_tempi", num_tempi, meters),
-            _for_each_meter("transition_lambda", transition_lambda, meters),
-            strict=True,
-        )
-        self.hmms: list[HiddenMarkovModel] = []
-        for meter, slowest, fastest, tempi, change in by_meter:
-            intervals = interval_range(slowest, fastest, float(self.fps))
-            change = tuple(change) if isinstance(change, (list, tuple, np.ndarray)) else change
-            self.hmms.append(bar_model(meter, *intervals, tempi, change, observation_lambda))
+        slowest = _for_each_meter("min_bpm", min_bpm, meters)
+        fastest = _for_each_meter("max_bpm", max_bpm, meters)
+        intervals = [interval_range(*bpm, float(self.fps)) for bpm in zip(slowest, fastest, strict=True)]
+        tempi = _for_each_meter("num_tempi", num_tempi, meters)
+        changes = [
+            tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else value
+            for value in _for_each_meter("transition_lambda", transition_lambda, meters)
+        ]
+        log_weights = _log_weights(meter_weights, meters)
+        self.hmms: list[HiddenMarkovModel]
+        change_prob = checked_meter_change(meter_change_prob, tuple(meters))
+        if change_prob:
+            if len({*zip(intervals, tempi, strict=True)}) > 1:
+                raise ValueError(
+                    "min_bpm, max_bpm, num_tempi: one for each bar length; expected the same for all with "
+                    "meter_change_prob, as the tempo goes on where the bar length changes"
+                )
+            weights = (1.0,) * len(meters) if meter_weights is None else tuple(map(float, meter_weights))
+            space = (tuple(meters), *intervals[0], tempi[0], tuple(changes), observation_lambda)
+            self.hmms = [meter_model(*space, change_prob, weights)]
+            log_weights = np.zeros(1)
+        else:
+            self.hmms = [
+                bar_model(meter, *interval, number, change, observation_lambda)
+                for meter, interval, number, change in zip(meters, intervals, tempi, changes, strict=True)
+            ]
         self.beats_per_bar = np.array(meters)
         self.threshold = check_threshold(threshold)
         self.correct = correct
-        self.num_threads = min(positive_integer("num_threads", num_threads), len(meters))
+        self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
         self.choice = choose_kernel(backend)[1]
-        self._log_weights = _log_weights(meter_weights, meters)
-        self._min_bpm = float(np.min(min_bpm))
-        self._max_bpm = float(np.max(max_bpm))
+        self.log_weights = log_weights
+        self.min_bpm = float(np.min(min_bpm))
+        self.max_bpm = float(np.max(max_bpm))
 
     def __call__(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
         """As `process`."""
@@ -161,30 +186,64 @@ class DBNDownBeatTrackingProcessor:
             )
         results = self._decode_meters(span)
         log_probabilities = np.array([log_probability for _, log_probability in results])
-        weighted = log_probabilities + self._log_weights
+        weighted = log_probabilities + self.log_weights
         best = int(np.argmax(weighted))
         path, log_probability = results[best]
         if weighted[best] == -np.inf:  # a bar length of weight 0 is out, even if it alone has a path
             path, log_probability = path[:0], -np.inf
-        check_path(log_probability, span, fps, self._min_bpm, self._max_bpm)
+        check_path(log_probability, span, fps, self.min_bpm, self.max_bpm)
         hmm = self.hmms[best]
+        beats = beats_of_path(hmm, path, span, self.correct)
+        beats[:, 0] = (beats[:, 0] + span.first_frame) / fps
         space = hmm.transition_model.state_space
-        numbers = space.state_positions[path].astype(int) + 1
-        if self.correct:
-            frames = place_beats(span, hmm.observation_model.pointers[path] >= 1)
-        else:
-            # As with madmom, a beat in the very first frame is no change of beat and not found.
-            frames = np.union1d(np.nonzero(np.diff(numbers))[0] + 1, span.anchored)
-        beats = np.stack([(frames + span.first_frame) / fps, numbers[frames]], axis=1)
         return DecodedBeats(
             beats,
             path,
             log_probability,
             60.0 * fps / space.state_intervals[path],
             span.first_frame,
-            int(self.beats_per_bar[best]) if len(path) else 0,
+            self._bar_length(best, path),
             log_probabilities,
         )
+
+    def confidences(self, activations: Any, beats: Any, *, anchors: Any = None) -> np.ndarray:
+        """How probable beats are, by all frames: what the paths weigh that have one there, of all paths.
+
+        Parameters
+        ----------
+        activations, anchors
+            As of `process`.
+        beats : float (num_beats,)
+            Times in seconds, ascending; those that were decoded, or any others.
+
+        Returns
+        -------
+        float64 (num_beats, 2)
+            Probability that a beat, and that a downbeat, starts within 0.07 s of each; 0 outside of what is decoded.
+            See `allin1_core.dbn.posterior`.
+
+        Raises
+        ------
+        ValueError
+            As `process`, or if the times are not ascending.
+        """
+        array = self.hmms[0].observation_model.check(activations)
+        times = check_times(beats)
+        fps = float(self.fps)
+        required = None if anchors is None else required_beats(anchors, fps, len(array), self.beats_per_bar)
+        span = cut_span(array, self.threshold, required)
+        if span.required is None and not span.activations.any():
+            return np.zeros((len(times), 2))
+        frames = np.rint(times * fps).astype(np.int64) - span.first_frame
+        return confidences(self.hmms, self.log_weights, span.activations, span.required, frames, fps)
+
+    def _bar_length(self, best: int, path: np.ndarray) -> int:
+        space = self.hmms[best].transition_model.state_space
+        if len(path) == 0:
+            return 0
+        if isinstance(space, MeterStateSpace):
+            return int(np.bincount(space.state_meters[path]).argmax())
+        return int(self.beats_per_bar[best])
 
     def _decode_meters(self, span: Span) -> list[tuple[np.ndarray, float]]:
         def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:
@@ -195,6 +254,17 @@ class DBNDownBeatTrackingProcessor:
         with ThreadPool(self.num_threads, "dbn") as pool:
             results = dict(zip(order, pool.map(decode, [self.hmms[index] for index in order]), strict=True))
         return [results[index] for index in range(len(self.hmms))]
+
+
+def beats_of_path(hmm: HiddenMarkovModel, path: np.ndarray, span: Span, correct: bool) -> np.ndarray:
+    """Frame within the span and position in the bar of each beat of a path, ``float64 (num_beats, 2)``."""
+    numbers = hmm.transition_model.state_space.state_positions[path].astype(int) + 1
+    if correct:
+        frames = place_beats(span, hmm.observation_model.pointers[path] >= 1)
+    else:
+        # As with madmom, a beat in the very first frame is no change of beat and not found.
+        frames = np.union1d(np.nonzero(np.diff(numbers))[0] + 1, span.anchored)
+    return np.stack([frames.astype(np.float64), numbers[frames]], axis=1)
 
 
 def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:

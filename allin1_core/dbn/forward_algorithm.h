@@ -14,7 +14,7 @@
  * 2^k <= S < 2^(k + 1), every addition of x >= 0 rounds S + x to a multiple of u = 2^(k - 52): it adds r(x), the
  * multiple of u nearest to x, unless x lies half way between two; and (2^k + x) - 2^k is r(x). Multiples of u below
  * 2^(k + 1) are added without rounding, in any order. So a block of states is summed in vectors. If the sum
- * reached 2^(k + 1) or an x was a tie, which NaN counts as, its vectors are summed one after the other in the same way,
+ * reached 2^(k + 1) or an x was a tie, which NaN counts as, its parts are summed one after the other in the same way,
  * and the one where it happened number by number. */
 
 /* The lanes turned by some. */
@@ -57,8 +57,8 @@ struct sum_in_order_t {
     }
 
     ALLIN1_INLINE void add_one_by_one(const double *values) {
-#pragma GCC unroll 8
-        for (ptrdiff_t lane = 0; lane < LANES; lane++) sum += values[lane];
+#pragma GCC unroll 16
+        for (ptrdiff_t i = 0; i < FORWARD_PART; i++) sum += values[i];
         int64_t bits;
         memcpy(&bits, &sum, sizeof bits);
         bits &= 0x7FF0000000000000LL;
@@ -108,8 +108,8 @@ ptrdiff_t forward_frame(const forward_model_t *given, double *from, double *to, 
             store(to + i, load(from + i - 1) * (values_t)(others ^ (differing & within)));
         }
         if (!total.add<VECTORS>(to + s))
-            for (ptrdiff_t i = s; i < s + FORWARD_BLOCK; i += LANES)
-                if (!total.add<1>(to + i)) total.add_one_by_one(to + i);
+            for (ptrdiff_t i = s; i < s + FORWARD_BLOCK; i += FORWARD_PART)
+                if (!total.add<FORWARD_PART / LANES>(to + i)) total.add_one_by_one(to + i);
     }
 
     const double factor = 1 / total.sum;

@@ -59,6 +59,10 @@ class ForwardAlgorithm:
             states[frame] = following.argmax()
         return states
 
+    def advance_one(self, other: float, beat: float) -> int:
+        """As `advance`, by one frame of these densities."""
+        return int(self.advance(np.array([[other, beat]]))[0])
+
     @property
     def is_lost(self) -> bool:
         """Whether the probabilities are NaN."""

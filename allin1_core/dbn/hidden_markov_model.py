@@ -15,8 +15,13 @@ from allin1_core.dbn.observation_model import (
     RNNBeatTrackingObservationModel,
     RNNDownBeatTrackingObservationModel,
 )
-from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
-from allin1_core.dbn.transition_model import BarTransitionModel, BeatTransitionModel, TransitionModel
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
+from allin1_core.dbn.transition_model import (
+    BarTransitionModel,
+    BeatTransitionModel,
+    MeterTransitionModel,
+    TransitionModel,
+)
 from allin1_core.dbn.viterbi import choose_kernel, load_kernel, viterbi
 
 NO_PATH = (
@@ -34,6 +39,8 @@ class HiddenMarkovModel:
     observation_model : ObservationModel
     initial_distribution : float64 (num_states,), optional
         Probability of each state before the first frame; by default all are equal.
+    total : float
+        What the initial distribution sums to; other than 1 where alternatives each keep their own.
 
     Raises
     ------
@@ -46,6 +53,7 @@ class HiddenMarkovModel:
         transition_model: TransitionModel,
         observation_model: ObservationModel,
         initial_distribution: np.ndarray | None = None,
+        total: float = 1,
     ) -> None:
         num_states = transition_model.num_states
         if len(observation_model.pointers) != num_states:
@@ -60,22 +68,18 @@ class HiddenMarkovModel:
             if (
                 initial.shape != (num_states,)
                 or not np.all(initial >= 0)
-                or not np.allclose(initial.sum(), 1)
+                or not np.allclose(initial.sum(), total)
             ):
                 raise ValueError(
                     f"initial_distribution: shape {initial.shape}, sum {initial.sum():g}; expected "
-                    f"probabilities of shape ({num_states},) that sum to 1"
+                    f"probabilities of shape ({num_states},) that sum to {total:g}"
                 )
         self.transition_model = transition_model
         self.observation_model = observation_model
         self.initial_distribution = frozen(initial)
         with np.errstate(divide="ignore"):
             self.log_initial = frozen(np.log(initial))
-        self.chains = make_chains(
-            transition_model.state_space.intervals,
-            transition_model.beat_transitions,
-            observation_model.pointers,
-        )
+        self.chains = make_chains(transition_model, observation_model.pointers)
 
     def viterbi(self, observations: Any, *, backend: str = "auto") -> tuple[np.ndarray, float]:
         """Most likely path of states.
@@ -139,6 +143,37 @@ def bar_model(
     return HiddenMarkovModel(
         BarTransitionModel(space, transition_lambda),
         RNNDownBeatTrackingObservationModel(space, observation_lambda),
+    )
+
+
+@functools.lru_cache(maxsize=128)
+def meter_model(
+    meters: tuple[int, ...],
+    min_interval: float,
+    max_interval: float,
+    num_intervals: int | None,
+    transition_lambda: tuple[float | tuple[float | None, ...] | None, ...],
+    observation_lambda: int,
+    change_prob: float,
+    weights: tuple[float, ...],
+) -> HiddenMarkovModel:
+    """The model of bars whose length changes, made once for each set of parameters.
+
+    A path begins in bars of each length with the probability that it has in `bar_model`, times the length's weight
+    relative to the mean. So what is not divided among the lengths are the probabilities, and a path that keeps to one
+    has the log probability that it has alone. See `MeterStateSpace` and `MeterTransitionModel`.
+    """
+    space = MeterStateSpace(meters, min_interval, max_interval, num_intervals)
+    sizes = [bar.num_states for bar in space.bars]
+    relative = np.array(weights) / (sum(weights) / len(weights))
+    initial = np.concatenate(
+        [weight * (np.ones(size) / size) for weight, size in zip(relative, sizes, strict=True)]
+    )
+    return HiddenMarkovModel(
+        MeterTransitionModel(space, transition_lambda, change_prob, weights),
+        RNNDownBeatTrackingObservationModel(space, observation_lambda),
+        initial,
+        len(meters),
     )
 
 

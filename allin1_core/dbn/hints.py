@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from allin1_core.dbn.anchors import check_agreement
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import HintError
 
@@ -69,6 +69,26 @@ def checked_meters(
     return meters, tuple(float(weight) for weight in weights)
 
 
+def checked_meter_change(meter_change_prob: Any, beats_per_bar: tuple[int, ...]) -> float | None:
+    """The probability that the bar length changes at a bar line; None instead of 0.
+
+    Raises
+    ------
+    HintError
+        If it is not from 0 to below 1, or there are no two bar lengths to change between.
+    """
+    if meter_change_prob is None:
+        return None
+    expected = "a probability from 0 to below 1, that the bar length changes at a bar line"
+    _checked("meter_change_prob", meter_change_prob, expected, lambda v: v.ndim == 0 and 0 <= v < 1)
+    if meter_change_prob > 0 and len(set(beats_per_bar)) < 2:
+        raise HintError(
+            f"meter_change_prob: {meter_change_prob:g} with beats_per_bar {list(beats_per_bar)}; expected bar lengths "
+            "to change between"
+        )
+    return float(meter_change_prob) or None
+
+
 def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
     """Anchors as pairs of time and position, ascending.
 
@@ -99,9 +119,7 @@ def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
     expected = f"times in seconds, each alone or with its position in the bar, 1 to {longest} (0: any)"
     array = _checked("anchors", given, expected, are_anchors, rows)
     found = tuple(sorted({(float(time), int(position)) for time, position in array}))
-    for (time, one), (later, other) in itertools.pairwise(anchor for anchor in found if anchor[1]):
-        if _frame(time) == _frame(later) and one != other:
-            raise HintError(f"anchors: positions {one} and {other} both at {time:g} s; expected one")
+    check_agreement(found, FRAMES_PER_SECOND)
     return found
 
 

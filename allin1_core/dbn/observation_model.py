@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.checks import check_activations, frozen
-from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 
 
 def _check_lambda(value: float) -> float:
@@ -91,18 +91,18 @@ def beat_log_densities(observations: np.ndarray, observation_lambda: float) -> n
 
 
 class RNNDownBeatTrackingObservationModel(ObservationModel):
-    """Observation model of `BarStateSpace`: column 0 is non-beat, 1 is beat, 2 is downbeat.
+    """Observation model of `BarStateSpace` and `MeterStateSpace`: column 0 is non-beat, 1 is beat, 2 is downbeat.
 
     Parameters
     ----------
-    state_space : BarStateSpace
+    state_space : BarStateSpace or MeterStateSpace
     observation_lambda : int
         Parts of a beat period; the first is the beat.
     """
 
     num_columns = 2
 
-    def __init__(self, state_space: BarStateSpace, observation_lambda: int) -> None:
+    def __init__(self, state_space: BarStateSpace | MeterStateSpace, observation_lambda: int) -> None:
         border = 1.0 / _check_lambda(observation_lambda)
         positions = state_space.state_positions
         # Adding the beat's number rounds, so the border can lie one state later in one beat than in another.
@@ -131,3 +131,23 @@ class RNNDownBeatTrackingObservationModel(ObservationModel):
             densities[:, 1] = np.log(observations[:, 0])
             densities[:, 2] = np.log(observations[:, 1])
         return densities
+
+
+def beat_densities_of_one(observation: np.ndarray, observation_lambda: float) -> list[float]:
+    """Densities of non-beat and beat in one frame, those of `beat_log_densities` to the bit, in a third of the time.
+
+    Parameters
+    ----------
+    observation : float32 or float64 (1,)
+        Above 0 and below 1.
+    observation_lambda : float
+        Above 1.
+    """
+    # Numbers of numpy's, because they round as its arrays do.
+    kind, value = observation.dtype.type, observation[0]
+    pair = np.empty(2, kind)
+    pair[0] = (kind(1) - value) / kind(observation_lambda - 1)
+    pair[1] = value
+    np.log(pair, pair)
+    found: list[float] = np.exp(pair, dtype=np.float64).tolist()
+    return found

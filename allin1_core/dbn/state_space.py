@@ -1,4 +1,4 @@
-"""State space of a beat, and of a bar of beats: position and tempo as states that a path moves through.
+"""State spaces of a beat, a bar, and bars of several lengths: position and tempo as states that a path moves through.
 
 A beat of interval L (frames) has L states, and a path stays in each for one frame; the tempo can change only
 between beats. States are numbered beat by beat, within a beat interval by interval, from shortest to longest.
@@ -7,6 +7,8 @@ Krebs, Böck and Widmer, "An Efficient State Space Model for Joint Tempo and Met
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -125,3 +127,57 @@ class BarStateSpace:
         self.state_intervals = frozen(np.tile(beat.state_intervals, self.num_beats))
         self.first_states = [frozen(beat.first_states + number * beat.num_states) for number in beats]
         self.last_states = [frozen(beat.last_states + number * beat.num_states) for number in beats]
+
+
+class MeterStateSpace:
+    """State space of bars of several lengths, after which bars of any other may follow.
+
+    Parameters
+    ----------
+    meters : sequence of int
+        Bar lengths, in beats.
+    min_interval, max_interval, num_intervals
+        As of `BeatStateSpace`.
+
+    Attributes
+    ----------
+    bars : list of BarStateSpace
+        One for each bar length; their states stand one after the other.
+    num_beats, num_states, num_intervals : int
+    intervals : int64 (num_intervals,)
+        Intervals of every beat, in frames, ascending.
+    state_positions : float64 (num_states,)
+        Position within its bar in beats.
+    state_intervals : int64 (num_states,)
+        Interval of each state, in frames.
+    state_meters : int64 (num_states,)
+        Length of each state's bar, in beats.
+    first_states, last_states : list of int64 (num_intervals,)
+        For each beat, first and last state of each interval.
+
+    Raises
+    ------
+    ValueError
+        As `BarStateSpace`.
+    """
+
+    def __init__(
+        self,
+        meters: Sequence[int],
+        min_interval: float,
+        max_interval: float,
+        num_intervals: int | None = None,
+    ) -> None:
+        self.bars = [BarStateSpace(meter, min_interval, max_interval, num_intervals) for meter in meters]
+        sizes = [bar.num_states for bar in self.bars]
+        self.num_states = sum(sizes)
+        self.num_beats = sum(bar.num_beats for bar in self.bars)
+        self.intervals = self.bars[0].intervals
+        self.num_intervals = len(self.intervals)
+        self.state_positions = frozen(np.concatenate([bar.state_positions for bar in self.bars]))
+        self.state_intervals = frozen(np.concatenate([bar.state_intervals for bar in self.bars]))
+        self.state_meters = frozen(np.repeat([bar.num_beats for bar in self.bars], sizes))
+        starts = np.cumsum(sizes) - sizes
+        ours = list(zip(self.bars, starts, strict=True))
+        self.first_states = [frozen(states + start) for bar, start in ours for states in bar.first_states]
+        self.last_states = [frozen(states + start) for bar, start in ours for states in bar.last_states]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from allin1_core.dbn.checks import frozen
-from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace
+from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 
 
 def exponential_transition(
@@ -71,14 +71,18 @@ class TransitionModel:
 
     Attributes
     ----------
-    state_space : BeatStateSpace or BarStateSpace
-    beat_transitions : tuple of float64 (num_intervals, num_intervals)
-        For each beat, the probability of entering it at an interval (column) from an interval of the beat before
-        (row).
+    state_space : BeatStateSpace, BarStateSpace or MeterStateSpace
+    beats_before : tuple of tuple of int
+        For each beat, those that lead to it, ascending; by default the one before it, in a circle.
+    beat_transitions : tuple of float64 (num_beats_before * num_intervals, num_intervals)
+        For each beat, the probability of entering it at an interval (column) from an interval of the beats before
+        (row, beat by beat).
     num_states, num_transitions : int
     states, pointers, probabilities, log_probabilities
         See `SparseTransitions`; built on first use, because decoding does not need them.
     """
+
+    state_space: BeatStateSpace | BarStateSpace | MeterStateSpace
 
     def __init__(
         self, state_space: BeatStateSpace | BarStateSpace, transition_lambda: Sequence[float | None]
@@ -89,6 +93,8 @@ class TransitionModel:
             for value in set(transition_lambda)
         }
         self.beat_transitions = tuple(by_lambda[value] for value in transition_lambda)
+        num_beats = len(self.beat_transitions)
+        self.beats_before = tuple(((beat - 1) % num_beats,) for beat in range(num_beats))
 
     @property
     def num_states(self) -> int:
@@ -101,16 +107,18 @@ class TransitionModel:
     @functools.cached_property
     def _sparse(self) -> SparseTransitions:
         space = self.state_space
-        bar = isinstance(space, BarStateSpace)
-        first_states = space.first_states if bar else [space.first_states]
-        last_states = space.last_states if bar else [space.last_states]
+        of_a_beat = isinstance(space, BeatStateSpace)
+        first_states = [space.first_states] if of_a_beat else space.first_states
+        last_states = [space.last_states] if of_a_beat else space.last_states
         inside = np.setdiff1d(np.arange(space.num_states), np.concatenate(first_states))
         to, origin, probability = [inside], [inside - 1], [np.ones(len(inside))]
-        for beat, transitions in enumerate(self.beat_transitions):
-            from_interval, to_interval = np.nonzero(transitions)
-            to.append(first_states[beat][to_interval])
-            origin.append(last_states[beat - 1][from_interval])
-            probability.append(transitions[from_interval, to_interval])
+        for first, before, transitions in zip(
+            first_states, self.beats_before, self.beat_transitions, strict=True
+        ):
+            row, to_interval = np.nonzero(transitions)
+            to.append(first[to_interval])
+            origin.append(np.concatenate([last_states[beat] for beat in before])[row])
+            probability.append(transitions[row, to_interval])
         states, origins = np.concatenate(to), np.concatenate(origin)
         order = np.lexsort((origins, states))
         counts = np.bincount(states, minlength=space.num_states)
@@ -184,6 +192,59 @@ class BarTransitionModel(TransitionModel):
             )
         self.transition_lambda = [_check_lambda(value) for value in values]
         super().__init__(state_space, self.transition_lambda)
+
+
+class MeterTransitionModel(TransitionModel):
+    """Transitions of bars of several lengths, with changes between them at the bar lines.
+
+    From the last beat of a bar a path goes to the first of a bar of the same length with probability 1 - c, and to one
+    of another length with c times that length's share of the weight of all others; the tempo changes as it does into
+    that beat in bars of one length.
+
+    Parameters
+    ----------
+    state_space : MeterStateSpace
+    transition_lambda : sequence of float, None or sequence of them
+        For each bar length, as of `BarTransitionModel`.
+    change_prob : float
+        c: probability that the bar length changes, at each bar line.
+    weights : sequence of float
+        Of each bar length, at least 0.
+    """
+
+    def __init__(
+        self,
+        state_space: MeterStateSpace,
+        transition_lambda: Sequence[float | Sequence[float | None] | None],
+        change_prob: float,
+        weights: Sequence[float],
+    ) -> None:
+        self.state_space = state_space
+        bars = [
+            BarTransitionModel(bar, value)
+            for bar, value in zip(state_space.bars, transition_lambda, strict=True)
+        ]
+        self.transition_lambda = [bar.transition_lambda for bar in bars]
+        changes = meter_changes(np.asarray(weights, dtype=np.float64), change_prob)
+        lengths = [bar.num_beats for bar in state_space.bars]
+        lasts = np.cumsum(lengths) - 1
+        transitions, before = [], []
+        for bar, probability, last in zip(bars, changes.T, lasts, strict=True):
+            leading = np.flatnonzero(probability)
+            entered = [probability[one] * bar.beat_transitions[0] for one in leading]
+            transitions += [frozen(np.concatenate(entered)), *bar.beat_transitions[1:]]
+            before += [tuple(lasts[leading].tolist())]
+            before += [
+                (beat - 1,) for beat in range(int(last) - len(bar.beat_transitions) + 2, int(last) + 1)
+            ]
+        self.beat_transitions, self.beats_before = tuple(transitions), tuple(before)
+
+
+def meter_changes(weights: np.ndarray, change_prob: float) -> np.ndarray:
+    """Probability of each bar length (column) after each (row), ``float64 (num_meters, num_meters)``."""
+    others = weights * (1 - np.eye(len(weights)))
+    totals = np.maximum(others.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return change_prob * others / totals + np.diag(np.full(len(weights), 1 - change_prob))
 
 
 def _check_lambda(value: float | None) -> float | None:

@@ -14,7 +14,7 @@ from allin1_core.backends import Choice, choose
 from allin1_core.dbn.chains import Chains
 from allin1_core.errors import BackendError
 
-ViterbiKernel = Callable[[Chains, np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, float]]
+ViterbiKernel = Callable[..., tuple[np.ndarray, float]]
 
 # Of each decoder of ours the modules of its Viterbi recursion and of its forward algorithm.
 _KERNELS = {
@@ -56,6 +56,12 @@ def load_kernel(name: str) -> ViterbiKernel:
     return kernel
 
 
+def load_dense_kernel(name: str) -> ViterbiKernel:
+    """The function `dense_viterbi` of the kernel of that name, which was chosen before."""
+    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name][0]).dense_viterbi
+    return kernel
+
+
 def load_forward_algorithm(name: str) -> Any:
     """The class `ForwardAlgorithm` of the kernel of that name, which was chosen before."""
     return importlib.import_module(_KERNELS[name][1]).ForwardAlgorithm
@@ -77,6 +83,7 @@ def viterbi(
     log_densities: np.ndarray,
     log_initial: np.ndarray,
     required_beats: np.ndarray | None = None,
+    last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Most likely path of states.
 
@@ -90,8 +97,10 @@ def viterbi(
     log_initial : float64 (num_states,)
         Log probability of each state before the first frame.
     required_beats : int (num_frames,), optional
-        Where not 0, the path must be in the first state of a beat: of any if negative, of that number (from 1)
-        if positive. What is observed there is then taken as certain, with log density 0.
+        Where not 0, the path must be in the first state of a beat: of any if negative, of that number in the bar
+        (from 1) if positive. What is observed there is then taken as certain, with log density 0.
+    last : float64 (num_states,), optional
+        See `allin1_core.dbn.viterbi_numpy.viterbi`.
 
     Returns
     -------
@@ -106,6 +115,20 @@ def viterbi(
     """
     if len(log_densities) == 0:
         raise ValueError("observations: no frames; expected at least one")
+    rows = kernel_rows(chains, log_densities, required_beats)
+    path, log_probability = kernel(chains, *rows, log_initial, last)
+    if log_probability == -np.inf:
+        return np.empty(0, dtype=np.uint32), log_probability
+    return path, log_probability
+
+
+def kernel_rows(
+    chains: Chains, log_densities: np.ndarray, required_beats: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a kernel sees: rows of log densities without NaN, and which of them a beat's first and other states see.
+
+    Parameters are those of `viterbi`, what is returned those of `allin1_core.dbn.viterbi_numpy.viterbi`.
+    """
     rows = np.array(log_densities.T, order="C")
     rows[np.isnan(rows)] = -np.inf
     entry_rows = inside_rows = chains.beat_columns
@@ -113,12 +136,9 @@ def viterbi(
         entries = rows[entry_rows]
         required = required_beats != 0
         rows[:, required] = -np.inf
-        numbers = np.arange(1, chains.num_beats + 1)[:, np.newaxis]
+        numbers = chains.numbers[:, np.newaxis]
         allowed = (required_beats[required] < 0) | (required_beats[required] == numbers)
         entries[:, required] = np.where(allowed, 0.0, -np.inf)
         entry_rows = np.arange(len(rows), len(rows) + chains.num_beats, dtype=np.int32)
         rows = np.concatenate([rows, entries])
-    path, log_probability = kernel(chains, rows, entry_rows, inside_rows, log_initial)
-    if log_probability == -np.inf:
-        return np.empty(0, dtype=np.uint32), log_probability
-    return path, log_probability
+    return rows, entry_rows, inside_rows

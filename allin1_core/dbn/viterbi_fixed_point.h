@@ -170,7 +170,7 @@ ALLIN1_INLINE values_t larger(values_t best, lanes_t key) {
 /* The entries of one chain in a block, chosen, and carried to their exits. */
 struct passage_t {
     const viterbi_candidate_t *candidates, *ties, *end;
-    const int64_t *block; /* exits of the beat before */
+    const int64_t *block; /* exits */
     const int64_t *entries, *inside, *outside_from, *outside_to;
     int64_t *exits;
     uint8_t *choices;
@@ -213,7 +213,7 @@ ALLIN1_INLINE bool decode_keys(const viterbi_model_t *model, const viterbi_obser
             const passage_t passage = {work->candidates + model->offsets[chain],
                                        work->candidates + work->ties[chain],
                                        work->candidates + model->offsets[chain + 1],
-                                       (int64_t *)work->block + ((b ? b : beats) - 1) * intervals * width,
+                                       (int64_t *)work->block,
                                        (int64_t *)work->entries + alike * width,
                                        work->sums + (alike + 1) * work->sums_stride + border,
                                        work->sums + border,

@@ -49,7 +49,7 @@ struct choice_t {
     ptrdiff_t count; /* of candidates, each with an origin and a transition */
     const int32_t *origins;
     const double *log_transitions;
-    rows<const double> exits; /* of the beat before */
+    rows<const double> exits;
     const double *density;
     double *entry;
     char *choices;
@@ -170,7 +170,7 @@ ALLIN1_INLINE void decode_block(const viterbi_model_t *model, const viterbi_obse
             const ptrdiff_t chain = b * intervals + j;
             const int64_t offset = model->offsets[chain], count = model->offsets[chain + 1] - offset;
             const choice_t choice = {count, model->origins + offset, model->log_transitions + offset,
-                                     {work->block + ((b ? b : beats) - 1) * intervals * width, width},
+                                     {work->block, width},
                                      seen->densities + seen->entry_rows[b] * seen->row_stride + frame,
                                      work->entries + b * width, choices + chain * width * bytes, work->wide};
             for_groups<4>(width / LANES, choice);

@@ -1,7 +1,8 @@
 /* The exact Viterbi recursion of a bar model, carried from beat to beat instead of from state to state.
  *
  * A chain is one beat of the bar at one tempo: L states, passed one per frame with log transition 0. Only its first
- * state has a choice of predecessors, the last states of the beat before. With d the log density that a state sees,
+ * state has a choice of predecessors: the last states of the beat before, or of several beats, where bars of several
+ * lengths end before it. With d the log density that a state sees,
  *
  *     entry(t) = max_i ((exit_i(t - 1) + log_transition_i) + d_0(t))
  *     exit(t + L - 1) = (...((entry(t) + d_1(t + 1)) + d_2(t + 2)) + ...) + d_{L-1}(t + L - 1)
@@ -32,7 +33,7 @@ struct viterbi_model_t {
     const int32_t *intervals;      /* (num_intervals,) states of a chain, ascending */
     const int32_t *borders;        /* (num_beats, num_intervals) states of a chain that see the beat density */
     const int64_t *offsets;        /* (num_beats * num_intervals + 1,) candidates of each entry, in the next two */
-    const int32_t *origins;        /* interval index in the beat before */
+    const int32_t *origins;        /* chain whose last state it is */
     const double *log_transitions; /* as long as `origins` */
     ptrdiff_t longest_border;      /* the largest of `borders`, at least 1 */
 };
@@ -71,6 +72,7 @@ static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
 enum {
     FORWARD_BLOCK = 64,  /* states of the forward algorithm that are summed together */
+    FORWARD_PART = 16,   /* of them, where that fails */
     FORWARD_ENTRIES = 8, /* first states whose predecessors are summed together; both multiples of all lanes */
 };
 
@@ -116,20 +118,18 @@ static double viterbi_backtrack(const viterbi_model_t *model, const viterbi_obse
     }
     if (best == -INFINITY) return best;
     for (ptrdiff_t j = 0; j < intervals; j++) states += model->intervals[j];
-    ptrdiff_t beat = best_chain / intervals, j = best_chain % intervals;
-    for (ptrdiff_t frame = seen->num_frames - 1;;) {
-        first = beat * states;
+    for (ptrdiff_t frame = seen->num_frames - 1, chain = best_chain;;) {
+        const ptrdiff_t j = chain % intervals;
+        first = chain / intervals * states;
         for (ptrdiff_t i = 0; i < j; i++) first += model->intervals[i];
         for (; position > 0 && frame >= 0; position--, frame--) path[frame] = (uint32_t)(first + position);
         if (frame < 0) return best;
         path[frame] = (uint32_t)first;
-        const ptrdiff_t chain = beat * intervals + j;
         const ptrdiff_t at = ((frame / work->step) * chains + chain) * work->width + frame % work->step;
         const ptrdiff_t choice =
             work->wide ? ((const uint16_t *)work->choices)[at] : ((const uint8_t *)work->choices)[at];
-        j = model->origins[model->offsets[chain] + last_ordinal(work->wide) - choice];
-        beat = (beat ? beat : beats) - 1;
-        position = model->intervals[j] - 1;
+        chain = model->origins[model->offsets[chain] + last_ordinal(work->wide) - choice];
+        position = model->intervals[chain % intervals] - 1;
         if (--frame < 0) return best;
     }
 }

@@ -20,6 +20,7 @@ def viterbi(
     entry_rows: np.ndarray,
     inside_rows: np.ndarray,
     log_initial: np.ndarray,
+    last: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """Best path through a bar model.
 
@@ -32,6 +33,8 @@ def viterbi(
         Row of `densities` that a beat's first states see, and its other states within the border.
     log_initial : float64 (num_states,)
         Log probability of each state before the first frame.
+    last : float64 (num_states,), optional
+        Is filled with the log probability of the best path to each state in the last frame: what to go on from.
 
     Returns
     -------
@@ -39,7 +42,42 @@ def viterbi(
         State in each frame; not meaningful if the log probability is -inf.
     log_probability : float
     """
-    return _Recursion(chains, densities, entry_rows, inside_rows).run(log_initial)
+    return _Recursion(chains, densities, entry_rows, inside_rows).run(log_initial, last)
+
+
+def dense_viterbi(
+    log_transitions: np.ndarray, densities: np.ndarray, initial: float
+) -> tuple[np.ndarray, float]:
+    """Best path where there are few states; of equals the first wins.
+
+    Parameters
+    ----------
+    log_transitions : float64 (num_states, num_states)
+        From row to column.
+    densities : float64 (num_frames, num_states)
+        Log densities, no NaN, at least one frame.
+    initial : float
+        Log probability of each state before the first frame.
+
+    Returns
+    -------
+    path : int64 (num_frames,)
+    log_probability : float
+    """
+    value = np.full(len(log_transitions), initial)
+    origins = np.empty(densities.shape, dtype=np.int64)
+    for frame, density in enumerate(densities):
+        # Compared with the density added, which can round two values to one.
+        candidates = (value[:, np.newaxis] + log_transitions) + density
+        origins[frame] = candidates.argmax(axis=0)
+        value = candidates.max(axis=0)
+    state = int(value.argmax())
+    log_probability = float(value[state])
+    path = np.empty(len(densities), dtype=np.int64)
+    for frame in range(len(path) - 1, -1, -1):
+        path[frame] = state
+        state = int(origins[frame, state])
+    return path, log_probability
 
 
 class _Recursion:
@@ -59,11 +97,6 @@ class _Recursion:
         beats, intervals = chains.borders.shape
         # Exits are held for as long as the longest chain; a row of them is used like a ring, moved block by block.
         self.exits = np.full((beats, intervals, self.pad + 2 * self.step), -np.inf)
-        self.log_transitions = np.full((beats, intervals, intervals), -np.inf)
-        for chain in range(beats * intervals):
-            found = slice(chains.offsets[chain], chains.offsets[chain + 1])
-            beat, interval = divmod(chain, intervals)
-            self.log_transitions[beat, interval, chains.origins[found]] = chains.log_transitions[found]
 
     def carry(self, beat: int, interval: int, frame: int, entries: np.ndarray) -> np.ndarray:
         """Values at the exits of ``entries (num_frames,)`` made in consecutive frames from `frame` on."""
@@ -77,7 +110,7 @@ class _Recursion:
                 terms[start:stop] = sliding_window_view(seen, len(entries))
         return np.add.accumulate(terms, axis=0)[-1]
 
-    def run(self, log_initial: np.ndarray) -> tuple[np.ndarray, float]:
+    def run(self, log_initial: np.ndarray, values: np.ndarray | None) -> tuple[np.ndarray, float]:
         lengths = self.chains.intervals
         beats, intervals = self.chains.borders.shape
         starts = np.cumsum(lengths) - lengths
@@ -87,26 +120,31 @@ class _Recursion:
                 entries = initial[beat, start : start + length][::-1]
                 self.exits[beat, interval, :length] = self.carry(beat, interval, -int(length), entries)
         num_blocks = -(-self.num_frames // self.step)
-        origins = np.empty((num_blocks * self.step, beats, intervals), dtype=np.uint16)
+        origins = np.empty((num_blocks * self.step, beats, intervals), dtype=np.int32)
         for frame in range(0, self.num_frames, self.step):
-            leaving = self.exits[:, :, : self.step].copy()
+            leaving = self.exits[:, :, : self.step].reshape(beats * intervals, self.step)
             first = self.pad + frame
             for beat in range(beats):
                 seen = self.densities[self.entry_rows[beat], first : first + self.step]
                 for interval in range(intervals):
-                    candidates = leaving[beat - 1] + self.log_transitions[beat, interval][:, np.newaxis]
+                    chain = beat * intervals + interval
+                    found = slice(self.chains.offsets[chain], self.chains.offsets[chain + 1])
+                    before = self.chains.origins[found]
+                    candidates = leaving[before] + self.chains.log_transitions[found, np.newaxis]
                     candidates += seen
                     best = candidates.argmax(axis=0)
-                    origins[frame : frame + self.step, beat, interval] = best
+                    origins[frame : frame + self.step, beat, interval] = before[best]
                     entries = candidates[best, np.arange(self.step)]
                     length = int(lengths[interval])
                     carried = self.carry(beat, interval, frame, entries)
                     self.exits[beat, interval, length : length + self.step] = carried
             left = min(self.step, self.num_frames - frame)
             self.exits[:, :, : -self.step] = self.exits[:, :, left : left - self.step or None]
-        return self.backtrack(starts, origins)
+        return self.backtrack(starts, origins, values)
 
-    def backtrack(self, starts: np.ndarray, origins: np.ndarray) -> tuple[np.ndarray, float]:
+    def backtrack(
+        self, starts: np.ndarray, origins: np.ndarray, values: np.ndarray | None
+    ) -> tuple[np.ndarray, float]:
         """The best last state, the first of equals, and the path that led to it."""
         lengths = self.chains.intervals
         beats, intervals = self.chains.borders.shape
@@ -114,6 +152,8 @@ class _Recursion:
         last = np.concatenate(
             [self.exits[b, i, : lengths[i]][::-1] for b in range(beats) for i in range(intervals)]
         )
+        if values is not None:
+            values[:] = last
         state = int(last.argmax())
         log_probability = float(last[state])
         path = np.zeros(self.num_frames, dtype=np.uint32)
@@ -129,8 +169,7 @@ class _Recursion:
             )
             if frame - position < 0:
                 break
-            interval = int(origins[entered, beat, interval])
-            beat = (beat or beats) - 1
+            beat, interval = divmod(int(origins[entered, beat, interval]), intervals)
             position = int(lengths[interval]) - 1
             frame = entered - 1
         return path, log_probability

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -74,15 +75,19 @@ def jams_text(result: AnalysisResult) -> str:
         return annotation
 
     beats, positions = annotate("beat"), annotate("beat_position")
-    beats_per_bar = max(result.beat_positions, default=4)
-    measure = 0  # of an upbeat
-    for time, position in zip(result.beats, result.beat_positions, strict=True):
+    longest = max(result.beat_positions, default=4)
+    measures = list(itertools.accumulate(int(position == 1) for position in result.beat_positions))
+    # Bars may change; of an upbeat (0) and the last bar the length is not known.
+    lengths = dict(zip(measures, result.beat_positions, strict=True)) | {
+        0: longest,
+        max(measures, default=0): longest,
+    }
+    for time, position, measure in zip(result.beats, result.beat_positions, measures, strict=True):
         beats.append(time=time, duration=0, value=position)
-        measure += position == 1
         positions.append(
             time=time,
             duration=0,
-            value={"position": position, "measure": measure, "num_beats": beats_per_bar, "beat_units": 4},
+            value={"position": position, "measure": measure, "num_beats": lengths[measure], "beat_units": 4},
         )
     segments = annotate("segment_open")
     for segment in result.segments:

@@ -66,6 +66,10 @@ class AnalysisResult:
     tempo : float or None
         Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
         of All-In-One itself. See `allin1_core.dbn.metrical.fitted_tempo`.
+    confidences : dict of str to list of float, optional
+        Probabilities from 0 to 1: of a ``beats`` and a ``downbeats`` entry that one starts within 0.07 s of it, by the
+        decoder's model; ``boundaries``, the network's of each section's start but the first, and ``labels``, its mean
+        over each section. None where they were not asked for.
     tempo_spread : float or None
         How much the tempo varies over the track, in beats per minute: half the width of the range that 90 % of the
         local tempi, each over 16 beats, lie in. Of a steady track below 0.25, which is what rounding beats to 0.01 s
@@ -83,6 +87,7 @@ class AnalysisResult:
     embeddings: np.ndarray | None = None
     tempo: float | None = None
     tempo_spread: float | None = None
+    confidences: dict[str, list[float]] | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a bar of the sections, and the beats in a line."""
@@ -109,6 +114,8 @@ class AnalysisResult:
             "tempo_spread": self.tempo_spread,
             "provenance": self.provenance,
         }
+        if self.confidences is not None:
+            fields["confidences"] = self.confidences
         if arrays_sha256:
             fields["arrays_sha256"] = dict(arrays_sha256)
         lines = [f"  {json.dumps(name)}: {_value(value)}" for name, value in fields.items()]
@@ -255,6 +262,7 @@ def read_json_result(path: Path) -> tuple[AnalysisResult, dict[str, str] | None]
         provenance=fields.get("provenance", {}),
         tempo=fields.get("tempo"),
         tempo_spread=fields.get("tempo_spread"),
+        confidences=fields.get("confidences"),
     )
     validate(result, str(path))
     if not {"provenance", "arrays_sha256"} & fields.keys():

@@ -49,6 +49,8 @@ def validate(result: AnalysisResult, source: str | None = None) -> None:
         _check_tempo(result.tempo, result.tempo_spread)
         end = _check_segments(result.segments)
         _check_beats(result, end)
+        if result.confidences is not None:
+            _check_confidences(result)
         _check_provenance(result.provenance)
         num_frames = round(end * FRAMES_PER_SECOND)
         if result.activations is not None:
@@ -135,6 +137,26 @@ def _check_beats(result: AnalysisResult, end: float) -> None:
     for index, (time, beat) in enumerate(zip(downbeats, expected, strict=True)):
         if isinstance(time, bool) or time != beat:
             raise _fault(f"downbeats[{index}]", _shown(time), f"{beat}, a beat at position 1")
+
+
+def _check_confidences(result: AnalysisResult) -> None:
+    confidences: Any = result.confidences
+    counts = {
+        "beats": len(result.beats),
+        "downbeats": len(result.downbeats),
+        "boundaries": len(result.segments) - 1,
+        "labels": len(result.segments),
+    }
+    _check_type("confidences", confidences, dict, "an object")
+    if confidences.keys() != counts.keys():
+        raise _fault("confidences", ", ".join(map(str, confidences))[:200], ", ".join(counts))
+    for name, count in counts.items():
+        field, values = f"confidences.{name}", confidences[name]
+        _check_type(field, values, list, "a list of probabilities")
+        if len(values) != count:
+            raise _fault(field, f"{len(values)}", f"{count}, one for each")
+        for index, value in enumerate(values):
+            _check_number(f"{field}[{index}]", value, 0, 1, "a probability")
 
 
 def _check_provenance(provenance: Any) -> None:

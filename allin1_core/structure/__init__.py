@@ -4,6 +4,20 @@ Only the local maxima touch every frame with a wide window, so only they have ba
 where the network's output lies; what follows looks at the few frames that are left.
 """
 
-from allin1_core.structure.sections import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
+from allin1_core.structure.sections import (
+    LABELS,
+    LOCAL_MAXIMA_WINDOW,
+    Segment,
+    pick_boundaries,
+    section_confidences,
+    sections,
+)
 
-__all__ = ["LABELS", "LOCAL_MAXIMA_WINDOW", "Segment", "pick_boundaries", "sections"]
+__all__ = [
+    "LABELS",
+    "LOCAL_MAXIMA_WINDOW",
+    "Segment",
+    "pick_boundaries",
+    "section_confidences",
+    "sections",
+]

@@ -96,3 +96,35 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
         )
         for start, end in itertools.pairwise(edges)
     ]
+
+
+def section_confidences(
+    segments: list[Segment], boundary: np.ndarray, label: np.ndarray
+) -> tuple[list[float], list[float]]:
+    """What the network says of sections.
+
+    Parameters
+    ----------
+    segments : list of Segment
+    boundary : float32 (T,)
+        Probability of a boundary.
+    label : float32 (10, T)
+        Probability of each of `LABELS`.
+
+    Returns
+    -------
+    boundaries : list of float
+        Probability of a boundary in the first frame of each section but the first.
+    labels : list of float
+        Mean probability of each section's label over its frames.
+    """
+    frames = [
+        (round(one.start * _FRAMES_PER_SECOND), round(one.end * _FRAMES_PER_SECOND)) for one in segments
+    ]
+    return (
+        [float(boundary[start]) for start, _ in frames[1:]],
+        [
+            float(label[LABELS.index(one.label), start:end].mean())
+            for one, (start, end) in zip(segments, frames, strict=True)
+        ],
+    )

@@ -42,6 +42,7 @@ STAGES = (
     "functional_local_maxima",
     "metrical_dbn",
     "functional_boundaries",
+    "confidences",
     "save",
     "export",
     "visualize",

@@ -30,8 +30,8 @@ def test_a_fault_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(madmom_dbn, "track_bars", changed)
     record = ParityRecorder()
     if fault == "none":
-        test_bar_tracking.test_bars("random", record)
+        test_bar_tracking.test_bars("random", "cython", record)
     else:
         with pytest.raises(AssertionError, match=r"random: .*beats: (found|at) "):
-            test_bar_tracking.test_bars("random", record)
+            test_bar_tracking.test_bars("random", "cython", record)
     assert [entry.passed for entry in record.records] == [fault == "none"]

@@ -15,6 +15,7 @@ import pytest
 
 from parity import test_attention, test_network, test_network_random, test_pipeline, test_structure
 from parity.decoder_agreement import compare_decodings
+from parity.full.confidences import EDGES, calibration
 from parity.full.track_agreement import compare_networks
 from parity.implementations import Implementation
 from parity.inputs.spectrogram import Case
@@ -146,11 +147,35 @@ def test_a_song_whose_log_probability_is_no_number_counts_as_different(tmp_path:
         ).measures(),
         "ours": dict.fromkeys(("f_measure", "cmlt", "amlt", "downbeat_f_measure"), 1.0),
         "oracle": dict.fromkeys(("f_measure", "cmlt", "amlt", "downbeat_f_measure"), 1.0),
+        "online": compare_decodings([], beats[:, 0], [], beats[:, 0]).measures(),
+        "bars": compare_decodings([], beats, [], beats + 0.5).measures(),
     }
     content = {"command": "none", "oracle": "madmom", "rows": [row, {**row, "tempo": "changing"}]}
     text = accuracy.update(tmp_path, "decoder", content).read_text(encoding="utf-8")
     assert "0 of 2 songs: identical paths, log probabilities and beats" in text
+    assert "; 2 with identical beats online, 0 with identical bars on the annotated beats." in text
+    assert "| positions of given beats matched | 0 of 2 |" in text
     assert "| largest difference of log probability | inf |" in text
+
+
+def test_beats_are_counted_by_their_confidence(tmp_path: Path) -> None:
+    """Two of three of 0.55 are right, one that is 70 ms away; of another song one of 1 is not."""
+    found = calibration(
+        np.array([1.0, 2.07, 3.2, 4.0]), np.array([0.55, 0.56, 0.54, 0.01]), np.array([1.0, 2.0, 3.0, 4.0])
+    )
+    column = EDGES.index(0.5)
+    assert [found[name][column] for name in ("number", "right")] == [3, 2]
+    assert found["sure"][column] == pytest.approx(1.65)
+    assert (found["number"][0], found["right"][0], sum(found["number"])) == (1, 1, 4)
+    wrong = calibration(np.array([1.0]), np.array([1.0]), np.array([]))
+    assert (wrong["number"][-1], wrong["right"][-1]) == (1, 0)
+    rows = [{"song": "0001", "beats": one, "downbeats": one} for one in (found, wrong)]
+    content = {"command": "none", "edges": EDGES, "rows": rows}
+    text = accuracy.update(tmp_path, "confidences", content).read_text(encoding="utf-8")
+    assert "2 songs: of 5 beats 60.00% are right, their mean confidence is 53.20%" in text
+    assert "The least sure 80.0% of the beats, those above the last row, hold 50% of the wrong ones." in text
+    assert "| 0.5 to 0.6 | 3 | 0.5500 | 0.6667 | 3 |" in text
+    assert (tmp_path / "accuracy_confidences.png").stat().st_size > 10_000
 
 
 def test_a_section_that_is_replaced_leaves_the_others_though_only_the_page_is_there(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,13 +132,19 @@ def make_online_decoder(**parameters: Any) -> _OnlineProcessor:
     return _OnlineProcessor(DBNBeatTrackingProcessor(**{**parameters, "online": True}))
 
 
-def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
-    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
+def make_bar_tracker(**parameters: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """madmom's DBNBarTrackingProcessor with these parameters; not silent."""
     import_madmom()
     from madmom.features.downbeats import DBNBarTrackingProcessor
 
+    tracker: Callable[[np.ndarray], np.ndarray] = DBNBarTrackingProcessor(**parameters)
+    return tracker
+
+
+def track_bars(rows: np.ndarray, **parameters: Any) -> np.ndarray:
+    """Bars on given beats by madmom's DBNBarTrackingProcessor."""
     with quiet():
-        return np.asarray(DBNBarTrackingProcessor(**parameters)(rows))
+        return np.asarray(make_bar_tracker(**parameters)(rows))
 
 
 def bar_model(
@@ -160,6 +167,64 @@ def bar_model(
             beats_hmm.RNNDownBeatTrackingObservationModel(space, observation_lambda),
         )
     )
+
+
+def meter_model(
+    meters: Sequence[int],
+    intervals: tuple[float, float, int | None],
+    transition_lambda: float,
+    change_prob: float,
+    weights: Sequence[float],
+) -> _Model:
+    """madmom's Viterbi over bars of several lengths: its states and tempo changes of each, put side by side.
+
+    From the last beat of a bar to the first of one of the same length with probability 1 - c, to one of another with c
+    times that length's share of the others' weight.
+    """
+    import_madmom()
+    from madmom.features import beats_hmm
+    from madmom.ml.hmm import HiddenMarkovModel, TransitionModel
+
+    spaces = [beats_hmm.BarStateSpace(meter, *intervals) for meter in meters]
+    starts = np.cumsum([0, *(space.num_states for space in spaces)])
+    transitions: list[tuple[int, int, float]] = []
+    for meter, (space, start) in enumerate(zip(spaces, starts, strict=False)):
+        model = beats_hmm.BarTransitionModel(space, transition_lambda)
+        for state in range(space.num_states):
+            leading = range(model.pointers[state], model.pointers[state + 1])
+            if state not in space.first_states[0]:
+                transitions += [
+                    (start + state, start + model.states[i], model.probabilities[i]) for i in leading
+                ]
+                continue
+            last, tempo = space.last_states[-1].tolist(), [model.probabilities[i] for i in leading]
+            from_intervals = [last.index(model.states[i]) for i in leading]
+            for other, (before, offset) in enumerate(zip(spaces, starts, strict=False)):
+                share = weights[meter] / sum(weights[one] for one in range(len(meters)) if one != other)
+                kept = 1 - change_prob if other == meter else change_prob * share
+                transitions += [
+                    (start + state, offset + before.last_states[-1][i], kept * probability)
+                    for i, probability in zip(from_intervals, tempo, strict=True)
+                ]
+    states, origins, probabilities = (np.array(column) for column in zip(*transitions, strict=True))
+    found = probabilities > 0
+    side_by_side = SimpleNamespace(
+        num_states=int(starts[-1]),
+        state_positions=np.concatenate([space.state_positions for space in spaces]),
+    )
+    model = HiddenMarkovModel(
+        TransitionModel.from_dense(states[found], origins[found], probabilities[found]),
+        beats_hmm.RNNDownBeatTrackingObservationModel(side_by_side, 16),
+    )
+    # Each bar length begins as if it was alone, which madmom lets only be set afterwards.
+    mean = sum(weights) / len(weights)
+    model.initial_distribution = np.concatenate(
+        [
+            np.full(space.num_states, weight / mean / space.num_states)
+            for space, weight in zip(spaces, weights, strict=True)
+        ]
+    )
+    return _Model(model)
 
 
 def downbeat_activations(signal: np.ndarray, sample_rate: int = 44100) -> np.ndarray:

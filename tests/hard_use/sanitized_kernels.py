@@ -69,6 +69,14 @@ def pytest_sessionstart() -> None:
         return checked(instruction_set)
 
     _viterbi.viterbi = noting("decoder", _viterbi.viterbi, named)
+    _CALLED.setdefault("decoder online", set())
+
+    class NotedForwardAlgorithm(_viterbi.ForwardAlgorithm):  # type: ignore[misc]
+        def __init__(self, *arguments: Any, instruction_set: str | None = None) -> None:
+            super().__init__(*arguments, instruction_set=instruction_set)
+            self.advance = noting("decoder online", super().advance, lambda *_: checked(instruction_set))
+
+    _viterbi.ForwardAlgorithm = NotedForwardAlgorithm
     _transform.run = noting("spectrogram", _transform.run, first)
     for name in ("run_stem", "run_time_layers", "run_instrument_layers", "run_attention"):
         setattr(
@@ -83,7 +91,7 @@ def expected_sets() -> dict[str, Collection[str]]:
     from allin1_core.simd.instruction_sets import instruction_sets
 
     passes = ("stem", "time layers", "instrument layers", "attention")
-    kernels = ("decoder", "spectrogram", *(f"network's {name}" for name in passes))
+    kernels = ("decoder", "decoder online", "spectrogram", *(f"network's {name}" for name in passes))
     return dict.fromkeys(kernels, instruction_sets())
 
 

@@ -237,6 +237,26 @@ def test_few_states_without_a_path_before() -> None:
         np.testing.assert_array_equal(found[0], expected[0])
 
 
+@pytest.mark.parametrize("num_frames", [1, 2, 31, 33, 193, 500])
+@pytest.mark.parametrize("meters", [[1, 2], [3, 4], [2, 3, 4, 5, 6, 7]])
+def test_bars_that_change(meters: list[int], num_frames: int) -> None:
+    processor = DBNDownBeatTrackingProcessor(meters, fps=50, num_tempi=20, meter_change_prob=0.1)
+    assert same_path(processor, activations(num_frames, num_frames, "random")) == 1
+
+
+@pytest.mark.parametrize(("num_frames", "num_states"), [(1, 1), (1, 7), (2, 2), (100, 9)])
+def test_few_states(num_frames: int, num_states: int) -> None:
+    random = np.random.default_rng(num_frames)
+    matrix, densities = (
+        np.log(random.random(shape)) for shape in ((num_states, num_states), (num_frames, num_states))
+    )
+    matrix[0, 1:] = -np.inf
+    path, log_probability = _viterbi.dense_viterbi(matrix, densities, -1.0)
+    expected, expected_log_probability = viterbi_numpy.dense_viterbi(matrix, densities, -1.0)
+    np.testing.assert_array_equal(path, expected)
+    assert log_probability == expected_log_probability > -np.inf
+
+
 @pytest.mark.parametrize("num_frames", [1, 2, 100, 777])
 def test_beats_without_bars(num_frames: int) -> None:
     values = activations(num_frames, 3, "random")[:, 0]
@@ -271,5 +291,7 @@ def test_forward_algorithm(slowest: float, fastest: float, num_tempi: int | None
             np.testing.assert_array_equal(compiled.advance(densities), plain.advance(densities))
             np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
             assert compiled.is_lost == plain.is_lost
+            for other, beat in densities[:5].tolist():
+                assert compiled.advance_one(other, beat) == plain.advance_one(other, beat)
         compiled.reset()
         plain.reset()

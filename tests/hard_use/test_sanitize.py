@@ -42,6 +42,7 @@ def test_an_instruction_set_that_did_not_run_is_named(monkeypatch: pytest.Monkey
     expected = plugin.expected_sets()
     assert set(expected) == {
         "decoder",
+        "decoder online",
         "spectrogram",
         *(f"network's {p}" for p in ("stem", "time layers", "instrument layers", "attention")),
     }

@@ -36,7 +36,8 @@ def render(content: dict[str, Any], folder: Path) -> str:
         "",
         "Activations are made from the annotated beats of each song as a network would give them, with a network's",
         "faults: bumps of varying width and height, noise, missing and extra beats, downbeats taken for beats. Seeds",
-        "are fixed by the song's name. Both decoders get the same array, with `[3, 4]` beats a bar.",
+        "are fixed by the song's name. Both decoders get the same array, with `[3, 4]` beats a bar. Online beats are",
+        "DBNBeatTrackingProcessor's, bars on given beats DBNBarTrackingProcessor's; the table is of whole songs.",
         "",
         f"Command: `{content['command']}`, a part of `make parity-full`. Measured {content['measured']} on "
         f"{content['machine']['cpu']}.",
@@ -59,13 +60,19 @@ def render(content: dict[str, Any], folder: Path) -> str:
 
 
 def _verdict(rows: Rows, oracle: str) -> str:
-    same = sum(DecoderAgreement(**row["agreement"]).identical for row in rows)
-    return f"{same} of {len(rows)} songs: identical paths, log probabilities and beats, bit for bit, with {oracle}."
+    same, online, bars = (
+        sum(DecoderAgreement(**row[kind]).identical for row in rows)
+        for kind in ("agreement", "online", "bars")
+    )
+    return (
+        f"{same} of {len(rows)} songs: identical paths, log probabilities and beats, bit for bit, with {oracle}; "
+        f"{online} with identical beats online, {bars} with identical bars on the annotated beats."
+    )
 
 
 def _totals(rows: Rows) -> list[str]:
-    def total(name: str) -> int:
-        return sum(row["agreement"][name] for row in rows)
+    def total(name: str, kind: str = "agreement") -> int:
+        return sum(row[kind][name] for row in rows)
 
     worst = max(rows, key=lambda row: row["agreement"]["frames_different"])
     difference = max(row["agreement"]["log_probability_difference"] for row in rows)
@@ -78,6 +85,13 @@ def _totals(rows: Rows) -> list[str]:
         f"| worst song | {named} |",
         f"| largest difference of log probability | {difference:g} |",
         f"| beats matched | {total('beats_matched'):,} of {total('num_beats'):,} |",
+        *(
+            f"| {words} | {total('beats_matched', kind):,} of {total('num_beats', kind):,} |"
+            for kind, words in (
+                ("online", "beats online matched"),
+                ("bars", "positions of given beats matched"),
+            )
+        ),
         f"| lowest F-measure against the oracle | {min(r['agreement']['f_measure'] for r in rows):.3f} |",
     ]
 

@@ -19,6 +19,7 @@ _KINDS = {
     "beats only": "beats without bars",
     "online": "beats online, without bars",
     "bars on given beats": "bars on given beats",
+    "changing bars": "bars that change within a song",
 }
 
 

@@ -192,12 +192,14 @@ class Analyzer:
                 on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):
                     label = to_host(output.label)
-                    segment = to_host(output.segment) if on_host else output.segment
+                    boundary = to_host(output.segment)
                     names = ("beat", "downbeat", "segment", "label") if include_activations else ()
                     kept_probabilities = {name: to_host(getattr(output, name)) for name in names}
                     embeddings = to_host(output.embeddings) if include_embeddings else None
                 with stage("functional_local_maxima", choice=session.structure_choice) as timed:
-                    timed.output = session.local_maxima(segment, LOCAL_MAXIMA_WINDOW)
+                    timed.output = session.local_maxima(
+                        boundary if on_host else output.segment, LOCAL_MAXIMA_WINDOW
+                    )
                     maxima = to_host(timed.output)
                 on_device.close()  # all is on the host: the next track may have it
                 with stage("metrical_dbn", choice=session.decoder_choice) as timed:
@@ -211,7 +213,7 @@ class Analyzer:
                 if include_confidences:
                     with stage("confidences"):
                         found = decoder.confidences(activations, beats.times, anchors=track.anchors)
-                        boundaries, labels = section_confidences(segments, to_host(output.segment), label)
+                        boundaries, labels = section_confidences(segments, boundary, label)
                         is_first = np.array(beats.positions) == 1
                         of_each = {"beats": found[:, 0], "downbeats": found[is_first, 1]}
                         of_each |= {"boundaries": boundaries, "labels": labels}

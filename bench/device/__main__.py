@@ -54,7 +54,7 @@ _LIMITS = {
 }
 # Of a part's time what is left to its tests' beginning and end.
 _AROUND_TESTS = 15.0
-_FULL: dict[str, dict[str, Any]] = {"separation": {"rounds": 7}}
+_FULL: dict[str, dict[str, Any]] = {"separation": {"rounds": 4}}
 _BRIEF: dict[str, dict[str, Any]] = {
     "parity": {"select": "2049 and int16 and (fused-exact or (torch and in_torch-exact))"},
     "spectrogram": {"seconds": 3.0, "rounds": 1},

@@ -323,6 +323,32 @@ def test_the_command_writes_whole_reports(tmp_path: Path) -> None:
     ]
 
 
+def test_what_was_measured_is_kept_when_a_later_part_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_part(part: str, *_: Any) -> dict[str, Any]:
+        if part == "separation":
+            raise KeyboardInterrupt
+        return {**PARTS[part], "seconds": 1.0}
+
+    monkeypatch.setattr(device, "run_part", run_part)
+    options = [
+        "--device",
+        "cpu",
+        "--reports",
+        str(tmp_path),
+        *("--part", "network"),
+        *("--part", "separation"),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        device.main(options)
+    found = json.loads((tmp_path / "device-cpu.json").read_text(encoding="utf-8"))
+    assert found["parts"]["network"]["rows"] == PARTS["network"]["rows"]
+    assert found["parts"]["separation"]["error"] == "not begun"
+    failed = [verdict["row"] for verdict in found["gate"] if verdict["passed"] is False]
+    assert "separation" in failed
+
+
 def test_a_part_that_fails_costs_that_part_alone() -> None:
     result = device.run_part("spectrogram", "nowhere", brief=True, limit=60)
     assert result["rows"] == []

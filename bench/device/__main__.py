@@ -171,35 +171,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"device: {error}", file=sys.stderr)
         return 2
-    parts = {}
-    for part in options.part or _PARTS:
-        print(f"device: {part} ...", file=sys.stderr, flush=True)
-        left = options.limit - (time.perf_counter() - start)
-        parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
-        print(f"device: {part} took {parts[part]['seconds']:.0f} s", file=sys.stderr, flush=True)
-    # Not before: what draws and judges takes as long to import as some parts to measure.
+    # Here, as it takes as long to import as some parts to measure.
     from bench.device.report import draw, render
     from bench.gate.bars import read_bars
     from bench.gate.device import baseline, judge_device
 
     name = "device-" + re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
     before = baseline(options.reports / f"{name}.json")
-    verdicts = judge_device(parts, before, read_bars().device, brief=options.brief)
-    content = {
-        "card": card,
-        "driver": driver,
-        "created": now(),
-        "commit": options.commit or _commit(),
-        "source": source_digest(),
-        "machine": describe_machine(),
-        "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},
-        "seconds": time.perf_counter() - start,
-        "parts": parts,
-        "gate": [dataclasses.asdict(verdict) for verdict in verdicts],
+    parts = {
+        part: {"rows": [], "error": "not begun", "seconds": 0.0} for part in options.part or tuple(_PARTS)
     }
-    with scratch_folder(options.reports) as scratch:
-        text = render(content, draw(content, name, scratch))
-        path = publish(scratch, options.reports, name, text, content)
+    for part in parts:
+        print(f"device: {part} ...", file=sys.stderr, flush=True)
+        left = options.limit - (time.perf_counter() - start)
+        parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
+        print(f"device: {part} took {parts[part]['seconds']:.0f} s", file=sys.stderr, flush=True)
+        verdicts = judge_device(parts, before, read_bars().device, brief=options.brief)
+        content = {
+            "card": card,
+            "driver": driver,
+            "created": now(),
+            "commit": options.commit or _commit(),
+            "source": source_digest(),
+            "machine": describe_machine(),
+            "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},
+            "seconds": time.perf_counter() - start,
+            "parts": parts,
+            "gate": [dataclasses.asdict(verdict) for verdict in verdicts],
+        }
+        # After each part: what was measured is kept if a machine is taken back before the last one.
+        with scratch_folder(options.reports) as scratch:
+            text = render(content, draw(content, name, scratch))
+            path = publish(scratch, options.reports, name, text, content)
     print(f"device report: {path} (and {path.with_suffix('.json').name})")
     failed = [verdict for verdict in verdicts if verdict.passed is False]
     for verdict in failed:

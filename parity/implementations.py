@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core import backends
+from allin1_core import AnalysisResult, backends
 from allin1_core.backends.devices import computation
 
 STAGES = ("spectrogram", "network", "decoder", "structure")
@@ -166,3 +166,12 @@ def own_operations() -> list[Implementation]:
             for device in row.devices
         )
     ]
+
+
+def rounds_products(result: AnalysisResult) -> bool:
+    """Whether the network of a result rounds the factors of its products, by the bound that it declares."""
+    choice = result.provenance["stages"]["nn"]
+    if choice["precision"] == "exact":
+        return False
+    bounds = backends.get("network", choice["backend"]).bounds
+    return bounds[choice["precision"]].music > bounds["exact"].music

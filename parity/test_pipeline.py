@@ -14,10 +14,10 @@ from allin1_core.cli import main
 from allin1_core.timings.schema import read_timings
 from parity.agreement import compare, require_each
 from parity.decoder_agreement import f_measure
-from parity.implementations import Implementation, network_backends
+from parity.implementations import Implementation, network_backends, rounds_products
 from parity.material import read_score
 from parity.oracles.network_golden import ORACLE, SHORT_TRACKS, TRACKS
-from parity.oracles.pipeline import Expected, compare_results, measures, read_golden, rounds_products
+from parity.oracles.pipeline import Expected, compare_results, measures, read_golden
 from parity.reports.records import ParityRecord, ParityRecorder
 
 # F-measures of beats and downbeats against the score that the recorded results reach; the model hears the waltz

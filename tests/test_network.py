@@ -132,6 +132,18 @@ def test_wrong_type(dtype: type) -> None:
         model("fused")(np.zeros((4, 10, 81), dtype=dtype))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_no_number_does_not_vanish(backend: str, value: float) -> None:
+    spectrogram = random_spectrogram(30)
+    spectrogram[1, 20, 40] = value
+    if backend == "fused":
+        with pytest.raises(ValueError, match="spectrogram: some values are not finite; expected numbers, as"):
+            model(backend)(spectrogram)
+    else:
+        assert not np.isfinite(model(backend)(spectrogram).to_numpy().beat).all()
+
+
 def test_not_an_array() -> None:
     with pytest.raises(ValueError, match=r"spectrogram: shape \(\); expected"):
         model("fused")([[1.0]])

@@ -53,6 +53,11 @@ class FusedNetwork:
                     "the CPU; convert it with numpy.asarray or .cpu()"
                 )
             spectrogram = np.from_dlpack(spectrogram.detach())
+        # A maximum of the kernels takes a number over NaN, so that none would show in what they give.
+        if not (np.isfinite(spectrogram.min()) and np.isfinite(spectrogram.max())):
+            raise ValueError(
+                "spectrogram: some values are not finite; expected numbers, as log_spectrogram gives of finite samples"
+            )
         return np.ascontiguousarray(spectrogram)
 
     def logits(

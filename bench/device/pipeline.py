@@ -16,6 +16,7 @@ from allin1_core import AnalysisResult, Analyzer, backends
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.timings.recorder import Timings
 from bench.device.timing import times_by_turns
+from parity.implementations import rounds_products
 from parity.material import SAMPLE_RATE, Track, default_track, shared_folder
 from parity.oracles import pipeline
 
@@ -53,7 +54,7 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
     for row in found:
         result = row.pop("result", None)
         if isinstance(result, AnalysisResult) and golden is not None:
-            within_a_frame = pipeline.rounds_products(result)
+            within_a_frame = rounds_products(result)
             compared = pipeline.compare_results(result, golden, beats_within_a_frame=within_a_frame)
             row["agrees"] = pipeline.passed(compared)
     return found

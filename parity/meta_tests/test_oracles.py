@@ -10,6 +10,7 @@ from parity import oracles
 # Containers of what goes in and comes out; our plain network, where the peer's is not installed; and reading files.
 ALLOWED = {
     "allin1_core.AnalysisResult",
+    "allin1_core.dbn.HiddenMarkovModel",
     "allin1_core.network.Checkpoint",
     "allin1_core.network.NetworkOutput",
     "allin1_core.network.build_model",

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core import AnalysisResult, backends
+from allin1_core import AnalysisResult
 from allin1_core.network import Checkpoint, NetworkOutput, build_model
 from allin1_core.separation.folder import read_stems_folder
 from parity.agreement import Agreement, compare
@@ -148,15 +148,6 @@ class Pipeline:
 def _as_output(logits: dict[str, np.ndarray]) -> NetworkOutput:
     found = allin1_infer.probabilities(logits)
     return NetworkOutput(found["beat"], found["downbeat"], found["segment"], found["label"])
-
-
-def rounds_products(result: AnalysisResult) -> bool:
-    """Whether the network of a result rounds the factors of its products, by the bound that it declares."""
-    choice = result.provenance["stages"]["nn"]
-    if choice["precision"] == "exact":
-        return False
-    bounds = backends.get("network", choice["backend"]).bounds
-    return bounds[choice["precision"]].music > bounds["exact"].music
 
 
 def compare_results(

@@ -103,6 +103,9 @@ def render(content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
 
 def _verdict(content: Mapping[str, Any]) -> list[str]:
     wrong = [f"{v['row']}, {v['check']}" for v in content["gate"] if v["passed"] is False]
+    missing = ", ".join(part for part in HEADINGS if part not in content["parts"])
+    if not wrong and missing:
+        return [f"**Not all parts ran:** without {missing}. All bars of the others hold."]
     if not wrong:
         return ["**All parts ran, and all bars hold.**"]
     return [f"**{len(wrong)} failed:** {'; '.join(wrong)}."]

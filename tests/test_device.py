@@ -196,7 +196,10 @@ def test_the_report_says_what_was_reached() -> None:
         "**Not all parts ran:** without spectrogram, stems, mix, library. All bars of the others hold."
         in text
     )
-    others = {part: {"rows": [], "error": ""} for part in ("spectrogram", "stems", "mix", "library")}
+    others = {
+        part: {"rows": [{"name": "a row", "seconds": 1.0}], "error": ""}
+        for part in ("spectrogram", "stems", "mix", "library")
+    }
     assert "**All parts ran, and all bars hold.**" in render(content({**PARTS, **others}), {})
     assert "| network: 8 folds, quick, exact | must | 60 ms | 41 ms | met |" in text
     assert "| network: 8 folds, quick, exact | aim | 25 ms | 41 ms | **missed** |" in text

@@ -1,0 +1,88 @@
+"""The parts of ``make device`` on small inputs on the CPU."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench.device import network, parity, spectrogram
+from bench.device.timing import times_by_turns
+from parity.reports.records import ParityRecord
+
+
+def test_tests_of_a_file_are_recorded_from_every_process(pytestconfig: pytest.Config) -> None:
+    """Processes of pytest-xdist may share the tests of a file."""
+    conftest = pytestconfig.pluginmanager.get_plugin(str(pytestconfig.rootpath / "conftest.py"))
+    config = SimpleNamespace(stash=pytest.Stash())
+    config.stash[conftest._BY_FILE] = {}
+    for case in "ab":
+        record = ParityRecord("structure", case, "y", "numpy", "cpu", "exact", "identical", True)
+        output = {"parity": json.dumps({"test_x.py": [vars(record)]})}
+        conftest.pytest_testnodedown(SimpleNamespace(config=config, workeroutput=output))
+    (records,) = config.stash[conftest._BY_FILE].values()
+    assert [record.case for record in records] == ["a", "b"]
+
+
+def test_tests_that_there_is_no_time_for_are_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "_FILES", ("structure",))
+    monkeypatch.setattr(parity, "module_exists", lambda _: False)  # no pytest-xdist
+    (tests,) = parity.rows(device="cpu", select="test_made_up_probabilities and numpy", seconds=0)
+    assert (tests["passed"], tests["skipped"], tests["not reached"]) == (0, 0, 8)
+
+
+def test_differences_of_an_implementation_are_its_worst() -> None:
+    def record(difference: float, passed: bool) -> ParityRecord:
+        measures = {"max_difference": difference}
+        return ParityRecord("network", "x", "y", "torch", "cuda", "fast", "<= 2e-2", passed, measures)
+
+    (row,) = parity.by_implementation([record(1e-3, True), record(2e-3, True)])
+    assert row == {
+        "name": "network, torch, fast, cuda",
+        "comparisons": 2,
+        "difference": 2e-3,
+        "held to": "<= 2e-2",
+        "agrees": True,
+    }
+    (row,) = parity.by_implementation([record(1e-3, True), record(math.nan, False), record(0.0, True)])
+    assert math.isnan(float(str(row["difference"])))
+    assert row["agrees"] is False
+
+
+def test_cases_are_timed_by_turns() -> None:
+    calls: list[str] = []
+    times = times_by_turns({name: lambda name=name: calls.append(name) or name for name in "ab"}, "cpu", 3, 1)
+    assert calls == list("ab") * 5
+    assert times["a"].output == "a"
+    assert len(times["a"].seconds) == 3
+    times["a"].seconds, times["b"].seconds = [2.0, 4.0, 9.0], [1.0, 1.0, 1.0]
+    row = times["b"].as_row("b", times["a"])
+    assert (row["seconds"], row["ratio"], row["rounds"]) == (1.0, 4.0, 3)
+
+
+def test_rows_of_the_spectrogram() -> None:
+    rows = {row["name"]: row for row in spectrogram.rows(device="cpu", seconds=1.5, rounds=1)}
+    for precision in ("exact", "fast"):
+        for name in (f"torch, {precision}", f"plain torch, {precision}"):
+            assert 0 <= rows[name]["difference"] <= rows[name]["bound"]
+        assert rows[f"torch, {precision}"]["ratio"] > 0
+    assert "ratio" not in rows["plain torch, exact"]
+    assert {"torch, exact, from float32", "the copy of the samples alone, pageable"} <= set(rows)
+
+
+def test_rows_of_the_network() -> None:
+    rows = {
+        str(row["name"]): row
+        for row in network.rows(device="cpu", seconds=0.5, rounds=1, batches=(2,), hour=1.0, num_folds=2)
+    }
+    assert next(iter(rows)) == "2 folds, torch, exact"
+    assert 0 < rows["2 folds, fused, exact"]["difference"] <= rows["2 folds, fused, exact"]["bound"] == 1e-4
+    assert rows["2 folds, fused, exact"]["ratio"] > 0
+    batch = rows["2 folds, batch of 2, fused, exact"]
+    assert batch["seconds_a_track"] == batch["seconds"] / 2
+    assert {"1 fold, fused, exact", "2 folds, 1 s, fused, exact"} <= set(rows)
+    assert all(np.isfinite(row["seconds"]) for row in rows.values())
+    assert not any("must_seconds" in row for row in rows.values())  # of a GPU

@@ -41,7 +41,7 @@ def test_tracks_share_the_cores(
     analyzer = Analyzer(model=small_model, device="cpu", nn_backend=nn_backend)
     with limited_cores(cores):
         batch.run_batch(dict.fromkeys(paths), analyzer, batch.Outputs(), progress=False)
-    tracks = {"model_load", *(f"track_{number}" for number in range(1, cores))}
+    tracks = {"model_load", *(f"track_{number}" for number in range(1, cores + 1))}
     pools = {name.rpartition("_")[0] for name in set(started) - tracks} - {"tqdm"}  # its monitor
     assert tracks <= set(started)
     assert pools == ({"stems", "log_spectrogram", "dbn"} if nn_backend == "torch" and cores > 1 else set())
@@ -73,7 +73,7 @@ def test_each_stage_is_timed_in_its_track_and_waiting_for_a_turn_is_none_of_it(
     one, other = lines_of(path, "nn")
     assert (other.start < one.end) == (nn_backend == "fused")
     assert {line.concurrent for line in read_timings(path)} == {2}
-    assert {line.thread for line in read_timings(path)} <= {"MainThread", "track_1", "model_load"}
+    assert {line.thread for line in read_timings(path)} <= {"track_1", "track_2", "model_load"}
     assert [line.parent for line in lines_of(path, "metrical_dbn")] == 2 * ["postprocess"]
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from allin1_core.errors import BackendError
 from allin1_core.session import Session
-from allin1_core.threads import Lock, ThreadPool, at_most_usable
+from allin1_core.threads import Lock, at_most_usable
 
 # Tracks in flight by default, at most: each takes memory, and with 16 threads a stage of its own scales as well.
 MOST_JOBS = 16
@@ -74,10 +76,13 @@ def run_side_by_side(
     run: Callable[[int, Item, Callable[[], None]], None],
     stopping: threading.Event,
 ) -> None:
-    """Run ``run(index, item, begun)`` for every item, at most `jobs` at a time, in the calling thread and helpers.
+    """Run ``run(index, item, begun)`` for every item, at most `jobs` at a time.
 
     They are begun in their order: the next item is taken when the last one has called ``begun()``, or has ended. After
     an error none is taken. It is raised when those that were begun have ended; of several, that of the foremost item.
+
+    One at a time they run in the calling thread, as MLX needs it. Several run in threads of their own while the calling
+    one waits: an interruption (Ctrl-C) comes to the main thread, and so never to one that holds a lock of the others.
 
     Parameters
     ----------
@@ -85,13 +90,13 @@ def run_side_by_side(
     jobs : int
     run : callable
     stopping : Event
-        Set when the calling thread is interrupted (Ctrl-C). What runs then is to raise `StoppedError` soon; the
-        interruption is raised when it has.
+        Set when the calling thread is interrupted. What runs then is to raise `StoppedError` soon; the interruption is
+        raised when it has.
     """
     todo, order = enumerate(items), Lock()
-    errors: dict[int, Exception] = {}
+    errors: dict[int, BaseException] = {}
 
-    def work(_: int) -> None:
+    def work() -> None:
         while not (errors or stopping.is_set()):
             with contextlib.ExitStack() as turn:
                 turn.enter_context(order)
@@ -102,20 +107,43 @@ def run_side_by_side(
                     run(*entry, turn.close)
                 except StoppedError:
                     return
-                except Exception as error:
+                except BaseException as error:
                     errors[entry[0]] = error
-                except BaseException:
-                    stopping.set()
-                    raise
+                    if not isinstance(error, Exception):
+                        stopping.set()
 
-    with ThreadPool(jobs, "track") as pool:
+    number = at_most_usable(jobs)
+    if number == 1:
+        work()
+    else:
+        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def work_beside() -> None:
+            try:
+                work()
+            finally:
+                ended.put(None)
+
+        context = contextvars.copy_context
+        threads = [
+            threading.Thread(target=context().run, args=(work_beside,), name=f"track_{index}", daemon=True)
+            for index in range(1, number + 1)
+        ]
         try:
-            pool.map(work, range(pool.num_threads))
+            for thread in threads:
+                thread.start()
+            for _ in threads:
+                ended.get()  # not join: interrupted, it takes a thread for ended that is not (Python 3.11)
         except BaseException:
-            stopping.set()  # before the helpers are waited for
+            stopping.set()
             raise
+        finally:
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
     try:
         if errors:
-            raise errors[min(errors)]
+            # What is no error of an item, as an interruption, goes before.
+            raise errors[min(errors, key=lambda index: (isinstance(errors[index], Exception), index))]
     finally:
         errors.clear()  # it would be a circle: the error's traceback leads here

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,20 @@ def has_device(row: Backend) -> bool:
             validate_device(device)
             return True
     return False
+
+
+@contextlib.contextmanager
+def products_in_tf32(allowed: bool) -> Iterator[None]:
+    """Set whether torch rounds the factors of products on CUDA to TF32, which it keeps per process, and restore it."""
+    import torch
+
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before
 
 
 def to_host(array: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from allin1_core.backends.devices import products_in_tf32
 from allin1_core.errors import BackendError
 from allin1_core.network import architecture, attention
 from allin1_core.network.weights import Checkpoint
@@ -42,14 +43,7 @@ class TorchNetwork:
         ]
 
     def as_native(self, spectrogram: Any) -> Tensor:
-        if isinstance(spectrogram, np.ndarray):
-            spectrogram = torch.from_numpy(np.ascontiguousarray(spectrogram))
-        if not isinstance(spectrogram, Tensor):
-            raise BackendError(
-                f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__}; the torch backend takes "
-                "torch tensors and numpy arrays; convert it with numpy.asarray"
-            )
-        return spectrogram.to(self._device)
+        return as_tensor(spectrogram, self._device, "torch")
 
     def logits(self, spectrogram: Tensor, return_embeddings: bool) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad(), self._settings():
@@ -76,15 +70,26 @@ class TorchNetwork:
             finally:
                 torch.set_num_threads(threads)
             return
-        tf32 = self._precision == "fast"
-        matmul, convolution = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
-        try:
+        with products_in_tf32(self._precision == "fast"):
             yield
-        finally:
-            torch.backends.cuda.matmul.allow_tf32 = matmul
-            torch.backends.cudnn.allow_tf32 = convolution
+
+
+def as_tensor(spectrogram: Any, device: torch.device, backend: str) -> Tensor:
+    """A spectrogram as a tensor on a device, for the backend of that name.
+
+    Raises
+    ------
+    BackendError
+        If it is of another library than torch and numpy.
+    """
+    if isinstance(spectrogram, np.ndarray):
+        spectrogram = torch.from_numpy(np.ascontiguousarray(spectrogram))
+    if not isinstance(spectrogram, Tensor):
+        raise BackendError(
+            f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__}; the {backend} backend takes "
+            "torch tensors and numpy arrays; convert it with numpy.asarray"
+        )
+    return spectrogram.to(device)
 
 
 @dataclasses.dataclass(frozen=True)

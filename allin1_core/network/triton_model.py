@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from triton.errors import TritonError
 
-from allin1_core.errors import BackendError, UnfitBackendError
-from allin1_core.network import neighbourhood, triton_attention, triton_layers
+from allin1_core.errors import UnfitBackendError
+from allin1_core.network import architecture, neighbourhood, triton_attention, triton_layers
 from allin1_core.network.configuration import check_published_dimensions
+from allin1_core.network.torch_model import TorchOperations, as_tensor
 from allin1_core.network.triton_packing import Arrays, pack, split
 from allin1_core.network.weights import Checkpoint
 
@@ -90,14 +91,7 @@ class TritonNetwork:
         return stacked
 
     def as_native(self, spectrogram: Any) -> Tensor:
-        if isinstance(spectrogram, np.ndarray):
-            spectrogram = torch.from_numpy(np.ascontiguousarray(spectrogram))
-        if not isinstance(spectrogram, Tensor):
-            raise BackendError(
-                f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__}; the triton backend takes "
-                "torch tensors and numpy arrays; convert it with numpy.asarray"
-            )
-        return spectrogram.to(self._device)
+        return as_tensor(spectrogram, self._device, "triton")
 
     def logits(self, spectrogram: Tensor, return_embeddings: bool) -> tuple[Tensor, Tensor | None]:
         # Triton launches where torch's current device is.
@@ -200,7 +194,7 @@ class TritonNetwork:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([logits[:, :3].sigmoid(), logits[:, 3:].softmax(1)], 1)
+            return architecture.probabilities(TorchOperations(self._device), logits)
 
     def synchronize(self, arrays: Sequence[Tensor]) -> None:
         torch.cuda.synchronize(self._device)

@@ -27,6 +27,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from allin1_core.backends.devices import products_in_tf32
+
 # More gain nothing on an H100, and indices of the largest array stay within 31 bits.
 MOST_SEGMENTS = 48
 # Of a GPU's free memory, which other processes want too.
@@ -206,18 +208,12 @@ class OverlapAdd:
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        """Set whether products round to TF32, which torch keeps per process, and restore it."""
+        """On a GPU: products of the model's precision, on its device."""
         if self.device.type != "cuda":
             yield
             return
-        matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-        before = matmul.allow_tf32, convolution.allow_tf32
-        matmul.allow_tf32 = convolution.allow_tf32 = self._tf32
-        try:
-            with torch.cuda.device(self.device):
-                yield
-        finally:
-            matmul.allow_tf32, convolution.allow_tf32 = before
+        with products_in_tf32(self._tf32), torch.cuda.device(self.device):
+            yield
 
     def _free_memory(self) -> int:
         free: int = torch.cuda.mem_get_info(self.device)[0]

@@ -236,12 +236,24 @@ def test_replays_find_a_loss_and_no_other(tmp_path: Path, monkeypatch: pytest.Mo
     assert five[0] >= 95
     assert ten == [100, 0, 0]
     assert sum(three) == 100
+    content = json.loads((tmp_path / "quiet.json").read_text(encoding="utf-8"))
+    slow, path = "decoder/cython/exact", tmp_path / "slow.json"
+    for times, found in ((1.05, 8), (1.0, 0)):
+        slower = [
+            {slow: ([times * one for one in ours], theirs)}
+            for ours, theirs in (pair["row"] for pair in content["pairs"])
+        ]
+        path.write_text(json.dumps(content | {"pairs": slower, "slow": slow}), encoding="utf-8")
+        [line] = [line for line in simulate.simulate(path) if "takes 5% more time" in line]
+        assert line.endswith(f"{found} of 8 real runs called that row slower, and 0 one of another kernel.")
     # A second time the section is replaced.
     simulate.main([str(tmp_path / "quiet.json")])
     assert page.read_text(encoding="utf-8") == text
 
 
-def test_a_recording_is_pairs_of_the_tree_and_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_is_pairs_of_the_tree_and_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     made: list[int] = []
 
     def time_pair(tree: Path, base: Path, number: int) -> pairs.Times:
@@ -257,3 +269,17 @@ def test_a_recording_is_pairs_of_the_tree_and_itself(tmp_path: Path, monkeypatch
         simulate.main(["--record", str(path), "--minutes", "1"])
         assert len(json.loads(path.read_text(encoding="utf-8"))["pairs"]) == number
     assert made == [0, 1, 2]
+    monkeypatch.setattr(simulate, "slow_down", lambda *_: None)
+    with pytest.raises(SystemExit, match="2"):
+        simulate.main(["--record", str(path), "--slow", "decoder/cython/exact"])
+    assert "made with --slow None, not decoder/cython/exact; expected another file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("row", ["spectrogram/fused/exact", "network/fused/exact", "decoder/cython/exact"])
+def test_a_kernel_that_was_slowed_gives_the_same_in_more_time(tmp_path: Path, row: str) -> None:
+    """A twentieth more is what it gets; here it is six times as much, which one pair shows."""
+    tree, base = simulate.lay_out(None, tmp_path / "laid out")
+    simulate.slow_down(tree, row, 6.0)
+    slowed = {name: simulate.slowdown(*sides) for name, sides in simulate.time_pair(tree, base, 0).items()}
+    others = [value for name, value in slowed.items() if name.split("/")[:2] != row.split("/")[:2]]
+    assert min(slowed[row] / other for other in others) > 2

@@ -11,9 +11,10 @@ WHOLE_CHECKOUT := from pathlib import Path; from sysconfig import get_path; \
 ROUNDS ?= 7
 SOURCES := $(wildcard allin1_core/*/*.pyx allin1_core/*/*.pxd allin1_core/*/*.h)
 
-# WITHOUT=avx512 runs the tests as on a processor with AVX2 alone.
+# WITHOUT=avx512 runs tests, benchmarks and gate as on a processor with AVX2 alone, with reports of their own.
 WITHOUT ?=
 RUN := $(BIN)/python $(if $(WITHOUT),-m parity.without_$(WITHOUT) $(BIN)/python)
+REPORTS := reports$(if $(WITHOUT),/without_$(WITHOUT))
 
 # BACKEND=module:function runs the parity cases against that implementation alone; STAGE says what it implements.
 BACKEND ?=
@@ -58,7 +59,7 @@ help:
 	@echo "make page         makes reports/index.html and reports/comment.md again, of what was measured and judged"
 	@echo "make readme       copies the summary of the last bench run into README.md"
 	@echo "make parity BACKEND=module:function [STAGE=decoder]   the same cases for an implementation of yours"
-	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone"
+	@echo "make parity WITHOUT=avx512   the same as on a processor with AVX2 alone; bench and gate take it, too"
 	@echo "make parity-full [TRACKS=folder]  the long checks too, and the tracks of a folder of yours"
 	@echo "make sanitize     the kernels under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make arm          builds for 64-bit Arm and runs it under emulation -> reports/arm.md"
@@ -83,8 +84,8 @@ check: lint
 
 ifeq ($(BACKEND),)
 parity: lint
-	$(RUN) -m pytest tests parity -n 2 --dist loadfile --durations=25 --parity-report $(if $(WITHOUT),reports/without_$(WITHOUT),reports)
-	@echo "parity report: $(if $(WITHOUT),reports/without_$(WITHOUT),reports)/parity.md"
+	$(RUN) -m pytest tests parity -n 2 --dist loadfile --durations=25 --parity-report $(REPORTS)
+	@echo "parity report: $(REPORTS)/parity.md"
 else
 parity: $(VENV)/.installed
 	$(BIN)/python -m pytest parity --durations=25 --backend $(BACKEND) --backend-stage $(STAGE) \
@@ -103,11 +104,11 @@ parity-full: lint
 	echo "parity report: reports/parity.md, reports/accuracy.md"; exit $$status
 
 bench: $(VENV)/.installed
-	mkdir -p reports
-	$(BIN)/python -m pytest bench -v --rounds $(ROUNDS) --bench-report reports \
-		--benchmark-json=reports/.benchmark.json.part
-	mv reports/.benchmark.json.part reports/benchmark.json
-	@echo "bench report: reports/bench.md (for pytest-benchmark compare: reports/benchmark.json)"
+	mkdir -p $(REPORTS)
+	$(RUN) -m pytest bench -v --rounds $(ROUNDS) --durations=15 --bench-report $(REPORTS) \
+		--benchmark-json=$(REPORTS)/.benchmark.json.part
+	mv $(REPORTS)/.benchmark.json.part $(REPORTS)/benchmark.json
+	@echo "bench report: $(REPORTS)/bench.md (for pytest-benchmark compare: $(REPORTS)/benchmark.json)"
 
 # With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed.
 device:
@@ -115,8 +116,9 @@ device:
 	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT)) $(if $(COMMIT),--commit $(COMMIT))
 
 gate: $(VENV)/.installed
-	status=0; $(BIN)/python -m bench.gate $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || status=$$?; \
-	test ! -e reports/history.jsonl || $(BIN)/python -m parity.reports.page reports; exit $$status
+	status=0; $(RUN) -m bench.gate --report $(REPORTS) $(if $(FROM),--from $(FROM)) $(if $(BASE),--base $(BASE)) || \
+		status=$$?; \
+	test ! -e $(REPORTS)/history.jsonl || $(BIN)/python -m parity.reports.page $(REPORTS); exit $$status
 
 baseline: $(VENV)/.installed
 	$(BIN)/python -m bench.report.baseline --reason "$(REASON)"

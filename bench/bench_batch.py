@@ -28,14 +28,15 @@ from parity.material import SAMPLE_RATE, default_track, read_stems, tracks
 
 __all__ = ["setting"]  # the fixture
 
+_EXCERPTS = 20
 _ALL = 0  # as many tracks at the same time as are taken by default
 
 
 def test_a_list_of_tracks(
     setting: Setting, record_bench: BenchRecorder, rounds: int, tmp_path: Path, benchmark: Any
 ) -> None:
-    """Fifty excerpts of 5 to 60 s, tracks side by side against one after another: the same files, and busier cores."""
-    paths, audio_seconds = _excerpts(tmp_path / "library", 50)
+    """Excerpts of 5 to 30 s, tracks side by side against one after another: the same files, and busier cores."""
+    paths, audio_seconds = _excerpts(tmp_path / "library", _EXCERPTS)
     passes: dict[int, list[_Pass]] = {1: [], _ALL: []}
 
     def analyse_all(jobs: int) -> dict[str, bytes]:
@@ -57,7 +58,7 @@ def test_a_list_of_tracks(
         times = paired_times(
             lambda: analyse_all(_ALL),
             lambda: analyse_all(1),
-            rounds=1 if is_brief(rounds) else 2,
+            rounds=1 if is_brief(rounds) else 3,
             warmup=0,
             benchmark=benchmark,
         )
@@ -70,7 +71,7 @@ def test_a_list_of_tracks(
             backend=f"{analyzers[_ALL].session.log_spectrogram.choice.backend} + {choice.backend}",
             device=choice.device,
             precision=choice.precision,
-            variant=f"{len(paths)} excerpts of 5 to 60 s, {together} at the same time, {setting.variant}",
+            variant=f"{len(paths)} excerpts of 5 to 30 s, {together} at the same time, {setting.variant}",
             reference="one after another",
             track=f"{len(paths)} excerpts",
             audio_seconds=audio_seconds,
@@ -119,11 +120,11 @@ def _in_words(passes: Sequence[_Pass], threads: int) -> str:
 
 
 def _excerpts(folder: Path, number: int) -> tuple[list[Path], float]:
-    """Cut so many excerpts of 5 to 60 s from the tracks by turns, seeded; their folders and their length together."""
+    """Cut so many excerpts of 5 to 30 s from the tracks by turns, seeded; their folders and their length together."""
     random, paths, together = np.random.default_rng(0), [], 0
     sources = {name: read_stems(name) for name in tracks()} or {"default": default_track().stems}
     for index, (name, stems) in zip(range(number), itertools.cycle(sources.items()), strict=False):
-        length = min(int(random.uniform(5, 60) * SAMPLE_RATE), stems.shape[1])
+        length = min(int(random.uniform(5, 30) * SAMPLE_RATE), stems.shape[1])
         start = int(random.integers(stems.shape[1] - length + 1))
         paths.append(folder / f"{index:02d}_{name}")
         paths[-1].mkdir(parents=True)

@@ -30,6 +30,7 @@ from parity.oracles import madmom_dbn
 
 SECONDS = 195.5
 _GROWTH_SECONDS = (15, 60, 195, 600, 1800, 3600)
+_PEER_SECONDS = 30.0
 # Of what takes seconds.
 _FEW_ROUNDS = 4
 _TRACK = "made from a score"
@@ -53,12 +54,12 @@ def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list
 
 
 # A thread decodes one bar length, and the numpy kernel holds the GIL: other combinations are the same as these. The
-# numpy kernel, there to be read, takes 9 s for the whole: it decodes a minute.
+# numpy kernel, there to be read, takes 9 s for the whole: it decodes a quarter of a minute.
 _ROWS = [
     ("cython", [3, 4], 1, SECONDS),
     ("cython", [3, 4], 2, SECONDS),
     ("cython", [4], 1, SECONDS),
-    ("numpy", [3, 4], 1, 60.0),
+    ("numpy", [3, 4], 1, 15.0),
 ]
 
 
@@ -213,10 +214,10 @@ def _differences(beats: np.ndarray, expected: np.ndarray) -> str:
 
 @pytest.mark.parametrize("peer", _PEERS)
 def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
-    """How long others take for 60 s, and how far their beats are from madmom's."""
+    """How long others take for half a minute, and how far their beats are from madmom's."""
     if importlib.util.find_spec(peer.replace("-", "_")) is None:
         pytest.skip(f"{peer} is not installed (`make peers`)")
-    array = steady(60)
+    array = steady(_PEER_SECONDS)
     theirs = _PEERS[peer]()
     oracle = madmom_dbn.make_decoder(beats_per_bar=[3, 4], fps=FPS)
     # A call of madmom-infer takes seconds.
@@ -227,10 +228,10 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int, bench
         BenchRecord(
             stage="decoder",
             backend=f"{peer} {importlib.metadata.version(peer)}",
-            variant="[3, 4], 1 thread, 60 s",
+            variant=_variant([3, 4], 1, _PEER_SECONDS),
             reference=madmom_dbn.oracle_name(),
             track=_TRACK,
-            audio_seconds=60.0,
+            audio_seconds=_PEER_SECONDS,
             threads=1,
             seconds=times.candidate.tolist(),
             reference_seconds=times.reference.tolist(),

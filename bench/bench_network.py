@@ -1,8 +1,8 @@
 """The network: every backend against the peer's model in one run, its growth with length, and its memory.
 
-The peer takes seconds a fold on two cores; so one fold is paired over several rounds, and all eight three times, where
-a thorough run is asked for. What is slower than the peer is paired on an excerpt. Without the peer the reference is our
-own plain torch network.
+The peer takes seconds a fold on two cores: one fold is paired on a minute, and all eight on a processor within the
+whole pipeline (bench_pipeline.py). What is slower than the peer is paired in fewer rounds. Without the peer the
+reference is our own plain torch network.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from parity.material import default_track
 from parity.oracles import allin1_infer
 from parity.oracles.network_golden import OUTPUTS
 
-# On a CPU MLX takes 0.1 s for a second of audio, so that a round on a whole track would be half a minute.
-_EXCERPT_SECONDS = 30.0
+_SECONDS = 60.0
+# On a CPU MLX takes 0.1 s for a second of audio.
+_MLX_SECONDS = 10.0
 _WARM_UP_SECONDS = 5.0
-_GROWTH_SECONDS = {"fused": (15, 60, 195, 600), "torch": (15, 30, 60, 120)}
+_GROWTH_SECONDS = (15, 60, 195, 600)
 _AN_HOUR = 3600
+_FOLDS_OF_AN_HOUR = 2
 _MOST_FOR_AN_HOUR = 4e9  # bytes
 _FEW_ROUNDS = 3
 
@@ -182,30 +184,21 @@ def _in_a_fresh_process(
     )
 
 
-_MLX_ON_A_CPU = (
-    "without Metal: an excerpt, since a round on the whole track takes half a minute; eight folds would take eight "
-    "times as long, and have no row"
-)
-
-
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
 def test_one_fold(
     implementation: Implementation, record_bench: BenchRecorder, rounds: int, benchmark: Any
 ) -> None:
-    brief = is_brief(rounds)
     if implementation == _MLX and _mlx_is_slow():
-        row = paired_row(implementation, 1, rounds, benchmark, _EXCERPT_SECONDS, _MLX_ON_A_CPU)
+        row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _MLX_SECONDS, "without Metal: an excerpt")
     elif implementation == _TORCH:
-        row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _EXCERPT_SECONDS if brief else None)
+        row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _SECONDS)
     else:
-        row = paired_row(implementation, 1, sure_rounds(rounds), benchmark)
-    if not brief:
+        row = paired_row(implementation, 1, sure_rounds(rounds), benchmark, _SECONDS)
+    if not is_brief(rounds):
         peak = memory(implementation, spectrogram(row.audio_seconds), 1)
         row = dataclasses.replace(row, peak_memory_bytes=peak)
-        # MLX on a CPU would take a minute for a few points.
-        lengths = _GROWTH_SECONDS.get(implementation.backend, ())
-        if lengths:
-            row.figures["by_length"] = [_growth(implementation, seconds) for seconds in lengths]
+        if implementation.backend == "fused":
+            row.figures["by_length"] = [_growth(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
@@ -220,46 +213,41 @@ def _growth(implementation: Implementation, seconds: float) -> dict[str, Any]:
         return growth_point(seconds, lambda: model(native), peak, model.synchronize)
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
+@pytest.mark.parametrize(
+    "implementation", [one for one in IMPLEMENTATIONS if one.on("network") != "cpu"], ids=str
+)
 def test_eight_folds(
     implementation: Implementation, record_bench: BenchRecorder, rounds: int, benchmark: Any
 ) -> None:
-    if is_brief(rounds):
-        pytest.skip(f"{rounds} rounds: the eight folds of the peer take long; a thorough run has them")
+    """On a GPU."""
     if implementation == _MLX and _mlx_is_slow():
         pytest.skip("MLX without Metal: minutes for a few rounds")
-    if implementation == _TORCH:
-        row = paired_row(
-            implementation, 8, _FEW_ROUNDS, benchmark, _EXCERPT_SECONDS, "the ensemble, on an excerpt"
-        )
-    else:
-        row = paired_row(implementation, 8, _FEW_ROUNDS, benchmark, note="the ensemble")
-        row = dataclasses.replace(row, peak_memory_bytes=memory(implementation, spectrogram(), 8))
+    row = paired_row(implementation, 8, sure_rounds(rounds), benchmark, note="the ensemble")
     record_bench(row)
     assert row.agrees, f"{implementation}: {row.agreement}"
 
 
 def test_an_hour(record_bench: BenchRecorder, rounds: int) -> None:
-    """The ensemble on 60 minutes, in under 4 GB."""
+    """Folds of the ensemble on 60 minutes, in under 4 GB: what one leaves is used by the next."""
     if is_brief(rounds):
         pytest.skip(f"{rounds} rounds: an hour takes minutes; a thorough run has it")
     frames = random_spectrogram(_AN_HOUR * 100)
     implementation = Implementation("fused", "exact", "cpu")
     threads = usable_cores()
-    peak, elapsed = _in_a_fresh_process(implementation, frames, 8)
+    peak, elapsed = _in_a_fresh_process(implementation, frames, _FOLDS_OF_AN_HOUR)
     fits = peak < _MOST_FOR_AN_HOUR
     record_bench(
         BenchRecord(
             stage="network",
             backend="fused",
-            variant="8 folds, an hour",
+            variant=f"{_FOLDS_OF_AN_HOUR} folds, an hour",
             track="random spectrogram",
             audio_seconds=_AN_HOUR,
             threads=threads,
             seconds=[elapsed],
             peak_memory_bytes=peak,
             figures={
-                "gflops": 8 * arithmetic(checkpoints()[0].configuration, frames.shape[1]),
+                "gflops": _FOLDS_OF_AN_HOUR * arithmetic(checkpoints()[0].configuration, frames.shape[1]),
                 "note": "one run in a fresh process, with the packing of the weights, compared with nothing; "
                 f"{'under' if fits else 'OVER'} the "
                 f"{_MOST_FOR_AN_HOUR / 1e9:.0f} GB that an hour is held to",

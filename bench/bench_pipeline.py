@@ -12,7 +12,7 @@ import dataclasses
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,21 @@ from allin1_core.network import load_checkpoints
 from allin1_core.results.result import AnalysisResult
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import StageTiming
+from bench import bench_network
 from bench.measure.calls import analyse, analyse_as_before
 from bench.measure.load import pinned_threads
 from bench.measure.memory import peak_memory_bytes
 from bench.measure.paired import is_brief, paired_times, sure_rounds
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.environment import usable_cores
+from parity.implementations import Implementation
 from parity.inputs import separation
 from parity.inputs.networks import random_checkpoint
 from parity.material import SAMPLE_RATE, default_track, shared_folder
 from parity.oracles import demucs_apply, pipeline
 
-_LOADING = ("model_load", "nn")
 # Of the mix: the separation takes more than half of a track's length on two cores.
-_MIX_SECONDS = 20
+_MIX_SECONDS = 10
 # Of the published network, in the release's names.
 _CONFIGURATION = """\
 {model: allin1, double_attention: true, instrument_attention: true, qkv_bias: true, act_conv: elu,
@@ -96,8 +97,8 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
     return Setting(folder, track.name, track.seconds, str(checkpoint), None, None)
 
 
-def _beside_the_network(lines: list[StageTiming], total: float) -> float:
-    return total - sum(line.duration for line in lines if line.stage in _LOADING and line.thread == "main")
+def _seconds_of(lines: list[StageTiming], stages: Collection[str]) -> float:
+    return sum(line.duration for line in lines if line.stage in stages and line.thread == "main")
 
 
 def _rounds_of_the_whole(setting: Setting, rounds: int) -> int:
@@ -105,6 +106,10 @@ def _rounds_of_the_whole(setting: Setting, rounds: int) -> int:
     if is_brief(rounds):
         return 1
     return 3 if setting.golden else sure_rounds(rounds)
+
+
+def _with_one_fold(setting: Setting) -> Setting:
+    return dataclasses.replace(setting, model="harmonix-fold0") if setting.golden else setting
 
 
 def _peak_memory(call: Callable[..., None], setting: Setting, excerpt: Path) -> int:
@@ -128,7 +133,7 @@ def test_stems_to_result(
     """One session, many analyses: what a track costs once the weights are loaded."""
     runs: list[Timings] = []
     rests: list[float] = []
-    rests_before: list[float] = []
+    before: list[tuple[float, pipeline.Expected]] = []
 
     def timed(call: Callable[[], Any]) -> tuple[Any, float]:
         start = time.perf_counter()
@@ -137,18 +142,18 @@ def test_stems_to_result(
     def ours() -> AnalysisResult:
         runs.append(Timings())
         result, total = timed(lambda: analyzer(setting.folder, timings=runs[-1]))
-        rests.append(_beside_the_network(runs[-1].records, total))
+        rests.append(total - _seconds_of(runs[-1].records, ("model_load", "nn")))
         return result
 
     def theirs() -> pipeline.Expected:
         expected, total = timed(lambda: replaced(setting.folder))
-        rests_before.append(total - expected.network_seconds)
+        before.append((total, expected))
         return expected
 
     with pinned_threads(usable_cores()) as threads:
         analyzer = Analyzer(model=setting.model, weights_dir=setting.weights_dir)
         replaced = pipeline.Pipeline(load_checkpoints(setting.model, weights_dir=setting.weights_dir))
-        analyzer(setting.folder)
+        with_probabilities = analyzer(setting.folder, include_activations=True)
         replaced(excerpt)
         counted = _rounds_of_the_whole(setting, rounds)
         times = paired_times(ours, theirs, rounds=counted, warmup=0, benchmark=benchmark)
@@ -170,15 +175,14 @@ def test_stems_to_result(
         agreement=agreement,
         agrees=agrees,
         peak_memory_bytes=_peak_memory(analyse, setting, excerpt),
-        # Half a minute more: a short run leaves it out.
         reference_peak_memory_bytes=None
         if is_brief(rounds)
-        else _peak_memory(analyse_as_before, setting, excerpt),
+        else _peak_memory(analyse_as_before, _with_one_fold(setting), excerpt),
         reference_threads=threads,
         figures={
             "timings": [dataclasses.asdict(line) for line in runs[middle].records],
             "note": "both read the stems with soundfile, and keep their loaded weights from round to round; the "
-            "reference's network may use all threads, its spectrogram and decoder use one",
+            "reference's network may use all threads, its spectrogram and decoder use one; its memory is of one fold",
         },
     )
     record_bench(row)
@@ -187,13 +191,44 @@ def test_stems_to_result(
             row,
             variant=f"all but the network, {setting.variant}",
             seconds=rests,
-            reference_seconds=rests_before,
+            reference_seconds=[total - expected.network_seconds for total, expected in before],
             peak_memory_bytes=None,
             reference_peak_memory_bytes=None,
             reference_threads=1,
             figures={"note": "of the same runs"},
         )
     )
+    network = analyzer.session.load_model(Timings())
+    agreement_of_network, network_agrees = bench_network.agreement_of(
+        with_probabilities.activations, before[-1][1].probabilities, choice.backend, choice.precision
+    )
+    record_bench(
+        dataclasses.replace(
+            row,
+            stage="network",
+            backend=choice.backend,
+            variant=setting.variant,
+            reference=replaced.network_name,
+            seconds=[_seconds_of(run.records, ("nn",)) for run in runs[-counted:]],
+            reference_seconds=[expected.network_seconds for _, expected in before],
+            agreement=agreement_of_network,
+            agrees=network_agrees,
+            peak_memory_bytes=None
+            if is_brief(rounds)
+            else bench_network.memory(
+                Implementation(choice.backend, choice.precision, choice.device),
+                bench_network.spectrogram(),
+                len(network.checkpoints),
+            ),
+            reference_peak_memory_bytes=None,
+            figures={
+                "gflops": len(network.checkpoints)
+                * bench_network.arithmetic(network.configuration, round(setting.seconds * 100)),
+                "note": "of the same runs as the pipeline's",
+            },
+        )
+    )
+    assert network_agrees, agreement_of_network
     assert agrees, agreement
 
 

@@ -1,4 +1,7 @@
-"""The log spectrogram of four stems: every backend and precision against madmom, its growth, and its memory."""
+"""The log spectrogram of four stems: every backend and precision against madmom, its growth, and its memory.
+
+Times are of a minute, which madmom's grow in proportion to; memory is of the whole track.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,10 @@ from parity.material import SAMPLE_RATE, default_track
 from parity.oracles.madmom_import import madmom_version
 from parity.oracles.madmom_spectrogram import backend as madmom
 
+_SECONDS = 60
 _GROWTH_SECONDS = (15, 60, 195, 600)
-# Of what takes a second for a track.
-_SHORTER_SECONDS = (15, 30, 60, 120)
 _CLEARLY_LESS = 0.8
-# What an analysis runs; a short run shows the growth of this one only.
+# What an analysis runs, and whose growth is shown.
 _DEFAULT = "fused"
 # On one thread, as madmom is, stand the default and the backend that is bit-identical.
 _ON_ONE_THREAD = ("fused", "numpy")
@@ -51,9 +53,8 @@ def test_against_madmom(
     row = _paired_row(implementation, usable_cores(), rounds, benchmark)
     if (implementation.backend, implementation.precision) == ("numpy", "fast"):
         row.figures.update(_without_threads_in_blas(implementation, row.median))
-    if "computed_by" not in row.figures and (implementation.backend == _DEFAULT or not is_brief(rounds)):
-        lengths = _GROWTH_SECONDS if implementation.backend in _ON_ONE_THREAD else _SHORTER_SECONDS
-        row.figures["by_length"] = [_point(implementation, seconds) for seconds in lengths]
+    if implementation.backend == _DEFAULT:
+        row.figures["by_length"] = [_point(implementation, seconds) for seconds in _GROWTH_SECONDS]
     record_bench(row)
     assert row.agrees, f"{implementation} on {row.track}: {row.agreement}"
 
@@ -73,8 +74,8 @@ def test_on_one_thread(
 
 
 def _paired_row(implementation: Implementation, threads: int, rounds: int, benchmark: Any) -> BenchRecord:
-    """Time one implementation against madmom on the track, and compare what they return."""
-    track = default_track()
+    """Time one implementation against madmom on a minute of the track, and compare what they return."""
+    track = default_track().lasting(_SECONDS)
     compute = select(implementation.backend, device=implementation.device, precision=implementation.precision)
     hands_on = compute.choice.hands_on
     with pinned_threads(threads):
@@ -103,7 +104,8 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int, bench
         reference_seconds=times.reference.tolist(),
         agreement=agreement,
         agrees=agrees,
-        peak_memory_bytes=_peak_memory(implementation, track.stems, threads),
+        # Of what is handed on it is that of the kernels.
+        peak_memory_bytes=None if hands_on else _peak_memory(implementation, default_track().stems, threads),
         figures=figures,
         # Its product with the filterbank, a hundredth of its time, is left to a BLAS, which has those of the row.
         reference_threads=1,
@@ -115,7 +117,7 @@ def _without_threads_in_blas(implementation: Implementation, median: float) -> d
     from threadpoolctl import threadpool_limits
 
     compute = select(implementation.backend, precision=implementation.precision)
-    stems = default_track().stems
+    stems = default_track().lasting(_SECONDS).stems
     with pinned_threads(usable_cores()), threadpool_limits(1, "blas"):
         times = own_times(lambda: compute(stems), rounds=3)
     alone = float(np.median(times))

@@ -16,7 +16,6 @@ from bench.gate.bars import BARS, Row, read_bars
 from bench.gate.base import BaseMissingError
 from bench.gate.cases import can_be_installed, madmom_is_installed, madmom_name
 from bench.gate.checks import check_difference
-from bench.gate.report import write_section
 from bench.gate.speed import PromiseCheck, Timing, Verdict
 from bench.measure.instructions import KERNELS
 from bench.report import baseline
@@ -139,11 +138,9 @@ def test_the_gate_passes_only_if_what_is_required_was_judged_and_held(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = tmp_path / "gate.md"
-    monkeypatch.setattr(gate, "write_section", lambda *section: write_section(*section, page))
     monkeypatch.setattr(gate, "judge", lambda *_: verdicts)
-    assert gate.main([]) == status
-    assert gate.table(verdicts) in page.read_text(encoding="utf-8")
+    assert gate.main(["--report", str(tmp_path)]) == status
+    assert gate.table(verdicts) in (tmp_path / "gate.md").read_text(encoding="utf-8")
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("gate: NOT JUDGED, and required: ")] == [
         f"gate: NOT JUDGED, and required: {verdict}" for verdict in verdicts if verdict in (NOISY, ABSENT)

@@ -64,6 +64,17 @@ def test_a_run_adds_a_line_and_the_pages(clone: Path) -> None:
     assert {path.name for path in reports.iterdir()} == {"history.jsonl", "index.html", "comment.md"}
 
 
+def test_runs_with_instructions_left_out_stand_beside_the_others(tmp_path: Path) -> None:
+    below = tmp_path / "without_avx512"
+    below.mkdir()
+    for folder, machine, number in ((tmp_path, SERVER, 1), (below, DESK, 2), (tmp_path, SERVER, 3)):
+        text = json.dumps(bench_line(machine, "aaaaaaa00000", number))
+        with (folder / history.NAME).open("a", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    assert [line["machine"] for line in history.read(tmp_path)] == [SERVER, DESK, SERVER]
+    assert [line["machine"] for line in history.read(below)] == [DESK]
+
+
 def test_outside_a_clone_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "_ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))

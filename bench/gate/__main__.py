@@ -1,10 +1,11 @@
 """``make gate``: fails on a regression in speed, accuracy, memory or import time (bars in bench/gate/gate.toml).
 
-    python -m bench.gate [--from reports] [--base COMMIT]
+    python -m bench.gate [--from reports] [--base COMMIT] [--report reports]
 
 Times and instructions are compared with a base commit, built beside this tree: by default the one that the committed
 baseline came with. With ``--from``, ratios that a bench session just measured on the same sources are held to the bars
-as they are, and only what they do not tell is measured here. What was said goes into reports/gate.md as well.
+as they are, and only what they do not tell is measured here. What was said goes into gate.md
+of the folder of reports as well.
 
 It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
 2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check for which this
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from bench.gate.bars import read_bars
 from bench.gate.judge import judge
-from bench.gate.report import write_section
+from bench.gate.report import PAGE, write_section
 from bench.gate.sequential import ALPHA, BETA, LOSS
 from bench.gate.speed import ALPHA as BARS_ALPHA
 from bench.gate.speed import Verdict
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
     parser.add_argument("--from", dest="folder", type=Path, help="folder of a bench report made just now")
     parser.add_argument("--base", metavar="COMMIT", help="what to compare times and instructions with")
+    parser.add_argument("--report", type=Path, default=PAGE.parent, help="folder of gate.md")
     options = parser.parse_args(arguments)
     try:
         bars = read_bars()
@@ -86,7 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bars, records, lambda text: print(f"gate: {text}", file=sys.stderr, flush=True), options.base
     )
     print(table(verdicts))
-    write_section("What was said", [f"{machine_key()}, {now()}. {_SURE}", "", "```", table(verdicts), "```"])
+    write_section(
+        "What was said",
+        [f"{machine_key()}, {now()}. {_SURE}", "", "```", table(verdicts), "```"],
+        options.report / PAGE.name,
+    )
     failed = [verdict for verdict in verdicts if verdict.passed is False]
     unjudged = [verdict for verdict in verdicts if verdict.passed is None]
     wanted = [verdict for verdict in unjudged if verdict.required]

@@ -49,12 +49,15 @@ class Expected:
     segments : list of (start, end, label)
     network_seconds : float
         How long the network took for it, where it was run.
+    probabilities : NetworkOutput, optional
+        What the network gave.
     """
 
     beats: list[float]
     positions: list[int]
     segments: list[Section]
     network_seconds: float = 0.0
+    probabilities: NetworkOutput | None = None
 
     @property
     def downbeats(self) -> list[float]:
@@ -133,6 +136,7 @@ class Pipeline:
             plain = build_model(checkpoints, backend="torch", device="cpu")
             self._network = lambda spectrogram: plain(spectrogram).to_numpy()
             network = "plain torch"
+        self.network_name = f"{network} on cpu"
         self.name = f"{madmom_dbn.oracle_name()} + {network}"
 
     def __call__(self, folder: str | os.PathLike[str]) -> Expected:
@@ -142,7 +146,8 @@ class Pipeline:
         start = time.perf_counter()
         output = self._network(spectrogram)
         elapsed = time.perf_counter() - start
-        return dataclasses.replace(from_probabilities(output, self._decoder), network_seconds=elapsed)
+        found = from_probabilities(output, self._decoder)
+        return dataclasses.replace(found, network_seconds=elapsed, probabilities=output)
 
 
 def _as_output(logits: dict[str, np.ndarray]) -> NetworkOutput:

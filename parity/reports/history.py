@@ -64,23 +64,29 @@ def append(folder: Path, kind: str, content: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The lines of the history in a folder, by date.
+    """The lines of the history in a folder and in those right below it, by date.
 
     Raises
     ------
     ValueError
         If there is none, or one is not what `append` writes; names file and line.
     """
-    path = folder / NAME
-    try:
-        texts = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        texts = []
-    if not texts:
+    lines = [
+        line
+        for path in (folder / NAME, *sorted(folder.glob(f"*/{NAME}")))
+        if path.exists()
+        for line in _read_file(path)
+    ]
+    if not lines:
         raise ValueError(
-            f"{path}: no line; expected those that `make bench` and `make parity` append; run one"
+            f"{folder / NAME}: no line; expected those that `make bench` and `make parity` append; run one"
         )
-    lines = []
+    return sorted(lines, key=lambda line: line["date"])
+
+
+def _read_file(path: Path) -> list[dict[str, Any]]:
+    """The lines of one file of the history."""
+    texts, lines = path.read_text(encoding="utf-8").splitlines(), []
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
@@ -93,7 +99,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
                 "take it from git again, or delete the line"
             )
         lines.append(line)
-    return sorted(lines, key=lambda line: line["date"])
+    return lines
 
 
 def parity_content(records: Sequence[ParityRecord], outcome: Outcome) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def _markdown(records: Sequence[ParityRecord], scratch: Path, outcome: Outcome |
     if records:
         lines += [
             "One row for each implementation: how many inputs were compared with the oracle, what they were held to,",
-            "and the largest difference seen on any of them.",
+            "and the largest difference seen on any of them, absolute and in ULP (where a difference is",
+            "far below its bound but between numbers close to 0, it is millions of them).",
             "",
             _summary(in_order(records)),
             "",
@@ -142,7 +143,12 @@ def _section(stage: str, records: list[ParityRecord], scratch: Path) -> str:
             "oracle": record.oracle,
             "held to": record.bound,
             "within": yes(record.passed),
-            "measured": ", ".join(f"{name} {_short(value)}" for name, value in record.measures.items()),
+            # Histograms are drawn.
+            "measured": ", ".join(
+                f"{name.replace('_', ' ')} {_short(value)}"
+                for name, value in record.measures.items()
+                if isinstance(value, int | float | str)
+            ),
         }
         for record in records
     ]

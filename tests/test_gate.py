@@ -64,6 +64,25 @@ def test_more_instructions_than_the_base_commit_fail(
     assert (verdict.measured, verdict.asked) == (f"{ours:,} ({ours / 1000 - 1:+.2%})", "at most 1,005")
 
 
+def test_a_kernel_that_cannot_be_counted_is_required_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def count(call: str, folder: Path) -> int:
+        if call == KERNEL:
+            raise RuntimeError(f"{call}: valgrind ended with 1")
+        return 1000
+
+    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
+    monkeypatch.setattr("bench.measure.instructions.count_instructions", count)
+    uncounted, *others = judge.check_instructions(Path("tree"), Path("base"), 1.005)
+    assert (uncounted.measured, uncounted.passed, uncounted.required) == (
+        f"{KERNEL}: valgrind ended with 1",
+        None,
+        True,
+    )
+    assert [verdict.passed for verdict in others] == [True] * (len(KERNELS) - 1)
+
+
 def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
     return BenchRecord(
         stage="spectrogram", backend="numpy", reference="madmom", track="song", audio_seconds=195.5,
@@ -180,9 +199,9 @@ def test_a_gate_without_the_oracle_does_not_pass(
         monkeypatch.setattr(judge, "can_be_installed", lambda _, installable=installable: installable)
         assert gate.main([]) == status
         captured = capsys.readouterr()
-        assert captured.out.count("the oracle madmom is not installed") == 11
+        assert captured.out.count("the oracle madmom is not installed") == 14
         assert captured.err.count("NOT JUDGED, and required: spectrogram/") == 8 * installable
-        assert captured.err.count("NOT JUDGED, and required: decoder/") == 3 * installable
+        assert captured.err.count("NOT JUDGED, and required: decoder/") == 6 * installable
 
 
 def test_what_the_extras_install_can_be_installed() -> None:
@@ -202,7 +221,7 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
     monkeypatch.setattr(judge, "instruction_set", lambda: running)
     monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: Timing(np.ones(9), np.full(9, 20.0)))
     monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
-    [row] = [row for row in read_bars().rows if (row.backend, row.threads) == ("cython", 1)]
+    [row] = [row for row in read_bars().rows if (row.variant, row.threads) == ("[3, 4]", 1)]
     row = dataclasses.replace(row, max_difference=None, max_memory_mib=None)
     _, outcome = judge.judge_row(row, read_bars(), [])
     if bar is None:

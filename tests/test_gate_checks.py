@@ -202,8 +202,8 @@ def test_f_measures() -> None:
 @pytest.mark.skipif(not valgrind_is_installed(), reason="valgrind is not installed")
 def test_instruction_counts_repeat() -> None:
     """To a tenth of what the gate's limit leaves."""
-    kernel = "allin1_core.dbn._viterbi"  # the quickest to count
+    call = "decoder/cython/exact"  # the quickest to count
     with ThreadPoolExecutor(2) as pool:
-        counts = list(pool.map(count_instructions, [kernel] * 2))
+        counts = list(pool.map(count_instructions, [call] * 2))
     assert counts[0] > 1_000_000
     assert abs(counts[0] - counts[1]) < (read_bars().max_instruction_growth - 1) / 10 * counts[0]

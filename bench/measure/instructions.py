@@ -57,22 +57,25 @@ def count_instructions(call: str, folder: Path = _ROOT) -> int:
     Raises
     ------
     RuntimeError
-        If valgrind fails, or the kernel did not run.
+        If valgrind fails or takes more than five minutes, or the kernel did not run.
     """
     extension = KERNELS[call].rpartition(".")[2]
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "callgrind.out")
         callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
-        child = subprocess.run(
-            [*callgrind, sys.executable, "-P", tree.__file__, call],
-            cwd=folder,
-            # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
-            env={**tree.environment(folder), "ALLIN1_INSTRUCTION_SET": ""},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        try:
+            child = subprocess.run(
+                [*callgrind, sys.executable, "-P", tree.__file__, call],
+                cwd=folder,
+                # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
+                env={**tree.environment(folder), "ALLIN1_INSTRUCTION_SET": ""},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{call}: valgrind took more than {error.timeout:.0f} s") from error
         if child.returncode != 0:
             raise RuntimeError(f"{call}: valgrind ended with {child.returncode}: {child.stderr[-1000:]}")
         count = _self_cost(output.read_text(encoding="utf-8"), f"/{extension}.")

@@ -5,7 +5,9 @@ Its checks of speed have tests of their own in test_gate_speed.py."""
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,10 @@ from bench.gate.base import BaseMissingError
 from bench.gate.cases import can_be_installed, madmom_is_installed, madmom_name
 from bench.gate.checks import check_difference
 from bench.gate.speed import PromiseCheck, Timing, Verdict
-from bench.measure.instructions import KERNELS
+from bench.measure.instructions import KERNELS, count_instructions
+from bench.measure.tree import COUNTED
 from bench.report import baseline
 from bench.report.records import BenchRecord
-
-KERNEL = next(iter(KERNELS))
 
 
 def no_base() -> str:
@@ -45,22 +46,48 @@ def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPat
     assert line == "spectrogram/fused/exact everything fused is not installed - not judged"
 
 
+@pytest.mark.parametrize("call", KERNELS)
 @pytest.mark.parametrize(("ours", "passed"), [(1004, True), (1006, False), (990, True)])
 def test_more_instructions_than_the_base_commit_fail(
-    ours: int, passed: bool, monkeypatch: pytest.MonkeyPatch
+    ours: int, passed: bool, call: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert call in COUNTED
     monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
     monkeypatch.setattr("bench.measure.instructions.compiler", lambda: "cc 12")
     monkeypatch.setattr(
         "bench.measure.instructions.count_instructions",
-        lambda kernel, folder: 1000 if folder == Path("base") or kernel != KERNEL else ours,
+        lambda counted, folder: 1000 if folder == Path("base") or counted != call else ours,
     )
     verdicts = judge.check_instructions(Path("tree"), Path("base"), read_bars().max_instruction_growth)
     assert [verdict.row for verdict in verdicts] == list(KERNELS)
-    assert [verdict.passed for verdict in verdicts] == [passed if row == KERNEL else True for row in KERNELS]
+    assert [verdict.passed for verdict in verdicts] == [passed if row == call else True for row in KERNELS]
     assert {verdict.check for verdict in verdicts} == {"instructions beside the base (cc 12)"}
-    [verdict] = [verdict for verdict in verdicts if verdict.row == KERNEL]
+    [verdict] = [verdict for verdict in verdicts if verdict.row == call]
     assert (verdict.measured, verdict.asked) == (f"{ours:,} ({ours / 1000 - 1:+.2%})", "at most 1,005")
+
+
+def test_a_kernel_that_cannot_be_counted_is_required_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = next(iter(KERNELS))
+
+    def hang(command: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    def count(call: str, folder: Path) -> int:
+        return count_instructions(call, folder) if call == first else 1000
+
+    monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
+    monkeypatch.setattr("bench.measure.instructions.compiler", lambda: "cc 12")
+    monkeypatch.setattr("bench.measure.instructions.count_instructions", count)
+    monkeypatch.setattr("bench.measure.instructions.subprocess.run", hang)
+    uncounted, *others = judge.check_instructions(Path("tree"), Path("base"), 1.005)
+    assert (uncounted.measured, uncounted.passed, uncounted.required) == (
+        f"{first}: valgrind took more than 300 s",
+        None,
+        True,
+    )
+    assert [verdict.passed for verdict in others] == [True] * (len(KERNELS) - 1)
 
 
 def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> BenchRecord:
@@ -177,9 +204,9 @@ def test_a_gate_without_the_oracle_does_not_pass(
         monkeypatch.setattr(judge, "can_be_installed", lambda _, installable=installable: installable)
         assert gate.main([]) == status
         captured = capsys.readouterr()
-        assert captured.out.count("the oracle madmom is not installed") == 11
+        assert captured.out.count("the oracle madmom is not installed") == 14
         assert captured.err.count("NOT JUDGED, and required: spectrogram/") == 8 * installable
-        assert captured.err.count("NOT JUDGED, and required: decoder/") == 3 * installable
+        assert captured.err.count("NOT JUDGED, and required: decoder/") == 6 * installable
 
 
 def test_what_the_extras_install_can_be_installed() -> None:
@@ -199,7 +226,7 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
     monkeypatch.setattr(judge, "instruction_set", lambda: running)
     monkeypatch.setattr("bench.gate.speed.time_case", lambda *_: Timing(np.ones(9), np.full(9, 20.0)))
     monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
-    [row] = [row for row in read_bars().rows if (row.backend, row.threads) == ("cython", 1)]
+    [row] = [row for row in read_bars().rows if (row.variant, row.threads) == ("[3, 4]", 1)]
     row = dataclasses.replace(row, max_difference=None, max_memory_mib=None)
     _, outcome = judge.judge_row(row, read_bars(), [])
     if bar is None:

@@ -97,6 +97,7 @@ def test_noise_and_too_few_rounds_are_told_apart() -> None:
     assert (few.too_noisy, few.too_few, few.sure) == (False, True, False)
     assert paired_ratio(np.ones(1), np.ones(1)).too_few
     assert str(Ratio(3.14159, 3.0, 3.25, 7)) == "3.14x (3.00-3.25)"
+    assert str(Ratio(0.023456, 0.0228, 0.0243, 7)) == "0.0235x (0.0228-0.0243)"
 
 
 def test_the_interval_of_few_rounds_is_their_range_and_of_more_leaves_the_outermost_out() -> None:

@@ -233,7 +233,7 @@ def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     mix = Audio(np.zeros((44100, 1), np.float32), 44100)
     yield lambda: validate(result)
     yield lambda: result.save(folder / "saved.json")
-    for name, (suffix, _) in FORMATS.items():
+    for name, suffix in FORMATS.items():
         yield lambda name=name, suffix=suffix: export(result, folder / f"a{suffix}", name)
     yield lambda: overview(result, mix)
     yield lambda: activations(result)

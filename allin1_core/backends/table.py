@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -255,6 +254,8 @@ _ORACLES = (
 @functools.cache
 def installed_version(distribution: str) -> str | None:
     """Version of an installed distribution; None if there is no metadata of it."""
+    import importlib.metadata
+
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -292,6 +293,8 @@ def built_in(stage: str) -> tuple[Backend, ...]:
 
 def backends(stage: str) -> dict[str, Backend]:
     """All backends of a stage by name: those of `built_in`, then oracles, then entry points."""
+    import importlib.metadata
+
     found = {row.name: row for row in built_in(stage)}
     for oracle in _ORACLES:
         if oracle.stage == stage and module_exists(oracle.target.partition(":")[0]):

@@ -310,7 +310,7 @@ def _run_track(
         with timings.stage("export", track=track.name):
             if outputs.out_dir is not None:
                 for name in outputs.exports:
-                    export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name][0]}"), name)
+                    export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name]}"), name)
     audio = None if track.given is None else track.given.audio
     if outputs.figures_dir is not None:
         with timings.stage("visualize", track=track.name):

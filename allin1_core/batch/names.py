@@ -77,7 +77,7 @@ def files(name: str, outputs: Outputs) -> list[Path]:
     arrays = [SUFFIXES[ACTIVATIONS]] * outputs.include_activations
     arrays += [SUFFIXES[EMBEDDINGS]] * outputs.include_embeddings
     suffixes = [
-        (outputs.out_dir, [".json", *(FORMATS[file_format][0] for file_format in outputs.exports)]),
+        (outputs.out_dir, [".json", *(FORMATS[file_format] for file_format in outputs.exports)]),
         (outputs.out_dir and (outputs.array_dir or outputs.out_dir), arrays),
         (outputs.figures_dir, FIGURE_SUFFIXES[: 1 + outputs.include_activations]),
         (outputs.sounds_dir, [SOUND_SUFFIX]),

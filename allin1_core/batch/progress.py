@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from allin1_core.errors import printable
 from allin1_core.threads import Lock
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 # The most that come up; of a track with fewer the bar is closed before its end.
 _STAGES_OF_A_TRACK = 17
@@ -27,8 +29,11 @@ class Progress:
     """
 
     def __init__(self, num_tracks: int, shown: bool | None = None, *, side_by_side: bool = False) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm
         self._disable = None if shown is None else not shown
-        self._tracks = tqdm(
+        self._tracks = self._bar(
             total=num_tracks, desc="Tracks", unit="track", disable=True if num_tracks < 2 else self._disable
         )
         self._side_by_side = side_by_side
@@ -40,7 +45,7 @@ class Progress:
     def track(self, name: str) -> Iterator[None]:
         """Show the stages of a track while the block runs."""
         if not self._side_by_side:
-            self._stages = tqdm(
+            self._stages = self._bar(
                 total=_STAGES_OF_A_TRACK,
                 desc=printable(name),
                 unit="stage",

@@ -14,10 +14,7 @@ import json
 import math
 import os
 import stat
-import tempfile
 import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,10 +33,6 @@ _KINDS = {
 _NPY_ERRORS = (
     *(ValueError, EOFError, OverflowError, TypeError, SyntaxError),
     *(RecursionError, tokenize.TokenError, KeyError),
-)
-_ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, OSError, RuntimeError),
-    *(NotImplementedError, EOFError, ValueError),
 )
 
 
@@ -101,6 +94,8 @@ def open_file(source: str | os.PathLike[str] | FileContent, error: type[Allin1Er
     """
     if not isinstance(source, FileContent):
         return open_regular(source, error)
+    import tempfile
+
     try:
         with contextlib.ExitStack() as opened:
             file = opened.enter_context(tempfile.TemporaryFile())
@@ -217,6 +212,13 @@ def read_npz(content: bytes, source: str, error: type[Allin1Error], *, most: int
     Allin1Error
         `error`, if this is no ``.npz`` file, or one of its arrays is as `read_npy` refuses.
     """
+    import zipfile
+    import zlib
+
+    errors = (
+        *(zipfile.BadZipFile, zlib.error, OSError, RuntimeError),
+        *(NotImplementedError, EOFError, ValueError),
+    )
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.infolist()
@@ -244,7 +246,7 @@ def read_npz(content: bytes, source: str, error: type[Allin1Error], *, most: int
             return arrays
     except Allin1Error:
         raise
-    except _ZIP_ERRORS as cause:
+    except errors as cause:
         raise error(
             f"{source}: cannot be read as .npz, {len(content)} bytes ({cause}); export it again"
         ) from cause

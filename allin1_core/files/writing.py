@@ -14,7 +14,6 @@ import functools
 import hashlib
 import io
 import os
-import socket
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -126,6 +125,8 @@ def is_deleted(descriptor: int) -> bool:
 
 @functools.cache
 def _host() -> str:
+    import socket
+
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from allin1_core.errors import ResultError
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.tempo_maps import midi_bytes, reaper_text, rekordbox_text
 from allin1_core.results.validation import validate
 
 
@@ -100,13 +99,14 @@ def jams_text(result: AnalysisResult) -> str:
     return text.getvalue()
 
 
-FORMATS: dict[str, tuple[str, Callable[[AnalysisResult], str | bytes]]] = {
-    "beats": (".beats", beats_text),
-    "audacity": (".labels.txt", audacity_text),
-    "jams": (".jams", jams_text),
-    "midi": (".mid", midi_bytes),
-    "reaper": (".rpp", reaper_text),
-    "rekordbox": (".rekordbox.xml", rekordbox_text),
+# Suffix of the files of each format.
+FORMATS = {
+    "beats": ".beats",
+    "audacity": ".labels.txt",
+    "jams": ".jams",
+    "midi": ".mid",
+    "reaper": ".rpp",
+    "rekordbox": ".rekordbox.xml",
 }
 
 
@@ -131,7 +131,17 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     """
     if file_format not in FORMATS:
         raise ResultError(f"format {file_format!r}: unknown; expected one of {', '.join(FORMATS)}")
-    content = FORMATS[file_format][1](result)
+    from allin1_core.results import tempo_maps
+
+    makers: dict[str, Callable[[AnalysisResult], str | bytes]] = {
+        "beats": beats_text,
+        "audacity": audacity_text,
+        "jams": jams_text,
+        "midi": tempo_maps.midi_bytes,
+        "reaper": tempo_maps.reaper_text,
+        "rekordbox": tempo_maps.rekordbox_text,
+    }
+    content = makers[file_format](result)
     path = expand_user(path)
     make_folder(path.parent)
     with written_whole(path) as file:

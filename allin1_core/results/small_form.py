@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from typing import TYPE_CHECKING
 
 from allin1_core.errors import printable
@@ -28,6 +27,8 @@ def summary(result: AnalysisResult) -> str:
 
 def small_html(result: AnalysisResult) -> str:
     """A few kilobytes of HTML for a notebook: a bar of the sections, and the beats in a line."""
+    import html
+
     validate(result)
     bar = "display:flex;gap:1px;max-width:1000px;margin:4px 0;font:600 12px/24px system-ui,sans-serif;color:#111"
     cell = "overflow:hidden;min-width:0;text-indent:4px;white-space:nowrap"

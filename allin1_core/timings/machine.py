@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,19 @@ from allin1_core.threads import usable_cores
 
 def machine() -> dict[str, Any]:
     """Processor, number of cores this process may use, and platform."""
-    return dict(_MACHINE)
+    return dict(_machine())
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    import platform
+
+    return {"cpu": _cpu_name(), "cores": _CORES, "platform": platform.platform()}
 
 
 def _cpu_name() -> str:
+    import platform
+
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -28,11 +37,13 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-_MACHINE = {"cpu": _cpu_name(), "cores": usable_cores(), "platform": platform.platform()}
+_CORES = usable_cores()  # of the process; a track may have a share of them
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, allin1-core and those of its libraries that are loaded (none is imported for this)."""
+    import platform
+
     found = {"python": platform.python_version(), "allin1-core": __version__}
     for module, distribution in _LIBRARIES.items():
         if sys.modules.get(module) is not None:

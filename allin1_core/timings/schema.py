@@ -13,7 +13,7 @@ from typing import Any
 from allin1_core.errors import TimingsError
 from allin1_core.files.reading import read_content
 from allin1_core.files.writing import expand_user
-from allin1_core.timings.machine import _MACHINE
+from allin1_core.timings.machine import machine
 
 SCHEMA_VERSION = 1
 _LARGEST_FILE = 1 << 30  # bytes
@@ -128,7 +128,7 @@ def _parse(path: Path, number: int, line: str) -> StageTiming:
     for name, kinds in known.items():
         if not _is_of_kind(fields[name], kinds):
             raise TimingsError(f"{where}: field {name} is {str(fields[name])[:40]!r}; expected {kinds}")
-    absent = sorted(_MACHINE.keys() - fields["machine"].keys())
+    absent = sorted(machine().keys() - fields["machine"].keys())
     if absent:
         raise TimingsError(f"{where}: machine without {', '.join(absent)}; see docs/timings.md")
     if not 0 <= fields["start"] <= fields["end"]:

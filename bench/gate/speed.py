@@ -16,7 +16,7 @@ import numpy as np
 from allin1_core.timings.interval import median_interval
 from bench.gate.cases import Case
 from bench.measure.load import OtherLoad, pinned_threads
-from bench.measure.paired import Ratio, paired_ratio, paired_times
+from bench.measure.paired import Ratio, factor, paired_ratio, paired_times
 from parity.environment import usable_cores
 
 _SYSTEM_LOAD = 0.15
@@ -152,7 +152,7 @@ class PromiseCheck:
         """By all measurements until now; what cannot be told is not required."""
         measured = ", then ".join(str(timing.ratio) for timing in self._seen)
         if len(self._seen) > 1:
-            measured += f"; {self._together.undisturbed:.2f}x undisturbed"
+            measured += f"; {factor(self._together.undisturbed)} undisturbed"
         passed = True if self.is_clear else False if self._is_missed else None
         if passed is None:
             busy = max(timing.busy_elsewhere for timing in self._seen)

@@ -21,11 +21,12 @@ from bench.measure import tree
 
 _ROOT = Path(__file__).resolve().parents[2]
 
-# The kernel's extension module, and the call of `bench.measure.tree` that exercises it.
+# A call of `bench.measure.tree`, and the extension module of the kernel that it exercises.
 KERNELS = {
-    "allin1_core.dbn._viterbi": "decoder/cython/exact",
-    "allin1_core.spectrogram._transform": "spectrogram/fused/exact",
-    "allin1_core.network._fused": "network/fused/exact",
+    "decoder/cython/exact": "allin1_core.dbn._viterbi",
+    "decoder/cython/online": "allin1_core.dbn._viterbi",
+    "spectrogram/fused/exact": "allin1_core.spectrogram._transform",
+    "network/fused/exact": "allin1_core.network._fused",
 }
 
 
@@ -43,12 +44,12 @@ def compiler() -> str:
     return output.splitlines()[0] if output else "unknown"
 
 
-def count_instructions(kernel: str, folder: Path = _ROOT) -> int:
-    """Instructions executed inside the kernel's shared object, for the kernel's fixed input.
+def count_instructions(call: str, folder: Path = _ROOT) -> int:
+    """Instructions that a call executes inside the shared object of its kernel.
 
     Parameters
     ----------
-    kernel : str
+    call : str
         One of `KERNELS`.
     folder : Path
         Holds the ``allin1_core`` and ``parity`` to run.
@@ -56,27 +57,30 @@ def count_instructions(kernel: str, folder: Path = _ROOT) -> int:
     Raises
     ------
     RuntimeError
-        If valgrind fails, or the kernel did not run.
+        If valgrind fails or takes more than five minutes, or the kernel did not run.
     """
-    extension = kernel.rpartition(".")[2]
+    extension = KERNELS[call].rpartition(".")[2]
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch, "callgrind.out")
         callgrind = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
-        child = subprocess.run(
-            [*callgrind, sys.executable, "-P", tree.__file__, KERNELS[kernel]],
-            cwd=folder,
-            # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
-            env={**tree.environment(folder), "ALLIN1_INSTRUCTION_SET": ""},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        try:
+            child = subprocess.run(
+                [*callgrind, sys.executable, "-P", tree.__file__, call],
+                cwd=folder,
+                # An empty name leaves the choice to the processor, as which valgrind has no AVX-512.
+                env={**tree.environment(folder), "ALLIN1_INSTRUCTION_SET": ""},
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeError(f"{call}: valgrind took more than {error.timeout:.0f} s") from error
         if child.returncode != 0:
-            raise RuntimeError(f"{kernel}: valgrind ended with {child.returncode}: {child.stderr[-1000:]}")
+            raise RuntimeError(f"{call}: valgrind ended with {child.returncode}: {child.stderr[-1000:]}")
         count = _self_cost(output.read_text(encoding="utf-8"), f"/{extension}.")
     if count == 0:
-        raise RuntimeError(f"{kernel}: callgrind saw no instruction of {extension}; the kernel did not run")
+        raise RuntimeError(f"{call}: callgrind saw no instruction of {extension}; the kernel did not run")
     return count
 
 
@@ -112,8 +116,8 @@ def main() -> int:
         print("instructions: valgrind is not installed", file=sys.stderr)
         return 1
     print(f"compiler: {compiler()}")
-    for kernel in KERNELS:
-        print(f"{kernel}: {count_instructions(kernel):,} instructions", flush=True)
+    for call in KERNELS:
+        print(f"{call}: {count_instructions(call):,} instructions", flush=True)
     return 0
 
 

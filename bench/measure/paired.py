@@ -32,6 +32,11 @@ _THOROUGH = 5
 _GROWTH_ROUNDS = 3
 
 
+def factor(value: float) -> str:
+    """``12.34x``, ``0.0123x``."""
+    return f"{value:.{2 if value >= 0.1 else 4}f}x"
+
+
 @dataclasses.dataclass(frozen=True)
 class Ratio:
     """How many times faster the candidate is than the reference: median over rounds and interval."""
@@ -67,7 +72,7 @@ class Ratio:
         return rank(self.rounds)[0] == 1
 
     def __str__(self) -> str:
-        return f"{self.median:.2f}x ({self.low:.2f}-{self.high:.2f})"
+        return f"{factor(self.median)} ({factor(self.low)[:-1]}-{factor(self.high)[:-1]})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,6 +47,15 @@ def _decoder() -> Callable[[], Any]:
     return lambda: decode(activations)
 
 
+def _online() -> Callable[[], Any]:
+    from allin1_core.dbn import DBNBeatTrackingProcessor
+    from parity.inputs.activations import steady
+
+    track = DBNBeatTrackingProcessor(fps=100, online=True)
+    activations = steady(5).sum(axis=1)
+    return lambda: track(activations)
+
+
 def _structure() -> Callable[[], Any]:
     from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
     from allin1_core.structure.numpy_backend import local_maxima
@@ -66,6 +75,8 @@ ROWS: dict[str, Callable[[], Callable[[], Any]]] = {
     "decoder/cython/exact": _decoder,
     "structure/numpy/exact": _structure,
 }
+# Of what is not timed the instructions are counted.
+COUNTED = {**ROWS, "decoder/cython/online": _online}
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -135,7 +146,7 @@ def main(arguments: list[str]) -> None:
         raise RuntimeError(f"{found} was imported; expected {expected}")
     with limited_cores(1):
         if arguments:
-            ROWS[arguments[0]]()()
+            COUNTED[arguments[0]]()()
             return
         made = {row: make() for row, make in ROWS.items()}
         for call in made.values():

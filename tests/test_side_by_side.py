@@ -197,8 +197,12 @@ def test_an_interruption_leaves_whole_files_and_no_thread(
     options: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Ctrl-C, which is the calling thread's: no track runs in it that might end with a lock of the others."""
+    # What a shell starts in the background ignores it.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     paths = write_library(tmp_path / "library", stems, 6, seconds=0.5)
     analyze(paths, out_dir=tmp_path / "undisturbed", jobs=1, **options)
     interrupted, first, call = threading.Event(), threading.Lock(), Model.__call__

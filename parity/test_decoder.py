@@ -52,7 +52,18 @@ def _agreement(
 
 @functools.lru_cache(maxsize=256)
 def _oracle(case: Case) -> tuple[np.ndarray, Paths]:
-    return decode_all(madmom_dbn.make_decoder(**case.parameters), case.activations())
+    return decode_all(_madmom(case.parameters), case.activations())
+
+
+_madmom_decoders: dict[str, Any] = {}
+
+
+def _madmom(parameters: dict[str, Any]) -> Any:
+    """madmom's decoder, made once for the same parameters: that takes longer than a short decoding."""
+    key = repr(parameters)
+    if key not in _madmom_decoders:
+        _madmom_decoders[key] = madmom_dbn.make_decoder(**parameters)
+    return _madmom_decoders[key]
 
 
 @pytest.mark.parametrize(("backend", "case"), runs(_CASES), ids=str)
@@ -78,7 +89,7 @@ def test_madmom_network(track: str, backend: str, record_parity: ParityRecorder)
     """Activations of madmom's own RNNDownBeatProcessor on the mixed audio."""
     activations = _network_activations(track)
     parameters = {"beats_per_bar": [3, 4], "fps": 100}
-    oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
+    oracle = decode_all(_madmom(parameters), activations)
     agreement = _agreement(backend, parameters, activations, oracle)
     madmom_dbn.require_identical(record_parity, f"madmom's network on {track}", "network", backend, agreement)
 
@@ -132,6 +143,16 @@ def _beat_signals() -> dict[str, Callable[[], np.ndarray]]:
     }
 
 
+@functools.cache
+def _madmom_beats(parameters: str) -> Any:
+    return madmom_dbn.make_beat_decoder(**{"fps": 100, **_BEAT_PARAMETERS[parameters]})
+
+
+@functools.cache
+def _beat_oracle(parameters: str, signal: str) -> tuple[np.ndarray, Paths]:
+    return decode_all(_madmom_beats(parameters), _beat_signals()[signal]())
+
+
 @pytest.mark.parametrize("backend", _OURS)
 @pytest.mark.parametrize("parameters", _BEAT_PARAMETERS)
 @pytest.mark.parametrize("signal", _beat_signals())
@@ -140,7 +161,7 @@ def test_beat_decoder(parameters: str, signal: str, backend: str, record_parity:
     keywords = {"fps": 100, **_BEAT_PARAMETERS[parameters]}
     activations = _beat_signals()[signal]()
     beats, paths = decode_all(DBNBeatTrackingProcessor(**keywords, backend=backend), activations)
-    oracle_beats, oracle_paths = decode_all(madmom_dbn.make_beat_decoder(**keywords), activations)
+    oracle_beats, oracle_paths = _beat_oracle(parameters, signal)
     agreement = compare_decodings(paths, beats, oracle_paths, oracle_beats)
     madmom_dbn.require_identical(
         record_parity, f"beats only: {signal}, {parameters}", "beats only", backend, agreement
@@ -191,6 +212,11 @@ def test_no_counterexample(
     backend: str, values: list[tuple[float, float]], single: bool, parameters: dict[str, Any]
 ) -> None:
     activations = np.array(values, dtype=np.float32 if single else np.float64)
-    oracle = decode_all(madmom_dbn.make_decoder(**parameters), activations)
-    agreement = _agreement(backend, parameters, activations, oracle)
+    key = repr((values, single, parameters))  # every backend is given the same examples
+    if key not in _decoded_examples:
+        _decoded_examples[key] = decode_all(madmom_dbn.make_decoder(**parameters), activations)
+    agreement = _agreement(backend, parameters, activations, _decoded_examples[key])
     assert agreement.identical, agreement
+
+
+_decoded_examples: dict[str, tuple[np.ndarray, Paths]] = {}

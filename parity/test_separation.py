@@ -160,9 +160,10 @@ def test_other_models_of_demucs(model: Callable[[], Any], device: str, record_pa
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_minute_of_music(device: str, record_parity: ParityRecorder) -> None:
-    mix = separation.stereo_mix(read_stems("boogi_marabi"))[:, : 61 * 44100]
-    check(record_parity, "boogi_marabi, 61 s", small(), mix, device, most_segments=4)
+@pytest.mark.parametrize("seconds", [13, pytest.param(61, marks=pytest.mark.full)])
+def test_music_of_many_segments(seconds: int, device: str, record_parity: ParityRecorder) -> None:
+    mix = separation.stereo_mix(read_stems("boogi_marabi"))[:, : seconds * 44100]
+    check(record_parity, f"boogi_marabi, {seconds} s", small(), mix, device, most_segments=4)
 
 
 @pytest.mark.parametrize("device", DEVICES[1:] or [pytest.param("cpu", marks=pytest.mark.full)])

@@ -146,11 +146,11 @@ def bombs() -> Iterator[tuple[str, bytes]]:
     for method, compression in (("deflate", zipfile.ZIP_DEFLATED), ("bzip2", zipfile.ZIP_BZIP2)):
         file = io.BytesIO(pth({"state_dict": {}, "config": CONFIG}))
         with zipfile.ZipFile(file, "a", compression) as archive:
-            archive.writestr("archive/data/0", bytes(56 << 20))
+            archive.writestr("archive/data/0", bytes(80 << 20))
         yield f"{method}.pth", file.getvalue()
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", compression) as archive:
-            archive.writestr("norm.weight.npy", bytes(56 << 20))
+            archive.writestr("norm.weight.npy", bytes(80 << 20))
         yield f"{method}.npz", file.getvalue()
     yield "header.safetensors", (1 << 62).to_bytes(8, "little") + b"{}"
     nested = b'{"a":' + b"[" * 100_000

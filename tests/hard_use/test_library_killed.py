@@ -105,7 +105,7 @@ def test_killed_and_resumed(
 
     draw = random.Random(number)
     # Without its raylet a run goes on as long as it has a worker.
-    kinds = (["worker", "raylet", "driver", "worker", "worker"] * kills)[:kills]
+    kinds = (["raylet", "driver", "worker", "worker", "worker"] * kills)[:kills]
     moments = sorted(draw.sample(range(number // 20, number - number // 20), kills))
     out, timings = tmp_path / "out", tmp_path / "timings.jsonl"
     driver = start(tmp_path / "songs", out, small_model, timings)

@@ -116,20 +116,38 @@ def decode_all(decoder: Any, activations: np.ndarray) -> tuple[np.ndarray, Paths
     if hasattr(decoder, "decode_all"):
         beats, paths = decoder.decode_all(activations)
         return np.asarray(beats), list(paths)
-    beats = np.asarray(decoder(activations))
     models = getattr(decoder, "hmms", None) or [model for model in [getattr(decoder, "hmm", None)] if model]
+    if getattr(decoder, "choice", None):
+        return _recorded(decoder, models, activations)
+    beats = np.asarray(decoder(activations))
     threshold = getattr(decoder, "threshold", 0)
     kept = threshold_activations(activations, threshold)[0] if threshold else activations
     if not kept.any():
         return beats, []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "no path", RuntimeWarning)
-        return beats, [_viterbi(model, kept, decoder) for model in models]
+        return beats, [model.viterbi(kept) for model in models]
 
 
-def _viterbi(model: Any, activations: np.ndarray, decoder: Any) -> tuple[np.ndarray, float]:
-    choice = getattr(decoder, "choice", None)  # ours: the kernel that was asked for
-    return model.viterbi(activations, backend=choice.backend) if choice else model.viterbi(activations)
+def _recorded(decoder: Any, models: list[Any], activations: np.ndarray) -> tuple[np.ndarray, Paths]:
+    """Beats of a decoder of ours, and what its models find meanwhile; no paths if it ended early."""
+    found: dict[int, tuple[np.ndarray, float]] = {}
+
+    def recording(model: Any, decode: Any) -> Any:
+        def run(*arguments: Any) -> tuple[np.ndarray, float]:
+            path, log_probability = found[id(model)] = decode(*arguments)
+            return path, log_probability
+
+        return run
+
+    try:
+        for model in models:
+            vars(model)["decode"] = recording(model, type(model).decode.__get__(model))
+        beats = np.asarray(decoder(activations))
+    finally:
+        for model in models:
+            vars(model).pop("decode", None)
+    return beats, [found[id(model)] for model in models if id(model) in found]
 
 
 def _times(beats: np.ndarray) -> np.ndarray:

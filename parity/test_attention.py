@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -115,15 +116,22 @@ _SHAPES = [
 def test_definition(
     rows: int | None, frames: int, kernel_size: int, dilation: int, implementation: Implementation
 ) -> None:
+    arrays, expected = _random_case(rows, frames, kernel_size, dilation)
+    output = attention_of(implementation)(*arrays, kernel_size=kernel_size, dilation=dilation)
+    compare(output, expected, allowed=BOUND).require(str(implementation))
+
+
+@functools.lru_cache(maxsize=1)
+def _random_case(
+    rows: int | None, frames: int, kernel_size: int, dilation: int
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Queries, keys, values and bias, and what they give by definition; of the tests, which come ordered by it."""
     rng = np.random.default_rng([frames, kernel_size, dilation])
     axes = (frames,) if rows is None else (rows, frames)
     queries, keys, values = rng.standard_normal((3, 2, 2, *axes, 12), dtype=np.float32)
     bias = rng.standard_normal((2, *len(axes) * (2 * kernel_size - 1,)), dtype=np.float32)
-    output = attention_of(implementation)(
-        queries, keys, values, bias, kernel_size=kernel_size, dilation=dilation
-    )
     expected = naive_attention.naive_attention(queries, keys, values, bias, kernel_size, dilation)
-    compare(output, expected, allowed=BOUND).require(str(implementation))
+    return (queries, keys, values, bias), expected
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)

@@ -61,7 +61,7 @@ def _agreement(
     return compare_decodings(paths, _NO_BEATS, [oracle.viterbi(activations)], _NO_BEATS)
 
 
-_oracle = functools.lru_cache(maxsize=8)(madmom_dbn.meter_model)
+_oracle = functools.lru_cache(maxsize=64)(madmom_dbn.meter_model)
 
 _CASES: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
     "3 and 4": (lambda: _random(1), {"meters": [3, 4], "change_prob": 1e-3}),

@@ -19,7 +19,7 @@ from parity.agreement import Agreement, compare, compare_each, require_each, ulp
 from parity.implementations import Implementation, network_backends
 from parity.material import read_stems, shared_folder
 from parity.oracles import allin1_infer, network_golden
-from parity.oracles.network_golden import OUTPUTS, SHORT_TRACKS, TRACKS
+from parity.oracles.network_golden import OUTPUTS, TRACKS
 from parity.reports.records import ParityRecord, ParityRecorder
 
 BOUND = GENERAL_BOUNDS["network"]["exact"].anything
@@ -93,16 +93,14 @@ def check(
     require_each(agreements, f"{implementation}, {case}, beside {oracle}")
 
 
-# By default: MLX without Metal takes a second a fold for two seconds of music. The tracks of the fused network that are
-# left out here are those whose beats and sections the pipeline's test holds to the same goldens.
-QUICK = {"fused": (*SHORT_TRACKS, "keep_on_rolling"), "torch": SHORT_TRACKS, "mlx": ("falcon69",)}
+# By default: MLX without Metal takes a second a fold for two seconds of music. The pipeline's tests hold the
+# probabilities of the fused network on every track, and of the others on falcon69, to the same goldens.
+QUICK = {"fused": ("falcon69",), "torch": ("jaxius",)}
 
 
 def is_quick(implementation: Implementation, track: str) -> bool:
-    """Whether a track takes seconds: on a GPU every one, on a CPU those of `QUICK`."""
-    return implementation.on("network") == "cuda" or track in QUICK.get(
-        implementation.backend, SHORT_TRACKS[:1]
-    )
+    """Whether a track is left to no other test: on a GPU every one, on a CPU those of `QUICK`."""
+    return implementation.on("network") == "cuda" or track in QUICK.get(implementation.backend, ())
 
 
 @pytest.mark.parametrize(

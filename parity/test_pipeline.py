@@ -16,9 +16,12 @@ from parity.agreement import compare, require_each
 from parity.decoder_agreement import f_measure
 from parity.implementations import Implementation, network_backends, rounds_products
 from parity.material import read_score
+from parity.oracles import network_golden
 from parity.oracles.network_golden import ORACLE, SHORT_TRACKS, TRACKS
 from parity.oracles.pipeline import Expected, compare_results, measures, read_golden
 from parity.reports.records import ParityRecord, ParityRecorder
+from parity.test_network import bound, differences
+from parity.test_network import check as check_network
 
 # F-measures of beats and downbeats against the score that the recorded results reach; the model hears the waltz
 # boogi_marabi in four.
@@ -80,23 +83,35 @@ def check(result: AnalysisResult, track: str, expected: Expected, record_parity:
     )
 
 
+def check_probabilities(
+    result: AnalysisResult, track: str, shared: Path, record_parity: ParityRecorder
+) -> None:
+    """As `test_network.test_ensemble`, of what the network made of the spectrogram that the pipeline gave it."""
+    choice = result.provenance["stages"]["nn"]
+    implementation = Implementation(choice["backend"], choice["precision"], choice["device"])
+    golden = network_golden.read_golden(shared, track)
+    agreements = differences(result.activations, golden, bound(implementation))
+    check_network(record_parity, f"{track}, 8 folds, in the pipeline", ORACLE, implementation, agreements)
+
+
 def test_one_command_gives_the_goldens_for_all_tracks(
     shared: Path, tmp_path: Path, record_parity: ParityRecorder
 ) -> None:
-    arguments = ["analyze", *(str(shared / "audio" / track) for track in TRACKS)]
+    arguments = ["analyze", *(str(shared / "audio" / track) for track in TRACKS), "--activ"]
     arguments += ["--weights-dir", str(shared / "weights"), "--out-dir", str(tmp_path / "out"), "--quiet"]
     assert main([*arguments, "--timings", str(tmp_path / "t.jsonl")]) == 0
     for track in TRACKS:
         found = load_result(tmp_path / "out" / f"{track}.json")
         check(found, track, read_golden(shared, track), record_parity)
+        check_probabilities(found, track, shared, record_parity)
     assert {line.track for line in read_timings(tmp_path / "t.jsonl") if line.track} == set(TRACKS)
     # A second run makes the same files, to the byte.
     first = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     short = [str(shared / "audio" / track) for track in SHORT_TRACKS]
     options = ["--weights-dir", str(shared / "weights"), "--out-dir", str(tmp_path / "again"), "--quiet"]
-    assert main(["analyze", *short, *options]) == 0
-    for track in SHORT_TRACKS:
-        assert (tmp_path / "again" / f"{track}.json").read_bytes() == first[f"{track}.json"]
+    assert main(["analyze", *short, "--activ", *options]) == 0
+    for name in (f"{track}{suffix}" for track in SHORT_TRACKS for suffix in (".json", ".activ.npz")):
+        assert (tmp_path / "again" / name).read_bytes() == first[name]
 
 
 # MLX and plain torch take minutes for a long track on a CPU; the default, which has its test above, and a GPU seconds.
@@ -117,5 +132,7 @@ def test_one_command_gives_the_goldens_for_all_tracks(
 def test_other_backends_give_the_goldens(
     shared: Path, track: str, implementation: Implementation, record_parity: ParityRecorder
 ) -> None:
-    result = _analyzer(implementation, shared / "weights")(shared / "audio" / track)
+    analyzer = _analyzer(implementation, shared / "weights")
+    result = analyzer(shared / "audio" / track, include_activations=True)
     check(result, track, read_golden(shared, track), record_parity)
+    check_probabilities(result, track, shared, record_parity)

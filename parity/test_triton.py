@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
 pytest.importorskip("triton")
 
+from triton.runtime import interpreter  # noqa: E402
+
 from allin1_core.network import triton_attention, triton_model  # noqa: E402
 from allin1_core.network.triton_model import TritonNetwork  # noqa: E402
 
@@ -36,6 +39,29 @@ DILATIONS = Configuration().dilations
 FEW_BLOCKS = Configuration(num_blocks=1)
 # Lanes behind the last frame compute with what the memory holds.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _language_patched_once() -> Iterator[None]:
+    """Once for each function in a kernel's run: the interpreter does so at each call, in a third of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DEVICE == "cpu":
+            patched: set[Callable] = set()
+            patch_language, execute = interpreter._patch_lang, interpreter.GridExecutor.__call__
+
+            def patch_once(function: Callable) -> object:
+                if function in patched:
+                    return interpreter._LangPatchScope()
+                patched.add(function)
+                return patch_language(function)
+
+            def execute_anew(kernel: object, *arguments: object, **keywords: object) -> object:
+                patched.clear()
+                return execute(kernel, *arguments, **keywords)
+
+            patch.setattr(interpreter, "_patch_lang", patch_once)
+            patch.setattr(interpreter.GridExecutor, "__call__", execute_anew)
+        yield
 
 
 @functools.cache
@@ -73,8 +99,8 @@ def require(found: dict[str, np.ndarray], reference: dict[str, np.ndarray], prec
 
 @pytest.mark.parametrize(
     ("frames", "num_blocks", "precision"),
-    # One frame; whole tiles; more than a program, and a last block whose windows are longer than the track.
-    [(1, 1, "exact"), (32, 1, "fast"), (32, 2, "exact"), (70, 4, "exact")],
+    # One frame; whole tiles; more than a program; a last block whose longer windows are longer than the track.
+    [(1, 1, "exact"), (32, 1, "fast"), (70, 1, "exact"), (39, 3, "exact")],
 )
 def test_network(frames: int, num_blocks: int, precision: str) -> None:
     checkpoint = random_checkpoint(1, Configuration(num_blocks=num_blocks))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from sessions import run_session
 
 from bench.gate.cases import madmom_is_installed
 from parity import implementations
@@ -69,11 +68,9 @@ def run_cases(
 ) -> subprocess.CompletedProcess[str]:
     """`make parity BACKEND=... STAGE=...`, on a few short cases, of one module of tests if that is not the stage's."""
     (path / "theirs.py").write_text(MODULE, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", f"parity/test_{module or stage}.py", "-q", "-k", cases]
-    command += ["--backend", backend, "--backend-stage", stage, "--parity-report", str(report)]
-    command += ["-p", "no:cacheprovider"]
-    environment = {**os.environ, "PYTHONPATH": str(path)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    arguments = [f"parity/test_{module or stage}.py", "-q", "-k", cases]
+    arguments += ["--backend", backend, "--backend-stage", stage, "--parity-report", str(report)]
+    return run_session(arguments, path)
 
 
 needs_madmom = pytest.mark.skipif(

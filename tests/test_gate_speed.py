@@ -19,6 +19,7 @@ from bench.gate.cases import Case, reading_case
 from bench.gate.speed import PromiseCheck, Timing
 from bench.measure.paired import paired_ratio
 from parity.environment import usable_cores
+from parity.material import default_track
 
 
 class NoisyMachine:
@@ -165,7 +166,9 @@ def test_files_are_held_to_the_time_and_samples_of_bare_decoding(
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_what_is_read_is_what_bare_decoding_gives(suffix: str) -> None:
+def test_what_is_read_is_what_bare_decoding_gives(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    track = default_track().lasting(10)
+    monkeypatch.setattr("bench.gate.cases.default_track", lambda: track)
     case = reading_case(suffix)
     assert case.difference(case.candidate(), case.reference()) == 0
     assert case.key == f"audio reading/four stems, {suffix.upper()}/exact/{usable_cores()} threads"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sessions import run_session
 
 from parity.reports.records import Outcome, ParityRecord, read_records
 from parity.reports.report import write_parity_report
@@ -104,11 +103,9 @@ def test_what_several_processes_recorded_stands_in_one_report_in_the_order_of_fi
     for name in "cab":
         (tmp_path / f"test_{name}.py").write_text(RECORDING, encoding="utf-8")
     files = [str(tmp_path / f"test_{name}.py") for name in "cab"]
-    command = [sys.executable, "-m", "pytest", *files, "-p", "conftest", "-p", "no:cacheprovider", *options]
-    command += ["--rootdir", str(tmp_path), "-o", "addopts=", "--parity-report", str(tmp_path / "out")]
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stdout + done.stderr
+    arguments = [*files, "-p", "conftest", *options, "--rootdir", str(tmp_path), "-o", "addopts="]
+    done = run_session([*arguments, "--parity-report", str(tmp_path / "out")], tmp_path)
+    assert done.returncode == 1, done.stdout
     records = read_records(tmp_path / "out" / "parity.json")
     assert [(record.case, record.passed) for record in records] == [
         (f"test_{name} {number}", number == 1) for name in "abc" for number in (2, 1)

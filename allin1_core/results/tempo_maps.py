@@ -167,7 +167,8 @@ def midi_bytes(result: AnalysisResult) -> bytes:
 
 def _tick(changes: list[TempoChange], time: float) -> int:
     change = next(change for change in reversed(changes) if change.time <= time or change.tick == 0)
-    return change.tick + round((time - change.time) * change.bpm / 60 * _TICKS)
+    # A first beat that is as good as at 0 is at tick 0, and so is what begins before it.
+    return change.tick + round(max(0.0, time - change.time) * change.bpm / 60 * _TICKS)
 
 
 def _meta(kind: int, content: bytes) -> bytes:

@@ -20,7 +20,7 @@ from parity.full.tracks import passed as row_passed
 from parity.material import STEMS
 from parity.meta_tests.faults import FAULTS
 from parity.oracles import pipeline
-from parity.oracles.network_golden import TRACKS
+from parity.oracles.network_golden import OUTPUTS, TRACKS
 from parity.oracles.pipeline import Expected, compare_results, difference_in_words, measures
 from parity.oracles.tempo import compare_tempo
 from parity.reports.records import ParityRecorder
@@ -199,6 +199,22 @@ def test_other_scores_than_the_published_fail(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(test_pipeline, "SCORES", {"song": (1.0, 0.999)})
     with pytest.raises(AssertionError, match=r"song: .* and .*, published"):
         test_pipeline.check(right(), "song", EXPECTED, record)
+    assert [entry.passed for entry in record.records] == [True, False]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_fault_of_a_probability_fails(name: str, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    golden = {output: random.random((10, 30)[output != "label" :], dtype=np.float32) for output in OUTPUTS}
+    monkeypatch.setattr("parity.oracles.network_golden.read_golden", lambda *_: golden)
+    result, record = right(), ParityRecorder()
+    result.provenance["stages"]["nn"]["backend"] = "fused"
+    result.activations = dict(golden)
+    test_pipeline.check_probabilities(result, "song", Path(), record)
+    result.activations[name] = FAULTS[fault](golden[name])
+    with pytest.raises(AssertionError, match=f"{name}: .*a difference of inf"):
+        test_pipeline.check_probabilities(result, "song", Path(), record)
     assert [entry.passed for entry in record.records] == [True, False]
 
 

@@ -8,6 +8,7 @@ import pytest
 from parity import test_triton
 from parity.meta_tests.faults import FAULTS
 from parity.test_network import OUTPUTS
+from parity.test_triton import _language_patched_once  # noqa: F401 (a fixture)
 
 CASE = (5, 1, "exact")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -74,16 +74,13 @@ def read_all(name: str, paths: list[Path], folder: Path) -> list[Reading]:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_the_files_that_are_damaged_below_are_good(name: str, tmp_path: Path) -> None:
-    readings = read_all(name, [tmp_path / f"good_{name}"], tmp_path)
-    assert [reading.ended for reading in readings] == ["read"], readings
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_every_truncation_is_refused(tmp_path: Path, name: str, record_parity: ParityRecorder) -> None:
+def test_a_good_file_is_read_and_every_truncation_is_refused(
+    tmp_path: Path, name: str, record_parity: ParityRecorder
+) -> None:
     content = good(name, tmp_path)
     cuts = ((f"cut{length}_{name}", content[:length]) for length in range(0, len(content) - 1, 7))
-    readings = read_all(name, write(tmp_path, cuts), tmp_path)
+    whole_file, *readings = read_all(name, [tmp_path / f"good_{name}", *write(tmp_path, cuts)], tmp_path)
+    assert whole_file.ended == "read", whole_file
     # A file of lines is whole at the end of each line.
     whole = {
         f"cut{end + step}_timings.jsonl" for end, byte in enumerate(content) if byte == 10 for step in (0, 1)

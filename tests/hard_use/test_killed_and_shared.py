@@ -101,7 +101,7 @@ LONG = [pytest.mark.full, pytest.mark.timeout(3000)]
     [
         pytest.param(library, number, what, marks=marks, id=f"{library}-{number}")
         for library, numbers, what in (
-            ("undisturbed", (3, 50), "kill -9 at a random moment, then resume"),
+            ("undisturbed", (2, 50), "kill -9 at a random moment, then resume"),
             ("undisturbed_mixes", (1, 50), "kill -9 from the first kept stem on, then resume"),
         )
         for number, marks in zip(numbers, ([], LONG), strict=True)

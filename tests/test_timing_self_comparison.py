@@ -142,7 +142,7 @@ def recorded_lines(draw: st.DrawFn) -> list[StageTiming]:
     return drawn
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(lines=recorded_lines(), repeats=st.integers(1, 3))
 def test_any_recorded_file_compared_with_itself_names_nothing(lines: list[StageTiming], repeats: int) -> None:
     """And with the same runs recorded several times over, as a file of more runs is."""

@@ -231,22 +231,26 @@ def test_an_interruption_leaves_whole_files_and_no_thread(
 
 
 def test_each_is_begun_after_the_ones_before_and_the_foremost_error_is_raised() -> None:
-    begun_in_order, ended = [], []
+    begun_in_order, ended, all_three = [], [], threading.Event()
 
     def run(index: int, item: str, begun: Callable[[], None]) -> None:
         time.sleep(0.005 * (index % 3))
         begun_in_order.append(item)
         begun()
-        time.sleep(0.01 * (3 - index % 3))
-        if index in (6, 7):
+        if item in "gh":
+            all_three.wait(30)
             raise AudioError(item)
+        if item == "i":
+            all_three.set()
+            time.sleep(0.5)  # the others fail meanwhile
+        else:
+            time.sleep(0.01 * (3 - index % 3))
         ended.append(item)
 
     with pytest.raises(AudioError, match=r"^g$"):
         run_side_by_side("abcdefghijklmnopqrstuvwxyz", 3, run, threading.Event())
-    assert "".join(begun_in_order) == "abcdefghijklmnopqrstuvwxyz"[: len(begun_in_order)]
-    assert len(begun_in_order) <= 9
-    assert sorted(ended) == [item for item in begun_in_order if item not in "gh"]
+    assert "".join(begun_in_order) == "abcdefghi"
+    assert sorted(ended) == [*"abcdefi"]
 
 
 def test_what_was_stopped_raises_nothing_of_its_own() -> None:

@@ -43,11 +43,16 @@ def _record(
     )
 
 
-def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, benchmark: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "variant"), [("wav", "four stems, WAV"), ("wav stereo", "four stems, WAV, stereo")]
+)
+def test_reading_wav(
+    tmp_path: Path, record_bench: BenchRecorder, rounds: int, kind: str, variant: str, benchmark: Any
+) -> None:
     import_madmom()
     from madmom.audio.signal import Signal
 
-    paths = write_stems(tmp_path, "wav")
+    paths = write_stems(tmp_path, kind)
 
     def madmom() -> np.ndarray:
         # Of a WAV file madmom has the pages mapped: to stack them is to read them.
@@ -63,19 +68,19 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, b
         "ours reads, checks and copies every sample, where madmom maps the file into memory; both from files that "
         "the system keeps in memory"
     )
-    record_bench(_record(f"madmom {madmom_version()}", "four stems, WAV", times, same, note, 1))
+    record_bench(_record(f"madmom {madmom_version()}", variant, times, same, note, 1))
     assert same
 
 
-@pytest.mark.parametrize("suffix", ["flac", "mp3"])
+@pytest.mark.parametrize("kind", ["flac", "flac stereo", "mp3"])
 def test_reading_what_is_compressed(
-    record_bench: BenchRecorder, rounds: int, suffix: str, benchmark: Any
+    record_bench: BenchRecorder, rounds: int, kind: str, benchmark: Any
 ) -> None:
     """Against bare decoding with libsndfile, since madmom hands every format but WAV to the program ffmpeg."""
-    case = reading_case(suffix)
+    case = reading_case(kind)
     with pinned_threads(case.threads):
         times = paired_times(case.candidate, case.reference, rounds=max(rounds, _ROUNDS), benchmark=benchmark)
     same = compare(times.candidate_output, times.reference_output).passed
-    note = "the reference decodes in as many threads, and checks nothing"
+    note = "the reference decodes in as many threads, mixes with numpy's mean, and checks nothing"
     record_bench(_record(case.oracle, case.backend, times, same, note, case.threads))
     assert same

@@ -157,7 +157,7 @@ def test_files_are_held_to_the_time_and_samples_of_bare_decoding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     case = dataclasses.replace(noisy_machine(0).case(seconds), difference=lambda *_: difference)
-    monkeypatch.setattr("bench.gate.judge.reading_case", lambda suffix: case)
+    monkeypatch.setattr("bench.gate.judge.reading_case", lambda kind: case)
     speed, samples = judge.judge_reading("flac", 0.63, read_bars())
     if isinstance(speed, PromiseCheck):
         speed = speed.measure_until_clear()
@@ -165,10 +165,14 @@ def test_files_are_held_to_the_time_and_samples_of_bare_decoding(
     assert samples.row == "audio reading/flac"
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
-def test_what_is_read_is_what_bare_decoding_gives(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "named"), [("wav", "WAV"), ("flac", "FLAC"), ("mp3", "MP3"), ("wav stereo", "WAV, stereo")]
+)
+def test_what_is_read_is_what_bare_decoding_gives(
+    kind: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     track = default_track().lasting(10)
     monkeypatch.setattr("bench.gate.cases.default_track", lambda: track)
-    case = reading_case(suffix)
+    case = reading_case(kind)
     assert case.difference(case.candidate(), case.reference()) == 0
-    assert case.key == f"audio reading/four stems, {suffix.upper()}/exact/{usable_cores()} threads"
+    assert case.key == f"audio reading/four stems, {named}/exact/{usable_cores()} threads"

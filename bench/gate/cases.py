@@ -185,28 +185,41 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     )
 
 
-def write_stems(folder: Path, suffix: str) -> list[Path]:
-    """Write the default track's stems as files of 16 bits, or MP3; returns their paths."""
+def write_stems(folder: Path, kind: str) -> list[Path]:
+    """Write the default track's stems as files of 16 bits, or MP3; returns their paths.
+
+    Parameters
+    ----------
+    folder : Path
+    kind : str
+        Suffix, and "stereo" behind it for stems of two channels, the second a millisecond behind the first.
+    """
     import soundfile
 
+    suffix, *stereo = kind.split()
     paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
     for path, samples in zip(paths, default_track().stems, strict=True):
-        soundfile.write(path, samples, SAMPLE_RATE)
+        channels = [samples, np.roll(samples, SAMPLE_RATE // 1000)] if stereo else [samples]
+        soundfile.write(path, np.stack(channels, axis=1), SAMPLE_RATE)
     return paths
 
 
-def reading_case(suffix: str) -> Case:
-    """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both."""
+def reading_case(kind: str) -> Case:
+    """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both.
+
+    Those of two channels (see `write_stems`) are mixed to mono as madmom does it.
+    """
     import soundfile
 
     from allin1_core.separation import read_stems_folder
 
     folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
-    paths = write_stems(Path(folder.name), suffix)
+    paths = write_stems(Path(folder.name), kind)
+    suffix, *stereo = kind.split()
 
     def decode(path: Path) -> np.ndarray:
-        samples: np.ndarray = soundfile.read(path, dtype="float32" if suffix == "mp3" else "int16")[0]
-        return samples
+        samples: np.ndarray = soundfile.read(path, dtype="float32" if path.suffix == ".mp3" else "int16")[0]
+        return samples if samples.ndim == 1 else np.mean(samples, axis=1).astype(samples.dtype)
 
     def libsndfile() -> np.ndarray:
         with ThreadPool() as pool:
@@ -214,7 +227,7 @@ def reading_case(suffix: str) -> Case:
 
     return Case(
         "audio reading",
-        f"four stems, {suffix.upper()}",
+        "four stems, " + ", ".join((suffix.upper(), *stereo)),
         "exact",
         usable_cores(),
         lambda: read_stems_folder(folder.name).samples,

@@ -103,12 +103,12 @@ def judge_row(row: Row, bars: Bars, records: Sequence[BenchRecord]) -> Iterator[
         yield check_memory(row.name, peak_mebibytes(row), row.max_memory_mib)
 
 
-def judge_reading(suffix: str, bar: float, bars: Bars) -> Iterator[Verdict | PromiseCheck]:
+def judge_reading(kind: str, bar: float, bars: Bars) -> Iterator[Verdict | PromiseCheck]:
     """Speed and samples of files of a kind, as `judge_row` does it."""
-    check = PromiseCheck(reading_case(suffix), bar, bars.rounds, bars.num_speeds)
+    check = PromiseCheck(reading_case(kind), bar, bars.rounds, bars.num_speeds)
     check.measure_until_clear(2)
     yield check.verdict if check.is_clear else check
-    yield check_difference(f"audio reading/{suffix}", check.difference, 0.0)
+    yield check_difference(f"audio reading/{kind}", check.difference, 0.0)
 
 
 def bar_here(row: Row) -> float | None:
@@ -239,9 +239,9 @@ def judge(
             continue
         say(f"measuring {row.name}" + (f", {row.threads} threads" if row.threads else ""))
         outcomes += judge_row(row, bars, records)
-    for suffix, bar in bars.reading.items():
-        say(f"reading {suffix}")
-        outcomes += judge_reading(suffix, bar, bars)
+    for kind, bar in bars.reading.items():
+        say(f"reading {kind}")
+        outcomes += judge_reading(kind, bar, bars)
     verdicts += [outcome for outcome in outcomes if isinstance(outcome, Verdict)]
     doubtful = [outcome for outcome in outcomes if isinstance(outcome, PromiseCheck)]
     if shared_folder() is None:

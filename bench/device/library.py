@@ -6,10 +6,12 @@ that of log spectrogram and network from samples that are in memory, one song af
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,7 @@ def rows(
     alone: int = 10,
     fewer: int = 8,
     model: str = "harmonix-all",
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
 
     Parameters
@@ -59,9 +61,9 @@ def rows(
         Songs at the same time in a pass before, for comparison with what is taken by default.
     model : str
 
-    Returns
-    -------
-    list of dict
+    Yields
+    ------
+    dict
         ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
         the time in which the device works for a song, and ``agrees``, whether each has the beats that it has alone; of
         the last, which runs as by default, ``must_seconds``, the time at which the share is 90 %.
@@ -69,37 +71,35 @@ def rows(
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
     common: dict[str, object] = {"device": device, "cores": usable_cores()}
-    found: list[dict[str, object]] = []
+    analyzer = Analyzer(device=device, model=model, weights_dir=weights)
+    session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
         paths, stems = _link_songs(Path(name), songs, seconds)
+        expected = [
+            analyzer(path).beats for path in paths[: len(stems)]
+        ]  # loads, and compiles what there is to compile
+        own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
+        yield {**common, "name": "the device alone: spectrogram and network", "seconds": own}
         for jobs in (1, fewer, None):
-            analyzer = Analyzer(device=device, model=model, weights_dir=weights, jobs=jobs)
-            analyzer(paths[0])  # loads, and compiles what there is to compile
-            if jobs == 1:
-                own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
-                expected = [analyzer(path).beats for path in paths[: len(stems)]]
-                found += [{**common, "name": "the device alone: spectrogram and network", "seconds": own}]
+            session.settings = dataclasses.replace(session.settings, jobs=jobs)
             listed, out = paths[: alone if jobs == 1 else songs], Path(name, f"results-{jobs}")
             out.mkdir()
             outputs = Outputs(out_dir=out, timings_path=out / "timings.jsonl")
             start = time.perf_counter()
             results = run_batch(dict.fromkeys(listed), analyzer, outputs, progress=False, keep_arrays=False)
             taken = (time.perf_counter() - start) / len(listed)
-            together = number_of_jobs(analyzer.session, songs)
+            together = number_of_jobs(session, songs)
             how = "one after another" if together == 1 else f"{together} at the same time"
             agrees = [each.beats == expected[index % len(stems)] for index, each in enumerate(results)]
-            found.append(
-                {
-                    **common,
-                    "name": f"{len(listed)} songs, {how}",
-                    "seconds": taken,
-                    "share": own / taken,
-                    "busy": _busy(read_timings(out / "timings.jsonl")),
-                    "agrees": all(agrees),
-                }
-            )
-    found[-1]["must_seconds"] = own / _MUST
-    return found
+            yield {
+                **common,
+                "name": f"{len(listed)} songs, {how}",
+                "seconds": taken,
+                "share": own / taken,
+                "busy": _busy(read_timings(out / "timings.jsonl")),
+                "agrees": all(agrees),
+                **({"must_seconds": own / _MUST} if jobs is None else {}),
+            }
 
 
 def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[Path], list[Stems]]:

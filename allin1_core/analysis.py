@@ -18,7 +18,7 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.audio.types import Stems
-from allin1_core.backends.devices import to_host
+from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
@@ -123,7 +123,7 @@ class Analyzer:
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
-        with session.limited_threads(), contextlib.ExitStack() as on_device:
+        with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
             separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)

@@ -152,7 +152,8 @@ def _precision_of_products(tf32: bool) -> tuple[tuple[Any, ...], str, Any]:
     """What has torch's precision of products, the attribute's name, and its value."""
     import torch
 
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
     try:
         _ = matmul.allow_tf32, cudnn.allow_tf32
     except RuntimeError:

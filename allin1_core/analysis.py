@@ -159,17 +159,19 @@ class Analyzer:
             # Log spectrogram, moved to the network if it is elsewhere.
             transform = session.log_spectrogram
             here, there = transform.choice, session.network_choice
-            if here.device != "cpu":
-                on_device.enter_context(session.on_device)
 
             def transformed() -> Any:
+                if here.device != "cpu":
+                    on_device.enter_context(session.on_device)
                 with stage("spectrogram", choice=here) as timed:
                     timed.output = transform(stems.samples, stems.sample_rate, return_native=True)
                     timed.details["frames"] = int(timed.output.shape[1])
+                if kept:
+                    on_device.close()  # it is hashed and written while another track has the device
                 return timed.output
 
             spectrogram = kept.spectrogram(track, stems, here, stage, transformed) if kept else transformed()
-            if here.device == "cpu":
+            if here.device == "cpu" or kept:
                 on_device.enter_context(session.on_device)
             place = "{0.backend} on {0.device}".format
             arrays = {backends.get(choice.stage, choice.backend).arrays for choice in (here, there)}

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, backends
+from allin1_core import Analyzer, backends, byproducts
 from allin1_core.backends import devices
+from allin1_core.byproducts import Byproducts
 from allin1_core.errors import BackendError, DeviceMemoryError
-from allin1_core.timings.recorder import synchronize
+from allin1_core.separation.track import Track, find_ready_stems
+from allin1_core.timings.recorder import Timings, synchronize
 
 torch = pytest.importorskip("torch")
 
@@ -157,3 +159,35 @@ def test_samples_of_all_tracks_are_copied_on_one_stream_of_their_card(
     torch_backend._copying_stream.cache_clear()
     assert streams == ["a stream of cuda:0", "a stream of cuda:1", "a stream of cuda:0"]
     assert streams[0] is streams[2]
+
+
+def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
+    song: Path, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of stems and a spectrogram that are kept, which takes longer than a card computes."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    analyzer = Analyzer(model=small_model, device="cpu", nn_backend="torch", spec_backend="torch")
+    session = analyzer.session
+    transform = session.log_spectrogram
+    held: list[tuple[str, bool]] = []
+
+    def note(what: str, function: Any) -> Any:
+        def noted(*arguments: Any, **keywords: Any) -> Any:
+            held.append((what, session._device._lock.locked()))
+            return function(*arguments, **keywords)
+
+        return noted
+
+    class OnACard:
+        choice = dataclasses.replace(transform.choice, device="cuda")
+        __call__ = staticmethod(note("transform", transform))
+
+    session.log_spectrogram = OnACard()
+    monkeypatch.setattr(byproducts, "samples_digest", note("hash", byproducts.samples_digest))
+    monkeypatch.setattr(Byproducts, "save_spectrogram", note("write", Byproducts.save_spectrogram))
+    monkeypatch.setattr(type(session.model), "__call__", note("network", type(session.model).__call__))
+    track = Track.of(song)
+    kept = Byproducts(tmp_path / "demix", tmp_path / "spec")
+    analyzer.analyze_track(track, find_ready_stems(track, None), Timings(), kept=kept)
+    assert held == [("hash", False), ("transform", True), ("write", False), ("network", True)]
+    assert not session._device._lock.locked()

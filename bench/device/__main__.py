@@ -193,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = {
         part: {"rows": [], "error": "not begun", "seconds": 0.0} for part in options.part or tuple(_PARTS)
     }
+    figures: dict[str, str] = {}
     for part in parts:
         print(f"device: {part} ...", file=sys.stderr, flush=True)
         left = options.limit - (time.perf_counter() - start)
@@ -216,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         # After each part: what was measured is kept if a machine is taken back before the last one.
         with scratch_folder(options.reports) as scratch:
-            text = render(content, draw(content, name, scratch))
+            figures |= draw({"parts": {part: parts[part]}}, name, scratch)
+            text = render(content, figures)
             path = publish(scratch, options.reports, name, text, content)
     print(f"device report: {path} (and {path.with_suffix('.json').name})")
     failed = [verdict for verdict in verdicts if verdict.passed is False]

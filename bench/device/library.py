@@ -65,8 +65,9 @@ def rows(
     ------
     dict
         ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
-        the time in which the device works for a song, and ``agrees``, whether each has the beats that it has alone; of
-        the last, which runs as by default, ``must_seconds``, the time at which the share is 90 %.
+        the time in which the device works for a song, medians of what it computes, ``cores at work``, and ``agrees``,
+        whether each has the beats that it has alone; of the last, which runs as by default, ``must_seconds``, the time
+        at which the share is 90 %.
     """
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
@@ -85,9 +86,10 @@ def rows(
             listed, out = paths[: alone if jobs == 1 else songs], Path(name, f"results-{jobs}")
             out.mkdir()
             outputs = Outputs(out_dir=out, timings_path=out / "timings.jsonl")
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             results = run_batch(dict.fromkeys(listed), analyzer, outputs, progress=False, keep_arrays=False)
-            taken = (time.perf_counter() - start) / len(listed)
+            whole, worked = time.perf_counter() - start, time.process_time() - worked
+            taken = whole / len(listed)
             together = number_of_jobs(session, songs)
             how = "one after another" if together == 1 else f"{together} at the same time"
             agrees = [each.beats == expected[index % len(stems)] for index, each in enumerate(results)]
@@ -96,7 +98,8 @@ def rows(
                 "name": f"{len(listed)} songs, {how}",
                 "seconds": taken,
                 "share": own / taken,
-                "busy": _busy(read_timings(out / "timings.jsonl")),
+                **_of_stages(read_timings(out / "timings.jsonl")),
+                "cores at work": worked / whole,
                 "agrees": all(agrees),
                 **({"must_seconds": own / _MUST} if jobs is None else {}),
             }
@@ -139,11 +142,16 @@ def _own_seconds(analyzer: Analyzer, stems: Stems) -> float:
     return statistics.median(times)
 
 
-def _busy(lines: list[StageTiming]) -> float:
-    """Part of the time, from the first to the last line, in which stages of the device ran."""
+def _of_stages(lines: list[StageTiming]) -> dict[str, float]:
+    """Part of the time, from the first to the last line, in which stages of the device ran, and medians of two."""
+    medians = {
+        f"seconds_{stage}": statistics.median(line.duration for line in lines if line.stage == stage)
+        for stage in ("spectrogram", "nn")
+    }
     spans = sorted((line.start, line.end) for line in lines if line.stage in _ON_DEVICE)
     busy, reached = 0.0, 0.0
     for start, end in spans:
         busy += max(0.0, end - max(start, reached))
         reached = max(reached, end)
-    return busy / (max(line.end for line in lines) - min(line.start for line in lines))
+    whole = max(line.end for line in lines) - min(line.start for line in lines)
+    return {"busy": busy / whole, **medians}

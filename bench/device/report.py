@@ -34,6 +34,8 @@ _COLUMNS = {
     "name": "",
     "seconds": "time",
     "seconds_a_track": "a track",
+    "seconds_spectrogram": "spectrogram",
+    "seconds_nn": "network",
     "share": "share",
     "ratio": "times as fast",
     "first_seconds": "first call",

@@ -57,10 +57,7 @@ def test_the_card_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     [
         "pass",
         "torch.backends.cuda.matmul.allow_tf32 = True",
-        "torch.backends.cudnn.allow_tf32 = False",
-        "torch.set_float32_matmul_precision('high')",
         "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
         "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
     ],
 )

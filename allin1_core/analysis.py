@@ -39,7 +39,8 @@ class Analyzer:
     Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
     separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
     may no other thread use it than the one that did first. Other processes may use it too: after a fork what is loaded
-    is theirs as well, and pickled (for ``spawn`` or loky) it carries its options and loads again.
+    is theirs as well, except on CUDA, which no forked process can use; and pickled (for ``spawn`` or loky) it carries
+    its options and loads again.
 
     Parameters
     ----------

@@ -68,7 +68,7 @@ _BRIEF: dict[str, dict[str, Any]] = {
     "separation": {"seconds": 2.0, "rounds": 1},
     "stems": {"seconds": 3.0, "rounds": 1},
     "mix": {"seconds": 2.0, "rounds": 1},
-    "library": {"seconds": 2.0, "songs": 4, "alone": 2},
+    "library": {"seconds": 2.0, "songs": 4, "alone": 2, "more": 6},
 }
 
 

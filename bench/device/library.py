@@ -44,6 +44,7 @@ def rows(
     songs: int = 50,
     alone: int = 10,
     fewer: int = 8,
+    more: int = 200,
     model: str = "harmonix-all",
 ) -> Iterator[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
@@ -59,6 +60,8 @@ def rows(
         How many of them are analysed one after another, for comparison.
     fewer : int
         Songs at the same time in a pass before, for comparison with what is taken by default.
+    more : int
+        Length of a longer list, in which the first song's reading and the last one's decoding weigh less.
     model : str
 
     Yields
@@ -66,7 +69,7 @@ def rows(
     dict
         ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
         the time in which the device works for a song, medians of what it computes, ``cores at work``, and ``agrees``,
-        whether each has the beats that it has alone; of the last, which runs as by default, ``must_seconds``, the time
+        whether each has the beats that it has alone; of the first that runs as by default, ``must_seconds``, the time
         at which the share is 90 %.
     """
     shared = shared_folder()
@@ -75,15 +78,15 @@ def rows(
     analyzer = Analyzer(device=device, model=model, weights_dir=weights)
     session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
-        paths, stems = _link_songs(Path(name), songs, seconds)
+        paths, stems = _link_songs(Path(name), max(songs, more), seconds)
         expected = [
             analyzer(path).beats for path in paths[: len(stems)]
         ]  # loads, and compiles what there is to compile
         own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
         yield {**common, "name": "the device alone: spectrogram and network", "seconds": own}
-        for jobs in (1, fewer, None):
+        for jobs, number in ((1, alone), (fewer, songs), (None, songs), (None, more)):
             session.settings = dataclasses.replace(session.settings, jobs=jobs)
-            listed, out = paths[: alone if jobs == 1 else songs], Path(name, f"results-{jobs}")
+            listed, out = paths[:number], Path(name, f"results-{jobs}-{number}")
             out.mkdir()
             outputs = Outputs(out_dir=out, timings_path=out / "timings.jsonl")
             start, worked = time.perf_counter(), time.process_time()
@@ -101,7 +104,7 @@ def rows(
                 **_of_stages(read_timings(out / "timings.jsonl")),
                 "cores at work": worked / whole,
                 "agrees": all(agrees),
-                **({"must_seconds": own / _MUST} if jobs is None else {}),
+                **({"must_seconds": own / _MUST} if jobs is None and number == songs else {}),
             }
 
 

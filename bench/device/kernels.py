@@ -6,10 +6,14 @@ Triton keeps them on disk. ``make device`` has them compiled while its C++ is, s
 from __future__ import annotations
 
 import multiprocessing
+import sys
 
 from allin1_core import backends
 from allin1_core.network import Configuration, build_model
 from parity.inputs.networks import random_checkpoint
+
+# In seconds; what is not compiled by then is compiled when it is needed.
+_LONGEST = 90.0
 
 
 def compile_kernels(precision: str) -> None:
@@ -19,5 +23,13 @@ def compile_kernels(precision: str) -> None:
 
 
 if __name__ == "__main__":
-    with multiprocessing.get_context("spawn").Pool(len(backends.PRECISIONS)) as pool:
-        pool.map(compile_kernels, backends.PRECISIONS)
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=compile_kernels, args=(precision,), daemon=True)
+        for precision in backends.PRECISIONS
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(_LONGEST)
+    sys.exit(any(process.exitcode != 0 for process in processes))

@@ -110,9 +110,12 @@ bench: $(VENV)/.installed
 	mv $(REPORTS)/.benchmark.json.part $(REPORTS)/benchmark.json
 	@echo "bench report: $(REPORTS)/bench.md (for pytest-benchmark compare: $(REPORTS)/benchmark.json)"
 
-# With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed.
+# With this machine's own Python, which has torch for its GPU: nothing is installed, and no network is needed. Triton
+# compiles beside the C++ compiler; if it cannot, the measurements say so.
 device:
-	$(PYTHON) -c "from setuptools import setup; setup()" --quiet build_ext --inplace --parallel $(JOBS)
+	$(PYTHON) -m bench.device.kernels & \
+	$(PYTHON) -c "from setuptools import setup; setup()" --quiet build_ext --inplace --parallel $(JOBS); \
+	status=$$?; wait; exit $$status
 	$(PYTHON) -m bench.device $(if $(LIMIT),--limit $(LIMIT)) $(if $(COMMIT),--commit $(COMMIT))
 
 gate: $(VENV)/.installed

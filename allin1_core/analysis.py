@@ -18,7 +18,7 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.audio.types import Stems
-from allin1_core.backends.devices import to_host
+from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
@@ -39,7 +39,8 @@ class Analyzer:
     Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
     separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
     may no other thread use it than the one that did first. Other processes may use it too: after a fork what is loaded
-    is theirs as well, and pickled (for ``spawn`` or loky) it carries its options and loads again.
+    is theirs as well, except on CUDA, which no forked process can use; and pickled (for ``spawn`` or loky) it carries
+    its options and loads again.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ class Analyzer:
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
-        with session.limited_threads(), contextlib.ExitStack() as on_device:
+        with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
             separation = session.separation_choice if ready is None else None  # refused before any work
             session.load_in_background(timings)
@@ -159,17 +160,19 @@ class Analyzer:
             # Log spectrogram, moved to the network if it is elsewhere.
             transform = session.log_spectrogram
             here, there = transform.choice, session.network_choice
-            if here.device != "cpu":
-                on_device.enter_context(session.on_device)
 
             def transformed() -> Any:
+                if here.device != "cpu":
+                    on_device.enter_context(session.on_device)
                 with stage("spectrogram", choice=here) as timed:
                     timed.output = transform(stems.samples, stems.sample_rate, return_native=True)
                     timed.details["frames"] = int(timed.output.shape[1])
+                if kept:
+                    on_device.close()  # it is hashed and written while another track has the device
                 return timed.output
 
             spectrogram = kept.spectrogram(track, stems, here, stage, transformed) if kept else transformed()
-            if here.device == "cpu":
+            if here.device == "cpu" or kept:
                 on_device.enter_context(session.on_device)
             place = "{0.backend} on {0.device}".format
             arrays = {backends.get(choice.stage, choice.backend).arrays for choice in (here, there)}

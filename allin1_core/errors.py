@@ -42,6 +42,10 @@ class UnfitBackendError(BackendError):
     """Weights or a machine that a backend's kernels are not made for; `auto` then takes the next backend."""
 
 
+class DeviceMemoryError(Allin1Error, MemoryError):
+    """A track for which a GPU's memory has no room."""
+
+
 class WeightsError(Allin1Error, ValueError):
     """Network weights that are missing, truncated, altered or of another shape than the configuration says."""
 

@@ -151,6 +151,26 @@ def test_sizes_of_batches(most_segments: int, device: str, record_parity: Parity
     check(record_parity, f"batches of {most_segments}", small(), mix, device, most_segments=most_segments)
 
 
+def test_a_batch_that_the_memory_does_not_hold_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes, largest = small(), [], 2
+    compute = type(model).forward
+
+    def limited(network: Any, inputs: Any) -> Any:
+        sizes.append(len(inputs))
+        if len(inputs) > largest:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return compute(network, inputs)
+
+    expected = theirs(model, music()[:, : 2 * 44100], "cpu", 0.25)
+    monkeypatch.setattr(type(model), "forward", limited)
+    found = ours(model, music()[:, : 2 * 44100], "cpu", 0.25, most_segments=100)
+    compare(found, expected, allowed=EXACT).require("halved")
+    assert sizes == [7, 4, 2, 2, 3, 2, 1]
+    largest = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError, match="out of memory"):
+        ours(model, music()[:, :22050], "cpu", 0.25)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("model", [hybrid, time_domain, bag])
 def test_other_models_of_demucs(model: Callable[[], Any], device: str, record_parity: ParityRecorder) -> None:

@@ -162,6 +162,22 @@ def test_kernels_that_cannot_be_compiled_are_refused_with_the_cause(monkeypatch:
         network._compile()
 
 
+def test_a_card_whose_memory_is_full_is_not_taken_for_one_without_a_compiler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else `auto` would go on to plain torch, which takes more memory."""
+
+    def fail(*_: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    network = TritonNetwork(
+        [random_checkpoint(1, FEW_BLOCKS)], device=DEVICE, precision="exact", num_threads=1
+    )
+    monkeypatch.setattr(network, "logits", fail)
+    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"^CUDA out of memory\.$"):
+        network._compile()
+
+
 def attention_of(planes: np.ndarray, bias: np.ndarray, num_frames: int, dilation: int) -> np.ndarray:
     """Both attentions by the kernel, one program for each head: (T, 2, 2, 12) of planes (tiles, 144, 32)."""
     on_device = torch.from_numpy(planes).to(DEVICE)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,9 +289,70 @@ def test_a_part_that_fails_costs_that_part_alone() -> None:
     assert result["error"].endswith("(exit status 1)")
 
 
-def test_a_part_that_takes_too_long_is_ended() -> None:
-    result = device.run_part("network", "cpu", brief=False, limit=0.0)
-    assert (result["rows"], result["error"]) == ([], "not done within 0 s")
+@pytest.mark.parametrize(
+    ("ending", "error"),
+    [("exec sleep 600", "not done within 1 s"), ("echo no memory; exit 3", "no memory (exit status 3)")],
+)
+def test_what_a_part_had_measured_is_kept_when_it_is_ended(
+    ending: str, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody waits for a process that it left behind, which has its output open."""
+    script = tmp_path / "python"
+    script.write_text(
+        f"""#!/bin/sh
+        sleep 600 &
+        while [ "$1" != --into ]; do shift; done
+        echo '[{{"name": "the first"}}]' > "$2"
+        {ending}
+        """.lstrip(),
+        encoding="utf-8",
+    )
+    script.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(script))
+    result = device.run_part("network", "cpu", brief=False, limit=1.0)
+    assert (result["rows"], result["error"]) == ([{"name": "the first"}], error)
+
+
+def test_each_row_is_written_when_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rows(*_: Any) -> Iterator[dict[str, object]]:
+        yield {"name": "the first"}
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(device, "rows_of", rows)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        device.main(["--part", "network", "--into", str(tmp_path / "rows.json")])
+    assert json.loads((tmp_path / "rows.json").read_text(encoding="utf-8")) == [{"name": "the first"}]
+
+
+def test_parts_that_there_is_no_time_for_are_not_begun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--device", "cpu", "--brief", "--limit", "3", "--reports", str(tmp_path)]
+    assert device.main(options) == 1
+    found = json.loads((tmp_path / "device-cpu.json").read_text(encoding="utf-8"))
+    assert {part: result["error"] for part, result in found["parts"].items()} == dict.fromkeys(
+        device._PARTS, "not begun: the 3 s were over"
+    )
+    assert "FAILED" in capsys.readouterr().err
+
+
+def test_the_kernels_of_triton_are_compiled_while_the_others_are() -> None:
+    """Without those: it comes to the device, which is not here."""
+    pytest.importorskip("torch")
+    script = """
+import sys
+class Uncompiled:
+    def find_spec(self, name, *_):
+        if name.rpartition(".")[2] in ("_fused", "_processor", "_transform", "_viterbi"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Uncompiled())
+from bench.device.kernels import compile_kernels
+compile_kernels("exact")
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "BackendError" in done.stderr.splitlines()[-1], done.stderr
+    assert "finds no such device" in done.stderr
 
 
 def test_without_such_a_device_nothing_is_measured(

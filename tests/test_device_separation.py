@@ -45,7 +45,7 @@ def test_beats_and_boundaries_may_move_by_a_frame(other: dict[str, Any], expecte
 def test_a_row_for_each_case_with_its_ratio_and_difference() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rows = separation.rows(device="cpu", seconds=1.0, rounds=1, shape=SMALL)
+    rows = list(separation.rows(device="cpu", seconds=1.0, rounds=1, shape=SMALL))
     torch.set_num_threads(threads)
     theirs, defaults, exact, fast = rows[:4]
     assert (exact["name"], fast["name"]) == ("allin1-core, exact", "allin1-core, fast")

@@ -190,10 +190,19 @@ def test_fused_refuses_dimensions_it_is_not_compiled_for() -> None:
         build_model([random_checkpoint(0, narrow)], backend="fused")
 
 
-def test_auto_takes_the_next_backend_for_other_dimensions_and_says_why() -> None:
+def test_auto_takes_the_next_backend_for_other_dimensions_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     pytest.importorskip("torch")
     narrow = random_checkpoint(0, Configuration(num_blocks=1, num_labels=7))
     network = build_model([narrow], device="cpu")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "network: torch on cpu is taken instead of fused on cpu, and slower: network backend 'fused': num_labels "
+            "is 7; it is compiled for 10; use backend='torch'",
+        )
+    ]
     assert (network.choice.backend, network.choice.computed_by) == ("torch", "torch")
     assert network.choice.reason == (
         "auto: device 'cpu' was asked for; torch is the first choice for cpu (network backend 'fused': num_labels is "

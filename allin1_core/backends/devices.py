@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from allin1_core.backends.table import Backend, built_in, get
-from allin1_core.errors import BackendError
+from allin1_core.errors import BackendError, DeviceMemoryError
+from allin1_core.threads import Lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +91,9 @@ def default_device() -> tuple[str, str]:
 
 def validate_device(device: str) -> str:
     """Kind of a device string: ``cuda:1`` is of kind ``cuda``."""
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps", "mlx"):
+    kind, colon, number = device.partition(":")
+    is_number = kind == "cuda" and number.isascii() and number.isdecimal()
+    if kind not in ("cpu", "cuda", "mps", "mlx") or (colon and not is_number):
         raise BackendError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps, mlx or None")
     if kind in ("cuda", "mps"):
         torch = get("network", "torch")
@@ -107,6 +109,11 @@ def validate_device(device: str) -> str:
                 f"device {device!r}: torch {torch.version} finds no such device; "
                 "use device='cpu' or leave it out"
             )
+        if is_number and int(number) >= torch_module.cuda.device_count():
+            raise BackendError(
+                f"device {device!r}: torch {torch.version} finds {torch_module.cuda.device_count()} such devices, of "
+                "which cuda:0 is the first; name one of them"
+            )
     return kind
 
 
@@ -119,18 +126,56 @@ def has_device(row: Backend) -> bool:
     return False
 
 
+# Held while torch's precision of products is set: there is one for all threads.
+_PRODUCTS = Lock()
+
+
 @contextlib.contextmanager
 def products_in_tf32(allowed: bool) -> Iterator[None]:
-    """Set whether torch rounds the factors of products on CUDA to TF32, which it keeps per process, and restore it."""
+    """Set whether torch rounds the factors of products on CUDA to TF32, which it keeps per process, and restore it.
+
+    Another thread that wants to set it waits: it may want another, and what it restores is to be the caller's.
+    """
+    with _PRODUCTS:
+        flags, name, value = _precision_of_products(allowed)
+        before = [getattr(flag, name) for flag in flags]
+        try:
+            for flag in flags:
+                setattr(flag, name, value)
+            yield
+        finally:
+            for flag, was in zip(flags, before, strict=True):
+                setattr(flag, name, was)
+
+
+def _precision_of_products(tf32: bool) -> tuple[tuple[Any, ...], str, Any]:
+    """What has torch's precision of products, the attribute's name, and its value."""
     import torch
 
-    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, convolution.allow_tf32
-    matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    try:
+        _ = matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        # So torch 2.9 and later refuse where the caller has set what follows, and that differs.
+        return (matmul, cudnn.conv, cudnn.rnn), "fp32_precision", "tf32" if tf32 else "ieee"
+    return (matmul, cudnn), "allow_tf32", tf32
+
+
+@contextlib.contextmanager
+def memory_errors_named(what: str) -> Iterator[None]:
+    """Raise `DeviceMemoryError` where torch says that a GPU's memory is full."""
     try:
         yield
-    finally:
-        matmul.allow_tf32, convolution.allow_tf32 = before
+    except RuntimeError as error:
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        found = str(error).partition(" Of the allocated")[0]
+        raise DeviceMemoryError(
+            f"{what}: the GPU's memory does not hold it beside what else is there ({found.strip()}); end what else "
+            "uses the GPU, or use another device"
+        ) from error
 
 
 def to_host(array: Any) -> np.ndarray:

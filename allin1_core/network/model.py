@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
 from allin1_core.threads import check_num_threads, usable_cores
 
+_LOG = logging.getLogger(__name__)
 # Rows of the logits: three scalars a frame, then the function labels.
 NUM_SCALARS = 3
 
@@ -242,7 +244,9 @@ def build_chosen(
     except UnfitBackendError as error:
         if choice.requested_backend != "auto":
             raise
-        return build_chosen(checkpoints, backends.choose_after(choice, str(error)), num_threads)
+        instead = backends.choose_after(choice, str(error))
+        _LOG.warning("network: %s is taken instead of %s, and slower: %s", instead[1], choice, error)
+        return build_chosen(checkpoints, instead, num_threads)
     return Model(network, checkpoints, choice, num_threads)
 
 

@@ -122,10 +122,10 @@ def attend_instruments(
             total += tl.exp2(tl.load(bias + key) - highest)
         largest = largest + (constant + highest,)
         totals = totals + (total,)
-    # Queries are the last index of all that follows.
-    for channel in tl.static_range(HEAD_SIZE):
+    # Queries are the last index of all that follows. (Triton 3.3 refuses a constant with the name of a variable.)
+    for row in tl.static_range(HEAD_SIZE):
         for query in tl.static_range(QUERIES):
-            results = results + (totals[query] * tl.load(padding + CHANNELS + channel),)
+            results = results + (totals[query] * tl.load(padding + CHANNELS + row),)
     # The other four, one after another; sums so far are scaled down where a higher score comes.
     for other in range(INSTRUMENTS):
         scores = ()
@@ -165,12 +165,12 @@ def attend_instruments(
         totals = totals_of
         values_at = keys_at + CHANNELS * TILE
         sums = ()
-        for channel in tl.static_range(HEAD_SIZE):
+        for row in tl.static_range(HEAD_SIZE):
             values = ()
             for key in tl.static_range(KEYS):
-                values = values + (tl.load(values_at + channel * TILE + places[key]).to(tl.float32),)
+                values = values + (tl.load(values_at + row * TILE + places[key]).to(tl.float32),)
             for query in tl.static_range(QUERIES):
-                result = results[channel * QUERIES + query] * scales[query]
+                result = results[row * QUERIES + query] * scales[query]
                 for key in tl.static_range(KEYS):
                     result += shares[query * KEYS + key] * values[key]
                 sums = sums + (result,)
@@ -180,6 +180,6 @@ def attend_instruments(
     for query in tl.static_range(QUERIES):
         scale = 1.0 / totals[query]
         at = attended + (instrument + query) * num_tiles * (CHANNELS * TILE)
-        for channel in tl.static_range(HEAD_SIZE):
-            result = results[channel * QUERIES + query] * scale
-            tl.store(at + channel * TILE + offsets, result.to(attended.dtype.element_ty))
+        for row in tl.static_range(HEAD_SIZE):
+            result = results[row * QUERIES + query] * scale
+            tl.store(at + row * TILE + offsets, result.to(attended.dtype.element_ty))

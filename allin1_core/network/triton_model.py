@@ -75,11 +75,13 @@ class TritonNetwork:
         try:
             self.logits(torch.zeros((1, 4, 1, 81), device=self._device), False)
             self.synchronize([])
+        except torch.cuda.OutOfMemoryError:
+            raise  # plain torch takes more
         except (RuntimeError, OSError, subprocess.SubprocessError, TritonError) as error:
             raise UnfitBackendError(
                 "network backend 'triton': its kernels cannot be compiled and run here "
-                f"({type(error).__name__}: {error}); Triton needs a C compiler and Python's headers: install them, or "
-                "use backend='torch'"
+                f"({type(error).__name__}: {error}); Triton needs a C compiler, Python's headers and a folder that it "
+                "can write to (TRITON_CACHE_DIR): provide them, or use backend='torch'"
             ) from error
 
     def _stacked(self, folds: Sequence[Arrays]) -> dict[str, Tensor]:

@@ -195,7 +195,7 @@ class OverlapAdd:
         for batch in batches(segments, most):
             starts = [before + segment.start - segment.trimmed for segment in batch]
             inputs = torch.stack([padded[:, start : start + batch[0].input_length] for start in starts])
-            for segment, separated in zip(batch, network(inputs), strict=True):
+            for segment, separated in zip(batch, _outputs(network, inputs), strict=True):
                 kept = separated[..., segment.trimmed :][..., : segment.length]
                 weight = weights[: segment.length]
                 place = slice(segment.start, segment.start + segment.length)
@@ -241,6 +241,18 @@ class OverlapAdd:
             self._bytes_of_segment[id(network)] = max(1, peak - before)
         # Half is for the sum.
         return max(1, min(MOST_SEGMENTS, self._free_memory() // 2 // self._bytes_of_segment[id(network)]))
+
+
+def _outputs(network: Any, inputs: Tensor) -> Tensor:
+    """What a network makes of a batch: in halves if the memory that was free has been taken by others."""
+    try:
+        outputs: Tensor = network(inputs)
+        return outputs
+    except torch.cuda.OutOfMemoryError:
+        if len(inputs) == 1:
+            raise
+    # Here, as the handled error holds all that the network had made.
+    return torch.cat([_outputs(network, half) for half in inputs.chunk(2)])
 
 
 def _with_real_means(network: Any) -> Any:

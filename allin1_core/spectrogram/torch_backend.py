@@ -18,6 +18,7 @@ three times as long as all the arithmetic.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -50,8 +51,11 @@ def in_torch(
     stems: npt.NDArray, sample_rate: int, *, precision: str, device: str = "cpu", return_native: bool = False
 ) -> Any:
     """As `log_spectrogram`, in torch's own operations on any device that has the precision's type."""
+    where = torch.device(device)
+    if where.type == "cuda" and where.index is None:
+        where = torch.device("cuda", torch.cuda.current_device())
     with torch.inference_mode():
-        output = _compute(stems, sample_rate, precision, torch.device(device))
+        output = _compute(stems, sample_rate, precision, where)
     return output if return_native else output.cpu().numpy()
 
 
@@ -64,7 +68,8 @@ class _Staging:
     """The way of the samples to a CUDA device: pieces of them go there while it computes on those before.
 
     Two pinned buffers take turns, each free again when its copy to the device has ended. torch keeps pinned memory that
-    was freed, so that only a first call allocates it.
+    was freed, so that only a first call allocates it; what was freed on a device it keeps for the stream that took it,
+    so that all calls copy on one stream.
 
     Parameters
     ----------
@@ -77,7 +82,7 @@ class _Staging:
     def __init__(self, stems: npt.NDArray, longest: int, device: torch.device) -> None:
         self._samples = _on_host(stems)
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = _copying_stream(device)
         size, dtype = len(stems) * longest, self._samples.dtype
         self._turns = itertools.cycle(
             [
@@ -108,16 +113,28 @@ class _Staging:
         return found
 
 
+@functools.cache
+def _copying_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@functools.cache
+def _constants(
+    dtype: str, precision: str, sample_rate: int, device: torch.device
+) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
+    """Taper and groups of the filterbank, on a device."""
+    taper = _on_host(window(dtype, precision)).to(device)
+    groups = band_groups(sample_rate, GROUP_BANDS)
+    return taper, [(group.bins, _on_host(group.weights).to(device)) for group in groups]
+
+
 def _compute(stems: npt.NDArray, sample_rate: int, precision: str, device: torch.device) -> torch.Tensor:
     real = torch.float64 if precision == "exact" else torch.float32
     total = framing.num_frames(stems.shape[-1], sample_rate)
     output = torch.empty((len(stems), total, num_bands(sample_rate)), dtype=torch.float32, device=device)
     if output.numel() == 0:
         return output
-    taper = _on_host(window(stems.dtype.name, precision)).to(device)
-    groups = [
-        (group.bins, _on_host(group.weights).to(device)) for group in band_groups(sample_rate, GROUP_BANDS)
-    ]
+    taper, groups = _constants(stems.dtype.name, precision, sample_rate, device)
     used = slice(groups[0][0].start, groups[-1][0].stop)
     size = min(total, max(1, (CPU_FRAMES if device.type == "cpu" else GPU_FRAMES) // len(stems)))
     section = _sections(stems, size, sample_rate, device)

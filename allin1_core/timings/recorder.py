@@ -206,7 +206,10 @@ def synchronize(choice: Choice | None, output: Any = None) -> None:
     elif kind in ("cuda", "mps"):
         import torch
 
-        (torch.cuda if kind == "cuda" else torch.mps).synchronize()
+        if kind == "cuda":
+            torch.cuda.synchronize(choice.device)
+        else:
+            torch.mps.synchronize()
 
 
 def _mlx_arrays(tree: Any, array_type: type) -> list[Any]:

@@ -2,9 +2,10 @@
 
     python -m bench.device [--device cuda] [--reports reports] [--limit SECONDS] [--commit HASH] [--brief]
 
-Each part runs in a process of its own with a time limit, so that one that fails does not cost the others. It needs no
-network and no madmom. It exits 0 if all parts ran, all tests passed and all bars held, 1 if not, and 2 without such a
-device. With ``--device cpu --brief`` everything is run on small inputs, and proves that it runs.
+Each part runs in a process of its own with a time limit, so that one that fails does not cost the others; what it had
+measured by then is kept. It needs no network and no madmom. It exits 0 if all parts ran, all tests passed and all bars
+held, 1 if not, and 2 without such a device. With ``--device cpu --brief`` everything is run on small inputs, and proves
+that it runs.
 """
 
 from __future__ import annotations
@@ -22,39 +23,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from allin1_core.backends.table import installed_version
+from allin1_core.files.writing import write_text
 from parity.environment import describe_machine, source_digest
 from parity.reports.publish import dump_json, now, publish, scratch_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSIONS = ("torch", "triton", "numpy", "scipy", "demucs-infer")
-# In this order: the network's kernels are compiled before tests wait for them.
+# In this order, should a machine be taken back early: what users wait for longest, and what only a device can tell,
+# first; tests, which as a rule only confirm, last.
 _PARTS = {
-    "network": "bench.device.network:rows",
-    "parity": "bench.device.parity:rows",
     "spectrogram": "bench.device.spectrogram:rows",
     "separation": "bench.device.separation:rows",
-    "stems": "bench.device.pipeline:rows",
     "mix": "bench.device.pipeline:rows_of_mix",
+    "stems": "bench.device.pipeline:rows",
     "library": "bench.device.library:rows",
+    "network": "bench.device.network:rows",
+    "parity": "bench.device.parity:rows",
 }
 # The longest that each part may take, in seconds: about twice what it takes on one of this year's cards.
 _LIMITS = {
-    "network": 80,
-    "parity": 100,
     "spectrogram": 40,
     "separation": 80,
-    "stems": 40,
-    "mix": 50,
+    "mix": 60,
+    "stems": 50,
     "library": 60,
+    "network": 80,
+    "parity": 100,
 }
+# Less than it takes to begin a part, in seconds.
+_TOO_LITTLE = 5.0
 # Of a part's time what is left to its tests' beginning and end.
 _AROUND_TESTS = 15.0
-_FULL: dict[str, dict[str, Any]] = {"separation": {"rounds": 4}}
+# Rounds of what takes seconds.
+_FULL: dict[str, dict[str, Any]] = {"separation": {"rounds": 2}, "mix": {"rounds": 3}}
 _BRIEF: dict[str, dict[str, Any]] = {
     "parity": {"select": "2049 and int16 and (fused-exact or (torch and in_torch-exact))"},
     "spectrogram": {"seconds": 3.0, "rounds": 1},
@@ -62,12 +68,12 @@ _BRIEF: dict[str, dict[str, Any]] = {
     "separation": {"seconds": 2.0, "rounds": 1},
     "stems": {"seconds": 3.0, "rounds": 1},
     "mix": {"seconds": 2.0, "rounds": 1},
-    "library": {"seconds": 2.0, "songs": 4, "alone": 2},
+    "library": {"seconds": 2.0, "songs": 4, "alone": 2, "more": 6},
 }
 
 
-def rows_of(part: str, device: str, brief: bool, limit: float) -> list[dict[str, object]]:
-    """Measure a part in this process, which has so many seconds."""
+def rows_of(part: str, device: str, brief: bool, limit: float) -> Iterator[dict[str, object]]:
+    """Measure a part in this process, which has so many seconds; each row when it is measured."""
     keywords: dict[str, Any] = {"device": device, **(_BRIEF if brief else _FULL).get(part, {})}
     if part == "parity":
         keywords["seconds"] = limit - _AROUND_TESTS
@@ -76,38 +82,42 @@ def rows_of(part: str, device: str, brief: bool, limit: float) -> list[dict[str,
 
         keywords["shape"] = SMALL
     module, _, function = _PARTS[part].partition(":")
-    measured: list[dict[str, object]] = getattr(importlib.import_module(module), function)(**keywords)
-    return measured
+    yield from getattr(importlib.import_module(module), function)(**keywords)
 
 
 def run_part(part: str, device: str, brief: bool, limit: float) -> dict[str, Any]:
-    """Rows of a part, measured in a process of its own; if it fails or takes too long, no rows and why."""
+    """Rows of a part, measured in a process of its own; if it fails or takes too long, those it had, and why."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name, "rows.json")
+        path, log = Path(name, "rows.json"), Path(name, "output.txt")
         command = [sys.executable, "-m", "bench.device", "--part", part, "--device", device]
         command += ["--into", str(path), "--limit", str(limit)]
-        process = subprocess.Popen(
-            [*command, *["--brief"] * brief],
-            cwd=_ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # On a CPU threads that wait sleep: a dry run is short work on a busy machine.
-            env={**os.environ, "OMP_WAIT_POLICY": "passive"} if device == "cpu" else None,
-        )
-        try:
-            output, _ = process.communicate(timeout=max(limit, 1.0))
-            error = "" if process.returncode == 0 else _last_line(output, process.returncode)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-            output, _ = process.communicate()
-            error = f"not done within {limit:.0f} s"
-        rows = json.loads(path.read_text(encoding="utf-8")) if not error else []
+        # Into a file: who reads a pipe waits for all that have it open, and so for a process that was left behind.
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, *["--brief"] * brief],
+                cwd=_ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # On a CPU threads that wait sleep: a dry run is short work on a busy machine.
+                env={**os.environ, "OMP_WAIT_POLICY": "passive"} if device == "cpu" else None,
+            )
+            error = ""
+            try:
+                process.wait(timeout=max(limit, 1.0))
+            except subprocess.TimeoutExpired:
+                error = f"not done within {limit:.0f} s"
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+                process.wait()
+        text = log.read_text(encoding="utf-8", errors="replace")
+        if process.returncode and not error:
+            error = _last_line(text, process.returncode)
+        rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     if error or part == "parity":
-        print(output[-6000:], file=sys.stderr, flush=True)
+        print(text[-6000:], file=sys.stderr, flush=True)
     return {"rows": rows, "error": error, "seconds": time.perf_counter() - start}
 
 
@@ -163,8 +173,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.into:
-        rows = rows_of(options.part[0], options.device, options.brief, options.limit)
-        options.into.write_text(dump_json(rows), encoding="utf-8")
+        rows: list[dict[str, object]] = []
+        for row in rows_of(options.part[0], options.device, options.brief, options.limit):
+            rows.append(row)
+            write_text(options.into, dump_json(rows))
         return 0
     try:
         card, driver = card_of(options.device)
@@ -181,10 +193,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = {
         part: {"rows": [], "error": "not begun", "seconds": 0.0} for part in options.part or tuple(_PARTS)
     }
+    figures: dict[str, str] = {}
     for part in parts:
         print(f"device: {part} ...", file=sys.stderr, flush=True)
         left = options.limit - (time.perf_counter() - start)
-        parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
+        if left < _TOO_LITTLE:
+            parts[part] = {**parts[part], "error": f"not begun: the {options.limit:.0f} s were over"}
+        else:
+            parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
         print(f"device: {part} took {parts[part]['seconds']:.0f} s", file=sys.stderr, flush=True)
         verdicts = judge_device(parts, before, read_bars().device, brief=options.brief)
         content = {
@@ -201,7 +217,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         # After each part: what was measured is kept if a machine is taken back before the last one.
         with scratch_folder(options.reports) as scratch:
-            text = render(content, draw(content, name, scratch))
+            figures |= draw({"parts": {part: parts[part]}}, name, scratch)
+            text = render(content, figures)
             path = publish(scratch, options.reports, name, text, content)
     print(f"device report: {path} (and {path.with_suffix('.json').name})")
     failed = [verdict for verdict in verdicts if verdict.passed is False]

@@ -6,10 +6,12 @@ that of log spectrogram and network from samples that are in memory, one song af
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +44,9 @@ def rows(
     songs: int = 50,
     alone: int = 10,
     fewer: int = 8,
+    more: int = 200,
     model: str = "harmonix-all",
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
 
     Parameters
@@ -57,49 +60,52 @@ def rows(
         How many of them are analysed one after another, for comparison.
     fewer : int
         Songs at the same time in a pass before, for comparison with what is taken by default.
+    more : int
+        Length of a longer list, in which the first song's reading and the last one's decoding weigh less.
     model : str
 
-    Returns
-    -------
-    list of dict
+    Yields
+    ------
+    dict
         ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
-        the time in which the device works for a song, and ``agrees``, whether each has the beats that it has alone; of
-        the last, which runs as by default, ``must_seconds``, the time at which the share is 90 %.
+        the time in which the device works for a song, medians of what it computes, ``cores at work``, and ``agrees``,
+        whether each has the beats that it has alone; of the first that runs as by default, ``must_seconds``, the time
+        at which the share is 90 %.
     """
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
     common: dict[str, object] = {"device": device, "cores": usable_cores()}
-    found: list[dict[str, object]] = []
+    analyzer = Analyzer(device=device, model=model, weights_dir=weights)
+    session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
-        paths, stems = _link_songs(Path(name), songs, seconds)
-        for jobs in (1, fewer, None):
-            analyzer = Analyzer(device=device, model=model, weights_dir=weights, jobs=jobs)
-            analyzer(paths[0])  # loads, and compiles what there is to compile
-            if jobs == 1:
-                own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
-                expected = [analyzer(path).beats for path in paths[: len(stems)]]
-                found += [{**common, "name": "the device alone: spectrogram and network", "seconds": own}]
-            listed, out = paths[: alone if jobs == 1 else songs], Path(name, f"results-{jobs}")
+        paths, stems = _link_songs(Path(name), max(songs, more), seconds)
+        expected = [
+            analyzer(path).beats for path in paths[: len(stems)]
+        ]  # loads, and compiles what there is to compile
+        own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
+        yield {**common, "name": "the device alone: spectrogram and network", "seconds": own}
+        for jobs, number in ((1, alone), (fewer, songs), (None, songs), (None, more)):
+            session.settings = dataclasses.replace(session.settings, jobs=jobs)
+            listed, out = paths[:number], Path(name, f"results-{jobs}-{number}")
             out.mkdir()
             outputs = Outputs(out_dir=out, timings_path=out / "timings.jsonl")
-            start = time.perf_counter()
+            start, worked = time.perf_counter(), time.process_time()
             results = run_batch(dict.fromkeys(listed), analyzer, outputs, progress=False, keep_arrays=False)
-            taken = (time.perf_counter() - start) / len(listed)
-            together = number_of_jobs(analyzer.session, songs)
+            whole, worked = time.perf_counter() - start, time.process_time() - worked
+            taken = whole / len(listed)
+            together = number_of_jobs(session, songs)
             how = "one after another" if together == 1 else f"{together} at the same time"
             agrees = [each.beats == expected[index % len(stems)] for index, each in enumerate(results)]
-            found.append(
-                {
-                    **common,
-                    "name": f"{len(listed)} songs, {how}",
-                    "seconds": taken,
-                    "share": own / taken,
-                    "busy": _busy(read_timings(out / "timings.jsonl")),
-                    "agrees": all(agrees),
-                }
-            )
-    found[-1]["must_seconds"] = own / _MUST
-    return found
+            yield {
+                **common,
+                "name": f"{len(listed)} songs, {how}",
+                "seconds": taken,
+                "share": own / taken,
+                **_of_stages(read_timings(out / "timings.jsonl")),
+                "cores at work": worked / whole,
+                "agrees": all(agrees),
+                **({"must_seconds": own / _MUST} if jobs is None and number == songs else {}),
+            }
 
 
 def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[Path], list[Stems]]:
@@ -139,11 +145,16 @@ def _own_seconds(analyzer: Analyzer, stems: Stems) -> float:
     return statistics.median(times)
 
 
-def _busy(lines: list[StageTiming]) -> float:
-    """Part of the time, from the first to the last line, in which stages of the device ran."""
+def _of_stages(lines: list[StageTiming]) -> dict[str, float]:
+    """Part of the time, from the first to the last line, in which stages of the device ran, and medians of two."""
+    medians = {
+        f"seconds_{stage}": statistics.median(line.duration for line in lines if line.stage == stage)
+        for stage in ("spectrogram", "nn")
+    }
     spans = sorted((line.start, line.end) for line in lines if line.stage in _ON_DEVICE)
     busy, reached = 0.0, 0.0
     for start, end in spans:
         busy += max(0.0, end - max(start, reached))
         reached = max(reached, end)
-    return busy / (max(line.end for line in lines) - min(line.start for line in lines))
+    whole = max(line.end for line in lines) - min(line.start for line in lines)
+    return {"busy": busy / whole, **medians}

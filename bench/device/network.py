@@ -7,7 +7,7 @@ batches of equal tracks and an hour.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def rows(
     batches: tuple[int, ...] = (4, 8),
     hour: float = _AN_HOUR,
     num_folds: int = 8,
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Measure the network's backends on a device.
 
     Parameters
@@ -51,9 +51,9 @@ def rows(
         Length of the longest input in seconds.
     num_folds : int
 
-    Returns
-    -------
-    list of dict
+    Yields
+    ------
+    dict
         As `bench.device.timing.Times.as_row`, with the largest ``difference`` of a probability from the golden, or from
         plain torch where the track has none, and its ``bound``.
     """
@@ -77,6 +77,7 @@ def rows(
         agreements = compare_each(outputs[name], expected or plain, OUTPUTS, allowed=np.inf)
         row["difference"] = max(agreement.max_difference for agreement in agreements.values())
         row["bound"] = backends.get("network", one.backend).bounds[one.precision].anything
+    del outputs, plain
     chosen = backends.choose("network", device=device)[1].backend
     ours = {one: model for one, model in models.items() if one.backend == chosen}
     if kind == "cuda" and seconds is None and num_folds == 8:
@@ -84,16 +85,22 @@ def rows(
             found[f"{num_folds} folds, {one.backend}, {one.precision}"].update(
                 must_seconds=_MUST[one.precision], aim_seconds=_AIM[one.precision]
             )
+    yield from found.values()
     single = {one: build_model(checkpoints()[:1], **{**vars(one), "device": device}) for one in ours}
-    found |= _each(single, frames, device, rounds, "1 fold")
+    for row in _each(single, frames, device, rounds, "1 fold").values():
+        yield _without_output(row)
     for size in batches:
         batch = np.ascontiguousarray(np.broadcast_to(frames, (size, *frames.shape)))
-        for name, row in _each(ours, batch, device, rounds, f"{num_folds} folds, batch of {size}").items():
-            found[name] = {**row, "seconds_a_track": float(row["seconds"]) / size}
+        for row in _each(ours, batch, device, rounds, f"{num_folds} folds, batch of {size}").values():
+            yield {**_without_output(row), "seconds_a_track": float(row["seconds"]) / size}
     long = np.tile(frames, (1, -(-round(hour * 100) // frames.shape[1]), 1))[:, : round(hour * 100)]
-    for name, row in _each(ours, long, device, 3, f"{num_folds} folds, {hour:.0f} s").items():
-        found[name] = {**row, "must_memory_gb": _MUST_MEMORY_GB} if kind == "cuda" else row
-    return [{name: value for name, value in row.items() if name != "output"} for row in found.values()]
+    for row in _each(ours, long, device, 3, f"{num_folds} folds, {hour:.0f} s").values():
+        limit = {"must_memory_gb": _MUST_MEMORY_GB} if kind == "cuda" else {}
+        yield {**_without_output(row), **limit}
+
+
+def _without_output(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "output"}
 
 
 def _each(

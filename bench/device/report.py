@@ -34,6 +34,8 @@ _COLUMNS = {
     "name": "",
     "seconds": "time",
     "seconds_a_track": "a track",
+    "seconds_spectrogram": "spectrogram",
+    "seconds_nn": "network",
     "share": "share",
     "ratio": "times as fast",
     "first_seconds": "first call",
@@ -63,6 +65,7 @@ def draw(content: Mapping[str, Any], name: str, folder: Path) -> dict[str, str]:
 def render(content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """Markdown of a report's content, which `bench.device.__main__` puts together, and the figures of `draw`."""
     machine = content["machine"]
+    parts = {part: content["parts"][part] for part in HEADINGS if part in content["parts"]}
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     lines = [
         f"# {content['card']}",
@@ -74,10 +77,10 @@ def render(content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
         "",
         *_verdict(content),
         "",
-        *_analyses(content["parts"]),
-        *_targets(content["parts"]),
+        *_analyses(parts),
+        *_targets(parts),
     ]
-    for part, result in content["parts"].items():
+    for part, result in parts.items():
         lines += [f"## {HEADINGS[part]}", ""]
         if result["error"]:
             lines += [f"**Failed:** {result['error']}", ""]

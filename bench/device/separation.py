@@ -15,7 +15,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ _DEFAULTS = "demucs-infer, with torch's defaults (convolutions in TF32)"
 
 def rows(
     *, device: str = "cuda", seconds: float | None = None, rounds: int = 3, shape: dict[str, Any] = PUBLISHED
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Measure demucs-infer and this package on a device.
 
     Parameters
@@ -52,9 +52,9 @@ def rows(
     shape : dict
         Options of the network.
 
-    Returns
-    -------
-    list of dict
+    Yields
+    ------
+    dict
         ``name``; ``seconds``, the median; ``ratio``, how many times as fast as ``apply_model``, for ``exact`` in
         float32, for ``fast`` with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of
         full scale, and the ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same;
@@ -94,16 +94,10 @@ def rows(
             }
     found["allin1-core, exact"]["bound"] = backends.get("separation", "demucs-infer").bounds["exact"].anything
     medians = {name: statistics.median(values) for name, values in times.items()}
-    measured = [
-        {
-            "name": name,
-            "seconds": median,
-            "ratio": medians[_DEFAULTS if "fast" in name else _FLOAT32] / median,
-            **found[name],
-        }
-        for name, median in medians.items()
-    ]
-    return [*measured, *_agreement(ours["exact"], ours["fast"], device, seconds)]
+    for name, median in medians.items():
+        ratio = medians[_DEFAULTS if "fast" in name else _FLOAT32] / median
+        yield {"name": name, "seconds": median, "ratio": ratio, **found[name]}
+    yield from _agreement(ours["exact"], ours["fast"], device, seconds)
 
 
 def _timed(call: Callable[[], Tensor], device: str) -> tuple[Tensor, float, float | None]:
@@ -134,17 +128,16 @@ def least_snr(output: Tensor, reference: Tensor) -> float | None:
 
 def _agreement(
     exact: OverlapAdd, fast: OverlapAdd, device: str, seconds: float | None
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """A row for each shared track, or for an excerpt of the default one; none without the shared material."""
     shared = shared_folder()
     if shared is None:
-        return []
+        return
     analyze = Analyzer(device=device, weights_dir=shared / "weights")
     tracks = sorted(path.name for path in (shared / "audio").iterdir()) if seconds is None else []
     material = {name: read_stems(name) for name in tracks}
     if seconds is not None:
         material = {default_track().name: default_track().lasting(seconds).stems}
-    found: list[dict[str, object]] = []
     for name, stems in material.items():
         mix = torch.from_numpy(stereo_mix(stems))
         whole, rounded = (run(mix, seed=SEED, overlap=OVERLAP) for run in (exact, fast))
@@ -156,15 +149,12 @@ def _agreement(
             analyze(Stems(samples)) for samples in (stems, np.clip(noisy, -32768, 32767).astype(np.int16))
         )
         moved, agrees = _moved(one, other)
-        found.append(
-            {
-                "name": f"{name}, with the error of fast on its stems",
-                "snr_db": least_snr(rounded, whole),
-                "beats moved": f"{moved} of {len(one.beats)}",
-                "agrees": agrees,
-            }
-        )
-    return found
+        yield {
+            "name": f"{name}, with the error of fast on its stems",
+            "snr_db": least_snr(rounded, whole),
+            "beats moved": f"{moved} of {len(one.beats)}",
+            "agrees": agrees,
+        }
 
 
 def _moved(one: AnalysisResult, other: AnalysisResult) -> tuple[int, bool]:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from allin1_core.backends.devices import products_in_tf32
+from allin1_core.separation.onednn import with_onednn
 
 # More gain nothing on an H100, and indices of the largest array stay within 31 bits.
 MOST_SEGMENTS = 48
@@ -112,6 +113,8 @@ class OverlapAdd:
         self._bytes_of_segment: dict[int, int] = {}
         for network in self.networks:
             network.to(self.device).eval()
+        if self.device.type == "cpu":
+            self.networks = [with_onednn(network) for network in self.networks]
 
     @property
     def products(self) -> str:

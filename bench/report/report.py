@@ -33,8 +33,8 @@ from parity.reports.records import oracle_was_absent, stages
 from parity.reports.tables import markdown
 
 _NOT_MEASURED = (
-    "separation of a whole track. Demucs' networks run as their package has them, on two cores for minutes; the "
-    "pipeline from a mix takes an excerpt, the others start from stems"
+    "separation of a whole track, which takes minutes on two cores: its row has one segment, the pipeline from a mix "
+    "takes an excerpt, the others start from stems"
 )
 _MIX_WATERFALL = "bench_waterfall_mix.png"
 # Of a session, what stands at the top of bench.json.

@@ -1,0 +1,80 @@
+"""Linear layers and attention of a torch network by oneDNN, where torch has MKL compute them.
+
+MKL runs its AVX2 code on processors with AVX-512 of other makers than its own, half as fast as oneDNN's, which torch
+comes with, too, and takes for convolutions. And `torch.nn.MultiheadAttention` holds all weights of a layer at a time,
+8 heads of 2,688 by 2,688 in Demucs; torch's own fused attention needs no more than a block of them.
+
+Sums differ in their order alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def with_onednn(network: nn.Module) -> nn.Module:
+    """The same network with these layers computed by oneDNN; itself where torch has no MKL, or no oneDNN.
+
+    Parameters
+    ----------
+    network : Module
+        On the CPU, in float32, for inference. It stays as it is, and shares its weights.
+    """
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return network
+    return _converted(network)
+
+
+def _converted(module: nn.Module) -> nn.Module:
+    converted = copy.copy(module)
+    converted._modules = {
+        name: None if child is None else _converted(child) for name, child in module._modules.items()
+    }
+    if type(module) is nn.Linear:
+        converted.forward = functools.partial(_product, weight=module.weight, bias=module.bias)
+    elif type(module) is nn.MultiheadAttention and _is_plain(module):
+        converted.forward = functools.partial(_attention, module)
+    return converted
+
+
+def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``values @ weight.T + bias``."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+    return product
+
+
+def _is_plain(layer: nn.MultiheadAttention) -> bool:
+    """Whether queries, keys and values are of one size, with biases, and nothing is added to them."""
+    return (
+        layer.batch_first
+        and layer.in_proj_weight is not None
+        and layer.in_proj_bias is not None
+        and layer.bias_k is None
+        and not layer.add_zero_attn
+    )
+
+
+def _attention(
+    layer: nn.MultiheadAttention,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    need_weights: bool = True,
+    **options: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """``layer(query, key, value, ...)`` of ``float32 (batch, length, size)``."""
+    if need_weights or any(option is not None and option is not False for option in options.values()):
+        attended: tuple[Tensor, Tensor | None] = layer(
+            query, key, value, need_weights=need_weights, **options
+        )
+        return attended
+    parts = zip((query, key, value), layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True)
+    heads = [_product(*part).unflatten(-1, (layer.num_heads, -1)).transpose(1, 2) for part in parts]
+    values = scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
+    return _product(values, layer.out_proj.weight, layer.out_proj.bias), None

@@ -1,0 +1,88 @@
+"""Linear layers and attention by oneDNN: which layers, their values, and that the network stays as it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from allin1_core.separation.onednn import with_onednn
+
+_PRODUCT = "mkldnn::_linear_pointwise"
+
+
+class _Network(nn.Module):
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        options = {"batch_first": True, **options}
+        self.attention = nn.MultiheadAttention(32, 4, **options)
+        self.linear = nn.Sequential(nn.Linear(32, 48), nn.Linear(48, 16, bias=False))
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, **options: Any) -> torch.Tensor:
+        values: torch.Tensor = self.linear(self.attention(query, key, key, **options)[0])
+        return values
+
+
+def _network(**options: Any) -> _Network:
+    torch.manual_seed(0)
+    return _Network(**options).eval()
+
+
+def _products(network: nn.Module, *inputs: torch.Tensor, **options: Any) -> tuple[torch.Tensor, int]:
+    """What a network gives, and how many products oneDNN computed for it."""
+    with torch.inference_mode(), torch.profiler.profile() as profile:
+        output = network(*inputs, **options)
+    return output, sum(event.name == _PRODUCT for event in profile.events() or ())
+
+
+@pytest.fixture
+def inputs() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(2, length, 32, generator=generator) for length in (70, 50))
+    return query, key
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")
+@pytest.mark.parametrize(
+    ("of_the_layer", "of_the_call", "expected"),
+    [
+        ({}, {"need_weights": False}, 6),  # queries, keys, values, output; two linear layers
+        ({}, {"need_weights": False, "attn_mask": torch.eye(70, 50).bool()}, 2),
+        ({}, {"need_weights": True}, 2),
+        ({"bias": False}, {"need_weights": False}, 2),
+        ({"add_zero_attn": True}, {"need_weights": False}, 2),
+        ({"add_bias_kv": True}, {"need_weights": False}, 2),
+    ],
+)
+def test_layers_have_their_values_whatever_they_are_asked(
+    inputs: tuple[torch.Tensor, torch.Tensor],
+    of_the_layer: dict[str, Any],
+    of_the_call: dict[str, Any],
+    expected: int,
+) -> None:
+    network = _network(**of_the_layer)
+    by_torch, none = _products(network, *inputs, **of_the_call)
+    by_onednn, products = _products(with_onednn(network), *inputs, **of_the_call)
+    assert (none, products) == (0, expected)
+    torch.testing.assert_close(by_onednn, by_torch, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")
+def test_the_network_shares_its_weights_and_stays(inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    network = _network()
+    converted = with_onednn(network)
+    ours, theirs = (dict(one.named_parameters()) for one in (converted, network))
+    assert list(ours) == list(theirs)
+    assert all(ours[name] is theirs[name] for name in theirs)
+    assert _products(network, *inputs, need_weights=False)[1] == 0
+
+
+@pytest.mark.parametrize("library", ["mkl", "mkldnn"])
+def test_without_either_library_it_is_the_network_itself(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getattr(torch.backends, library), "is_available", lambda: False)
+    network = _network()
+    assert with_onednn(network) is network

@@ -25,13 +25,14 @@ from torch import Tensor
 from allin1_core import AnalysisResult, Analyzer, Stems, backends
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.separation.overlap_add import OverlapAdd
+from parity.agreement import compare
 from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
 from parity.material import default_track, read_stems, shared_folder
 from parity.oracles import demucs_apply
+from parity.oracles.pipeline import ONE_FRAME, passed
+from parity.oracles.structure import compare_sections
 
 SEED, OVERLAP = 0, 0.25
-# A frame, in seconds, with the representation of a time.
-_ONE_FRAME = 0.0101
 _FLOAT32 = "demucs-infer, float32"
 _DEFAULTS = "demucs-infer, with torch's defaults (convolutions in TF32)"
 
@@ -168,16 +169,12 @@ def _agreement(
 
 
 def _moved(one: AnalysisResult, other: AnalysisResult) -> tuple[int, bool]:
-    """How many beats differ, and whether all that differs does so by a frame at most."""
-    same = list(one.beat_positions) == list(other.beat_positions) and [
-        segment.label for segment in one.segments
-    ] == [segment.label for segment in other.segments]
-    if not same:
-        return len(one.beats), False
-    apart = np.abs(np.array(one.beats) - np.array(other.beats))
-    ends = [(first.end, second.end) for first, second in zip(one.segments, other.segments, strict=True)]
-    furthest = np.max([0.0, *apart, *(abs(first - second) for first, second in ends)])
-    return int(np.count_nonzero(apart)), bool(furthest <= _ONE_FRAME)
+    """How many beats differ in their time, and whether times do so by a frame at most, positions and labels not."""
+    beats = compare(np.array(other.beats), np.array(one.beats), allowed=ONE_FRAME)
+    positions = compare(np.array(other.beat_positions), np.array(one.beat_positions))
+    expected = [(segment.start, segment.end, segment.label) for segment in one.segments]
+    sections = compare_sections(other.segments, expected, allowed=ONE_FRAME)
+    return beats.different, passed({"beats": beats, "positions": positions, **sections})
 
 
 if __name__ == "__main__":

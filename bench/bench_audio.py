@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core.audio.types import Stems
+from allin1_core.audio.types import STEM_NAMES, Stems
 from allin1_core.separation import read_stems_folder
-from bench.gate.cases import reading_case, write_stems
+from bench.gate.cases import reading_case
 from bench.measure.load import pinned_threads
 from bench.measure.paired import PairedTimes, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
 from parity.agreement import compare
 from parity.environment import usable_cores
-from parity.material import default_track
+from parity.material import default_track, write_stems
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
 _ROUNDS = 9  # it is a tenth of a second
@@ -47,7 +47,8 @@ def test_reading_wav(tmp_path: Path, record_bench: BenchRecorder, rounds: int, b
     import_madmom()
     from madmom.audio.signal import Signal
 
-    paths = write_stems(tmp_path, "wav")
+    write_stems(tmp_path, default_track().stems, "wav")
+    paths = [tmp_path / f"{stem}.wav" for stem in STEM_NAMES]
 
     def madmom() -> np.ndarray:
         # Of a WAV file madmom has the pages mapped: to stack them is to read them.

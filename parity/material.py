@@ -155,6 +155,14 @@ def read_stems(track: str) -> np.ndarray:
     return np.stack(stems)
 
 
+def write_stems(folder: Path, stems: np.ndarray, suffix: str = "flac") -> Path:
+    """Write stems ``int16 (4, num_samples)`` as files of 16 bits, or MP3, into a folder, which is made; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, samples in zip(STEMS, stems, strict=True):
+        soundfile.write(folder / f"{stem}.{suffix}", samples, SAMPLE_RATE)
+    return folder
+
+
 def read_score(track: str) -> tuple[np.ndarray, np.ndarray]:
     """Beats and downbeats of a track's score, in seconds.
 

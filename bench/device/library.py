@@ -16,15 +16,15 @@ from typing import Any
 import soundfile
 
 from allin1_core import Analyzer
-from allin1_core.audio.types import STEM_NAMES, Stems
+from allin1_core.audio.types import Stems
 from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
 from allin1_core.separation import read_stems_folder
 from allin1_core.settings import Outputs
 from allin1_core.threads import usable_cores
-from allin1_core.timings.recorder import synchronize
 from allin1_core.timings.schema import StageTiming, read_timings
-from parity.material import SAMPLE_RATE, default_track, shared_folder, tracks
+from bench.device.timing import times_by_turns
+from parity.material import default_track, shared_folder, tracks, write_stems
 
 # Of the device's own rate.
 _MUST = 0.9
@@ -110,10 +110,7 @@ def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[
         found = [each for each in found if soundfile.info(each / "bass.flac").duration >= _SHORTEST]
     else:
         track = default_track() if seconds is None else default_track().lasting(seconds)
-        found = [folder / track.name]
-        found[0].mkdir()
-        for stem, samples in zip(STEM_NAMES, track.stems, strict=True):
-            soundfile.write(found[0] / f"{stem}.flac", samples, SAMPLE_RATE)
+        found = [write_stems(folder / track.name, track.stems)]
     links = []
     for index, source in zip(range(number), itertools.cycle(found), strict=False):
         links.append(folder / f"song{index:03d}")
@@ -126,17 +123,9 @@ def _own_seconds(analyzer: Analyzer, stems: Stems) -> float:
     session = analyzer.session
 
     def run() -> Any:
-        spectrogram = session.log_spectrogram(stems.samples, stems.sample_rate, return_native=True)
-        output = session.model(spectrogram)
-        synchronize(session.network_choice, output)
-        return output
+        return session.model(session.log_spectrogram(stems.samples, stems.sample_rate, return_native=True))
 
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times_by_turns({"": run}, session.network_choice.device, _ROUNDS, warmup=0)[""].median
 
 
 def _busy(lines: list[StageTiming]) -> float:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +23,7 @@ from torch import Tensor
 from allin1_core import AnalysisResult, Analyzer, Stems, backends
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.separation.overlap_add import OverlapAdd
+from bench.device.timing import times_by_turns
 from parity.agreement import compare
 from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
 from parity.material import default_track, read_stems, shared_folder
@@ -56,11 +55,11 @@ def rows(
     Returns
     -------
     list of dict
-        ``name``; ``seconds``, the median; ``ratio``, how many times as fast as ``apply_model``, for ``exact`` in
-        float32, for ``fast`` with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of
-        full scale, and the ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same;
-        ``memory_gb``, the peak on the device. Then a row for each track: ``beats moved`` by a frame of 0.01 s, and
-        whether it ``agrees``: no beat or boundary moves further, positions and labels are the same.
+        As `bench.device.timing.Times.as_row`, with the ratio to ``apply_model``, for ``exact`` in float32, for ``fast``
+        with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of full scale, and the
+        ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same. Then a row for each
+        track: ``beats moved`` by a frame of 0.01 s, and whether it ``agrees``: no beat or boundary moves further,
+        positions and labels are the same.
     """
     track = default_track() if seconds is None else default_track().lasting(seconds)
     samples = stereo_mix(track.stems)
@@ -78,47 +77,18 @@ def rows(
             for precision, run in ours.items()
         },
     }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    found: dict[str, dict[str, object]] = {}
-    exact: Tensor | None = None
-    for round_number in range(rounds + 1):
-        for name, call in cases.items():
-            output, took, memory = _timed(call, device)
-            if round_number:
-                times[name].append(took)
-                continue
-            exact = output if exact is None else exact
-            found[name] = {
-                "difference": float((output - exact).abs().max()),
-                "snr_db": least_snr(output, exact),
-                "memory_gb": memory,
-            }
-    found["allin1-core, exact"]["bound"] = backends.get("separation", "demucs-infer").bounds["exact"].anything
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    measured = [
-        {
-            "name": name,
-            "seconds": median,
-            "ratio": medians[_DEFAULTS if "fast" in name else _FLOAT32] / median,
-            **found[name],
+    times = times_by_turns(cases, device, rounds, warmup=0)
+    exact = times[_FLOAT32].output
+    found = {
+        name: {
+            **taken.as_row(name, times[_DEFAULTS if "fast" in name else _FLOAT32]),
+            "difference": float((taken.output - exact).abs().max()),
+            "snr_db": least_snr(taken.output, exact),
         }
-        for name, median in medians.items()
-    ]
-    return [*measured, *_agreement(ours["exact"], ours["fast"], device, seconds)]
-
-
-def _timed(call: Callable[[], Tensor], device: str) -> tuple[Tensor, float, float | None]:
-    """What a call gives, how long it takes in seconds, and the peak memory in GB."""
-    on_cuda = device.startswith("cuda")
-    if on_cuda:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    output = call()
-    if on_cuda:
-        torch.cuda.synchronize(device)
-    took = time.perf_counter() - start
-    return output, took, torch.cuda.max_memory_allocated(device) / 1e9 if on_cuda else None
+        for name, taken in times.items()
+    }
+    found["allin1-core, exact"]["bound"] = backends.get("separation", "demucs-infer").bounds["exact"].anything
+    return [*found.values(), *_agreement(ours["exact"], ours["fast"], device, seconds)]
 
 
 def snr(output: Tensor, reference: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from parity.agreement import largest_difference
 from parity.environment import usable_cores
 from parity.implementations import cpu_device
 from parity.inputs.activations import FPS, steady
-from parity.material import SAMPLE_RATE, default_track, shared_folder
+from parity.material import SAMPLE_RATE, default_track, shared_folder, write_stems
 
 # The decoder as the pipeline uses it; the threshold is of the published ensemble.
 DECODER: dict[str, Any] = {"beats_per_bar": [3, 4], "threshold": 0.24}
@@ -185,16 +185,6 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     )
 
 
-def write_stems(folder: Path, suffix: str) -> list[Path]:
-    """Write the default track's stems as files of 16 bits, or MP3; returns their paths."""
-    import soundfile
-
-    paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
-    for path, samples in zip(paths, default_track().stems, strict=True):
-        soundfile.write(path, samples, SAMPLE_RATE)
-    return paths
-
-
 def reading_case(suffix: str) -> Case:
     """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both."""
     import soundfile
@@ -202,7 +192,8 @@ def reading_case(suffix: str) -> Case:
     from allin1_core.separation import read_stems_folder
 
     folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
-    paths = write_stems(Path(folder.name), suffix)
+    write_stems(Path(folder.name), default_track().stems, suffix)
+    paths = [Path(folder.name, f"{stem}.{suffix}") for stem in STEM_NAMES]
 
     def decode(path: Path) -> np.ndarray:
         samples: np.ndarray = soundfile.read(path, dtype="float32" if suffix == "mp3" else "int16")[0]

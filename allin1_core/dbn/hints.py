@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -58,15 +58,26 @@ def checked_meters(
         )
     )
     meters = tuple(int(length) for length in lengths)
+    return meters, checked_weights(meter_weights, meters)
+
+
+def checked_weights(meter_weights: Any, beats_per_bar: Sequence[int]) -> tuple[float, ...] | None:
+    """The weight of each bar length; None where there are none.
+
+    Raises
+    ------
+    HintError
+        If there is not one finite weight of at least 0 for each, or all of them are 0.
+    """
     if meter_weights is None:
-        return meters, None
+        return None
     weights = _checked(
         "meter_weights",
         meter_weights,
-        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(meters)}",
-        lambda v: v.shape == lengths.shape and np.all((v >= 0) & (v < np.inf)) and v.any(),
+        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(beats_per_bar)}",
+        lambda v: v.shape == (len(beats_per_bar),) and np.all((v >= 0) & (v < np.inf)) and v.any(),
     )
-    return meters, tuple(float(weight) for weight in weights)
+    return tuple(float(weight) for weight in weights)
 
 
 def checked_meter_change(meter_change_prob: Any, beats_per_bar: tuple[int, ...]) -> float | None:

@@ -33,6 +33,8 @@ _SHORTEST = 60.0
 # What the device computes, or copies to it and from it.
 _ON_DEVICE = ("spectrogram", "transfer", "nn", "functional_local_maxima")
 _ROUNDS = 3
+# Songs at the same time in a pass before, for comparison with what is taken by default.
+_FEWER = 8
 
 
 def rows(
@@ -41,8 +43,6 @@ def rows(
     seconds: float | None = None,
     songs: int = 50,
     alone: int = 10,
-    fewer: int = 8,
-    model: str = "harmonix-all",
 ) -> list[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
 
@@ -55,9 +55,6 @@ def rows(
         Length of the list, of links to those songs.
     alone : int
         How many of them are analysed one after another, for comparison.
-    fewer : int
-        Songs at the same time in a pass before, for comparison with what is taken by default.
-    model : str
 
     Returns
     -------
@@ -72,8 +69,8 @@ def rows(
     found: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as name:
         paths, stems = _link_songs(Path(name), songs, seconds)
-        for jobs in (1, fewer, None):
-            analyzer = Analyzer(device=device, model=model, weights_dir=weights, jobs=jobs)
+        for jobs in (1, _FEWER, None):
+            analyzer = Analyzer(device=device, weights_dir=weights, jobs=jobs)
             analyzer(paths[0])  # loads, and compiles what there is to compile
             if jobs == 1:
                 own = statistics.mean(_own_seconds(analyzer, each) for each in stems)

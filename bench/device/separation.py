@@ -91,15 +91,10 @@ def rows(
     return [*found.values(), *_agreement(ours["exact"], ours["fast"], device, seconds)]
 
 
-def snr(output: Tensor, reference: Tensor) -> Tensor:
-    """Signal-to-noise ratio of each stem in decibels, ``(num_sources,)``."""
-    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
-    return 10 * torch.log10(signal / noise)
-
-
 def least_snr(output: Tensor, reference: Tensor) -> float | None:
-    """The lowest of the stems'; None where no sample differs."""
-    lowest = float(snr(output, reference).min())
+    """The lowest signal-to-noise ratio of the stems in decibels; None where no sample differs."""
+    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
+    lowest = float(10 * torch.log10(signal / noise).min())
     return lowest if math.isfinite(lowest) else None
 
 

@@ -57,6 +57,20 @@ def test_a_caller_that_waits_works_where_it_is_alone(num_threads: int, seen: set
     assert helpers_alive() == []
 
 
+def test_a_helper_that_cannot_be_started_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "pool_2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"), ThreadPool(3, "pool") as pool:
+        pool.map(time.sleep, [0.01] * 3)
+    assert helpers_alive() == []
+
+
 @pytest.mark.parametrize("fails_in_helper", [True, False])
 def test_an_error_is_raised_when_all_that_was_begun_has_ended(fails_in_helper: bool) -> None:
     """The other thread may be at work on memory that belongs to the caller."""

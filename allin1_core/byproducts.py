@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from allin1_core.audio.types import STEM_NAMES, Stems, samples_digest
+from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems, samples_digest
 from allin1_core.backends import Choice
 from allin1_core.backends.devices import to_host
 from allin1_core.errors import AudioError, OutputError, StemsError
@@ -27,7 +27,7 @@ from allin1_core.files.writing import make_folder, remove_abandoned, write_text,
 from allin1_core.separation import read_stems_folder
 from allin1_core.separation.track import Track
 from allin1_core.session import Session
-from allin1_core.spectrogram import num_frames
+from allin1_core.spectrogram import num_bands, num_frames
 from allin1_core.timings.recorder import Stage
 
 TimedStage: TypeAlias = Callable[..., AbstractContextManager[Stage]]
@@ -38,7 +38,6 @@ SPECTROGRAM_SUFFIXES = (".npy", f".{_RECORD}")
 _LARGEST_RECORD = 1 << 20
 # Bytes: ten hours.
 _LARGEST_SPECTROGRAM = 5 << 30
-_NUM_BANDS = 81
 
 
 class Byproducts:
@@ -237,7 +236,7 @@ class Byproducts:
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             return None
         spectrogram = read_npy(content, str(path), AudioError, most=_LARGEST_SPECTROGRAM)
-        expected = (len(STEM_NAMES), num_frames, _NUM_BANDS)
+        expected = (len(STEM_NAMES), num_frames, num_bands(SAMPLE_RATE))
         if spectrogram.dtype != np.float32 or spectrogram.shape != expected:
             raise AudioError(
                 f"{path}: {spectrogram.dtype} {spectrogram.shape}; expected float32 {expected}. Delete the file"

@@ -16,7 +16,7 @@ from importlib import resources
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.backends.devices import has_device
+from allin1_core.backends.devices import devices_here
 from allin1_core.dbn.metrical import BEATS_PER_BAR, FRAMES_PER_SECOND, decoder_input
 from allin1_core.network.configuration import Configuration, Thresholds
 
@@ -151,7 +151,7 @@ def run_self_test() -> Iterator[Check]:
     expected = stored_values()
     for stage, (compute, bound) in _TESTS.items():
         for name, backend in backends.backends(stage).items():
-            if not (backend.installed and backend.automatic and has_device(backend)):
+            if not (backend.installed and backend.automatic and devices_here(backend)):
                 continue
             start = time.perf_counter()
             difference, error, device, computed_by = None, None, backend.devices[0], None

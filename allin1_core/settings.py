@@ -49,8 +49,8 @@ class Settings:
     demix_model : str
         Demucs' name of the separation model.
     demix_repository : path-like, optional
-        Folder with separation models of one's own (``NAME.th``). Warning: demucs-infer opens such a file as a pickle
-        that may execute any code; use only files that you made or trust.
+        Folder with separation models of one's own, ``NAME.safetensors`` or ``NAME.th``. Warning: demucs-infer opens a
+        ``.th`` as a pickle that may execute any code; use only files that you made or trust.
     demix_seed : int
         Of Demucs' random time shift; the same seed gives the same stems.
     demix_overlap : float

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import contextvars
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 from allin1_core.errors import BackendError
 
-_LIMIT: ContextVar[int | None] = ContextVar("limit", default=None)
+_LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
 
 
 def usable_cores() -> int:
@@ -76,15 +76,21 @@ class ThreadPool:
         With the calling one; by default one for each core of this process. `limited_cores` holds for both.
     name : str
         Of the helpers.
+    caller_waits : bool
+        Whether several threads are all helpers, while the calling one waits: an interruption (Ctrl-C) comes to the main
+        thread, and so never to one that holds a lock of the others.
 
     Attributes
     ----------
     num_threads : int
     """
 
-    def __init__(self, num_threads: int | None = None, name: str = "allin1-core") -> None:
+    def __init__(
+        self, num_threads: int | None = None, name: str = "allin1-core", *, caller_waits: bool = False
+    ) -> None:
         self.num_threads = at_most_usable(num_threads)
         self._name = name
+        self._caller_works = self.num_threads == 1 or not caller_waits
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._helpers: list[threading.Thread] = []
 
@@ -95,7 +101,8 @@ class ThreadPool:
         for _ in self._helpers:
             self._jobs.put(None)
         for helper in self._helpers:
-            helper.join()
+            if helper.ident is not None:
+                helper.join()
 
     def map(self, run: Callable[[Item], Output], items: Iterable[Item]) -> list[Output]:
         """``run(item)`` for every item, in the order of the items.
@@ -124,13 +131,14 @@ class ThreadPool:
             work()
             ended.put(None)
 
-        helpers = min(self.num_threads, len(todo)) - 1
+        helpers = min(self.num_threads, len(todo)) - self._caller_works
         try:
             for number in range(helpers):
                 if number == len(self._helpers):
                     self._start_helper()
                 self._jobs.put(help_out)
-            work()
+            if self._caller_works:
+                work()
             for _ in range(helpers):
                 ended.get()
             if errors:
@@ -144,10 +152,13 @@ class ThreadPool:
     def _start_helper(self) -> None:
         # A daemon, so that not even an interruption right here leaves a thread that the process's end waits for.
         helper = threading.Thread(
-            target=self._help, name=f"{self._name}_{len(self._helpers) + 1}", daemon=True
+            target=contextvars.copy_context().run,
+            args=(self._help,),
+            name=f"{self._name}_{len(self._helpers) + 1}",
+            daemon=True,
         )
-        helper.start()
         self._helpers.append(helper)
+        helper.start()
 
     def _help(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -10,7 +10,7 @@ import pytest
 
 from allin1_core.audio.types import Stems
 from allin1_core.separation import read_stems_folder
-from bench.gate.cases import reading_case, write_stems
+from bench.gate.cases import reading_case, write_reading_stems
 from bench.measure.load import pinned_threads
 from bench.measure.paired import PairedTimes, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
@@ -52,7 +52,7 @@ def test_reading_wav(
     import_madmom()
     from madmom.audio.signal import Signal
 
-    paths = write_stems(tmp_path, kind)
+    paths = write_reading_stems(tmp_path, kind)
 
     def madmom() -> np.ndarray:
         # Of a WAV file madmom has the pages mapped: to stack them is to read them.

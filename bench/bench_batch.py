@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from allin1_core import Analyzer
-from allin1_core.audio.types import STEM_NAMES
 from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
 from allin1_core.settings import Outputs
@@ -23,8 +21,9 @@ from bench.bench_pipeline import Setting, setting
 from bench.measure.load import pinned_threads
 from bench.measure.paired import is_brief, paired_times
 from bench.report.records import BenchRecord, BenchRecorder
+from bench.schedule import stages_at_work
 from parity.environment import usable_cores
-from parity.material import SAMPLE_RATE, default_track, read_stems, tracks
+from parity.material import SAMPLE_RATE, default_track, read_stems, tracks, write_stems
 
 __all__ = ["setting"]  # the fixture
 
@@ -108,13 +107,8 @@ class _Pass:
 def _in_words(passes: Sequence[_Pass], threads: int) -> str:
     """How busy the cores were, and which part of the time each stage ran, of so many that could."""
     busy = statistics.median(each.busy for each in passes)
-    stages: dict[str, float] = {}
-    for line in passes[-1].lines:
-        if line.parent is None:
-            stages[line.stage] = stages.get(line.stage, 0.0) + line.duration / passes[-1].seconds
-    shares = ", ".join(f"{stage} {share:.2f}" for stage, share in stages.items() if share >= 0.005)
     return (
-        f"the process used {busy:.0%} of {threads} cores; stages at work at a time, on average: {shares} "
+        f"the process used {busy:.0%} of {threads} cores; {stages_at_work(passes[-1].lines, passes[-1].seconds)} "
         "(as many threads as cores each, or one where tracks share them)"
     )
 
@@ -126,9 +120,6 @@ def _excerpts(folder: Path, number: int) -> tuple[list[Path], float]:
     for index, (name, stems) in zip(range(number), itertools.cycle(sources.items()), strict=False):
         length = min(int(random.uniform(5, 30) * SAMPLE_RATE), stems.shape[1])
         start = int(random.integers(stems.shape[1] - length + 1))
-        paths.append(folder / f"{index:02d}_{name}")
-        paths[-1].mkdir(parents=True)
-        for stem, samples in zip(STEM_NAMES, stems[:, start : start + length], strict=True):
-            soundfile.write(paths[-1] / f"{stem}.flac", samples, SAMPLE_RATE)
+        paths.append(write_stems(folder / f"{index:02d}_{name}", stems[:, start : start + length]))
         together += length
     return paths, together / SAMPLE_RATE

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 
-from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES
 from allin1_core.library import LibraryStatus, analyze_library
 from allin1_core.library.places import Place
 from allin1_core.library.tables import FAILURES, SONGS, read_table
@@ -25,8 +23,8 @@ from allin1_core.threads import usable_cores
 from allin1_core.timings.schema import StageTiming, read_timings
 from bench.measure.paired import is_brief
 from bench.report.records import BenchRecord, BenchRecorder
-from bench.schedule import CORE, measured_stages, simulate
-from parity.material import default_track
+from bench.schedule import CORE, measured_stages, simulate, stages_at_work
+from parity.material import SAMPLE_RATE, default_track, write_stems
 
 _SONGS, _SECONDS = 40, 20.0
 _WITHIN = 0.1  # of the measured time, which a forecast is held to
@@ -62,9 +60,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stems, length = default_track().stems, int(_SECONDS * SAMPLE_RATE)
     for index in range(_SONGS):
         start = int(random.integers(stems.shape[1] - length))
-        (folder / f"{index:02d}").mkdir()
-        for stem, samples in zip(STEM_NAMES, stems[:, start : start + length], strict=True):
-            soundfile.write(folder / f"{index:02d}" / f"{stem}.flac", samples, SAMPLE_RATE)
+        write_stems(folder / f"{index:02d}", stems[:, start : start + length])
     return folder
 
 
@@ -129,6 +125,7 @@ def test_engines(
     forecasts = [_forecast(each.lines, workers) / _clock(each.lines) for each in passes[_LOCAL]]
     forecast = statistics.median(forecasts)
     for engine in (_LOCAL, _RAY):
+        last = passes[engine][-1]
         same = all(each.results == reference[0].results for each in (*reference, *passes[engine]))
         record_bench(
             BenchRecord(
@@ -146,7 +143,7 @@ def test_engines(
                 agrees=same,
                 figures={
                     "start": statistics.median(each.start for each in passes[engine]),
-                    "note": f"{_shares(passes[engine][-1])}; the first song is done after "
+                    "note": f"{stages_at_work(last.lines, last.seconds)}; the first song is done after "
                     f"{statistics.median(each.start for each in passes[engine]):.1f} s",
                 },
             )
@@ -180,16 +177,6 @@ def _clock(lines: list[StageTiming]) -> float:
     """From the first stage of a song to the last, in seconds."""
     of_songs = [line for line in lines if line.track is not None]
     return max(line.end for line in of_songs) - min(line.start for line in of_songs)
-
-
-def _shares(found: _Pass) -> str:
-    """How many songs each stage had in hand."""
-    stages: dict[str, float] = {}
-    for line in found.lines:
-        if line.parent is None and line.track is not None:
-            stages[line.stage] = stages.get(line.stage, 0.0) + line.duration / found.seconds
-    shares = ", ".join(f"{stage} {share:.2f}" for stage, share in stages.items() if share >= 0.005)
-    return f"stages at work at a time, on average: {shares}"
 
 
 def test_cost_of_ray(

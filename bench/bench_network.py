@@ -190,10 +190,9 @@ def test_one_fold(
 ) -> None:
     if implementation == _MLX and _mlx_is_slow():
         row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _MLX_SECONDS, "without Metal: an excerpt")
-    elif implementation == _TORCH:
-        row = paired_row(implementation, 1, _FEW_ROUNDS, benchmark, _SECONDS)
     else:
-        row = paired_row(implementation, 1, sure_rounds(rounds), benchmark, _SECONDS)
+        num_rounds = _FEW_ROUNDS if implementation == _TORCH else sure_rounds(rounds)
+        row = paired_row(implementation, 1, num_rounds, benchmark, _SECONDS)
     if not is_brief(rounds):
         peak = memory(implementation, spectrogram(row.audio_seconds), 1)
         row = dataclasses.replace(row, peak_memory_bytes=peak)

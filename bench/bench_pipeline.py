@@ -21,7 +21,6 @@ import pytest
 import soundfile
 
 from allin1_core import Analyzer, backends
-from allin1_core.audio.types import STEM_NAMES
 from allin1_core.network import load_checkpoints
 from allin1_core.results.result import AnalysisResult
 from allin1_core.timings.recorder import Timings
@@ -36,7 +35,7 @@ from parity.environment import usable_cores
 from parity.implementations import Implementation
 from parity.inputs import separation
 from parity.inputs.networks import random_checkpoint
-from parity.material import SAMPLE_RATE, default_track, shared_folder
+from parity.material import SAMPLE_RATE, default_track, shared_folder, write_stems
 from parity.oracles import demucs_apply, pipeline
 
 # Of the mix: the separation takes more than half of a track's length on two cores.
@@ -87,10 +86,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
         golden = pipeline.read_golden(shared, track.name)
         folder = shared / "audio" / track.name
         return Setting(folder, track.name, track.seconds, "harmonix-all", shared / "weights", golden)
-    folder = tmp_path_factory.mktemp("stems") / track.name
-    folder.mkdir()
-    for stem, samples in zip(STEM_NAMES, track.stems, strict=True):
-        soundfile.write(folder / f"{stem}.flac", samples, SAMPLE_RATE)
+    folder = write_stems(tmp_path_factory.mktemp("stems") / track.name, track.stems)
     checkpoint = tmp_path_factory.mktemp("weights") / "made_up.npz"
     np.savez(checkpoint, allow_pickle=False, **random_checkpoint(0).parameters)
     checkpoint.with_suffix(".yaml").write_text(_CONFIGURATION, encoding="utf-8")
@@ -120,11 +116,7 @@ def _peak_memory(call: Callable[..., None], setting: Setting, excerpt: Path) -> 
 @pytest.fixture(scope="module")
 def excerpt(setting: Setting, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten seconds of the track, to warm up on."""
-    folder = tmp_path_factory.mktemp("excerpt") / setting.track
-    folder.mkdir()
-    for stem, samples in zip(STEM_NAMES, default_track().lasting(10).stems, strict=True):
-        soundfile.write(folder / f"{stem}.flac", samples, SAMPLE_RATE)
-    return folder
+    return write_stems(tmp_path_factory.mktemp("excerpt") / setting.track, default_track().lasting(10).stems)
 
 
 def test_stems_to_result(

@@ -104,6 +104,16 @@ def measured_stages(lines: Iterable[StageTiming]) -> list[Stages]:
     return tracks
 
 
+def stages_at_work(lines: Iterable[StageTiming], seconds: float) -> str:
+    """In words: how many tracks of a recorded run each stage worked for at a time, on average over so many seconds."""
+    stages: dict[str, float] = {}
+    for line in lines:
+        if line.parent is None and line.track is not None:
+            stages[line.stage] = stages.get(line.stage, 0.0) + line.duration / seconds
+    shares = ", ".join(f"{stage} {share:.2f}" for stage, share in stages.items() if share >= 0.005)
+    return f"stages at work at a time, on average: {shares}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the schedule of a thousand equal tracks."""
     parser = argparse.ArgumentParser("python -m bench.schedule", description=__doc__)

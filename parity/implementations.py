@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core import AnalysisResult, backends
-from allin1_core.backends.devices import computation
+from allin1_core.backends.devices import computation, devices_here
 
 STAGES = ("spectrogram", "network", "decoder", "structure")
 
@@ -63,16 +63,6 @@ def cpu_device(stage: str, backend: str) -> str:
     """Where a backend runs without a GPU: the CPU, or MLX's own device; of one that needs a GPU, that."""
     row = next((row for row in backends.built_in(stage) if row.name == backend), None)
     return row.devices[0] if row is not None else "cpu"
-
-
-def devices_here(row: backends.Backend) -> list[str]:
-    """The devices of a backend that this machine has."""
-    present = {"cpu": True, "mlx": True}
-    if not present.keys() >= set(row.devices):
-        import torch
-
-        present |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return [device for device in row.devices if present[device]]
 
 
 def native(stage: str, backend: str, values: np.ndarray, device: str = "cpu") -> Any:

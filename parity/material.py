@@ -15,7 +15,7 @@ SAMPLE_RATE = 44100
 DEFAULT_TRACK = "keep_on_rolling"
 _FALLBACK_SECONDS = 194.8
 
-
+STEMS = ("bass", "drums", "other", "vocals")
 # An .stem.mp4 carries the mix and then the stems in MUSDB18's order.
 _STEM_MP4_STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}
 
@@ -115,9 +115,6 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     return array
 
 
-STEMS = ("bass", "drums", "other", "vocals")
-
-
 def shared_folder() -> Path | None:
     """The folder named by ``ALLIN1_SHARED``, else ``../shared`` beside the checkout, else None.
 
@@ -136,6 +133,14 @@ def shared_folder() -> Path | None:
     return folder if (folder / "audio").is_dir() else None
 
 
+def needed_folder() -> Path:
+    """As `shared_folder`; `FileNotFoundError` where it is absent."""
+    folder = shared_folder()
+    if folder is None:
+        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
+    return folder
+
+
 def tracks() -> list[str]:
     """Names of the shared tracks, sorted; empty where the folder is absent."""
     folder = shared_folder()
@@ -144,15 +149,22 @@ def tracks() -> list[str]:
 
 def read_stems(track: str) -> np.ndarray:
     """The stems of a shared track, ``int16 (4, num_samples)`` in the order of `STEMS`, at 44.1 kHz."""
-    folder = shared_folder()
-    if folder is None:
-        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
     stems = []
     for stem in STEMS:
-        samples, sample_rate = soundfile.read(folder / "audio" / track / f"{stem}.flac", dtype="int16")
+        samples, sample_rate = soundfile.read(
+            needed_folder() / "audio" / track / f"{stem}.flac", dtype="int16"
+        )
         assert sample_rate == 44100, (track, stem, sample_rate)
         stems.append(samples)
     return np.stack(stems)
+
+
+def write_stems(folder: Path, stems: np.ndarray, suffix: str = "flac") -> Path:
+    """Write stems ``int16 (4, num_samples)``, or with channels behind, as 16 bits or MP3; returns the folder, made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, samples in zip(STEMS, stems, strict=True):
+        soundfile.write(folder / f"{stem}.{suffix}", samples, SAMPLE_RATE)
+    return folder
 
 
 def read_score(track: str) -> tuple[np.ndarray, np.ndarray]:
@@ -163,8 +175,5 @@ def read_score(track: str) -> tuple[np.ndarray, np.ndarray]:
     FileNotFoundError
         If the shared reference material is not here.
     """
-    folder = shared_folder()
-    if folder is None:
-        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
-    rows = np.loadtxt(folder / "audio" / track / "beats.tsv", ndmin=2)
+    rows = np.loadtxt(needed_folder() / "audio" / track / "beats.tsv", ndmin=2)
     return rows[:, 0], rows[rows[:, 1] == 1, 0]

@@ -167,16 +167,19 @@ def test_anchors_without_correction() -> None:
     [
         ([1.0, 1.1], "anchors: no path goes through all 2 of them, the closest two 0.1 s apart"),
         ([[1.0, 1], [1.5, 4]], "anchors: no path goes through all 2"),
-        ([7.0], "anchors: time 7 s; expected a time within the activations, 0 to 6 s"),
-        ([-0.1], "anchors: time -0.1 s"),
-        ([np.nan], "anchors: time nan s"),
-        ([[1.0, 5]], "anchors: position 5 at 1 s; expected a beat of the bar, 1 to 4, or 0"),
-        ([[1.0, 1.5]], "anchors: position 1.5"),
+        ([7.0], "anchors: 7 s; expected a time within the song, 0 to 5.99 s"),
+        ([-0.1], r"anchors: \[-0.1\]; expected times in seconds"),
+        ([np.nan], r"anchors: \[nan\]; expected times in seconds"),
+        (
+            np.array([[1.0, 5]]),
+            r"anchors: \[\[1.0, 5.0\]\]; expected .* position in the bar, 1 to 4 \(0: any\)",
+        ),
+        ([[1.0, 1.5]], r"anchors: \[\[1.0, 1.5\]\]; expected"),
         ([[1.0, 1], [1.001, 2]], "anchors: positions 1 and 2 both at 1 s"),
-        ([[1.0, 1, 1]], r"anchors: shape \(1, 3\); expected times"),
+        ([[1.0, 1, 1]], r"anchors: \[\[1.0, 1, 1\]\]; expected times"),
     ],
 )
-def test_wrong_anchors(anchors: list[object], message: str) -> None:
+def test_wrong_anchors(anchors: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DBNDownBeatTrackingProcessor([3, 4], fps=100)(_random(8), anchors=anchors)
 

@@ -11,15 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
 
+from allin1_core.results.result import Segment  # noqa: E402
 from bench.device import separation  # noqa: E402
 from parity.inputs.separation import SMALL  # noqa: E402
 
 
 def result(**fields: Any) -> Any:
-    segments = [
-        SimpleNamespace(end=1.0, label="intro"),
-        SimpleNamespace(end=fields.pop("end", 2.0), label="verse"),
-    ]
+    segments = [Segment(0.0, 1.0, "intro"), Segment(1.0, fields.pop("end", 2.0), "verse")]
     given = {"beats": [0.5, 1.0, 1.5], "beat_positions": [1, 2, 1], "segments": segments}
     return SimpleNamespace(**(given | fields))
 
@@ -31,11 +29,12 @@ def result(**fields: Any) -> Any:
         ({"beats": [0.5, 1.01, 1.5]}, (1, True)),
         ({"beats": [0.5, 1.02, 1.5]}, (1, False)),
         ({"beats": [0.5, 1.0, math.nan]}, (1, False)),
-        ({"beat_positions": [1, 2, 3]}, (3, False)),
+        ({"beat_positions": [1, 2, 3]}, (0, False)),
         ({"beats": [0.5, 1.0], "beat_positions": [1, 2]}, (3, False)),
         ({"end": 2.01}, (0, True)),
         ({"end": 2.02}, (0, False)),
-        ({"segments": [SimpleNamespace(end=2.0, label="verse")]}, (3, False)),
+        ({"segments": [Segment(0.0, 2.0, "verse")]}, (0, False)),
+        ({"segments": [Segment(0.0, 1.0, "intro"), Segment(1.0, 2.0, "chorus")]}, (0, False)),
     ],
 )
 def test_beats_and_boundaries_may_move_by_a_frame(other: dict[str, Any], expected: tuple[int, bool]) -> None:
@@ -53,6 +52,7 @@ def test_a_row_for_each_case_with_its_ratio_and_difference() -> None:
     assert exact["ratio"] == theirs["seconds"] / exact["seconds"]
     assert fast["ratio"] == defaults["seconds"] / fast["seconds"]
     assert exact["difference"] <= exact["bound"] == 1e-5
-    # The two multiply alike on a CPU: no noise, and no beat that moves.
-    assert [row["snr_db"] for row in rows] == [None] * len(rows)
+    # On a CPU ours differs by rounding, and the two precisions not at all: no noise, and no beat that moves.
+    assert min(exact["snr_db"], fast["snr_db"]) > 110
+    assert [row["snr_db"] for row in (theirs, defaults, *rows[4:])] == [None] * (len(rows) - 2)
     assert all(row["agrees"] and str(row["beats moved"]).startswith("0 of") for row in rows[4:])

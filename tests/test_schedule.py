@@ -9,7 +9,7 @@ import pytest
 
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import StageTiming
-from bench.schedule import CARD, CORE, main, measured_stages, simulate
+from bench.schedule import CARD, CORE, main, measured_stages, simulate, stages_at_work
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,8 @@ def test_stages_of_a_recorded_run() -> None:
     ]
     first = [(CORE, 0.0), (CORE, 1.0), (CORE, 0.5), (CARD, 1.5), (CORE, 0.0), (CORE, 1.0)]
     assert measured_stages(lines) == [first, [(CORE, 0.0), (CORE, 0.5)]]
+    words = "audio_read 0.15, nn 0.15, postprocess 0.10"
+    assert stages_at_work(lines, 10.0) == f"stages at work at a time, on average: {words}"
 
 
 def test_the_command_tells_an_hours_tracks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,7 @@ EDGES = {
     "one beat": made([3.21], [1]),
     "one beat at 0": made([0.0], [4]),
     "first beat less than a tick from 0": made([0.0004, 0.4004, 0.8004], [1, 2, 1]),
+    "grid a third of a millisecond ahead of a jump": made([5e-248, 1.9994, 3.9989], [1, 2, 2]),
     "two beats, no downbeat": made([0.5, 1.1], [2, 3]),
     "first bar incomplete": even(0.27, 0.51, [3, 4] + [1, 2, 3, 4] * 3),
     "last bar incomplete": even(0.02, 0.4, [1, 2, 3, 4, 1, 2]),

@@ -13,7 +13,7 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.network import _fused, build_model
-from allin1_core.threads import Lock, Slots, ThreadPool, limited_cores, usable_cores
+from allin1_core.threads import Lock, Slots, ThreadPool, at_most_usable, limited_cores, usable_cores
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(120)
@@ -42,6 +42,33 @@ def test_outputs_are_in_the_order_of_the_items(num_threads: int) -> None:
         threading.current_thread().name,
         *(f"pool_{number}" for number in range(1, num_threads)),
     }
+
+
+@pytest.mark.parametrize(("num_threads", "seen"), [(1, {"MainThread"}), (3, {"pool_1", "pool_2", "pool_3"})])
+def test_a_caller_that_waits_works_where_it_is_alone(num_threads: int, seen: set[str]) -> None:
+    all_there = threading.Barrier(num_threads)
+
+    def name(item: int) -> str:
+        all_there.wait(30)
+        return threading.current_thread().name
+
+    with ThreadPool(num_threads, "pool", caller_waits=True) as pool:
+        assert {*pool.map(name, range(num_threads))} == seen
+    assert helpers_alive() == []
+
+
+def test_a_helper_that_cannot_be_started_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "pool_2":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="can't start new thread"), ThreadPool(3, "pool") as pool:
+        pool.map(time.sleep, [0.01] * 3)
+    assert helpers_alive() == []
 
 
 @pytest.mark.parametrize("fails_in_helper", [True, False])
@@ -163,6 +190,17 @@ def test_a_limit_holds_inside_its_block_and_nests() -> None:
             assert usable_cores() == 1
         assert usable_cores() == cores
     assert usable_cores() == cores
+
+
+def test_a_limit_holds_in_the_helpers_of_a_pool() -> None:
+    both = threading.Barrier(2)
+
+    def most(item: int) -> int:
+        both.wait(30)
+        return at_most_usable(99)
+
+    with limited_cores(2), ThreadPool(9) as pool:
+        assert pool.map(most, range(2)) == [2, 2]
 
 
 def test_a_limit_is_the_callers_own() -> None:

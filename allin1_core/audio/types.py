@@ -10,14 +10,6 @@ import numpy as np
 from allin1_core.audio.decoding import BLOCK_VALUES, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from allin1_core.errors import Allin1Error, AudioError, StemsError
 
-
-def samples_digest(audio: Audio | Stems) -> str:
-    """SHA-256 of the samples, their type, shape and rate."""
-    digest = hashlib.sha256(f"{audio.samples.dtype} {audio.samples.shape} {audio.sample_rate}".encode())
-    digest.update(np.ascontiguousarray(audio.samples).data)
-    return digest.hexdigest()
-
-
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
 # Integers of 32 bits that were stored as float as they are; what is beyond is no sound, and its sums and spectra would
@@ -113,6 +105,13 @@ def _check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:
         raise error(
             f"sample_rate: {sample_rate!r}; expected a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
         )
+
+
+def samples_digest(audio: Audio | Stems) -> str:
+    """SHA-256 of the samples, their type, shape and rate."""
+    digest = hashlib.sha256(f"{audio.samples.dtype} {audio.samples.shape} {audio.sample_rate}".encode())
+    digest.update(np.ascontiguousarray(audio.samples).data)
+    return digest.hexdigest()
 
 
 def check_finite(samples: np.ndarray, name: str) -> None:

@@ -117,13 +117,13 @@ def validate_device(device: str) -> str:
     return kind
 
 
-def has_device(row: Backend) -> bool:
-    """Whether this machine has a device that the backend can use."""
+def devices_here(row: Backend) -> list[str]:
+    """The kinds of device of a backend that this machine has."""
+    found = []
     for device in row.devices:
         with contextlib.suppress(BackendError):
-            validate_device(device)
-            return True
-    return False
+            found.append(validate_device(device))
+    return found
 
 
 # Held while torch's precision of products is set: there is one for all threads.

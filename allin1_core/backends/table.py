@@ -32,11 +32,6 @@ class Bound:
     anything: float
     longer: float | None = None
 
-    @property
-    def bit_identical(self) -> bool:
-        """Whether no difference at all is allowed, up to 33 minutes."""
-        return self.anything == 0.0
-
 
 @dataclasses.dataclass(frozen=True)
 class HandOn:

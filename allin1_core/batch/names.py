@@ -162,7 +162,7 @@ def _give_back(descriptor: int, claim: Path) -> None:
 
 
 def name_with_hash(path: Path) -> str:
-    """The same with a short hash of the whole path, for a track whose name another one has."""
+    """`track_name` with a short hash of the whole path, for a track whose name another one has."""
     return with_hash(track_name(path), path)
 
 

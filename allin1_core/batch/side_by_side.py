@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from allin1_core.errors import BackendError
 from allin1_core.session import Session
-from allin1_core.threads import Lock, at_most_usable
+from allin1_core.threads import ThreadPool, at_most_usable
 
 # Tracks in flight by default, at most: each takes memory, and with 16 threads a stage of its own scales as well.
 MOST_JOBS = 16
@@ -78,11 +76,10 @@ def run_side_by_side(
 ) -> None:
     """Run ``run(index, item, begun)`` for every item, at most `jobs` at a time.
 
-    They are begun in their order: the next item is taken when the last one has called ``begun()``, or has ended. After
-    an error none is taken. It is raised when those that were begun have ended; of several, that of the foremost item.
+    They are begun in their order, each when the one before has called ``begun()``, or has ended. After an error no
+    further one is taken. It is raised when those that were taken have ended; of several, that of the foremost item.
 
-    One at a time they run in the calling thread, as MLX needs it. Several run in threads of their own while the calling
-    one waits: an interruption (Ctrl-C) comes to the main thread, and so never to one that holds a lock of the others.
+    One at a time they run in the calling thread, as MLX needs it; several in threads beside it.
 
     Parameters
     ----------
@@ -93,57 +90,35 @@ def run_side_by_side(
         Set when the calling thread is interrupted. What runs then is to raise `StoppedError` soon; the interruption is
         raised when it has.
     """
-    todo, order = enumerate(items), Lock()
-    errors: dict[int, BaseException] = {}
+    turn, next_index = threading.Condition(), 0
 
-    def work() -> None:
-        while not (errors or stopping.is_set()):
-            with contextlib.ExitStack() as turn:
-                turn.enter_context(order)
-                entry = next(todo, None)
-                if entry is None:
-                    return
-                try:
-                    run(*entry, turn.close)
-                except StoppedError:
-                    return
-                except BaseException as error:
-                    errors[entry[0]] = error
-                    if not isinstance(error, Exception):
-                        stopping.set()
+    def run_in_turn(entry: tuple[int, Item]) -> None:
+        index, item = entry
 
-    number = at_most_usable(jobs)
-    if number == 1:
-        work()
-    else:
-        ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+        def begun() -> None:
+            nonlocal next_index
+            with turn:
+                next_index = max(next_index, index + 1)
+                turn.notify_all()
 
-        def work_beside() -> None:
-            try:
-                work()
-            finally:
-                ended.put(None)
-
-        context = contextvars.copy_context
-        threads = [
-            threading.Thread(target=context().run, args=(work_beside,), name=f"track_{index}", daemon=True)
-            for index in range(1, number + 1)
-        ]
+        with turn:
+            turn.wait_for(lambda: next_index == index)
         try:
-            for thread in threads:
-                thread.start()
-            for _ in threads:
-                ended.get()  # not join: interrupted, it takes a thread for ended that is not (Python 3.11)
+            if not stopping.is_set():
+                run(index, item, begun)
+        except StoppedError:
+            pass
+        except Exception:
+            raise
         except BaseException:
             stopping.set()
             raise
         finally:
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
-    try:
-        if errors:
-            # What is no error of an item, as an interruption, goes before.
-            raise errors[min(errors, key=lambda index: (isinstance(errors[index], Exception), index))]
-    finally:
-        errors.clear()  # it would be a circle: the error's traceback leads here
+            begun()
+
+    with ThreadPool(jobs, "track", caller_waits=True) as pool:
+        try:
+            pool.map(run_in_turn, enumerate(items))
+        except BaseException:
+            stopping.set()
+            raise

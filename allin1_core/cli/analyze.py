@@ -1,4 +1,4 @@
-"""``allin1-core analyze``."""
+"""The subcommand ``analyze``: beats, downbeats, tempo and sections of songs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="say in the JSON how probable each beat, downbeat, boundary and label is",
     )
-    add("--array-dir", help="folder for those two (default: that of the JSON)")
+    add("--array-dir", help="folder for probabilities and hidden states (default: that of the JSON)")
     add("-v", "--visualize", action="store_true", help="draw each result as a PDF")
     add("--viz-dir", default="./viz", help="where to (default: %(default)s)")
     add("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")

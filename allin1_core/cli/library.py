@@ -1,4 +1,4 @@
-"""``allin1-core library``."""
+"""The subcommand ``library``: a library of songs, and how far it is."""
 
 from __future__ import annotations
 

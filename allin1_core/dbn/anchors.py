@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from allin1_core.errors import HintError
+from allin1_core.dbn.hints import check_within, checked_anchors
 
 ANY_BEAT = -1
 
@@ -37,46 +37,12 @@ def required_beats(
     Raises
     ------
     HintError
-        If the shape is another, a time is not within the activations, a position is not one of the bar's, or two
-        anchors give one frame two positions.
+        As `checked_anchors`, or if a time is not within the activations.
     """
-    array = np.asarray(anchors, dtype=np.float64)
-    if array.size == 0:
-        return np.zeros(num_frames, dtype=np.int64)
-    if array.ndim == 1:
-        array = np.stack([array, np.zeros(len(array))], axis=1)
-    if array.ndim != 2 or array.shape[1] != 2:
-        raise HintError(
-            f"anchors: shape {np.shape(anchors)}; expected times (num_anchors,) or times with positions "
-            "(num_anchors, 2)"
-        )
-    duration = num_frames / fps
+    known = checked_anchors(anchors, beats_per_bar, fps)
+    check_within(known, num_frames / fps, fps)
     required = np.zeros(num_frames, dtype=np.int64)
-    longest_bar = max(beats_per_bar)
-    for time, position in array:
-        frame = int(np.round(time * fps)) if np.isfinite(time) else -1
-        if not 0 <= frame < num_frames:
-            raise HintError(
-                f"anchors: time {time:g} s; expected a time within the activations, 0 to {duration:g} s"
-            )
-        if not np.isfinite(position) or position != int(position) or not 0 <= position <= longest_bar:
-            raise HintError(
-                f"anchors: position {position:g} at {time:g} s; expected a beat of the bar, 1 to {longest_bar}, "
-                "or 0 for any"
-            )
-        number = int(position) or ANY_BEAT
-        required[frame] = max(required[frame], number) if required[frame] else number
-    check_agreement(array.tolist(), fps)
-    return required
-
-
-def check_agreement(anchors: Iterable[Sequence[float]], fps: float) -> None:
-    """Raise `HintError` if two anchors, of time and position, give one frame two positions."""
-    found: dict[int, int] = {}
-    for time, position in sorted((float(time), int(position)) for time, position in anchors):
+    for time, position in known:
         frame = round(time * fps)
-        other = found.setdefault(frame, position) if position else 0
-        if other and other != position:
-            raise HintError(
-                f"anchors: positions {other} and {position} both at {frame / fps:g} s; expected one"
-            )
+        required[frame] = position or required[frame] or ANY_BEAT
+    return required

@@ -200,7 +200,7 @@ class DBNBeatTrackingProcessor:
         required = None if anchors is None else required_beats(anchors, fps, len(array), [1])
         span = cut_span(array, self.threshold, required)
         path, log_probability = np.empty(0, np.uint32), -np.inf
-        if span.required is not None or span.activations.any():
+        if not span.is_void:
             path, log_probability = self.hmm.decode(span.activations, span.required, self.choice.backend)
             check_path(log_probability, span, fps, self.min_bpm, self.max_bpm)
         space = self.hmm.transition_model.state_space

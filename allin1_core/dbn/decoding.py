@@ -53,6 +53,11 @@ class Span:
     required: np.ndarray | None
 
     @property
+    def is_void(self) -> bool:
+        """Whether there is nothing to decode: no activation above 0, and no beat that is required."""
+        return self.required is None and not self.activations.any()
+
+    @property
     def anchored(self) -> np.ndarray:
         """Frames, within the span, where a beat is required."""
         return np.zeros(0, dtype=np.int64) if self.required is None else np.nonzero(self.required)[0]

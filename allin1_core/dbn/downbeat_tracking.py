@@ -11,7 +11,7 @@ from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, check_times, positive_integer, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
-from allin1_core.dbn.hints import checked_meter_change
+from allin1_core.dbn.hints import checked_meter_change, checked_weights
 from allin1_core.dbn.posterior import confidences
 from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.viterbi import choose_kernel
@@ -117,7 +117,7 @@ class DBNDownBeatTrackingProcessor:
             tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else value
             for value in _for_each_meter("transition_lambda", transition_lambda, meters)
         ]
-        log_weights = _log_weights(meter_weights, meters)
+        weights = checked_weights(meter_weights, meters)
         self.hmms: list[HiddenMarkovModel]
         change_prob = checked_meter_change(meter_change_prob, tuple(meters))
         if change_prob:
@@ -126,21 +126,22 @@ class DBNDownBeatTrackingProcessor:
                     "min_bpm, max_bpm, num_tempi: one for each bar length; expected the same for all with "
                     "meter_change_prob, as the tempo goes on where the bar length changes"
                 )
-            weights = (1.0,) * len(meters) if meter_weights is None else tuple(map(float, meter_weights))
             space = (tuple(meters), *intervals[0], tempi[0], tuple(changes), observation_lambda)
-            self.hmms = [meter_model(*space, change_prob, weights)]
-            log_weights = np.zeros(1)
+            self.hmms = [meter_model(*space, change_prob, weights or (1.0,) * len(meters))]
         else:
             self.hmms = [
                 bar_model(meter, *interval, number, change, observation_lambda)
                 for meter, interval, number, change in zip(meters, intervals, tempi, changes, strict=True)
             ]
+        self.log_weights = np.zeros(len(self.hmms))
+        if weights is not None and not change_prob:
+            with np.errstate(divide="ignore"):
+                self.log_weights = np.log(np.array(weights) / np.sum(weights))
         self.beats_per_bar = np.array(meters)
         self.threshold = check_threshold(threshold)
         self.correct = correct
         self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
         self.choice = choose_kernel(backend)[1]
-        self.log_weights = log_weights
         self.min_bpm = float(np.min(min_bpm))
         self.max_bpm = float(np.max(max_bpm))
 
@@ -175,11 +176,8 @@ class DBNDownBeatTrackingProcessor:
 
     def decode(self, activations: Any, *, anchors: Any = None) -> DecodedBeats:
         """As `process`, with the path, its log probability, the tempo and the bar length it was found with."""
-        array = self.hmms[0].observation_model.check(activations)
-        fps = float(self.fps)
-        required = None if anchors is None else required_beats(anchors, fps, len(array), self.beats_per_bar)
-        span = cut_span(array, self.threshold, required)
-        if span.required is None and not span.activations.any():
+        fps, span = float(self.fps), self._span(activations, anchors)
+        if span.is_void:
             none = np.full(len(self.hmms), -np.inf)
             return DecodedBeats(
                 np.empty((0, 2)), np.empty(0, np.uint32), -np.inf, np.empty(0), span.first_frame, 0, none
@@ -227,15 +225,20 @@ class DBNDownBeatTrackingProcessor:
         ValueError
             As `process`, or if the times are not ascending.
         """
-        array = self.hmms[0].observation_model.check(activations)
+        fps, span = float(self.fps), self._span(activations, anchors)
         times = check_times(beats)
-        fps = float(self.fps)
-        required = None if anchors is None else required_beats(anchors, fps, len(array), self.beats_per_bar)
-        span = cut_span(array, self.threshold, required)
-        if span.required is None and not span.activations.any():
+        if span.is_void:
             return np.zeros((len(times), 2))
         frames = np.rint(times * fps).astype(np.int64) - span.first_frame
         return confidences(self.hmms, self.log_weights, span.activations, span.required, frames, fps)
+
+    def _span(self, activations: Any, anchors: Any) -> Span:
+        """The frames to decode, checked, with the beats that are required among them."""
+        array = self.hmms[0].observation_model.check(activations)
+        required = None
+        if anchors is not None:
+            required = required_beats(anchors, float(self.fps), len(array), self.beats_per_bar)
+        return cut_span(array, self.threshold, required)
 
     def _bar_length(self, best: int, path: np.ndarray) -> int:
         space = self.hmms[best].transition_model.state_space
@@ -279,21 +282,3 @@ def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:
             f"in beats_per_bar"
         )
     return values
-
-
-def _log_weights(meter_weights: Sequence[float] | None, meters: list[int]) -> np.ndarray:
-    """Log of the prior probability of each bar length; zeros if there is no prior."""
-    if meter_weights is None:
-        return np.zeros(len(meters))
-    weights = np.asarray(meter_weights, dtype=np.float64)
-    if (
-        weights.shape != (len(meters),)
-        or not np.all((weights >= 0) & (weights < np.inf))
-        or not weights.any()
-    ):
-        raise ValueError(
-            f"meter_weights: {meter_weights!r}; expected one weight of at least 0, not all of them 0, for each of "
-            f"the {len(meters)} bar lengths in beats_per_bar"
-        )
-    with np.errstate(divide="ignore"):
-        return np.log(weights / weights.sum())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from allin1_core.dbn.anchors import check_agreement
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import HintError
 
@@ -58,15 +57,26 @@ def checked_meters(
         )
     )
     meters = tuple(int(length) for length in lengths)
+    return meters, checked_weights(meter_weights, meters)
+
+
+def checked_weights(meter_weights: Any, beats_per_bar: Sequence[int]) -> tuple[float, ...] | None:
+    """The weight of each bar length; None where there are none.
+
+    Raises
+    ------
+    HintError
+        If there is not one finite weight of at least 0 for each, or all of them are 0.
+    """
     if meter_weights is None:
-        return meters, None
+        return None
     weights = _checked(
         "meter_weights",
         meter_weights,
-        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(meters)}",
-        lambda v: v.shape == lengths.shape and np.all((v >= 0) & (v < np.inf)) and v.any(),
+        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(beats_per_bar)}",
+        lambda v: v.shape == (len(beats_per_bar),) and np.all((v >= 0) & (v < np.inf)) and v.any(),
     )
-    return meters, tuple(float(weight) for weight in weights)
+    return tuple(float(weight) for weight in weights)
 
 
 def checked_meter_change(meter_change_prob: Any, beats_per_bar: tuple[int, ...]) -> float | None:
@@ -89,14 +99,18 @@ def checked_meter_change(meter_change_prob: Any, beats_per_bar: tuple[int, ...])
     return float(meter_change_prob) or None
 
 
-def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
+def checked_anchors(
+    anchors: Any, beats_per_bar: Sequence[int] | np.ndarray, fps: float = FRAMES_PER_SECOND
+) -> Anchors:
     """Anchors as pairs of time and position, ascending.
 
     Parameters
     ----------
     anchors : sequence, optional
         Times in seconds, or pairs of time and position in the bar, or both.
-    beats_per_bar : tuple of int
+    beats_per_bar : sequence of int
+    fps : float
+        Frames per second, to which times are rounded.
 
     Raises
     ------
@@ -104,7 +118,9 @@ def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
         If one is neither, a time is negative, a position is none of the bar, or two positions claim one frame.
     """
     is_list = np.iterable(anchors) and not isinstance(anchors, Mapping | str)
-    given = list(anchors) if is_list else anchors
+    given = anchors
+    if is_list:
+        given = anchors.tolist() if isinstance(anchors, np.ndarray) else list(anchors)
     if anchors is None or (is_list and not given):
         return ()
     rows = [one if np.iterable(one) else (one, 0) for one in given] if is_list else given
@@ -119,22 +135,23 @@ def checked_anchors(anchors: Any, beats_per_bar: tuple[int, ...]) -> Anchors:
     expected = f"times in seconds, each alone or with its position in the bar, 1 to {longest} (0: any)"
     array = _checked("anchors", given, expected, are_anchors, rows)
     found = tuple(sorted({(float(time), int(position)) for time, position in array}))
-    check_agreement(found, FRAMES_PER_SECOND)
+    numbers: dict[int, int] = {}
+    for time, position in found:
+        frame = round(time * fps)
+        other = numbers.setdefault(frame, position) if position else 0
+        if other and other != position:
+            raise HintError(
+                f"anchors: positions {other} and {position} both at {frame / fps:g} s; expected one"
+            )
     return found
 
 
-def check_within(anchors: Anchors, seconds: float) -> None:
+def check_within(anchors: Anchors, seconds: float, fps: float = FRAMES_PER_SECOND) -> None:
     """Raise `HintError` if an anchor is not within a song of that length."""
-    last = math.ceil(seconds * FRAMES_PER_SECOND - 1e-6) - 1
+    last = math.ceil(seconds * fps - 1e-6) - 1
     for time, _ in anchors:
-        if _frame(time) > last:
-            raise HintError(
-                f"anchors: {time:g} s; expected a time within the song, 0 to {last / FRAMES_PER_SECOND:g} s"
-            )
-
-
-def _frame(time: float) -> int:
-    return round(time * FRAMES_PER_SECOND)
+        if round(time * fps) > last:
+            raise HintError(f"anchors: {time:g} s; expected a time within the song, 0 to {last / fps:g} s")
 
 
 def _checked(

@@ -257,15 +257,15 @@ def _is_folder_of_stems(folder: Path) -> bool:
 def _names(files: Mapping[str, _Found]) -> dict[str, str]:
     """What each song's files are called: as its file or folder, with a hash if others are called so."""
 
-    def plain(location: str) -> str:
+    def own_name(location: str) -> str:
         path = path_of(location)
         return path.name if files[location][0] else path.stem
 
     # Some file systems do not tell upper from lower case.
-    shared = collections.Counter(plain(location).casefold() for location in files)
+    shared = collections.Counter(own_name(location).casefold() for location in files)
     names = {
         location: name
-        if shared[(name := plain(location)).casefold()] == 1
+        if shared[(name := own_name(location)).casefold()] == 1
         else with_hash(name, location, _DIGITS)
         for location in files
     }

@@ -12,6 +12,7 @@ import numpy as np
 from allin1_core.errors import BackendError
 from allin1_core.network import _fused, neighbourhood
 from allin1_core.network.configuration import Configuration, check_published_dimensions
+from allin1_core.network.model import NUM_SCALARS
 from allin1_core.network.packing import PackedParameters, pack
 from allin1_core.network.weights import Checkpoint
 from allin1_core.simd.instruction_sets import checked
@@ -64,7 +65,7 @@ class FusedNetwork:
         self, spectrogram: np.ndarray, return_embeddings: bool
     ) -> tuple[np.ndarray, np.ndarray | None]:
         batch, instruments, frames, _ = spectrogram.shape
-        num_logits = 3 + self._configuration.num_labels
+        num_logits = NUM_SCALARS + self._configuration.num_labels
         logits = np.zeros((batch, num_logits, frames), dtype=np.float32)
         embeddings = None
         if return_embeddings:
@@ -88,9 +89,10 @@ class FusedNetwork:
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         probabilities = np.empty_like(logits)
-        probabilities[:, :3] = _sigmoid(logits[:, :3])
-        exponentials = np.exp(logits[:, 3:] - logits[:, 3:].max(axis=1, keepdims=True))
-        probabilities[:, 3:] = exponentials / exponentials.sum(axis=1, keepdims=True)
+        labels = logits[:, NUM_SCALARS:]
+        probabilities[:, :NUM_SCALARS] = _sigmoid(logits[:, :NUM_SCALARS])
+        exponentials = np.exp(labels - labels.max(axis=1, keepdims=True))
+        probabilities[:, NUM_SCALARS:] = exponentials / exponentials.sum(axis=1, keepdims=True)
         return probabilities
 
     def synchronize(self, arrays: Sequence[np.ndarray]) -> None:

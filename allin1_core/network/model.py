@@ -60,27 +60,15 @@ class NetworkOutput:
         """All arrays present."""
         found = [self.beat, self.downbeat, self.segment, self.label, self.embeddings]
         if self.logits is not None:
-            found += [self.logits.beat, self.logits.downbeat, self.logits.segment, self.logits.label]
+            found += vars(self.logits).values()
         return [array for array in found if array is not None]
 
     def to_numpy(self) -> NetworkOutput:
         """The same with numpy arrays on the host; copies only what lives elsewhere."""
-        logits = self.logits
-        return NetworkOutput(
-            beat=to_host(self.beat),
-            downbeat=to_host(self.downbeat),
-            segment=to_host(self.segment),
-            label=to_host(self.label),
-            logits=None
-            if logits is None
-            else Logits(
-                to_host(logits.beat),
-                to_host(logits.downbeat),
-                to_host(logits.segment),
-                to_host(logits.label),
-            ),
-            embeddings=None if self.embeddings is None else to_host(self.embeddings),
-        )
+        beat, downbeat, segment, label = map(to_host, (self.beat, self.downbeat, self.segment, self.label))
+        logits = None if self.logits is None else Logits(*map(to_host, vars(self.logits).values()))
+        embeddings = None if self.embeddings is None else to_host(self.embeddings)
+        return NetworkOutput(beat, downbeat, segment, label, logits, embeddings)
 
 
 class Model:

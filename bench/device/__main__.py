@@ -30,6 +30,7 @@ from typing import Any
 from allin1_core.backends.table import installed_version
 from allin1_core.files.writing import write_text
 from parity.environment import describe_machine, source_digest
+from parity.reports.history import commit
 from parity.reports.publish import dump_json, now, publish, scratch_folder
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -151,13 +152,6 @@ def card_of(device: str) -> tuple[str, str]:
     return name.strip(), driver.strip()
 
 
-def _commit() -> str:
-    command = ["git", "-C", str(_ROOT), "rev-parse", "HEAD"]
-    if not (_ROOT / ".git").exists() or not shutil.which("git"):
-        return "unknown"
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     start = time.perf_counter()
@@ -207,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "card": card,
             "driver": driver,
             "created": now(),
-            "commit": options.commit or _commit(),
+            "commit": options.commit or commit()[0],
             "source": source_digest(),
             "machine": describe_machine(),
             "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},

@@ -18,15 +18,15 @@ from typing import Any
 import soundfile
 
 from allin1_core import Analyzer
-from allin1_core.audio.types import STEM_NAMES, Stems
+from allin1_core.audio.types import Stems
 from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
 from allin1_core.separation import read_stems_folder
 from allin1_core.settings import Outputs
 from allin1_core.threads import usable_cores
-from allin1_core.timings.recorder import synchronize
 from allin1_core.timings.schema import StageTiming, read_timings
-from parity.material import SAMPLE_RATE, default_track, shared_folder, tracks
+from bench.device.timing import times_by_turns
+from parity.material import default_track, shared_folder, tracks, write_stems
 
 # Of the device's own rate.
 _MUST = 0.9
@@ -35,6 +35,8 @@ _SHORTEST = 60.0
 # What the device computes, or copies to it and from it.
 _ON_DEVICE = ("spectrogram", "transfer", "nn", "functional_local_maxima")
 _ROUNDS = 3
+# Songs at the same time in a pass before, for comparison with what is taken by default.
+_FEWER = 8
 
 
 def rows(
@@ -43,9 +45,7 @@ def rows(
     seconds: float | None = None,
     songs: int = 50,
     alone: int = 10,
-    fewer: int = 8,
     more: int = 200,
-    model: str = "harmonix-all",
 ) -> Iterator[dict[str, object]]:
     """Measure a list of songs from four files of stems to JSON files.
 
@@ -58,11 +58,8 @@ def rows(
         Length of the list, of links to those songs.
     alone : int
         How many of them are analysed one after another, for comparison.
-    fewer : int
-        Songs at the same time in a pass before, for comparison with what is taken by default.
     more : int
         Length of a longer list, in which the first song's reading and the last one's decoding weigh less.
-    model : str
 
     Yields
     ------
@@ -75,16 +72,14 @@ def rows(
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
     common: dict[str, object] = {"device": device, "cores": usable_cores()}
-    analyzer = Analyzer(device=device, model=model, weights_dir=weights)
+    analyzer = Analyzer(device=device, weights_dir=weights)
     session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
         paths, stems = _link_songs(Path(name), max(songs, more), seconds)
-        expected = [
-            analyzer(path).beats for path in paths[: len(stems)]
-        ]  # loads, and compiles what there is to compile
+        expected = [analyzer(path).beats for path in paths[: len(stems)]]  # the first loads, and compiles
         own = statistics.mean(_own_seconds(analyzer, each) for each in stems)
         yield {**common, "name": "the device alone: spectrogram and network", "seconds": own}
-        for jobs, number in ((1, alone), (fewer, songs), (None, songs), (None, more)):
+        for jobs, number in ((1, alone), (_FEWER, songs), (None, songs), (None, more)):
             session.settings = dataclasses.replace(session.settings, jobs=jobs)
             listed, out = paths[:number], Path(name, f"results-{jobs}-{number}")
             out.mkdir()
@@ -116,10 +111,7 @@ def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[
         found = [each for each in found if soundfile.info(each / "bass.flac").duration >= _SHORTEST]
     else:
         track = default_track() if seconds is None else default_track().lasting(seconds)
-        found = [folder / track.name]
-        found[0].mkdir()
-        for stem, samples in zip(STEM_NAMES, track.stems, strict=True):
-            soundfile.write(found[0] / f"{stem}.flac", samples, SAMPLE_RATE)
+        found = [write_stems(folder / track.name, track.stems)]
     links = []
     for index, source in zip(range(number), itertools.cycle(found), strict=False):
         links.append(folder / f"song{index:03d}")
@@ -132,17 +124,9 @@ def _own_seconds(analyzer: Analyzer, stems: Stems) -> float:
     session = analyzer.session
 
     def run() -> Any:
-        spectrogram = session.log_spectrogram(stems.samples, stems.sample_rate, return_native=True)
-        output = session.model(spectrogram)
-        synchronize(session.network_choice, output)
-        return output
+        return session.model(session.log_spectrogram(stems.samples, stems.sample_rate, return_native=True))
 
-    times = []
-    for _ in range(_ROUNDS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return times_by_turns({"": run}, session.network_choice.device, _ROUNDS, warmup=0)[""].median
 
 
 def _of_stages(lines: list[StageTiming]) -> dict[str, float]:

@@ -13,11 +13,10 @@ import numpy as np
 import soundfile
 
 from allin1_core import AnalysisResult, Analyzer, backends
-from allin1_core.audio.types import STEM_NAMES
 from allin1_core.timings.recorder import Timings
 from bench.device.timing import times_by_turns
 from parity.implementations import rounds_products
-from parity.material import SAMPLE_RATE, Track, default_track, shared_folder
+from parity.material import SAMPLE_RATE, default_track, shared_folder, write_stems
 from parity.oracles import pipeline
 
 # What these contain is listed by itself.
@@ -49,7 +48,7 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
         if seconds is None and shared is not None:
             song, golden = shared / "audio" / track.name, pipeline.read_golden(shared, track.name)
         else:
-            song, golden = _write_stems(track, Path(name)), None
+            song, golden = write_stems(Path(name, track.name), track.stems), None
         found = _rows("stems to JSON", song, device, rounds, Path(name), {})
     for row in found:
         result = row.pop("result", None)
@@ -80,14 +79,6 @@ def rows_of_mix(
         model = {"demix_model": "random", "demix_repository": folder}
         found = _rows("mix to JSON", folder / "mix.flac", device, rounds, folder, model)
     return [{key: value for key, value in row.items() if key != "result"} for row in found]
-
-
-def _write_stems(track: Track, folder: Path) -> Path:
-    song = folder / track.name
-    song.mkdir()
-    for stem, samples in zip(STEM_NAMES, track.stems, strict=True):
-        soundfile.write(song / f"{stem}.flac", samples, SAMPLE_RATE)
-    return song
 
 
 def _rows(

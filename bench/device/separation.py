@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,13 +23,15 @@ from torch import Tensor
 from allin1_core import AnalysisResult, Analyzer, Stems, backends
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.separation.overlap_add import OverlapAdd
+from bench.device.timing import times_by_turns
+from parity.agreement import compare
 from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
 from parity.material import default_track, read_stems, shared_folder
 from parity.oracles import demucs_apply
+from parity.oracles.pipeline import ONE_FRAME, passed
+from parity.oracles.structure import compare_sections
 
 SEED, OVERLAP = 0, 0.25
-# A frame, in seconds, with the representation of a time.
-_ONE_FRAME = 0.0101
 _FLOAT32 = "demucs-infer, float32"
 _DEFAULTS = "demucs-infer, with torch's defaults (convolutions in TF32)"
 
@@ -55,11 +55,11 @@ def rows(
     Yields
     ------
     dict
-        ``name``; ``seconds``, the median; ``ratio``, how many times as fast as ``apply_model``, for ``exact`` in
-        float32, for ``fast`` with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of
-        full scale, and the ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same;
-        ``memory_gb``, the peak on the device. Then a row for each track: ``beats moved`` by a frame of 0.01 s, and
-        whether it ``agrees``: no beat or boundary moves further, positions and labels are the same.
+        As `bench.device.timing.Times.as_row`, with the ratio to ``apply_model``, for ``exact`` in float32, for ``fast``
+        with torch's defaults; ``difference``, the largest from ``apply_model`` in float32, of full scale, and the
+        ``bound`` that is declared; ``snr_db``, the lowest of the four stems against the same. Then a row for each
+        track: ``beats moved`` by a frame of 0.01 s, and whether it ``agrees``: no beat or boundary moves further,
+        positions and labels are the same.
     """
     track = default_track() if seconds is None else default_track().lasting(seconds)
     samples = stereo_mix(track.stems)
@@ -77,52 +77,23 @@ def rows(
             for precision, run in ours.items()
         },
     }
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    found: dict[str, dict[str, object]] = {}
-    exact: Tensor | None = None
-    for round_number in range(rounds + 1):
-        for name, call in cases.items():
-            output, took, memory = _timed(call, device)
-            if round_number:
-                times[name].append(took)
-                continue
-            exact = output if exact is None else exact
-            found[name] = {
-                "difference": float((output - exact).abs().max()),
-                "snr_db": least_snr(output, exact),
-                "memory_gb": memory,
-            }
-    found["allin1-core, exact"]["bound"] = backends.get("separation", "demucs-infer").bounds["exact"].anything
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    for name, median in medians.items():
-        ratio = medians[_DEFAULTS if "fast" in name else _FLOAT32] / median
-        yield {"name": name, "seconds": median, "ratio": ratio, **found[name]}
+    times = times_by_turns(cases, device, rounds, warmup=0)
+    exact = times[_FLOAT32].output
+    bound = backends.get("separation", "demucs-infer").bounds["exact"].anything
+    for name, taken in times.items():
+        yield {
+            **taken.as_row(name, times[_DEFAULTS if "fast" in name else _FLOAT32]),
+            "difference": float((taken.output - exact).abs().max()),
+            "snr_db": least_snr(taken.output, exact),
+            **({"bound": bound} if name == "allin1-core, exact" else {}),
+        }
     yield from _agreement(ours["exact"], ours["fast"], device, seconds)
 
 
-def _timed(call: Callable[[], Tensor], device: str) -> tuple[Tensor, float, float | None]:
-    """What a call gives, how long it takes in seconds, and the peak memory in GB."""
-    on_cuda = device.startswith("cuda")
-    if on_cuda:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-    start = time.perf_counter()
-    output = call()
-    if on_cuda:
-        torch.cuda.synchronize(device)
-    took = time.perf_counter() - start
-    return output, took, torch.cuda.max_memory_allocated(device) / 1e9 if on_cuda else None
-
-
-def snr(output: Tensor, reference: Tensor) -> Tensor:
-    """Signal-to-noise ratio of each stem in decibels, ``(num_sources,)``."""
-    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
-    return 10 * torch.log10(signal / noise)
-
-
 def least_snr(output: Tensor, reference: Tensor) -> float | None:
-    """The lowest of the stems'; None where no sample differs."""
-    lowest = float(snr(output, reference).min())
+    """The lowest signal-to-noise ratio of the stems in decibels; None where no sample differs."""
+    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
+    lowest = float(10 * torch.log10(signal / noise).min())
     return lowest if math.isfinite(lowest) else None
 
 
@@ -158,16 +129,12 @@ def _agreement(
 
 
 def _moved(one: AnalysisResult, other: AnalysisResult) -> tuple[int, bool]:
-    """How many beats differ, and whether all that differs does so by a frame at most."""
-    same = list(one.beat_positions) == list(other.beat_positions) and [
-        segment.label for segment in one.segments
-    ] == [segment.label for segment in other.segments]
-    if not same:
-        return len(one.beats), False
-    apart = np.abs(np.array(one.beats) - np.array(other.beats))
-    ends = [(first.end, second.end) for first, second in zip(one.segments, other.segments, strict=True)]
-    furthest = np.max([0.0, *apart, *(abs(first - second) for first, second in ends)])
-    return int(np.count_nonzero(apart)), bool(furthest <= _ONE_FRAME)
+    """How many beats differ in their time, and whether times do so by a frame at most, positions and labels not."""
+    beats = compare(np.array(other.beats), np.array(one.beats), allowed=ONE_FRAME)
+    positions = compare(np.array(other.beat_positions), np.array(one.beat_positions))
+    expected = [(segment.start, segment.end, segment.label) for segment in one.segments]
+    sections = compare_sections(other.segments, expected, allowed=ONE_FRAME)
+    return beats.different, passed({"beats": beats, "positions": positions, **sections})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from parity.agreement import largest_difference
 from parity.environment import usable_cores
 from parity.implementations import cpu_device
 from parity.inputs.activations import FPS, steady
-from parity.material import SAMPLE_RATE, default_track, shared_folder
+from parity.material import SAMPLE_RATE, default_track, shared_folder, write_stems
 
 # The decoder as the pipeline uses it; the threshold is of the published ensemble.
 DECODER: dict[str, Any] = {"beats_per_bar": [3, 4], "threshold": 0.24}
@@ -185,8 +185,8 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     )
 
 
-def write_stems(folder: Path, kind: str) -> list[Path]:
-    """Write the default track's stems as files of 16 bits, or MP3; returns their paths.
+def write_reading_stems(folder: Path, kind: str) -> list[Path]:
+    """Write the default track's stems to read; returns their paths.
 
     Parameters
     ----------
@@ -194,27 +194,25 @@ def write_stems(folder: Path, kind: str) -> list[Path]:
     kind : str
         Suffix, and "stereo" behind it for stems of two channels, the second a millisecond behind the first.
     """
-    import soundfile
-
     suffix, *stereo = kind.split()
-    paths = [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
-    for path, samples in zip(paths, default_track().stems, strict=True):
-        channels = [samples, np.roll(samples, SAMPLE_RATE // 1000)] if stereo else [samples]
-        soundfile.write(path, np.stack(channels, axis=1), SAMPLE_RATE)
-    return paths
+    stems = default_track().stems
+    if stereo:
+        stems = np.stack([stems, np.roll(stems, SAMPLE_RATE // 1000, axis=1)], axis=2)
+    write_stems(folder, stems, suffix)
+    return [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
 
 
 def reading_case(kind: str) -> Case:
     """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both.
 
-    Those of two channels (see `write_stems`) are mixed to mono as madmom does it.
+    Those of two channels are mixed to mono as madmom does it.
     """
     import soundfile
 
     from allin1_core.separation import read_stems_folder
 
     folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
-    paths = write_stems(Path(folder.name), kind)
+    paths = write_reading_stems(Path(folder.name), kind)
     suffix, *stereo = kind.split()
 
     def decode(path: Path) -> np.ndarray:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from allin1_core import backends
-from allin1_core.backends.devices import computation
+from allin1_core.backends.devices import computation, to_host
 from allin1_core.dbn.viterbi import choose_kernel
-from bench.gate.cases import largest_difference, madmom_decoder, our_decoder
+from bench.gate.cases import madmom_decoder, our_decoder
 from bench.gate.speed import Verdict
-from parity.agreement import compare
+from parity.agreement import compare, largest_difference
 from parity.inputs.activations import drifting
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 from parity.material import SAMPLE_RATE, Track, default_track
@@ -124,10 +124,9 @@ def _spectrogram_that_runs(backend: str, precision: str) -> tuple[str, str, str]
     run = select(backend, precision=precision)
     noise = np.random.default_rng(0).integers(-20000, 20000, (1, SAMPLE_RATE), dtype=np.int16)
     native = run(noise, SAMPLE_RATE, return_native=True)
-    host = np.asarray(native.cpu() if hasattr(native, "cpu") else native)
     computed_by = run.choice.backend
     for name, module in (("fused", fused_backend), ("numpy", numpy_backend)):
-        if np.array_equal(host, module.log_spectrogram(noise, SAMPLE_RATE, precision=precision)):
+        if np.array_equal(to_host(native), module.log_spectrogram(noise, SAMPLE_RATE, precision=precision)):
             computed_by = name
     return run.choice.backend, _library(native), computed_by
 

@@ -23,9 +23,9 @@ from parity.oracles import madmom_dbn
 Sides = tuple[Callable[[], np.ndarray], Callable[[], np.ndarray]]
 
 
-def _online(seconds: float, frames: int, backend: str) -> Sides:
+def _online(together: bool, seconds: float, backend: str) -> Sides:
     activations = steady(seconds).sum(axis=1)
-    pieces = [activations[first : first + frames] for first in range(0, len(activations), frames)]
+    pieces = [activations] if together else list(activations[:, np.newaxis])
 
     def through(decoder: Callable[..., np.ndarray]) -> np.ndarray:
         return np.concatenate([decoder(piece, reset=piece is pieces[0]) for piece in pieces])
@@ -35,15 +35,16 @@ def _online(seconds: float, frames: int, backend: str) -> Sides:
     return functools.partial(through, ours), functools.partial(through, madmom)
 
 
-def _bars_on_beats(backend: str) -> Sides:
-    activations = steady(250)
-    beats = _plain([4], backend)(activations)[:, 0]
+def _bars_on_beats(seconds: float, backend: str) -> Sides:
+    activations = steady(seconds)
+    beats = plain_decoder([4], backend)(activations)[:, 0]
     rows = activations_at_beats(beats, activations[:, 1], FPS)
     ours, madmom = DBNBarTrackingProcessor(backend=backend), madmom_dbn.make_bar_tracker()
     return lambda: ours(rows), lambda: madmom(rows)
 
 
-def _plain(meters: list[int], backend: str, **hints: Any) -> DBNDownBeatTrackingProcessor:
+def plain_decoder(meters: list[int], backend: str, **hints: Any) -> DBNDownBeatTrackingProcessor:
+    """What the forms that madmom has not are beside: every frame decoded, at no threshold."""
     return DBNDownBeatTrackingProcessor(meters, fps=FPS, threshold=0, backend=backend, **hints)
 
 
@@ -52,17 +53,22 @@ def _beside_plain(
     seconds: float,
     backend: str,
 ) -> Sides:
-    plain, activations = _plain([3, 4], backend), steady(seconds)
+    plain, activations = plain_decoder([3, 4], backend), steady(seconds)
     return prepare(plain, activations), lambda: plain(activations)
 
 
 def _hints(plain: DBNDownBeatTrackingProcessor, activations: np.ndarray) -> Callable[[], np.ndarray]:
-    anchors = plain(activations)[::20]
+    anchors = moved_anchors(plain(activations))
     return lambda: plain(activations, anchors=anchors)
 
 
+def moved_anchors(beats: np.ndarray) -> np.ndarray:
+    """Every twentieth beat, three frames later: none that is decoded without being asked for."""
+    return np.add(beats[::20], [3 / FPS, 0])
+
+
 def _changing_bars(plain: DBNDownBeatTrackingProcessor, activations: np.ndarray) -> Callable[[], np.ndarray]:
-    changing = _plain([3, 4], plain.choice.backend, meter_change_prob=1e-3)
+    changing = plain_decoder([3, 4], plain.choice.backend, meter_change_prob=1e-3)
     return lambda: changing(activations)
 
 
@@ -74,29 +80,35 @@ def _confidences(plain: DBNDownBeatTrackingProcessor, activations: np.ndarray) -
 def _online_downbeats(
     plain: DBNDownBeatTrackingProcessor, activations: np.ndarray
 ) -> Callable[[], np.ndarray]:
-    online = OnlineDownBeatTracker(plain, delay=2)
-    pieces = [activations[first : first + 10] for first in range(0, len(activations), 10)]
-    return lambda: np.concatenate([*map(online, pieces), online.finish()])
+    return functools.partial(through_online, OnlineDownBeatTracker(plain, delay=2), activations)
 
 
-# By what the bench's variants begin with. Those beside madmom return what madmom returns.
-_BESIDE_MADMOM: dict[str, Callable[[str], Sides]] = {
-    "online, all frames together": functools.partial(_online, 30, 3000),
-    "online, one frame a call": functools.partial(_online, 10, 1),
-    "bars on": _bars_on_beats,
+def through_online(online: OnlineDownBeatTracker, activations: np.ndarray) -> np.ndarray:
+    """All beats, of ten frames a call."""
+    pieces = np.split(activations, range(10, len(activations), 10))
+    return np.concatenate([*map(online, pieces), online.finish()])
+
+
+# By what the bench's variants begin with: the gate's length in seconds, and what makes the two sides. Those beside
+# madmom return what madmom returns.
+_BESIDE_MADMOM: dict[str, tuple[float, Callable[[float, str], Sides]]] = {
+    "online, all frames together": (30, functools.partial(_online, True)),
+    "online, one frame a call": (10, functools.partial(_online, False)),
+    "bars on": (250, _bars_on_beats),
 }
-OURS_ALONE: dict[str, Callable[[str], Sides]] = {
-    "hints": functools.partial(_beside_plain, _hints, 60),
-    "bars that change": functools.partial(_beside_plain, _changing_bars, 60),
-    "confidences": functools.partial(_beside_plain, _confidences, 20),
-    "online downbeats": functools.partial(_beside_plain, _online_downbeats, 20),
+OURS_ALONE: dict[str, tuple[float, Callable[[float, str], Sides]]] = {
+    "hints": (60, functools.partial(_beside_plain, _hints)),
+    "bars that change": (60, functools.partial(_beside_plain, _changing_bars)),
+    "confidences": (20, functools.partial(_beside_plain, _confidences)),
+    "online downbeats": (20, functools.partial(_beside_plain, _online_downbeats)),
 }
 FORMS = {**_BESIDE_MADMOM, **OURS_ALONE}
 
 
-def form_case(backend: str, form: str) -> Case:
-    """One of `FORMS` on one thread."""
-    candidate, reference = FORMS[form](backend)
+def form_case(backend: str, form: str, seconds: float | None = None) -> Case:
+    """One of `FORMS` on one thread, of the gate's length unless another is given."""
+    shortest, sides = FORMS[form]
+    candidate, reference = sides(seconds or shortest, backend)
     oracle = "plain decoding" if form in OURS_ALONE else madmom_name()
     return Case(
         "decoder", backend, "exact", 1, candidate, reference, largest_difference, oracle, variant=form

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from parity.material import read_score, shared_folder
+from parity.material import needed_folder, read_score
 
 
 def measure_f_measures(tracks: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -15,9 +15,7 @@ def measure_f_measures(tracks: Sequence[str]) -> dict[str, dict[str, float]]:
 
     from allin1_core import analyze
 
-    folder = shared_folder()
-    if folder is None:
-        raise FileNotFoundError("the shared reference material is not here; set ALLIN1_SHARED")
+    folder = needed_folder()
     paths = [folder / "audio" / track for track in tracks]
     results = analyze(paths, weights_dir=folder / "weights", progress=False)
     assert isinstance(results, list)

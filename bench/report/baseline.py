@@ -26,19 +26,6 @@ BASELINE = Path(__file__).with_name("baseline.json")
 SCHEMA_VERSION = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row as it was: ratio to the reference with its interval, median in seconds, peak memory in bytes."""
-
-    reference: str
-    track: str
-    ratio: float | None
-    low: float | None
-    high: float | None
-    seconds: float
-    peak_memory_bytes: int | None
-
-
 def read_baseline(path: Path = BASELINE) -> dict[str, Any]:
     """The file's content; an empty baseline where there is none.
 
@@ -152,7 +139,7 @@ def update(
         "source": source,
         "machine": describe_machine(),
         "versions": versions(),
-        "rows": {record.key: dataclasses.asdict(_row(record)) for record in records},
+        "rows": {record.key: _row(record) for record in records},
     }
     write_text(path, dump_json(content))
 
@@ -176,17 +163,18 @@ def _add_to_history(content: dict[str, Any], reason: str, source: str) -> None:
     history.append(entry)
 
 
-def _row(record: BenchRecord) -> Row:
+def _row(record: BenchRecord) -> dict[str, str | float | None]:
+    """Ratio to the reference with its interval, median in seconds, peak memory in bytes."""
     ratio = record.ratio
-    return Row(
-        reference=record.reference,
-        track=record.track,
-        ratio=ratio.median if ratio else None,
-        low=ratio.low if ratio else None,
-        high=ratio.high if ratio else None,
-        seconds=record.median,
-        peak_memory_bytes=record.peak_memory_bytes,
-    )
+    return {
+        "reference": record.reference,
+        "track": record.track,
+        "ratio": ratio.median if ratio else None,
+        "low": ratio.low if ratio else None,
+        "high": ratio.high if ratio else None,
+        "seconds": record.median,
+        "peak_memory_bytes": record.peak_memory_bytes,
+    }
 
 
 def changes(

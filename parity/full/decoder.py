@@ -14,7 +14,6 @@ import concurrent.futures
 import functools
 import hashlib
 import multiprocessing
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from allin1_core.dbn import (
     DBNDownBeatTrackingProcessor,
     activations_at_beats,
 )
+from allin1_core.files.writing import written_whole
 from allin1_core.threads import usable_cores
 from parity.decoder_agreement import (
     DecoderAgreement,
@@ -45,8 +45,6 @@ from parity.reports import accuracy
 
 BEATS_PER_BAR = [3, 4]
 COMMAND = "python -m parity.full.decoder"
-
-
 # madmom keeps the probabilities of all frames of a call: 1 GB of a song.
 _FRAMES_ONLINE = 500
 
@@ -106,10 +104,8 @@ def _oracle(activations: np.ndarray, at_beats: np.ndarray, kept: Path) -> Found:
         for index, (path, _) in enumerate(found.paths)
     }
     arrays |= {"beats": found.beats, "online": found.online, "bars": found.bars}
-    unfinished = kept.with_suffix(f".{os.getpid()}.tmp")
-    with unfinished.open("wb") as file:
+    with written_whole(kept) as file:
         np.savez_compressed(file, key=key, log_probabilities=[log for _, log in found.paths], **arrays)
-    os.replace(unfinished, kept)
     return found
 
 
@@ -159,11 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--work", type=Path, default=Path("build/parity-full/decoder"), help="madmom's results"
     )
-    parser.add_argument(
-        "--processes",
-        type=int,
-        default=usable_cores(),
-    )
+    parser.add_argument("--processes", type=int, default=usable_cores())
     parser.add_argument("--songs", type=int, help="only the first so many, and no report")
     options = parser.parse_args(arguments)
     shared = shared_folder()

@@ -78,8 +78,8 @@ def _parameters(**changed: Any) -> dict[str, Any]:
     return {"beats_per_bar": [3, 4], "fps": 100, **changed}
 
 
-def _random(seed: int, num_frames: int, dtype: type = np.float64, most: float = 0.5) -> np.ndarray:
-    return (np.random.default_rng(seed).random((num_frames, 2)) * most).astype(dtype)
+def _random(seed: int, num_frames: int, dtype: type = np.float64) -> np.ndarray:
+    return (np.random.default_rng(seed).random((num_frames, 2)) * 0.5).astype(dtype)
 
 
 def _with_zeros() -> np.ndarray:

@@ -109,6 +109,7 @@ def test_rows_of_a_track_that_failed_show(tmp_path: Path) -> None:
     result.downbeats.pop()
     part = {
         "implementation": "numpy-exact",
+        "computed_by": "numpy",
         "by_stem": {"bass": 0.0, "drums": math.inf, "other": 0.0, "vocals": 0.0},
         "largest": math.inf,
         "bound": 0.0,

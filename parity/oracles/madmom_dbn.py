@@ -227,14 +227,14 @@ def meter_model(
     return _Model(model)
 
 
-def downbeat_activations(signal: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
-    """What madmom's RNNDownBeatProcessor makes of a mono signal, ``float32 (num_frames, 2)`` at 100 frames a second."""
+def downbeat_activations(signal: np.ndarray) -> np.ndarray:
+    """What madmom's RNNDownBeatProcessor makes of mono at 44.1 kHz, ``float32 (T, 2)``, 100 frames a second."""
     import_madmom()
     from madmom.audio.signal import Signal
     from madmom.features.downbeats import RNNDownBeatProcessor
 
     with quiet():
-        return np.asarray(RNNDownBeatProcessor()(Signal(signal, sample_rate=sample_rate, num_channels=1)))
+        return np.asarray(RNNDownBeatProcessor()(Signal(signal, sample_rate=44100, num_channels=1)))
 
 
 def require_identical(

@@ -30,11 +30,11 @@ from parity.oracles.tempo import compare_tempo
 
 _BEATS_PER_BAR = (3, 4)
 _FRAMES_PER_SECOND = 100
-# A section may start or end a frame beside the oracle's, where two neighbours are all but equally probable; the half
-# is for the representation of a time. So may a beat of a network that rounds the factors of its products: it stands on
-# the larger of two activations, which in a golden are 1.8e-5 apart (keep_on_rolling at 57.70 s), less than any such
-# network rounds by.
-_ONE_FRAME = 0.015
+# Seconds: 10 ms, and half of that for the representation of a time. A section may start or end a frame beside the
+# oracle's, where two neighbours are all but equally probable. So may a beat of a network that rounds the factors of its
+# products: it stands on the larger of two activations, which in a golden are 1.8e-5 apart (keep_on_rolling at 57.70 s),
+# less than any such network rounds by.
+ONE_FRAME = 0.015
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,9 +163,9 @@ def compare_results(
     Where `beats_within_a_frame`, beats and downbeats, too, and the tempo is held to the beats that were found.
     """
     pairs: dict[str, tuple[Sequence[Any], Sequence[Any], float]] = {
-        "beats": (result.beats, expected.beats, _ONE_FRAME * beats_within_a_frame),
+        "beats": (result.beats, expected.beats, ONE_FRAME * beats_within_a_frame),
         "positions": (result.beat_positions, expected.positions, 0.0),
-        "downbeats": (result.downbeats, expected.downbeats, _ONE_FRAME * beats_within_a_frame),
+        "downbeats": (result.downbeats, expected.downbeats, ONE_FRAME * beats_within_a_frame),
         "bpm": (_one(result.bpm), _one(expected.bpm), 0.0),
     }
     same = {
@@ -174,7 +174,7 @@ def compare_results(
     }
     beats = result.beats if beats_within_a_frame else expected.beats
     tempo = compare_tempo(result.tempo, result.tempo_spread, beats)
-    return {**same, **tempo, **compare_sections(result.segments, expected.segments, allowed=_ONE_FRAME)}
+    return {**same, **tempo, **compare_sections(result.segments, expected.segments, allowed=ONE_FRAME)}
 
 
 def _one(value: Any) -> list[Any]:

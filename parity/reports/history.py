@@ -49,12 +49,12 @@ def append(folder: Path, kind: str, content: Mapping[str, Any]) -> None:
     content : mapping
         ``rows``, and what else the line holds; JSON-ready.
     """
-    commit, uncommitted = _commit()
+    revision, uncommitted = commit()
     machine = describe_machine()
     line = {
         "kind": kind,
         "date": now(),
-        "commit": commit,
+        "commit": revision,
         "uncommitted": uncommitted,
         "machine": machine_key(),
         "name": f"{machine['cpu']}, {machine['cores']} cores, {machine['instruction_set']}",
@@ -134,7 +134,7 @@ def rounded(value: float) -> float | None:
     return None if np.isnan(value) else float(f"{value:.4g}")
 
 
-def _commit() -> tuple[str, bool]:
+def commit() -> tuple[str, bool]:
     """The commit of this tree, and whether anything but the reports differs from it; ``unknown`` outside a clone."""
 
     def git(*arguments: str) -> str:

@@ -82,8 +82,7 @@ def _parts(value: Any) -> list[dict[str, Any]]:
 def _label(part: dict[str, Any]) -> str:
     """An implementation's name, precision and device, as the report calls it."""
     backend, _, how = part["implementation"].partition("-")
-    computed_by = part.get("computed_by")  # not in what was measured before it was recorded
-    return f"{label(backend, computed_by)}, {how.replace('-', ' on ')}"
+    return f"{label(backend, part['computed_by'])}, {how.replace('-', ' on ')}"
 
 
 def _spectrograms(rows: Rows) -> str:
@@ -107,8 +106,6 @@ def _results(rows: Rows) -> str:
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:
     network, pipeline = row["network"], row["pipeline"]
-    # BPM is not in what was measured before it was compared.
-    same_bpm = yes(pipeline["same_downbeats"] and pipeline["same_bpm"]) if "same_bpm" in pipeline else "-"
     return {
         "track": row["track"],
         "seconds": f"{row['seconds']:.1f}",
@@ -116,7 +113,7 @@ def _result(row: dict[str, Any]) -> dict[str, Any]:
         "of output": max(network["by_output"], key=network["by_output"].get),
         "beats": pipeline["beats"],
         "same beats and positions": yes(pipeline["same_beats"] and pipeline["same_positions"]),
-        "same downbeats and BPM": same_bpm,
+        "same downbeats and BPM": yes(pipeline["same_downbeats"] and pipeline["same_bpm"]),
         "sections": pipeline["segments"],
         "same labels": yes(pipeline["same_labels"]),
         "boundaries apart": f"{pipeline['boundaries_apart_seconds']:.2f} s" + _mark(pipeline),
@@ -148,8 +145,7 @@ def _plot(rows: Rows, path: Path, spectrogram_title: str, network_title: str) ->
     spectrogram.set_title(f"{spectrogram_title}, {len(rows)} tracks of four stems")
     spectrogram.set_xlabel("largest difference on a stem, log10(1 + magnitude)")
     spectrogram.ticklabel_format(axis="x", style="sci", scilimits=(0, 0))
-    # Not in what was measured before it was recorded.
-    bound = rows[0]["network"].get("bound", 1e-4)
+    bound = rows[0]["network"]["bound"]
     for height, output in enumerate(outputs):
         _dots(network, height, [row["network"]["by_output"][output] for row in rows], bound)
     network.set_yticks(range(len(outputs)), outputs)

@@ -81,6 +81,8 @@ cdef extern from "viterbi_kernel.h":
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
 
+cdef object np_log = np.log, np_exp = np.exp
+
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
 cdef enum:
@@ -214,8 +216,9 @@ cdef class ForwardAlgorithm:
     cdef forward_model_t model
     cdef forward_place_t place
     cdef const kernels_t *kernels
-    cdef object arrays
-    cdef double[::1] room
+    cdef object arrays, single_array, double_array
+    cdef double[::1] room, doubles
+    cdef float[::1] singles
 
     def __init__(self, chains, transitions, *, instruction_set=None):
         self.kernels = kernels_for(checked(instruction_set).encode())
@@ -248,6 +251,8 @@ cdef class ForwardAlgorithm:
         self.model.entries = &entries[0]
         self.model.greatest = &greatest[0]
         self.model.room = &self.room[0]
+        self.single_array, self.double_array = np.empty(2, dtype=np.float32), np.empty(2)
+        self.singles, self.doubles = self.single_array, self.double_array
         self.reset()
 
     def reset(self):
@@ -265,10 +270,21 @@ cdef class ForwardAlgorithm:
                     &self.model, &self.place, densities[frame, 1], densities[frame, 0])
         return states_array
 
-    def advance_one(self, double other, double beat):
+    def advance_one(self, double observation, double observation_lambda, bint single):
+        # numpy's logarithm and exponential, because others round otherwise, in arrays that are there.
         cdef ptrdiff_t state
+        if single:
+            self.singles[0] = (<float>1 - <float>observation) / <float>(observation_lambda - 1)
+            self.singles[1] = <float>observation
+            np_log(self.single_array, self.single_array)
+            self.doubles[0], self.doubles[1] = self.singles[0], self.singles[1]
+        else:
+            self.doubles[0] = (1 - observation) / (observation_lambda - 1)
+            self.doubles[1] = observation
+            np_log(self.double_array, self.double_array)
+        np_exp(self.double_array, self.double_array)
         with nogil:
-            state = self.kernels.forward_frame(&self.model, &self.place, beat, other)
+            state = self.kernels.forward_frame(&self.model, &self.place, self.doubles[1], self.doubles[0])
         return state
 
     @property

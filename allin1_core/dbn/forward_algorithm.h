@@ -28,9 +28,11 @@ template <ptrdiff_t STEP> ALLIN1_INLINE values_t turned(values_t values) {
     return shuffle<double>(values, values, mask);
 }
 
-ALLIN1_INLINE int64_t lanes_total(lanes_t lanes) {
-    if constexpr (LANES > 4) lanes += (lanes_t)turned<4>((values_t)lanes);
-    if constexpr (LANES > 2) lanes += (lanes_t)turned<2>((values_t)lanes);
+typedef vector<uint64_t> bits_t;
+
+ALLIN1_INLINE uint64_t lanes_total(bits_t lanes) {
+    if constexpr (LANES > 4) lanes += (bits_t)turned<4>((values_t)lanes);
+    if constexpr (LANES > 2) lanes += (bits_t)turned<2>((values_t)lanes);
     return lanes[0] + lanes[1];
 }
 
@@ -40,46 +42,46 @@ ALLIN1_INLINE double lanes_maximum(values_t values) {
     return values[0] > values[1] ? values[0] : values[1];
 }
 
-ALLIN1_INLINE int64_t bits_of(double value) {
-    int64_t bits;
+ALLIN1_INLINE uint64_t bits_of(double value) {
+    uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
-ALLIN1_INLINE double of_bits(int64_t bits) {
+ALLIN1_INLINE double of_bits(uint64_t bits) {
     double value;
     memcpy(&value, &bits, sizeof value);
     return value;
 }
 
 constexpr ptrdiff_t FORWARD_VECTORS = FORWARD_BLOCK / LANES, IN_A_BYTE = 8 / LANES;
-constexpr int64_t FRACTION = 0xFFFFFFFFFFFFFLL;
+constexpr uint64_t FRACTION = 0xFFFFFFFFFFFFFULL;
 
 struct sum_in_order_t {
-    int64_t sum, power; /* bits of S and its P */
+    uint64_t sum, power; /* bits of S and its P */
 
     /* Add a block if that needs no care; otherwise false. `most` becomes its greatest numbers. */
     ALLIN1_INLINE bool add(const double *values, values_t &most) {
         const values_t even = broadcast(of_bits(power)), odd = broadcast(of_bits(power | FRACTION));
-        lanes_t total = broadcast(-FORWARD_VECTORS * power), differing = ~lanes_t{};
+        bits_t total = broadcast(-(uint64_t)FORWARD_VECTORS * power), differing = ~bits_t{};
         most = values_t{};
 #pragma GCC unroll 32
         for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
             const values_t value = load(values + v * LANES);
-            const lanes_t up = (lanes_t)(even + value), down = (lanes_t)(odd - value);
+            const bits_t up = (bits_t)(even + value), down = (bits_t)(odd - value);
             total += up;
             differing &= up ^ down;
             most = maximum(most, value);
         }
         const lanes_t bad = (differing != FRACTION) | (most >= even);
-        const int64_t next = sum + lanes_total(bad ? broadcast(2 * (FRACTION + 1)) : total);
+        const uint64_t next = sum + lanes_total(bad ? broadcast(2 * (FRACTION + 1)) : total);
         const bool careless = next <= (power | FRACTION);
         if (careless) sum = next;
         return careless;
     }
 
     ALLIN1_INLINE void become(double value) {
-        sum = bits_of(value);
+        sum = bits_of(value) & INT64_MAX; /* NaN, too, without a sign */
         power = sum & ~FRACTION;
     }
 };

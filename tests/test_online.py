@@ -35,6 +35,26 @@ def test_a_stream_goes_on_and_begins_anew(decoder: DBNBeatTrackingProcessor) -> 
     assert decoder(_PULSE).tolist() == whole.tolist()
 
 
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("observation_lambda", [16, 7.3, np.float64(7.7)], ids=repr)
+def test_one_frame_a_call_rounds_as_all_together(
+    observation_lambda: float, dtype: type, backend: str
+) -> None:
+    """Also where numpy's type of the lambda decides the precision."""
+    activations = np.random.default_rng(1).random(50).astype(dtype)
+    decoder = DBNBeatTrackingProcessor(
+        fps=100, observation_lambda=observation_lambda, online=True, backend=backend
+    )
+    decoder(activations)
+    expected = decoder._forward.probabilities()
+    assert expected.sum() == pytest.approx(1)
+    decoder.reset()
+    for row in activations[:, np.newaxis]:
+        decoder(row, reset=False)
+    np.testing.assert_array_equal(decoder._forward.probabilities(), expected)
+
+
 def test_offline_beside_online(decoder: DBNBeatTrackingProcessor) -> None:
     offline = DBNBeatTrackingProcessor(fps=100)
     expected = [0.2, 0.7, 1.2, 1.7, 2.2, 2.7, 3.2, 3.7, 4.2, 4.7]

@@ -8,7 +8,7 @@ import numpy as np
 
 from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
 from allin1_core.simd.instruction_sets import checked, instruction_set, instruction_sets
 
@@ -19,6 +19,7 @@ cdef extern from "viterbi_kernel.h":
         MAX_BLOCK_UNITS
         FORWARD_BLOCK
         FORWARD_ENTRIES
+        FORWARD_ROOM
 
     ctypedef struct viterbi_model_t:
         ptrdiff_t num_beats
@@ -56,24 +57,31 @@ cdef extern from "viterbi_kernel.h":
 
     ctypedef struct forward_model_t:
         ptrdiff_t num_states
-        ptrdiff_t padded_states
         ptrdiff_t num_intervals
-        const int32_t *within
-        const int64_t *lasts
+        const uint8_t *within
+        const int64_t *firsts
         const int64_t *origins
         const int64_t *offsets
         const double *transitions
         double *exits
         double *entries
+        double *greatest
+        double *room
+
+    ctypedef struct forward_place_t:
+        ptrdiff_t first
+        double factor
 
     ctypedef struct kernels_t:
         ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              const double *) noexcept nogil
-        ptrdiff_t (*forward_frame)(const forward_model_t *, double *, double *, double, double) noexcept nogil
+        ptrdiff_t (*forward_frame)(const forward_model_t *, forward_place_t *, double, double) noexcept nogil
 
     const kernels_t *kernels_for(const char *)
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
+
+cdef object np_log = np.log, np_exp = np.exp
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
@@ -206,53 +214,51 @@ cdef class ForwardAlgorithm:
     """
 
     cdef forward_model_t model
+    cdef forward_place_t place
     cdef const kernels_t *kernels
-    cdef object arrays
-    cdef double *values
-    cdef double *others
-    cdef double initial
+    cdef object arrays, single_array, double_array
+    cdef double[::1] room, doubles
+    cdef float[::1] singles
 
     def __init__(self, chains, transitions, *, instruction_set=None):
         self.kernels = kernels_for(checked(instruction_set).encode())
-        ends = np.cumsum(chains.intervals, dtype=np.int64)
-        self.model.num_intervals = len(ends)
+        cdef const int64_t[::1] firsts = np.cumsum([0, *chains.intervals], dtype=np.int64)
+        self.model.num_intervals = chains.num_intervals
         self.model.num_states = chains.num_states
-        self.model.padded_states = -(-chains.num_states // FORWARD_BLOCK) * FORWARD_BLOCK
-        self.initial = 1.0 / chains.num_states
-        within_array = np.full(self.model.padded_states, -1, dtype=np.int32)
-        for end, interval, border in zip(ends, chains.intervals, chains.borders[0]):
-            within_array[end - interval + border:end] = 0
-        groups = np.split(np.pad(transitions, ((0, 0), (0, -len(ends) % FORWARD_ENTRIES))),
-                          range(FORWARD_ENTRIES, len(ends), FORWARD_ENTRIES), axis=1)
+        seen = np.ones(64 + chains.num_states + 128, dtype=np.uint8)
+        for first, last, border in zip(firsts, firsts[1:], chains.borders[0]):
+            seen[64 + first + border:64 + last] = 0
+        cdef const uint8_t[::1] within = np.packbits(seen, bitorder="little")
+        groups = np.split(np.pad(transitions, ((0, 0), (0, -chains.num_intervals % FORWARD_ENTRIES))),
+                          range(FORWARD_ENTRIES, chains.num_intervals, FORWARD_ENTRIES), axis=1)
         leading = [np.flatnonzero(group.any(axis=1)) for group in groups]
         rows = [group[found.min():found.max() + 1] for group, found in zip(groups, leading)]
-        cdef const int32_t[::1] within = within_array
-        cdef const int64_t[::1] lasts = ends - 1
         cdef const int64_t[::1] origins = np.array([found.min() for found in leading], dtype=np.int64)
         cdef const int64_t[::1] offsets = np.cumsum([0] + [len(row) for row in rows], dtype=np.int64)
         cdef double[::1] probabilities = _aligned(sum(map(len, rows)) * FORWARD_ENTRIES)
         np.concatenate(rows, out=np.asarray(probabilities).reshape(-1, FORWARD_ENTRIES))
         cdef double[::1] exits = _aligned(len(groups) * FORWARD_ENTRIES)
         cdef double[::1] entries = _aligned(len(groups) * FORWARD_ENTRIES)
-        # Each has room for the state before the first.
-        cdef double[::1] values = _aligned(self.model.padded_states + 8)
-        cdef double[::1] others = _aligned(self.model.padded_states + 8)
-        self.arrays = within, lasts, origins, offsets, probabilities, exits, entries, values, others
-        self.model.within = &within[0]
-        self.model.lasts = &lasts[0]
+        cdef double[::1] greatest = _aligned(8 * (chains.num_states // FORWARD_BLOCK + 2))
+        self.room = _aligned(FORWARD_ROOM + chains.num_states + FORWARD_BLOCK)
+        self.arrays = within, firsts, origins, offsets, probabilities, exits, entries, greatest
+        self.model.within = &within[64 // 8]
+        self.model.firsts = &firsts[0]
         self.model.origins = &origins[0]
         self.model.offsets = &offsets[0]
         self.model.transitions = &probabilities[0]
         self.model.exits = &exits[0]
         self.model.entries = &entries[0]
-        self.values = &values[8]
-        self.others = &others[8]
+        self.model.greatest = &greatest[0]
+        self.model.room = &self.room[0]
+        self.single_array, self.double_array = np.empty(2, dtype=np.float32), np.empty(2)
+        self.singles, self.doubles = self.single_array, self.double_array
         self.reset()
 
     def reset(self):
-        cdef ptrdiff_t state
-        for state in range(self.model.padded_states):
-            self.values[state] = self.initial if state < self.model.num_states else 0.0
+        self.room[:] = 0
+        self.room[FORWARD_ROOM:FORWARD_ROOM + self.model.num_states] = 1.0 / self.model.num_states
+        self.place.first, self.place.factor = FORWARD_ROOM, 1
 
     def advance(self, const double[:, ::1] densities):
         cdef ptrdiff_t frame
@@ -261,20 +267,29 @@ cdef class ForwardAlgorithm:
         with nogil:
             for frame in range(densities.shape[0]):
                 states[frame] = self.kernels.forward_frame(
-                    &self.model, self.values, self.others, densities[frame, 1], densities[frame, 0])
-                self.values, self.others = self.others, self.values
+                    &self.model, &self.place, densities[frame, 1], densities[frame, 0])
         return states_array
 
-    def advance_one(self, double other, double beat):
+    def advance_one(self, double observation, double observation_lambda, bint single):
+        # numpy's logarithm and exponential, because others round otherwise, in arrays that are there.
         cdef ptrdiff_t state
+        if single:
+            self.singles[0] = (<float>1 - <float>observation) / <float>(observation_lambda - 1)
+            self.singles[1] = <float>observation
+            np_log(self.single_array, self.single_array)
+            self.doubles[0], self.doubles[1] = self.singles[0], self.singles[1]
+        else:
+            self.doubles[0] = (1 - observation) / (observation_lambda - 1)
+            self.doubles[1] = observation
+            np_log(self.double_array, self.double_array)
+        np_exp(self.double_array, self.double_array)
         with nogil:
-            state = self.kernels.forward_frame(&self.model, self.values, self.others, beat, other)
-        self.values, self.others = self.others, self.values
+            state = self.kernels.forward_frame(&self.model, &self.place, self.doubles[1], self.doubles[0])
         return state
 
     @property
     def is_lost(self):
-        return self.values[0] != self.values[0]
+        return self.room[self.place.first] != self.room[self.place.first]
 
     def probabilities(self):
-        return np.asarray(<double[:self.model.num_states]>self.values).copy()
+        return np.asarray(self.room[self.place.first:self.place.first + self.model.num_states]) * self.place.factor

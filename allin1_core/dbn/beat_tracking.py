@@ -11,7 +11,6 @@ from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import check_threshold, positive_number
 from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
-from allin1_core.dbn.observation_model import beat_densities_of_one
 from allin1_core.dbn.viterbi import choose_kernel, load_forward_algorithm
 
 
@@ -84,17 +83,14 @@ class DBNBeatTrackingProcessor:
         self.online = online
         if online:
             algorithm = load_forward_algorithm(self.choice.backend)
-            self._is_beat = self.hmm.observation_model.pointers.tolist()
             self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
             self.reset()
-
-    def __call__(self, activations: Any, **parameters: Any) -> np.ndarray:
-        """As `process`."""
-        return self.process(activations, **parameters)
 
     def process(self, activations: Any, **parameters: Any) -> np.ndarray:
         """As `process_online` for an online decoder, else as `process_offline`."""
         return (self.process_online if self.online else self.process_offline)(activations, **parameters)
+
+    __call__ = process
 
     def reset(self) -> None:
         """Begin another stream.
@@ -138,16 +134,24 @@ class DBNBeatTrackingProcessor:
             self.reset()
         if not isinstance(activations, np.ndarray):
             activations = np.array(activations, ndmin=1)
-        parts = self.hmm.observation_model.observation_lambda
-        is_one = activations.shape == (1,) and activations.dtype.char in "fd"
-        if is_one and 0 < activations[0] < 1 < parts:
-            # Frame by frame what surrounds the kernel would take several times its time.
-            densities = beat_densities_of_one(activations, parts)
-            states = [self._forward.advance_one(*densities)]
+        model = self.hmm.observation_model
+        kind, parts = activations.dtype.char, model.observation_lambda
+        # One frame alone is spared most of numpy's calls, unless a density is 0 or infinite, or lambda is of a type of
+        # numpy's, which would decide the precision.
+        is_plain = (
+            activations.shape == (1,)
+            and kind in "fd"
+            and type(parts) in (int, float)
+            and 0 < activations.item() < 1 < parts
+        )
+        if is_plain:
+            num_frames = 1
+            state = self._forward.advance_one(activations.item(), parts, kind == "f")
+            heard = [0] if model.pointers[state] else []
         else:
-            activations = self.hmm.observation_model.check(activations)
-            log_densities = self.hmm.observation_model.log_densities(activations)
-            states = self._forward.advance(np.exp(log_densities)).tolist()
+            activations = model.check(activations)
+            states = self._forward.advance(np.exp(model.log_densities(activations)))
+            num_frames, heard = len(states), np.flatnonzero(model.pointers[states]).tolist()
         if self._forward.is_lost and not self._lost:
             self._lost = True
             warnings.warn(
@@ -157,15 +161,14 @@ class DBNBeatTrackingProcessor:
                 stacklevel=2,
             )
         beats = []
-        for frame, state in enumerate(states, self._num_frames):
-            if self._is_beat[state]:
-                time = frame / float(self.fps)
-                if time >= self.last_beat + 60.0 / self.max_bpm:
-                    self.tempo = 60.0 / (time - self.last_beat)
-                    self.last_beat = time
-                    beats.append(time)
-        self._num_frames += len(states)
-        return np.array(beats)
+        for frame in heard:
+            time = (self._num_frames + frame) / float(self.fps)
+            if time >= self.last_beat + 60.0 / self.max_bpm:
+                self.tempo = 60.0 / (time - self.last_beat)
+                self.last_beat = time
+                beats.append(time)
+        self._num_frames += num_frames
+        return np.array(beats) if beats else np.empty(0)
 
     process_forward = process_online
 

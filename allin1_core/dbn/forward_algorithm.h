@@ -2,20 +2,24 @@
  *
  * With v the probabilities of the states after a frame, d the densities of the next one, and P the transitions,
  *
- *     w(s) = (sum over p of v(p) P(p, s)) d(s),     v'(s) = w(s) (1 / sum over s of w(s)),
+ *     w(s) = (sum over p of v(p) P(p, s)) d(s),     v'(s) = w(s) f',     f' = 1 / sum over s of w(s),
  *
  * each operation rounded, both sums one after the other in the order of the states, from 0. That is madmom's order, and
- * so these are its bits. Within a beat there is one predecessor, the state before, with P = 1: w(s) = v(s - 1) d(s). The
- * sums over predecessors are needed for the first states alone, one for each interval. The last state of an interval is
- * nobody's predecessor but theirs, and lies just before the first state of the next interval. So these sums are put in
- * the places of the last states, and w(s) = v(s - 1) d(s) holds for every s.
+ * so these are its bits. What is stored is w, and the next frame begins with the multiplication by f'.
+ *
+ * Within a beat there is one predecessor, the state before, with P = 1: w'(s) = (w(s - 1) f') d(s). With every frame the
+ * place of state 0 moves down by one, so that this is w times numbers, in its place. A last state's place becomes that of
+ * the first state of the next interval, whose value, a sum over predecessors, is put there afterwards.
  *
  * The sum over all states would take as long as so many additions wait for each other. But while it is S with
- * 2^k <= S < 2^(k + 1), every addition of x >= 0 rounds S + x to a multiple of u = 2^(k - 52): it adds r(x), the
- * multiple of u nearest to x, unless x lies half way between two; and (2^k + x) - 2^k is r(x). Multiples of u below
- * 2^(k + 1) are added without rounding, in any order. So a block of states is summed in vectors. If the sum
- * reached 2^(k + 1) or an x was a tie, which NaN counts as, its parts are summed one after the other in the same way,
- * and the one where it happened number by number. */
+ * P = 2^k <= S < 2 P, every addition of x >= 0 rounds S + x to a multiple of u = 2^(k - 52): it adds r(x), the multiple
+ * of u nearest to x, unless x lies half way between two. Multiples of u below 2 P are added without rounding, in any
+ * order, and as integers: for x < P, the bits of P + x, as a number, are those of P and r(x) / u more. A tie is rounded
+ * to even, for P + x to an even r(x) / u, and for Q - x, where Q = 2 P - u is odd, to an odd one. Q has the bits of P
+ * with all 52 of the fraction set, so those of Q - x are the complement of those of P + x, unless x is a tie. (It is also
+ * not so if x is NaN.) So a block of states is summed in vectors; if its x were not all below P, if one was a tie, or if
+ * the sum reached 2 P, number by number. While these additions wait for each other, the states of blocks to come are
+ * made. */
 
 /* The lanes turned by some. */
 template <ptrdiff_t STEP> ALLIN1_INLINE values_t turned(values_t values) {
@@ -24,10 +28,12 @@ template <ptrdiff_t STEP> ALLIN1_INLINE values_t turned(values_t values) {
     return shuffle<double>(values, values, mask);
 }
 
-ALLIN1_INLINE double lanes_total(values_t values) {
-    if constexpr (LANES > 4) values += turned<4>(values);
-    if constexpr (LANES > 2) values += turned<2>(values);
-    return values[0] + values[1];
+typedef vector<uint64_t> bits_t;
+
+ALLIN1_INLINE uint64_t lanes_total(bits_t lanes) {
+    if constexpr (LANES > 4) lanes += (bits_t)turned<4>((values_t)lanes);
+    if constexpr (LANES > 2) lanes += (bits_t)turned<2>((values_t)lanes);
+    return lanes[0] + lanes[1];
 }
 
 ALLIN1_INLINE double lanes_maximum(values_t values) {
@@ -36,40 +42,54 @@ ALLIN1_INLINE double lanes_maximum(values_t values) {
     return values[0] > values[1] ? values[0] : values[1];
 }
 
-struct sum_in_order_t {
-    double sum, power; /* S and its 2^k */
+ALLIN1_INLINE uint64_t bits_of(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 
-    /* Add vectors of values if they need no care; otherwise false. */
-    template <ptrdiff_t VECTORS> ALLIN1_INLINE bool add(const double *values) {
-        const values_t powers = broadcast(power);
-        values_t total = values_t{}, most = values_t{};
-#pragma GCC unroll 8
-        for (ptrdiff_t v = 0; v < VECTORS; v++) {
+ALLIN1_INLINE double of_bits(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+constexpr ptrdiff_t FORWARD_VECTORS = FORWARD_BLOCK / LANES, IN_A_BYTE = 8 / LANES;
+constexpr uint64_t FRACTION = 0xFFFFFFFFFFFFFULL;
+
+struct sum_in_order_t {
+    uint64_t sum, power; /* bits of S and its P */
+
+    /* Add a block if that needs no care; otherwise false. `most` becomes its greatest numbers. */
+    ALLIN1_INLINE bool add(const double *values, values_t &most) {
+        const values_t even = broadcast(of_bits(power)), odd = broadcast(of_bits(power | FRACTION));
+        bits_t total = broadcast(-(uint64_t)FORWARD_VECTORS * power), differing = ~bits_t{};
+        most = values_t{};
+#pragma GCC unroll 32
+        for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
             const values_t value = load(values + v * LANES);
-            const values_t rounded = (value + powers) - powers, left = value - rounded;
-            total += rounded;
-            most = maximum(most, maximum(left, -left));
+            const bits_t up = (bits_t)(even + value), down = (bits_t)(odd - value);
+            total += up;
+            differing &= up ^ down;
+            most = maximum(most, value);
         }
-        const double next = sum + lanes_total(total);
-        const bool careless = next < 2 * power && lanes_maximum(most) < power * 0x1p-53;
+        const lanes_t bad = (differing != FRACTION) | (most >= even);
+        const uint64_t next = sum + lanes_total(bad ? broadcast(2 * (FRACTION + 1)) : total);
+        const bool careless = next <= (power | FRACTION);
         if (careless) sum = next;
         return careless;
     }
 
-    ALLIN1_INLINE void add_one_by_one(const double *values) {
-#pragma GCC unroll 16
-        for (ptrdiff_t i = 0; i < FORWARD_PART; i++) sum += values[i];
-        int64_t bits;
-        memcpy(&bits, &sum, sizeof bits);
-        bits &= 0x7FF0000000000000LL;
-        memcpy(&power, &bits, sizeof bits);
+    ALLIN1_INLINE void become(double value) {
+        sum = bits_of(value) & INT64_MAX; /* NaN, too, without a sign */
+        power = sum & ~FRACTION;
     }
 };
 
-/* The sums over predecessors of the first states, into the places of the last states before them. */
-ALLIN1_INLINE void enter(const forward_model_t &model, double *from) {
+/* The sums over predecessors of the first states. */
+ALLIN1_INLINE void enter(const forward_model_t &model, const double *states, double factor) {
     double *exits = model.exits, *entries = model.entries;
-    for (ptrdiff_t i = 0; i < model.num_intervals; i++) exits[i] = from[model.lasts[i]];
+    for (ptrdiff_t i = 0; i < model.num_intervals; i++) exits[i] = states[model.firsts[i + 1] - 1] * factor;
     for (ptrdiff_t j = 0; j < model.num_intervals; j += FORWARD_ENTRIES) {
         const ptrdiff_t group = j / FORWARD_ENTRIES;
         const double *row = model.transitions + model.offsets[group] * FORWARD_ENTRIES;
@@ -81,10 +101,24 @@ ALLIN1_INLINE void enter(const forward_model_t &model, double *from) {
                 sums[v] += broadcast(exit[i]) * load(row + v * LANES);
         for (ptrdiff_t v = 0; v < FORWARD_ENTRIES / LANES; v++) store(entries + j + v * LANES, sums[v]);
     }
-    from[-1] = entries[0];
-    for (ptrdiff_t j = 1; j < model.num_intervals; j++) from[model.lasts[j - 1]] = entries[j];
-    from[model.lasts[model.num_intervals - 1]] = 0; /* before the padding */
 }
+
+/* What makes the states of a frame from those before it. */
+struct forward_step_t {
+    values_t factor, beat, other;
+    lanes_t bits[IN_A_BYTE]; /* of the states of vectors that share a byte of `within` */
+    const uint8_t *within;   /* of the first state of block 0 */
+
+    ALLIN1_INLINE void make(double *blocks, ptrdiff_t at) const {
+#pragma GCC unroll 32
+        for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
+            int64_t seen;
+            memcpy(&seen, within + at / 8 + v / IN_A_BYTE, sizeof seen);
+            const values_t density = (broadcast(seen) & bits[v % IN_A_BYTE]) != 0 ? beat : other;
+            store(blocks + at + v * LANES, load(blocks + at + v * LANES) * factor * density);
+        }
+    }
+};
 
 /* Of the first NaN if there is one, else of the first of the greatest values, as numpy's argmax. */
 ALLIN1_INLINE ptrdiff_t first_of_greatest(const double *values, ptrdiff_t number) {
@@ -94,36 +128,65 @@ ALLIN1_INLINE ptrdiff_t first_of_greatest(const double *values, ptrdiff_t number
     return best;
 }
 
-/* Probabilities after a frame from those before it, which are written over. Returns the likeliest state. */
-ptrdiff_t forward_frame(const forward_model_t *given, double *from, double *to, double beat, double other) {
+/* Go on by a frame. Returns the likeliest state. */
+ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, double beat, double other) {
     const forward_model_t model = *given; /* which no store can change */
-    constexpr ptrdiff_t VECTORS = FORWARD_BLOCK / LANES;
-    const lanes_t others = (lanes_t)broadcast(other), differing = (lanes_t)broadcast(beat) ^ others;
-    enter(model, from);
+    enter(model, model.room + place->first, place->factor);
+    if (place->first == 0) {
+        memmove(model.room + FORWARD_ROOM, model.room, model.num_states * sizeof(double));
+        memset(model.room, 0, FORWARD_ROOM * sizeof(double));
+        place->first = FORWARD_ROOM;
+    }
+    const ptrdiff_t first = --place->first, before = first % FORWARD_BLOCK, end = before + model.num_states;
+    double *blocks = model.room + first - before, *states = model.room + first;
+    states[model.num_states] = 0;
+
+    /* 64 states, of which the first `before` are none, have their bits from 8 bytes before `within` on. */
+    forward_step_t step = {broadcast(place->factor), broadcast(beat), broadcast(other), {}, model.within};
+    step.within -= (before + 7) / 8;
+    for (ptrdiff_t v = 0; v < IN_A_BYTE; v++)
+        for (ptrdiff_t lane = 0; lane < LANES; lane++)
+            step.bits[v][lane] = (int64_t)1 << ((-before & 7) + v * LANES + lane);
+
     sum_in_order_t total = {0, 0};
-    for (ptrdiff_t s = 0; s < model.padded_states; s += FORWARD_BLOCK) {
-#pragma GCC unroll 8
-        for (ptrdiff_t i = s; i < s + FORWARD_BLOCK; i += LANES) {
-            const lanes_t within = __builtin_convertvector(load<int32_t, LANES>(model.within + i), lanes_t);
-            store(to + i, load(from + i - 1) * (values_t)(others ^ (differing & within)));
+    values_t most_of_all = values_t{};
+    double *greatest = model.greatest;
+    ptrdiff_t made = 0, ready = 0, interval = 0;
+    for (ptrdiff_t s = 0; s < end; s += FORWARD_BLOCK, greatest += LANES) {
+        if (s == ready) {
+            for (; made < end && made < ready + FORWARD_CHUNK; made += FORWARD_BLOCK) step.make(blocks, made);
+            for (; interval < model.num_intervals && before + model.firsts[interval] < made; interval++)
+                states[model.firsts[interval]] = model.entries[interval] * beat;
+            ready = made;
         }
-        if (!total.add<VECTORS>(to + s))
-            for (ptrdiff_t i = s; i < s + FORWARD_BLOCK; i += FORWARD_PART)
-                if (!total.add<FORWARD_PART / LANES>(to + i)) total.add_one_by_one(to + i);
+        values_t most;
+        if (!total.add(blocks + s, most)) {
+            double sum = of_bits(total.sum);
+#pragma GCC unroll 1
+            for (const double *x = blocks + s; x < blocks + s + FORWARD_BLOCK; x += FORWARD_BLOCK / 4) {
+                if (made < end) step.make(blocks, made), made += FORWARD_BLOCK;
+#pragma GCC unroll 16
+                for (ptrdiff_t i = 0; i < FORWARD_BLOCK / 4; i++) sum += x[i];
+            }
+            total.become(sum);
+        }
+        store(greatest, most);
+        most_of_all = maximum(most_of_all, most);
     }
 
-    const double factor = 1 / total.sum;
-    values_t most = values_t{};
-    for (ptrdiff_t i = 0; i < model.padded_states; i += LANES) {
-        const values_t value = load(to + i) * broadcast(factor);
-        store(to + i, value);
-        most = maximum(most, value);
+    const double factor = 1 / of_bits(total.sum);
+    if (!(factor > 0 && factor < HUGE_VAL)) {
+        for (ptrdiff_t i = 0; i < model.num_states; i++) states[i] *= factor;
+        place->factor = 1;
+        return first_of_greatest(states, model.num_states);
     }
-    if (!(factor < HUGE_VAL)) return first_of_greatest(to, model.num_states);
-    const values_t greatest = broadcast(lanes_maximum(most));
-    for (ptrdiff_t s = 0;; s += FORWARD_BLOCK) {
-        lanes_t found = lanes_t{};
-        for (ptrdiff_t i = s; i < s + FORWARD_BLOCK; i += LANES) found |= load(to + i) == greatest;
-        if (any(found)) return s + first_of_greatest(to + s, FORWARD_BLOCK);
-    }
+    place->factor = factor;
+    /* Other w than the greatest can be as great when they are multiplied. */
+    const double sought = lanes_maximum(most_of_all) * factor;
+    greatest = model.greatest;
+    for (ptrdiff_t s = 0;; s += FORWARD_BLOCK, greatest += LANES)
+        if (any(load(greatest) * broadcast(factor) == sought)) {
+            while (blocks[s] * factor != sought) s++;
+            return s - before;
+        }
 }

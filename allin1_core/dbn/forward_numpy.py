@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from allin1_core.dbn.chains import Chains
+from allin1_core.dbn.observation_model import beat_log_densities
 
 
 class ForwardAlgorithm:
@@ -59,9 +60,13 @@ class ForwardAlgorithm:
             states[frame] = following.argmax()
         return states
 
-    def advance_one(self, other: float, beat: float) -> int:
-        """As `advance`, by one frame of these densities."""
-        return int(self.advance(np.array([[other, beat]]))[0])
+    def advance_one(self, observation: float, observation_lambda: float, single: bool) -> int:
+        """As `advance`, by one frame of this observation, of single or double precision.
+
+        Above 0 and below 1, with a lambda above 1. See `beat_log_densities`.
+        """
+        array = np.array([observation], np.float32 if single else np.float64)
+        return int(self.advance(np.exp(beat_log_densities(array, observation_lambda)))[0])
 
     @property
     def is_lost(self) -> bool:

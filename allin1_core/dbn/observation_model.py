@@ -131,23 +131,3 @@ class RNNDownBeatTrackingObservationModel(ObservationModel):
             densities[:, 1] = np.log(observations[:, 0])
             densities[:, 2] = np.log(observations[:, 1])
         return densities
-
-
-def beat_densities_of_one(observation: np.ndarray, observation_lambda: float) -> list[float]:
-    """Densities of non-beat and beat in one frame, those of `beat_log_densities` to the bit, in a third of the time.
-
-    Parameters
-    ----------
-    observation : float32 or float64 (1,)
-        Above 0 and below 1.
-    observation_lambda : float
-        Above 1.
-    """
-    # Numbers of numpy's, because they round as its arrays do.
-    kind, value = observation.dtype.type, observation[0]
-    pair = np.empty(2, kind)
-    pair[0] = (kind(1) - value) / kind(observation_lambda - 1)
-    pair[1] = value
-    np.log(pair, pair)
-    found: list[float] = np.exp(pair, dtype=np.float64).tolist()
-    return found

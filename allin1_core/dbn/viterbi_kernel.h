@@ -71,28 +71,36 @@ struct viterbi_work_t {
 static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
 enum {
-    FORWARD_BLOCK = 64,  /* states of the forward algorithm that are summed together */
-    FORWARD_PART = 16,   /* of them, where that fails */
-    FORWARD_ENTRIES = 8, /* first states whose predecessors are summed together; both multiples of all lanes */
+    FORWARD_BLOCK = 64,                /* states of the forward algorithm that are summed together */
+    FORWARD_CHUNK = 8 * FORWARD_BLOCK, /* and that are made before the first states among them are put in */
+    FORWARD_ROOM = 512,                /* frames until the states are moved back */
+    FORWARD_ENTRIES = 16,              /* first states whose predecessors are summed together, a multiple of all lanes */
 };
 
 /* A beat model for the forward algorithm; `forward_algorithm.h` says how it runs. */
 struct forward_model_t {
-    ptrdiff_t num_states, padded_states; /* the second is the next multiple of FORWARD_BLOCK */
-    ptrdiff_t num_intervals;
-    const int32_t *within;     /* (padded_states,) -1 for states that see the beat density, else 0 */
-    const int64_t *lasts;      /* (num_intervals,) last state of each interval */
+    ptrdiff_t num_states, num_intervals;
+    const uint8_t *within;     /* a bit for each state, the lowest first: it sees the beat density; and 64 before, 128 after */
+    const int64_t *firsts;     /* (num_intervals + 1,) first state of each interval, and num_states */
     const int64_t *origins;    /* (groups,) by FORWARD_ENTRIES intervals, the first that leads to one of them */
     const int64_t *offsets;    /* (groups + 1,) of its row in `transitions`, then those of the intervals after it */
     const double *transitions; /* (rows, FORWARD_ENTRIES) probabilities of entering the intervals of a group */
     double *exits, *entries;   /* (groups * FORWARD_ENTRIES,) for its use */
+    double *greatest;          /* 8 for each of the blocks that the states can lie in, for its use */
+    double *room;              /* (FORWARD_ROOM + num_states + FORWARD_BLOCK,) 0 but for the states */
+};
+
+/* The probability of state s is room[first + s] * factor. */
+struct forward_place_t {
+    ptrdiff_t first;
+    double factor;
 };
 
 /* `forward` returns the column of the exits that is the last frame, `forward_frame` the likeliest state. */
 struct kernels_t {
     ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                          const double *initial);
-    ptrdiff_t (*forward_frame)(const forward_model_t *, double *from, double *to, double beat, double other);
+    ptrdiff_t (*forward_frame)(const forward_model_t *, forward_place_t *, double beat, double other);
 };
 
 #define KERNELS "../dbn/viterbi_forward.h"

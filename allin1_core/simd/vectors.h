@@ -15,7 +15,7 @@ template <typename V, typename T> ALLIN1_INLINE void store(T *to, V value) {
     *(typename vector_of<T, sizeof(V) / sizeof(T)>::in_memory *)to = value;
 }
 
-template <typename T> ALLIN1_INLINE vector<T> broadcast(T value) { return vector<T>{} + value; }
+template <typename T> ALLIN1_INLINE vector<T> broadcast(T value) { return value - vector<T>{}; }
 
 template <typename V> ALLIN1_INLINE V maximum(V a, V b) { return a > b ? a : b; }
 

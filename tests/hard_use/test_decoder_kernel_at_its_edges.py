@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import warnings
 from collections import Counter
 
@@ -291,7 +292,10 @@ def test_forward_algorithm(slowest: float, fastest: float, num_tempi: int | None
             np.testing.assert_array_equal(compiled.advance(densities), plain.advance(densities))
             np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
             assert compiled.is_lost == plain.is_lost
-            for other, beat in densities[:5].tolist():
-                assert compiled.advance_one(other, beat) == plain.advance_one(other, beat)
+            for single, one in itertools.product(
+                (False, True), observed[(observed > 0) & (observed < 1)][:5]
+            ):
+                assert compiled.advance_one(one, 16, single) == plain.advance_one(one, 16, single)
+                np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
         compiled.reset()
         plain.reset()

@@ -22,6 +22,10 @@ STAGE ?= spectrogram
 # torch's threads that wait for work sleep: spinning takes the time of those that have some, ten times over on a busy
 # machine. What is timed (bench, gate) runs as torch does by itself.
 check parity parity-full: export OMP_WAIT_POLICY := passive
+# Those of OpenBLAS, which numpy and SciPy bring, sleep after 2^4 cycles, the least it takes.
+check parity parity-full: export OPENBLAS_THREAD_TIMEOUT := 4
+# A module is compiled once, whatever the environment says: the tests start dozens of interpreters.
+check parity parity-full: export PYTHONDONTWRITEBYTECODE :=
 
 # TRACKS=folder adds the track folders below it to `make parity-full`.
 TRACKS ?=

@@ -88,8 +88,9 @@ check: lint
 	$(BIN)/python -m pytest tests -q --durations=10 $(SLOW:%=--deselect=%)
 
 ifeq ($(BACKEND),)
+# Files in this order: by number of tests, as pytest-xdist sorts them, those of few long tests come last, one alone.
 parity: lint
-	$(RUN) -m pytest tests parity -n 2 --dist loadfile --durations=25 --parity-report $(REPORTS)
+	$(RUN) -m pytest parity tests -n 2 --dist loadfile --no-loadscope-reorder --durations=25 --parity-report $(REPORTS)
 	@echo "parity report: $(REPORTS)/parity.md"
 else
 parity: $(VENV)/.installed

@@ -22,6 +22,11 @@ STAGE ?= spectrogram
 # torch's threads that wait for work sleep: spinning takes the time of those that have some, ten times over on a busy
 # machine. What is timed (bench, gate) runs as torch does by itself.
 check parity parity-full: export OMP_WAIT_POLICY := passive
+# OpenBLAS, which numpy brings, has one: two processes keep two cores busy, and a thread that waits for its other half to
+# be given a core spins. parity/test_spectrogram.py::test_ten_minutes and `make parity-full` give it all.
+check parity: export OPENBLAS_NUM_THREADS := 1
+# A module is compiled once, whatever the environment says: the tests start dozens of interpreters.
+check parity parity-full: export PYTHONDONTWRITEBYTECODE :=
 
 # TRACKS=folder adds the track folders below it to `make parity-full`.
 TRACKS ?=
@@ -83,8 +88,9 @@ check: lint
 	$(BIN)/python -m pytest tests -q --durations=10 $(SLOW:%=--deselect=%)
 
 ifeq ($(BACKEND),)
+# Files in this order: by number of tests, as pytest-xdist sorts them, those of few long tests come last, one alone.
 parity: lint
-	$(RUN) -m pytest tests parity -n 2 --dist loadfile --durations=25 --parity-report $(REPORTS)
+	$(RUN) -m pytest parity tests -n 2 --dist loadfile --no-loadscope-reorder --durations=25 --parity-report $(REPORTS)
 	@echo "parity report: $(REPORTS)/parity.md"
 else
 parity: $(VENV)/.installed

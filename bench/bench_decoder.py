@@ -54,7 +54,7 @@ def _by_length(decoder: DBNDownBeatTrackingProcessor, meters: list[int]) -> list
 
 
 # A thread decodes one bar length, and the numpy kernel holds the GIL: other combinations are the same as these. The
-# numpy kernel, there to be read, takes 9 s for the whole: it decodes a quarter of a minute.
+# numpy kernel, there to be read, takes 2 s for the whole: it decodes a quarter of a minute.
 _ROWS = [
     ("cython", [3, 4], 1, SECONDS),
     ("cython", [3, 4], 2, SECONDS),

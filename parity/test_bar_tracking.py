@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
 from parity.inputs.annotations import read_annotations
 from parity.inputs.decoder import songs
-from parity.material import shared_folder, tracks
+from parity.material import tracks
 from parity.oracles import madmom_dbn
+from parity.oracles.network_golden import read_golden
 from parity.reports.records import ParityRecorder
 
 
@@ -80,27 +82,20 @@ def test_bars(case: str, backend: str, record_parity: ParityRecorder) -> None:
     _check(record_parity, case, _agreement(make(), backend, **parameters), backend)
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("track", tracks() or ["none"])
-def test_goldens(track: str, record_parity: ParityRecorder) -> None:
+def test_goldens(track: str, shared: Path, record_parity: ParityRecorder) -> None:
     """The network's activations at the pipeline's own beats; the weight that suits them finds its downbeats, too."""
-    folder = shared_folder()
-    assert folder is not None
-    golden = json.loads((folder / "golden" / f"{track}.json").read_text())
-    with np.load(folder / "golden" / f"{track}.npz", allow_pickle=False) as arrays:
-        rows = activations_at_beats(golden["beats"], arrays["downbeat"], FPS)
+    golden = json.loads((shared / "golden" / f"{track}.json").read_text())
+    rows = activations_at_beats(golden["beats"], read_golden(shared, track)["downbeat"], FPS)
     for weight in (100, 16):
         _check(record_parity, f"golden {track}, weight {weight}", _agreement(rows, observation_weight=weight))
     positions = DBNBarTrackingProcessor(observation_weight=16)(rows)[:, 1]
     assert positions.tolist() == golden["beat_positions"]
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("song", songs())
-def test_annotated_beats(song: str, record_parity: ParityRecorder) -> None:
-    folder = shared_folder()
-    assert folder is not None
-    annotated = read_annotations(folder)[song]
+def test_annotated_beats(song: str, shared: Path, record_parity: ParityRecorder) -> None:
+    annotated = read_annotations(shared)[song]
     rows = activations_at_beats(annotated.times, from_song(annotated)[:, 1], FPS)
     _check(record_parity, song, _agreement(rows))
 

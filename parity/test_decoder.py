@@ -50,20 +50,21 @@ def _agreement(
     return compare_decodings(paths, beats, [] if beats_only else oracle_paths, oracle_beats)
 
 
+def _hashable(parameters: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Parameters for a cache, in the order of their names; lists and arrays as tuples, which madmom takes as well."""
+    by_name = sorted(parameters.items())
+    return tuple((name, tuple(value) if np.ndim(value) else value) for name, value in by_name)
+
+
 @functools.lru_cache(maxsize=256)
 def _oracle(case: Case) -> tuple[np.ndarray, Paths]:
-    return decode_all(_madmom(case.parameters), case.activations())
+    return decode_all(_madmom(_hashable(case.parameters)), case.activations())
 
 
-_madmom_decoders: dict[str, Any] = {}
-
-
-def _madmom(parameters: dict[str, Any]) -> Any:
+@functools.cache
+def _madmom(parameters: tuple[tuple[str, Any], ...]) -> Any:
     """madmom's decoder, made once for the same parameters: that takes longer than a short decoding."""
-    key = repr(parameters)
-    if key not in _madmom_decoders:
-        _madmom_decoders[key] = madmom_dbn.make_decoder(**parameters)
-    return _madmom_decoders[key]
+    return madmom_dbn.make_decoder(**dict(parameters))
 
 
 @pytest.mark.parametrize(("backend", "case"), runs(_CASES), ids=str)
@@ -89,7 +90,7 @@ def test_madmom_network(track: str, backend: str, record_parity: ParityRecorder)
     """Activations of madmom's own RNNDownBeatProcessor on the mixed audio."""
     activations = _network_activations(track)
     parameters = {"beats_per_bar": [3, 4], "fps": 100}
-    oracle = decode_all(_madmom(parameters), activations)
+    oracle = decode_all(_madmom(_hashable(parameters)), activations)
     agreement = _agreement(backend, parameters, activations, oracle)
     madmom_dbn.require_identical(record_parity, f"madmom's network on {track}", "network", backend, agreement)
 
@@ -211,12 +212,15 @@ _PROBABILITIES = st.one_of(
 def test_no_counterexample(
     backend: str, values: list[tuple[float, float]], single: bool, parameters: dict[str, Any]
 ) -> None:
-    activations = np.array(values, dtype=np.float32 if single else np.float64)
-    key = repr((values, single, parameters))  # every backend is given the same examples
-    if key not in _decoded_examples:
-        _decoded_examples[key] = decode_all(madmom_dbn.make_decoder(**parameters), activations)
-    agreement = _agreement(backend, parameters, activations, _decoded_examples[key])
+    dtype = np.float32 if single else np.float64
+    oracle = _oracle_of_example(tuple(values), dtype, _hashable(parameters))
+    agreement = _agreement(backend, parameters, np.array(values, dtype), oracle)
     assert agreement.identical, agreement
 
 
-_decoded_examples: dict[str, tuple[np.ndarray, Paths]] = {}
+# Every backend is given the same examples.
+@functools.cache
+def _oracle_of_example(
+    values: tuple[tuple[float, float], ...], dtype: type, parameters: tuple[tuple[str, Any], ...]
+) -> tuple[np.ndarray, Paths]:
+    return decode_all(madmom_dbn.make_decoder(**dict(parameters)), np.array(values, dtype))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from parity.decoder_agreement import DecoderAgreement, compare_decodings, f_meas
 from parity.inputs.activations import FPS, from_beats, from_song
 from parity.inputs.annotations import read_annotations
 from parity.inputs.decoder import songs
-from parity.material import shared_folder
 from parity.oracles import madmom_dbn
 from parity.reports.records import ParityRecorder
 
@@ -119,13 +119,10 @@ def test_instruction_sets(instruction_set: str) -> None:
     assert {*space.state_meters[path].tolist()} == {3, 4}
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("song", songs()[::4])
-def test_a_change_that_costs_too_much_is_none(song: str) -> None:
+def test_a_change_that_costs_too_much_is_none(song: str, shared: Path) -> None:
     """The path is then that of the best bar length alone, with its log probability, to the bit."""
-    folder = shared_folder()
-    assert folder is not None
-    activations = from_song(read_annotations(folder)[song])[:6000]
+    activations = from_song(read_annotations(shared)[song])[:6000]
     alone = DBNDownBeatTrackingProcessor([3, 4], fps=FPS).decode(activations)
     decoder = DBNDownBeatTrackingProcessor([3, 4], fps=FPS, meter_change_prob=_PROHIBITIVE)
     together = decoder.decode(activations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
 from parity.inputs.annotations import read_annotations
 from parity.inputs.decoder import songs
-from parity.material import shared_folder, tracks
+from parity.material import tracks
 from parity.oracles import madmom_dbn
+from parity.oracles.network_golden import read_golden
 from parity.reports.records import ParityRecorder
 
 _OURS = implementations.ours("decoder")
@@ -104,22 +106,15 @@ def test_one_by_one(dtype: type, observation_lambda: float, record_parity: Parit
     _check(record_parity, case, "cython", agreement)
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("track", tracks() or ["none"])
-def test_goldens(track: str, record_parity: ParityRecorder) -> None:
-    folder = shared_folder()
-    assert folder is not None
-    with np.load(folder / "golden" / f"{track}.npz", allow_pickle=False) as golden:
-        _check(record_parity, f"golden {track}", "cython", _agreement(golden["beat"]))
+def test_goldens(track: str, shared: Path, record_parity: ParityRecorder) -> None:
+    _check(record_parity, f"golden {track}", "cython", _agreement(read_golden(shared, track)["beat"]))
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("song", songs())
-def test_songs(song: str, record_parity: ParityRecorder, pytestconfig: pytest.Config) -> None:
+def test_songs(song: str, shared: Path, record_parity: ParityRecorder, pytestconfig: pytest.Config) -> None:
     """Their first minute; all of them in the full form."""
-    folder = shared_folder()
-    assert folder is not None
-    activations = np.minimum(from_song(read_annotations(folder)[song]).sum(axis=1), 1)
+    activations = np.minimum(from_song(read_annotations(shared)[song]).sum(axis=1), 1)
     activations = activations if pytestconfig.getoption("--full") else activations[: 60 * FPS]
     # In pieces, because madmom keeps the probabilities of a whole call: 1 GB of a song.
     pieces = [500] * (len(activations) // 500)

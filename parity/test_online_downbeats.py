@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from allin1_core.simd.instruction_sets import instruction_sets
 from parity.inputs.activations import FPS, from_song, steady
 from parity.inputs.annotations import read_annotations
 from parity.inputs.decoder import songs
-from parity.material import shared_folder
 
 _CHANGES: dict[str, Any] = {"beats_per_bar": [3, 4], "meter_change_prob": 1e-3}
 _PARAMETERS: dict[str, dict[str, Any]] = {
@@ -40,13 +40,10 @@ def _pieces(activations: np.ndarray, seed: int) -> list[np.ndarray]:
     return np.split(activations, np.minimum(np.cumsum(sizes), len(activations)))
 
 
-@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("name", _PARAMETERS)
 @pytest.mark.parametrize("song", songs()[::8])
-def test_with_a_delay_of_the_whole_song_they_are_the_decoders(song: str, name: str) -> None:
-    folder = shared_folder()
-    assert folder is not None
-    activations = from_song(read_annotations(folder)[song])
+def test_with_a_delay_of_the_whole_song_they_are_the_decoders(song: str, shared: Path, name: str) -> None:
+    activations = from_song(read_annotations(shared)[song])
     decoder = _decoder(name)
     expected = decoder(activations)
     online = OnlineDownBeatTracker(decoder, delay=len(activations) / FPS)

@@ -5,10 +5,11 @@ Where madmom is not installed the oracle is our numpy backend in ``exact``, whic
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 from scipy.io.wavfile import WavFileWarning
 
 from allin1_core.backends.devices import computation
+from allin1_core.backends.table import module_exists
 from allin1_core.spectrogram import numpy_backend, select
+from allin1_core.threads import usable_cores
 from parity.agreement import Agreement, compare
 from parity.implementations import Implementation, implementations, label, own_operations
 from parity.inputs.spectrogram import (
@@ -132,6 +135,17 @@ def test_case(case: Case, implementation: Implementation, record_parity: ParityR
     check(expected(case), implementation, record_parity)
 
 
+@pytest.fixture
+def blas_on_all_cores() -> Iterator[None]:
+    """As many threads for numpy's products as it takes by itself: `make parity` gives it one."""
+    with contextlib.ExitStack() as stack:
+        if module_exists("threadpoolctl"):
+            from threadpoolctl import threadpool_limits
+
+            stack.enter_context(threadpool_limits(usable_cores(), "blas"))
+        yield
+
+
 LONG = {dtype: ten_minutes(dtype) for dtype in DTYPES}
 # In float32 what a CPU runs by default and what is bit-identical; the others in the full form.
 _LONG_IN_FLOAT32 = (Implementation("fused", "exact"), NUMPY)
@@ -154,6 +168,7 @@ _LONG_IN_FLOAT32 = (Implementation("fused", "exact"), NUMPY)
         for implementation in IMPLEMENTATIONS
     ],
 )
+@pytest.mark.usefixtures("blas_on_all_cores")
 def test_ten_minutes(dtype: str, implementation: Implementation, record_parity: ParityRecorder) -> None:
     check(expected(LONG[dtype]), implementation, record_parity)
 

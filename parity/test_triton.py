@@ -6,6 +6,7 @@ enough for the interpreter, which takes a second for a block of a fold: few bloc
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -41,9 +42,15 @@ FEW_BLOCKS = Configuration(num_blocks=1)
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _language_patched_once() -> Iterator[None]:
-    """Once for each function in a kernel's run: the interpreter does so at each call, in a third of its time."""
+@contextlib.contextmanager
+def language_patched_once() -> Iterator[None]:
+    """Triton's interpreter patches its language once for each function in a kernel's run.
+
+    By itself it does so at each call of one, in a third of its time. Replaced are `_patch_lang` and the call of a
+    `GridExecutor` in `triton.runtime.interpreter`, which are internals (here those of Triton 3.9). Where one is gone,
+    setting it fails; where they are used otherwise, so that no call is saved, the end does.
+    """
+    saved, kernels = [], []
     with pytest.MonkeyPatch.context() as patch:
         if DEVICE == "cpu":
             patched: set[Callable] = set()
@@ -51,16 +58,27 @@ def _language_patched_once() -> Iterator[None]:
 
             def patch_once(function: Callable) -> object:
                 if function in patched:
+                    saved.append(function)
                     return interpreter._LangPatchScope()
                 patched.add(function)
                 return patch_language(function)
 
             def execute_anew(kernel: object, *arguments: object, **keywords: object) -> object:
                 patched.clear()
+                kernels.append(kernel)
                 return execute(kernel, *arguments, **keywords)
 
             patch.setattr(interpreter, "_patch_lang", patch_once)
             patch.setattr(interpreter.GridExecutor, "__call__", execute_anew)
+        yield
+    assert saved or not kernels, (
+        "Triton's interpreter patches its language otherwise than this fixture takes it to"
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _language_patched_once() -> Iterator[None]:
+    with language_patched_once():
         yield
 
 

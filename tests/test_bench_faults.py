@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core.spectrogram import log_spectrogram
 from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram
 from bench.gate import cases, checks
 from parity.inputs.activations import regular
-from parity.material import Track
+from parity.material import SAMPLE_RATE, Track
 from parity.meta_tests.faults import FAULTS
 from parity.meta_tests.test_network import made_up, spoilt
 from parity.meta_tests.test_pipeline import EXPECTED, right
+from parity.oracles import madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS
 
 needs_oracle = pytest.mark.skipif(
@@ -116,30 +117,57 @@ def test_a_row_of_the_gate_fails(fault: str, at_most: float) -> None:
         assert verdict.measured == ("bit-identical" if passes else "inf")
 
 
-@needs_oracle
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_gates_check_of_a_spectrogram_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise = np.random.default_rng(0).integers(-9000, 9000, (4, 9000), dtype=np.int16)
-    monkeypatch.setattr(checks, "default_track", lambda: Track("noise", noise, "made up"))
-    # The fault is in the first of several signals: it may not be forgotten over the next.
+NOISE = np.random.default_rng(0).integers(-9000, 9000, (4, 9000), dtype=np.int16)
+ORACLE = madmom_spectrogram.madmom_spectrogram
+
+
+@functools.cache
+def madmoms_spectrogram(signal: bytes) -> np.ndarray:
+    return ORACLE(np.frombuffer(signal, np.int16), SAMPLE_RATE)
+
+
+@functools.cache
+def madmoms_beats(activations: bytes) -> np.ndarray:
+    return cases.madmom_decoder()(np.frombuffer(activations).reshape(-1, 2))
+
+
+@pytest.fixture
+def short_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate's checks on little, of which the oracle's outputs are kept: every fault is compared with the same."""
+    kept = lambda signal, _: madmoms_spectrogram(signal.tobytes())  # noqa: E731
+    monkeypatch.setattr(madmom_spectrogram, "madmom_spectrogram", kept)
+    monkeypatch.setattr(checks, "default_track", lambda: Track("noise", NOISE, "made up"))
     monkeypatch.setattr(checks, "_signals", lambda track: [track.stems, track.stems[:, ::-1].copy()])
+    monkeypatch.setattr(checks, "madmom_decoder", lambda: lambda inputs: madmoms_beats(inputs.tobytes()))
+    monkeypatch.setattr(checks, "drifting", lambda seconds, seed: regular(400, 50 + seed, 4))
 
-    def wrong(stems: np.ndarray) -> np.ndarray:
-        output = log_spectrogram(stems, backend="numpy")
-        return FAULTS[fault](output) if stems[0, 0] == noise[0, 0] else output
 
+@needs_oracle
+@pytest.mark.usefixtures("short_checks")
+def test_the_gates_checks_pass() -> None:
     assert checks.check_spectrogram_difference("numpy", "exact", 0.0).passed
+    assert checks.check_decoder("cython", cases.our_decoder("cython")).passed
+
+
+@needs_oracle
+@pytest.mark.usefixtures("short_checks")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_gates_check_of_a_spectrogram_fails(fault: str) -> None:
+    def wrong(stems: np.ndarray) -> np.ndarray:
+        """In the first of several signals: it may not be forgotten over the next."""
+        output = np.stack([madmoms_spectrogram(stem.tobytes()) for stem in stems])
+        return FAULTS[fault](output) if stems[0, 0] == NOISE[0, 0] else output
+
     verdict = checks.check_spectrogram_difference("numpy", "exact", 1e-4, wrong)
     assert verdict.passed is False
     assert verdict.measured == "inf"
 
 
 @needs_oracle
+@pytest.mark.usefixtures("short_checks")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_gates_check_of_the_decoder_fails(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "drifting", lambda seconds, seed: regular(400, 50 + seed, 4))
+def test_the_gates_check_of_the_decoder_fails(fault: str) -> None:
     right = cases.our_decoder("cython")
-    assert checks.check_decoder("cython", right).passed
     verdict = checks.check_decoder("cython", lambda inputs: FAULTS[fault](right(inputs)))
     assert verdict.passed is False
     assert verdict.measured == "0 of 8 (0%)"

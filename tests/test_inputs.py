@@ -22,11 +22,6 @@ from allin1_core.timings.schema import read_timings
 
 
 @pytest.fixture
-def options(small_model: str) -> dict[str, Any]:
-    return {"model": small_model, "device": "cpu", "spec_backend": "numpy"}
-
-
-@pytest.fixture
 def separating(options: dict[str, Any], separation_repository: Path) -> dict[str, Any]:
     return {**options, "demix_model": "small", "demix_repository": separation_repository}
 

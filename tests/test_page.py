@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser_page import Page, window
 from history_lines import (
     COMMITS,
     DESK,
@@ -61,40 +62,23 @@ def test_the_page_holds_what_was_recorded(written: tuple[Path, dict[str, Any]]) 
 
 
 @pytest.fixture(params=[1400, 390], ids=["wide", "phone"])
-def opened(request: pytest.FixtureRequest, browser: Any, written: tuple[Path, Any]) -> Iterator[Any]:
-    """The page in a window of each width; nothing overflows, nothing is loaded, and the console stays empty."""
-    size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(written[0].as_uri())
-    yield browser
-    too_wide = "return [document.documentElement, ...document.querySelectorAll('.scroll, figure')]"
-    too_wide += ".filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.tagName)"
-    assert browser.execute_script("return innerWidth") == request.param
-    assert browser.execute_script(too_wide) == []
-    assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
-    assert browser.get_log("browser") == []
+def opened(request: pytest.FixtureRequest, browser: Any, written: tuple[Path, Any]) -> Iterator[Page]:
+    """The page in a window of each width."""
+    with window(browser, request.param):
+        yield Page(browser, written[0])
 
 
-def find(browser: Any, selector: str) -> list[Any]:
-    found: list[Any] = browser.find_elements("css selector", selector)
-    return found
-
-
-def hover(browser: Any, selector: str) -> str:
+def hover(page: Page, selector: str) -> str:
     """What the tooltip says when the pointer is at the one element of a selector."""
     from selenium.webdriver import ActionChains
 
-    [element] = find(browser, selector)
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-    ActionChains(browser).move_to_element(element).perform()
-    [tip] = find(browser, "#tip")
-    assert tip.is_displayed()
-    box, width = tip.rect, browser.execute_script("return innerWidth")
-    assert 0 <= box["x"] <= box["x"] + box["width"] <= width
-    return str(tip.text)
+    [element] = page.find_all(selector)
+    page.run("arguments[0].scrollIntoView({block: 'center'})", element)
+    ActionChains(page.driver).move_to_element(element).perform()
+    return page.tip()
 
 
-def test_a_point_tells_its_ratio(opened: Any, written: tuple[Path, Any]) -> None:
+def test_a_point_tells_its_ratio(opened: Page, written: tuple[Path, Any]) -> None:
     line = written[1]["lines"][2]
     reference, *figures, _ = line["rows"][ROWS[2]]
     text = hover(
@@ -109,46 +93,46 @@ def test_a_point_tells_its_ratio(opened: Any, written: tuple[Path, Any]) -> None
     assert DESK in text.splitlines()
 
 
-def test_points_by_machine_stage_and_row(opened: Any) -> None:
+def test_points_by_machine_stage_and_row(opened: Page) -> None:
     def points(machine: str = "") -> int:
-        return len(find(opened, f'.point[data-machine="{machine}"]' if machine else ".point"))
+        return len(opened.find_all(f'.point[data-machine="{machine}"]' if machine else ".point"))
 
     # Three rows at three commits, and at two, where one has no number.
     assert (points(DESK), points(SERVER)) == (9, 5)
-    assert [element.text for element in find(opened, ".missing")] == [
+    assert [element.text for element in opened.find_all(".missing")] == [
         "not measured: bbbbbbb (A server, 64 cores, AVX-512)"
     ]
-    find(opened, "#all")[0].click()
+    opened.click("#all")
     assert (points(DESK), points(SERVER)) == (12, 7)
-    find(opened, "#machine0")[0].click()
+    opened.click("#machine0")
     assert (points(DESK), points(SERVER)) == (0, 7)
-    find(opened, '#stage option[value="spectrogram"]')[0].click()
+    opened.click('#stage option[value="spectrogram"]')
     assert points() == 4
-    assert {element.get_attribute("data-row") for element in find(opened, ".cell")} == {
+    assert {element.get_attribute("data-row") for element in opened.find_all(".cell")} == {
         "spectrogram/fused/exact"
     }
 
 
-def test_the_keyboard_shows_what_the_pointer_does(opened: Any) -> None:
+def test_the_keyboard_shows_what_the_pointer_does(opened: Page) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    [point] = find(opened, f'.point[data-row="{ROWS[0]}"][data-commit="{COMMITS[2]}"]')
-    opened.execute_script("arguments[0].focus()", point)
-    [tip] = find(opened, "#tip")
+    [point] = opened.find_all(f'.point[data-row="{ROWS[0]}"][data-commit="{COMMITS[2]}"]')
+    opened.run("arguments[0].focus()", point)
+    [tip] = opened.find_all("#tip")
     assert f"commit {COMMITS[2]}, with uncommitted changes, 2026-01-05 10:00 UTC" in tip.text
     assert tip.text == point.get_attribute("aria-label")
     point.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
 
 
-def test_a_cell_tells_the_worst_difference_and_its_histogram(opened: Any) -> None:
+def test_a_cell_tells_the_worst_difference_and_its_histogram(opened: Page) -> None:
     text = hover(opened, f'.cell[data-row="spectrogram/fused/exact"][data-machine="{DESK}"]')
     assert "worst: 887 ULP · 4.8e-7" in text
     assert "60 comparisons, 0 outside their bounds" in text
     assert text.splitlines()[-4:] == [
         "0 ULP: 900 (90 %)", "up to 1 ULP: 90 (9 %)", "up to 2 ULP: 9 (0.9 %)", "up to 256 ULP: 1 (0.1 %)"
     ]  # fmt: skip
-    bars = find(opened, f'.cell[data-row="spectrogram/fused/exact"][data-machine="{DESK}"] rect')
+    bars = opened.find_all(f'.cell[data-row="spectrogram/fused/exact"][data-machine="{DESK}"] rect')
     assert [float(bar.get_attribute("height")) > 0 for bar in bars] == [True] * 3 + [False] * 3 + [
         True,
         *[False] * 4,
@@ -158,8 +142,8 @@ def test_a_cell_tells_the_worst_difference_and_its_histogram(opened: Any) -> Non
     assert failed.splitlines()[-1] == "not finite: 3 (2.94 %)"
 
 
-def test_headline_stages_and_gate_are_shown(opened: Any) -> None:
-    tables = [element.text for element in find(opened, "table")]
+def test_headline_stages_and_gate_are_shown(opened: Page) -> None:
+    tables = [element.text for element in opened.find_all("table")]
     ratio = some_lines()[4]["rows"][ROWS[0]]
     assert f"{ratio[1]:.3g}x ({ratio[2]:.3g}-{ratio[3]:.3g})" in tables[0]
     assert tables[0].count("not measured") == 1
@@ -167,7 +151,7 @@ def test_headline_stages_and_gate_are_shown(opened: Any) -> None:
     assert tables[2].count("✓ ok") == tables[2].count("✗ failed") == tables[2].count("not judged") == 1
     bars = [
         (float(bar.get_attribute("x")), float(bar.get_attribute("width")))
-        for bar in find(opened, ".bar rect")
+        for bar in opened.find_all(".bar rect")
     ]
     (first, width), (second, longer), _ = bars
     assert second == pytest.approx(first + width)

@@ -40,6 +40,14 @@ FIELDS: dict[str, Any] = {
         {"start": 0.02, "end": 3.0, "label": "verse"},
         {"start": 3.0, "end": 4.0, "label": "chorus"},
     ],
+    "tempo": 119.9,
+    "tempo_spread": 0.1,
+    "confidences": {
+        "beats": [1.0, 0.5, 1, 0, 0.25],
+        "downbeats": [0.5, 0.25],
+        "boundaries": [0.1, 0.2],
+        "labels": [0.9, 0.8, 1],
+    },
     "provenance": {"allin1_core_version": "0", "model": {"name": "x", "weights": [{"sha256": "0"}]}},
 }
 RANDOM = np.random.default_rng(0)
@@ -50,31 +58,14 @@ ACTIVATIONS = {
 EMBEDDINGS = RANDOM.normal(size=(4, NUM_FRAMES, 24)).astype(np.float32)
 
 
-def changed(*where: str | int, to: Any) -> dict[str, Any]:
+def but(*where: str | int, to: Any) -> dict[str, Any]:
     """The fields, but for one value."""
     fields: Any = copy.deepcopy(FIELDS)
     inner = fields
     for key in where[:-1]:
         inner = inner[key]
     inner[where[-1]] = to
-    changed_fields: dict[str, Any] = fields
-    return changed_fields
-
-
-def with_tempo(tempo: Any, spread: Any) -> dict[str, Any]:
-    return {**FIELDS, "tempo": tempo, "tempo_spread": spread}
-
-
-SURE = {
-    "beats": [1.0, 0.5, 1, 0, 0.25],
-    "downbeats": [0.5, 0.25],
-    "boundaries": [0.1, 0.2],
-    "labels": [0.9, 0.8, 1],
-}
-
-
-def with_confidences(**changed: Any) -> dict[str, Any]:
-    return {**FIELDS, "confidences": {**SURE, **changed}}
+    return dict(fields)
 
 
 def in_code(fields: dict[str, Any]) -> AnalysisResult:
@@ -88,97 +79,85 @@ def in_code(fields: dict[str, Any]) -> AnalysisResult:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "path is a number": (changed("path", to=3), "path: found 3; expected the path of a track"),
-    "path without a name": (changed("path", to=""), r"path: found PosixPath\('.'\); expected the path"),
-    "bpm is text": (changed("bpm", to="120"), "bpm: found '120'; expected a number from 0 to 6000"),
-    "bpm is a truth": (changed("bpm", to=True), "bpm: found True"),
-    "bpm is infinite": (changed("bpm", to=math.inf), "bpm: found inf"),
-    "bpm of many digits": (changed("bpm", to=10**4000), "bpm: found a number of 13288 bits"),
-    "tempo is NaN": (with_tempo(math.nan, 0.1), "tempo: found nan; expected a number"),
-    "tempo 0": (with_tempo(0, 0.1), "tempo: found 0; expected more than 0"),
+    "path is a number": (but("path", to=3), "path: found 3; expected the path of a track"),
+    "path without a name": (but("path", to=""), r"path: found PosixPath\('.'\); expected the path"),
+    "bpm is text": (but("bpm", to="120"), "bpm: found '120'; expected a number from 0 to 6000"),
+    "bpm is a truth": (but("bpm", to=True), "bpm: found True"),
+    "bpm is infinite": (but("bpm", to=math.inf), "bpm: found inf"),
+    "bpm of many digits": (but("bpm", to=10**4000), "bpm: found a number of 13288 bits"),
+    "tempo is NaN": (but("tempo", to=math.nan), "tempo: found nan; expected a number"),
+    "tempo 0": (but("tempo", to=0), "tempo: found 0; expected more than 0"),
     "tempo without spread": (
-        with_tempo(119.9, None),
+        but("tempo_spread", to=None),
         "tempo_spread: found None; expected a number from 0 to 6000, beats per minute, or null as tempo",
     ),
     "spread without tempo": (
-        with_tempo(None, 0.1),
+        but("tempo", to=None),
         "tempo: found None; expected a number from 0 to 6000, beats per minute, or null as tempo_spread",
     ),
-    "spread below 0": (with_tempo(119.9, -0.1), "tempo_spread: found -0.1"),
-    "confidences are a list": ({**FIELDS, "confidences": [1]}, "confidences: found a value of type list"),
-    "confidences of something else": (
-        with_confidences(tempo=[1]),
-        "confidences: found beats, .*tempo; expected",
+    "spread below 0": (but("tempo_spread", to=-0.1), "tempo_spread: found -0.1"),
+    "confidences are a list": (but("confidences", to=[1]), "confidences: found a value of type list"),
+    "a field too many": (but("confidences", "tempo", to=[1]), "confidences: found beats, .*tempo; expected"),
+    "confidence NaN": (but("confidences", "labels", 1, to=math.nan), r"confidences.labels\[1\]: found nan"),
+    "confidence 1.1": (but("confidences", "downbeats", 1, to=1.1), r"confidences.downbeats\[1\]: found 1.1"),
+    "confidences too few": (
+        but("confidences", "boundaries", to=[0.1]),
+        "confidences.boundaries: found 1; expected 2, one",
     ),
-    "a confidence is NaN": (
-        with_confidences(labels=[0.9, math.nan, 1]),
-        r"confidences.labels\[1\]: found nan",
-    ),
-    "a confidence above 1": (
-        with_confidences(downbeats=[0.5, 1.1]),
-        r"confidences.downbeats\[1\]: found 1.1",
-    ),
-    "a confidence too few": (
-        with_confidences(boundaries=[0.1]),
-        "confidences.boundaries: found 1; expected 2, one for each",
-    ),
-    "confidences of beats are a number": (
-        with_confidences(beats=1),
-        "confidences.beats: found 1; expected a list",
-    ),
-    "beats are null": (changed("beats", to=None), "beats: found None; expected a list of seconds"),
-    "a beat is NaN": (changed("beats", 1, to=math.nan), r"beats\[1\]: found nan"),
-    "a beat before the start": (changed("beats", 0, to=-0.5), r"beats\[0\]: found -0.5"),
-    "a beat after the end": (changed("beats", 4, to=4.5), r"beats\[4\]: found 4.5; .*within the sections"),
-    "beat twice": (changed("beats", 1, to=0.5), r"beats\[1\]: found 0.5; expected more than the one before"),
+    "confidence is 1": (but("confidences", "beats", to=1), "confidences.beats: found 1; expected a list"),
+    "beats are null": (but("beats", to=None), "beats: found None; expected a list of seconds"),
+    "a beat is NaN": (but("beats", 1, to=math.nan), r"beats\[1\]: found nan"),
+    "a beat before the start": (but("beats", 0, to=-0.5), r"beats\[0\]: found -0.5"),
+    "a beat after the end": (but("beats", 4, to=4.5), r"beats\[4\]: found 4.5; .*within the sections"),
+    "beat twice": (but("beats", 1, to=0.5), r"beats\[1\]: found 0.5; expected more than the one before"),
     "fewer positions than beats": (
-        changed("beat_positions", to=[3, 1, 2, 3]),
+        but("beat_positions", to=[3, 1, 2, 3]),
         "beat_positions: found 4; expected 5, one for each of the beats",
     ),
-    "position 0": (changed("beat_positions", 0, to=0), r"beat_positions\[0\]: found 0; expected a number"),
-    "position 1.5": (changed("beat_positions", 2, to=1.5), r"beat_positions\[2\]: found 1.5; .*whole number"),
-    "position 2**70": (changed("beat_positions", 2, to=2**70), r"beat_positions\[2\]: found a number"),
+    "position 0": (but("beat_positions", 0, to=0), r"beat_positions\[0\]: found 0; expected a number"),
+    "position 1.5": (but("beat_positions", 2, to=1.5), r"beat_positions\[2\]: found 1.5; .*whole number"),
+    "position 2**70": (but("beat_positions", 2, to=2**70), r"beat_positions\[2\]: found a number"),
     "fewer downbeats than there are": (
-        changed("downbeats", to=[1.0]),
+        but("downbeats", to=[1.0]),
         "downbeats: found 1; expected 2, the beats at position 1",
     ),
-    "downbeat 2.0": (changed("downbeats", 1, to=2.0), r"downbeats\[1\]: found 2.0; expected 2.5, a beat at"),
-    "segments are text": (changed("segments", to="verse"), "segments: found 'verse'; expected a list"),
-    "no segments": (changed("segments", to=[]), "segments: found none; expected at least one"),
+    "downbeat 2.0": (but("downbeats", 1, to=2.0), r"downbeats\[1\]: found 2.0; expected 2.5, a beat at"),
+    "segments are text": (but("segments", to="verse"), "segments: found 'verse'; expected a list"),
+    "no segments": (but("segments", to=[]), "segments: found none; expected at least one"),
     "a segment without a label": (
-        changed("segments", 1, to={"start": 0.02, "end": 3.0}),
+        but("segments", 1, to={"start": 0.02, "end": 3.0}),
         r"segments\[[01]\]: found a value of type dict; expected an object with start, end and label",
     ),
     "an unknown label": (
-        changed("segments", 1, "label", to="refrain"),
+        but("segments", 1, "label", to="refrain"),
         r"segments\[1\].label: found 'refrain'; expected one of start, end, intro, outro",
     ),
-    "list as label": (changed("segments", 1, "label", to=[]), r"segments\[1\].label: found a value of type"),
+    "list as label": (but("segments", 1, "label", to=[]), r"segments\[1\].label: found a value of type"),
     "gap": (
-        changed("segments", 2, "start", to=3.1),
+        but("segments", 2, "start", to=3.1),
         r"segments\[2\].start: found 3.1; expected 3.0, without gap",
     ),
-    "an overlap": (changed("segments", 2, "start", to=2.9), r"segments\[2\].start: found 2.9; expected 3.0"),
-    "not from the start": (changed("segments", 0, "start", to=0.01), r"segments\[0\].start: found 0.01"),
+    "an overlap": (but("segments", 2, "start", to=2.9), r"segments\[2\].start: found 2.9; expected 3.0"),
+    "not from the start": (but("segments", 0, "start", to=0.01), r"segments\[0\].start: found 0.01"),
     "an end before the start": (
-        changed("segments", 2, "end", to=2.0),
+        but("segments", 2, "end", to=2.0),
         r"segments\[2\].end: found 2.0; expected more than its start, 3.0",
     ),
-    "an empty segment": (changed("segments", 2, "end", to=3.0), r"segments\[2\].end: found 3.0"),
-    "a segment without end": (changed("segments", 2, "end", to=1e300), r"segments\[2\].end: found 1e\+300"),
-    "provenance is null": (changed("provenance", to=None), "provenance: found None; expected an object"),
-    "model is text": (changed("provenance", "model", to="x"), "provenance.model: found 'x'; expected an obj"),
+    "an empty segment": (but("segments", 2, "end", to=3.0), r"segments\[2\].end: found 3.0"),
+    "a segment without end": (but("segments", 2, "end", to=1e300), r"segments\[2\].end: found 1e\+300"),
+    "provenance is null": (but("provenance", to=None), "provenance: found None; expected an object"),
+    "model is text": (but("provenance", "model", to="x"), "provenance.model: found 'x'; expected an obj"),
     "weights are a number": (
-        changed("provenance", "model", "weights", to=3),
+        but("provenance", "model", "weights", to=3),
         "provenance.model.weights: found 3; expected a list",
     ),
     "a fold is text": (
-        changed("provenance", "model", "weights", to=["x"]),
+        but("provenance", "model", "weights", to=["x"]),
         r"provenance.model.weights\[0\]: found 'x'; expected an object",
     ),
-    "stages are a list": (changed("provenance", "stages", to=[]), "provenance.stages: found a value of type"),
-    "a stage is text": (changed("provenance", "stages", to={"nn": "x"}), "provenance.stages.nn: found 'x'"),
-    "hashes are a list": (changed("provenance", "audio_sha256", to=["x"]), "provenance.audio_sha256: found"),
+    "stages are a list": (but("provenance", "stages", to=[]), "provenance.stages: found a value of type"),
+    "a stage is text": (but("provenance", "stages", to={"nn": "x"}), "provenance.stages.nn: found 'x'"),
+    "hashes are a list": (but("provenance", "audio_sha256", to=["x"]), "provenance.audio_sha256: found"),
 }
 
 
@@ -296,7 +275,7 @@ def test_arrays_that_cannot_be_are_refused(
 
 def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
     """`json` cannot write them."""
-    result = in_code(changed("beat_positions", 1, to=np.int64(1)))
+    result = in_code(but("beat_positions", 1, to=np.int64(1)))
     with pytest.raises(
         ResultError, match=r"beat_positions\[1\]: found a value of type int64; expected a whole"
     ):

@@ -70,8 +70,8 @@ def load_forward_algorithm(name: str) -> Any:
 @functools.cache
 def _warn_not_compiled() -> None:
     warnings.warn(
-        "allin1_core.dbn._viterbi is not compiled; decoding with numpy, which gives the same result in about "
-        "fifty times the time. Reinstall allin1-core with a C compiler, or from a wheel",
+        "allin1_core.dbn._viterbi is not compiled; decoding with numpy, which gives the same result in fifty to "
+        "a hundred times the time. Reinstall allin1-core with a C compiler, or from a wheel",
         RuntimeWarning,
         stacklevel=4,
     )

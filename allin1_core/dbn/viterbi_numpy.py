@@ -1,13 +1,12 @@
 """The exact Viterbi recursion in numpy: the algorithm of `viterbi_kernel.h`, for where that is not compiled.
 
-Its derivation stands there. Here a block of frames is an axis of the arrays, and ``numpy.add.accumulate``, which
-adds one after the other, carries the entries of a block to their exits.
+Its derivation stands there. Here a block of frames is an axis of the arrays, and so are the chains: the entries of all
+chains are carried to their exits together, one position of a chain after the other.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from allin1_core.dbn.chains import Chains
 
@@ -98,46 +97,58 @@ class _Recursion:
         # Exits are held for as long as the longest chain; a row of them is used like a ring, moved block by block.
         self.exits = np.full((beats, intervals, self.pad + 2 * self.step), -np.inf)
 
-    def carry(self, beat: int, interval: int, frame: int, entries: np.ndarray) -> np.ndarray:
-        """Values at the exits of ``entries (num_frames,)`` made in consecutive frames from `frame` on."""
-        length, border = int(self.chains.intervals[interval]), int(self.chains.borders[beat, interval])
-        terms = np.empty((length, len(entries)))
-        terms[0] = entries
-        for row, start, stop in ((self.inside_rows[beat], 1, border), (0, max(border, 1), length)):
-            if stop > start:
-                first = self.pad + frame + start
-                seen = self.densities[row, first : first + stop - start + len(entries) - 1]
-                terms[start:stop] = sliding_window_view(seen, len(entries))
-        return np.add.accumulate(terms, axis=0)[-1]
+    def carry(self, frame: int, entries: np.ndarray) -> np.ndarray:
+        """Values of ``entries (beats, intervals, frames)``, made from `frame` on, at the chains' exits; in place."""
+        num_entries, longest_border = entries.shape[-1], self.chains.borders.max()
+        for position in range(1, self.pad):
+            first = self.pad + frame + position
+            seen = self.densities[:, first : first + num_entries]
+            longer = int(np.searchsorted(self.chains.intervals, position, side="right"))
+            if position < longest_border:
+                within = position < self.chains.borders[:, longer:]
+                entries[:, longer:] += seen[np.where(within, self.inside_rows[:, np.newaxis], 0)]
+            else:
+                entries[:, longer:] += seen[0]
+        return entries
+
+    def enter(self, frame: int, origins: np.ndarray) -> np.ndarray:
+        """Best entries ``(beats, intervals, step)`` from `frame` on; their origins go to the array of that shape."""
+        leaving = self.exits[:, :, : self.step].reshape(-1, self.step)
+        seen = self.densities[self.entry_rows, self.pad + frame : self.pad + frame + self.step]
+        seen = np.repeat(seen, self.chains.num_intervals, axis=0)
+        best = np.full(seen.shape, -np.inf)
+        origins = origins.reshape(best.shape)
+        first, stop = self.chains.offsets[:-1], self.chains.offsets[1:]
+        for nth in range(self.chains.max_candidates):
+            # A chain with fewer is given its last one again, which is never better than before.
+            candidate = np.minimum(first + nth, stop - 1)
+            before = self.chains.origins[candidate, np.newaxis]
+            value = leaving[before[:, 0]] + self.chains.log_transitions[candidate, np.newaxis]
+            value += seen
+            better = value > best if nth else np.True_
+            np.copyto(best, value, where=better)
+            np.copyto(origins, before, where=better)
+        return best.reshape(*self.chains.borders.shape, self.step)
 
     def run(self, log_initial: np.ndarray, values: np.ndarray | None) -> tuple[np.ndarray, float]:
         lengths = self.chains.intervals
         beats, intervals = self.chains.borders.shape
         starts = np.cumsum(lengths) - lengths
+        # The state at position p is an entry at frame -1 - p.
         initial = log_initial.reshape(beats, -1)
-        for beat in range(beats):
-            for interval, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-                entries = initial[beat, start : start + length][::-1]
-                self.exits[beat, interval, :length] = self.carry(beat, interval, -int(length), entries)
+        entries = np.zeros((beats, intervals, self.pad))
+        for interval, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            entries[:, interval, self.pad - length :] = initial[:, start : start + length][:, ::-1]
+        carried = self.carry(-self.pad, entries)
+        for interval, length in enumerate(lengths):
+            self.exits[:, interval, :length] = carried[:, interval, self.pad - length :]
         num_blocks = -(-self.num_frames // self.step)
-        origins = np.empty((num_blocks * self.step, beats, intervals), dtype=np.int32)
+        origins = np.empty((num_blocks, beats, intervals, self.step), dtype=np.int32)
         for frame in range(0, self.num_frames, self.step):
-            leaving = self.exits[:, :, : self.step].reshape(beats * intervals, self.step)
-            first = self.pad + frame
-            for beat in range(beats):
-                seen = self.densities[self.entry_rows[beat], first : first + self.step]
-                for interval in range(intervals):
-                    chain = beat * intervals + interval
-                    found = slice(self.chains.offsets[chain], self.chains.offsets[chain + 1])
-                    before = self.chains.origins[found]
-                    candidates = leaving[before] + self.chains.log_transitions[found, np.newaxis]
-                    candidates += seen
-                    best = candidates.argmax(axis=0)
-                    origins[frame : frame + self.step, beat, interval] = before[best]
-                    entries = candidates[best, np.arange(self.step)]
-                    length = int(lengths[interval])
-                    carried = self.carry(beat, interval, frame, entries)
-                    self.exits[beat, interval, length : length + self.step] = carried
+            entries = self.enter(frame, origins[frame // self.step])
+            carried = self.carry(frame, entries)
+            for interval, length in enumerate(lengths):
+                self.exits[:, interval, length : length + self.step] = carried[:, interval]
             left = min(self.step, self.num_frames - frame)
             self.exits[:, :, : -self.step] = self.exits[:, :, left : left - self.step or None]
         return self.backtrack(starts, origins, values)
@@ -169,7 +180,8 @@ class _Recursion:
             )
             if frame - position < 0:
                 break
-            beat, interval = divmod(int(origins[entered, beat, interval]), intervals)
+            block, column = divmod(entered, self.step)
+            beat, interval = divmod(int(origins[block, beat, interval, column]), intervals)
             position = int(lengths[interval]) - 1
             frame = entered - 1
         return path, log_probability

@@ -183,4 +183,4 @@ def _frames(
     if hop.is_integer():
         return stretch.unfold(-1, SPECIFICATION.frame_size, int(hop))
     offsets = torch.from_numpy(starts - starts[0]).to(stretch.device)
-    return stretch.unfold(-1, SPECIFICATION.frame_size, 1).index_select(-2, offsets)
+    return stretch.unfold(-1, SPECIFICATION.frame_size, 1)[..., offsets, :]

@@ -64,7 +64,7 @@ class Case:
 def runs(cases: list[Case]) -> list[Any]:
     """Which implementation runs on which case, as parameters of a test.
 
-    The numpy kernel takes as long as all others together: by default it runs on the beginning of a quick case, which
+    The numpy kernel takes longer than the oracle: by default it runs on the beginning of a quick case, which
     has every parameter and every kind of frame; on the whole of it in the full form.
     """
     found: list[Any] = [(name, case) for name in names("decoder") if name != "numpy" for case in cases]

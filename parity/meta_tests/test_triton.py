@@ -14,6 +14,21 @@ CASE = (5, 1, "exact")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
+@pytest.mark.skipif(test_triton.DEVICE != "cpu", reason="no interpreter: the kernels run on the GPU")
+def test_an_interpreter_that_does_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel's run in which the language is not patched again at a call: there is nothing to save any more."""
+    executor = test_triton.interpreter.GridExecutor
+    monkeypatch.setattr(executor, "__call__", lambda *_: None)
+    with (
+        pytest.raises(AssertionError, match="patches its language otherwise"),
+        test_triton.language_patched_once(),
+    ):
+        executor.__call__(object())
+    monkeypatch.delattr(test_triton.interpreter, "_patch_lang")
+    with pytest.raises(AttributeError, match="_patch_lang"), test_triton.language_patched_once():
+        pass
+
+
 def made_up(num_folds: int, num_tracks: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits and embeddings as a network gives them, of 5 frames."""
     random = np.random.default_rng(0)

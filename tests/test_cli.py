@@ -16,6 +16,7 @@ import pytest
 from timing_lines import record
 
 from allin1_core import __version__, analyze, backends, self_test
+from allin1_core.cli import main
 from allin1_core.dbn.metrical import decoder_input
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.spectrogram import log_spectrogram
@@ -312,3 +313,41 @@ def test_doctor_fails_when_a_backend_computes_something_else(
     by_torch = [line for line in text.splitlines() if "spectrogram torch" in " ".join(line.split())]
     hands_on = [backends.choose("spectrogram", "torch")[1].hands_on] if by_torch else []
     assert [line.endswith(", computed by fused") for line in by_torch] == hands_on
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "error"),
+    [
+        ("", 1, ""),
+        pytest.param(
+            "> /dev/full",
+            1,
+            "allin1-core: standard output: cannot be written (No space left on device); files are complete. "
+            "Free space\n",
+            marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full"),
+        ),
+    ],
+)
+def test_what_cannot_be_printed_leaves_no_traceback(redirection: str, status: int, error: str) -> None:
+    """Of few lines nothing is written before the end, where the interpreter complains by itself."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m allin1_core.cli --help {redirection}', sys.executable],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (status, error)
+
+
+def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["view", "missing.json"]) == 1
+    assert capsys.readouterr().out == ""

@@ -152,9 +152,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        If the file cannot be written: no permission, no space, no such folder.
+        If the file cannot be written: no permission, no space, no such folder; a device, a pipe or a folder is there.
     """
     path = Path(path)
+    # The superuser's rename would put a file in the place of /dev/null, or of the link /dev/stdout.
+    is_no_file = os.path.exists(path) and not os.path.isfile(path)
+    if is_no_file or os.path.realpath(path.parent) == "/dev":
+        raise OutputError(f"{path}: found a device, a pipe or a folder; expected the path of a file to write")
     try:
         temporary, file = _open_temporary(path.parent)
         # Renamed while it is open: until then it stays locked.

@@ -87,9 +87,9 @@ def analyze_library(
     Parameters
     ----------
     source : path-like, or sequence of those
-        Folder, which is walked for audio files and folders of stems; ``.txt``, a song on each line; ``.parquet``, a
-        song in each row; else one song. Paths or fsspec URLs (``s3://``, ``gs://``, ``https://``); of a sequence each
-        is a song.
+        Folder, which is walked for audio files and folders of stems; ``.txt``, a song on each line (what begins with #
+        and names no file is a comment); ``.parquet``, a song in each row; else one song. Paths or fsspec URLs
+        (``s3://``, ``gs://``, ``https://``); of a sequence each is a song.
     out : path-like
         Folder or fsspec URL. It gets ``results/NAME.json`` of each song as `analyze` writes it, the tables ``songs/``
         and ``failures/``, and ``library.json``, which says what the results are made with.

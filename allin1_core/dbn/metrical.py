@@ -17,6 +17,8 @@ import dataclasses
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from allin1_core.dbn.checks import check_activations
+
 BEATS_PER_BAR = (3, 4)
 FRAMES_PER_SECOND = 100
 
@@ -71,9 +73,16 @@ def decoder_input(beat: np.ndarray, downbeat: np.ndarray) -> np.ndarray:
     -------
     float32 (T, 2)
         Beat but not downbeat, and downbeat; with the third class left out they sum to less than one.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, have another shape, or hold what is no probability.
     """
-    beat = np.asarray(beat, dtype=np.float32)
-    downbeat = np.asarray(downbeat, dtype=np.float32)
+    beat = check_activations(beat, None).astype(np.float32, copy=False)
+    downbeat = check_activations(downbeat, None).astype(np.float32, copy=False)
+    if len(beat) != len(downbeat):
+        raise ValueError(f"beat: {len(beat)} frames, downbeat: {len(downbeat)}; expected as many")
     beat_only = np.maximum(_SMALLEST_BEAT, beat - downbeat)
     neither = ((1 - beat) + (1 - downbeat)) / 2
     total = beat_only + downbeat + neither

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,7 +81,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` or `jobs` is not positive.
+        If `num_threads` or `jobs` is no positive whole number.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
         none.
@@ -108,8 +109,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
-        if self.jobs is not None and self.jobs < 1:
-            raise BackendError(f"jobs: {self.jobs}; expected at least 1, or None for one for each core")
+        if self.jobs is not None and not (isinstance(self.jobs, numbers.Integral) and self.jobs >= 1):
+            raise BackendError(f"jobs: {self.jobs!r}; expected at least 1, or None for one for each core")
         _expand_paths(self, "demix_repository", "weights_dir")
         meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (
@@ -175,7 +176,7 @@ class Outputs:
     Raises
     ------
     OutputError
-        If `overwrite` has a name that is unknown.
+        If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`.
     ResultError
         If an export format is unknown.
     """
@@ -201,6 +202,11 @@ class Outputs:
         unknown = [name for name in self.exports if name not in FORMATS]
         if unknown:
             raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
+        if self.out_dir is None and (self.exports or self.array_dir is not None):
+            name = "exports" if self.exports else "array_dir"
+            raise OutputError(
+                f"{name}: given without out_dir, so that nothing would be written; expected out_dir, too"
+            )
 
     @property
     def figures_dir(self) -> Path | None:

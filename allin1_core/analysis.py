@@ -25,7 +25,14 @@ from allin1_core.dbn.hints import check_within, checked_anchors
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
-from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
+from allin1_core.separation.track import (
+    ReadyStems,
+    Track,
+    audio_digests,
+    check_unchanged,
+    file_states,
+    find_ready_stems,
+)
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
@@ -121,6 +128,7 @@ class Analyzer:
         """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
         session = self.session
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
+        states = file_states(track, ready)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
         with session.limited_threads(), contextlib.ExitStack() as on_device:
@@ -132,6 +140,7 @@ class Analyzer:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
+                    check_unchanged(track, ready, states)
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
                 with (
@@ -148,6 +157,7 @@ class Analyzer:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     stems, origin = track.read_stems(ready)
+                    check_unchanged(track, ready, states)
                     timed.audio_seconds = stems.seconds
             elif kept:
                 stems, origin = kept.stems(track, session, digests(), stage, separated)

@@ -10,7 +10,7 @@ import numpy as np
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import validate
+from allin1_core.results.validation import check_audio, validate
 from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
 
@@ -107,7 +107,8 @@ def sonify(
     Raises
     ------
     ResultError
-        If a result is not valid; see `allin1_core.results.validation`.
+        If a result is not valid; see `allin1_core.results.validation`. If the audio at its path is not that which was
+        analysed.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
@@ -116,6 +117,9 @@ def sonify(
     if not isinstance(results, AnalysisResult):
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
+    validate(result)
+    if audio is None:
+        check_audio(result)
     mix = read_mix(result.path, stems_dir, audio)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)
     # Room for the clicks, so that the sum rarely clips.

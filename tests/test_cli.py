@@ -214,6 +214,14 @@ def test_decode_activations_of_either_kind(tmp_path: Path, command: Command) -> 
     assert printed.splitlines()[:3] == ["0.07\t3", "0.57\t1", "1.07\t2"]
     assert command("decode", tmp_path / "a.npy", "-o", tmp_path / "a.beats")[0] == 0
     assert (tmp_path / "a.beats").read_text() == printed
+    # Frames of another length are no hundredths of a second.
+    rate = ["--fps", "86.1328125", "--max-bpm", "180"]
+    frames = [
+        round(float(line.split()[0]) * 86.1328125, 3)
+        for line in command("decode", tmp_path / "a.npy", *rate)[1].splitlines()
+    ]
+    assert len(frames) > 3
+    assert all(frame.is_integer() for frame in frames)
     options = ["--beats-per-bar", "4", "--json", "--backend", "numpy"]
     status, text, _ = command("decode", tmp_path / "a.npy", *options)
     assert status == 0

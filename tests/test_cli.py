@@ -286,10 +286,31 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
     for files, message in [
         (("a.jsonl", "b.jsonl"), "expected one, or 'compare BEFORE AFTER'"),
         (("compare", "a.jsonl"), "expected two, BEFORE and AFTER"),
+        (
+            ("a.jsonl", "--expect", "e.toml"),
+            "--expect: given with a single file; expected with compare alone",
+        ),
+        (
+            ("compare", "a.jsonl", "b.jsonl", "--run", "3f"),
+            "--run: given with compare; expected with a single file",
+        ),
     ]:
         status, _, err = command("timings", *files)
         assert status == 1
         assert message in err
+
+
+@pytest.mark.parametrize("times", [{"start": -1.0}, {"start": 2.0, "end": 1.0}, {"duration": -1.0}])
+def test_timings_before_their_start_are_refused(
+    times: dict[str, float], tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "t.jsonl"
+    line = json.loads(record(path, runs=1).read_text(encoding="utf-8").splitlines()[0])
+    path.write_text(json.dumps(line | times), encoding="utf-8")
+    status, _, err = command("timings", path)
+    assert status == 1
+    assert "t.jsonl, line 1: start " in err
+    assert "expected 0 <= start <= end and 0 <= duration" in err
 
 
 def test_doctor_explains_choices_finds_weights_and_tests(tmp_path: Path, command: Command) -> None:

@@ -18,7 +18,7 @@ from allin1_core.errors import BackendError, OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
 from allin1_core.separation.inputs import PathLike
-from allin1_core.separation.protocol import check_overlap
+from allin1_core.separation.protocol import check_overlap, check_seed
 from allin1_core.threads import check_num_threads
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
@@ -81,7 +81,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` or `jobs` is no positive whole number.
+        If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
         none.
@@ -121,6 +121,7 @@ class Settings:
         )
         for name, value in zip(_HINTS, checked, strict=True):
             object.__setattr__(self, name, value)
+        check_seed(self.demix_seed)
         check_overlap(self.demix_overlap)
 
     @property

@@ -22,6 +22,7 @@ from allin1_core.backends.devices import to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
+from allin1_core.errors import BackendError
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
@@ -133,7 +134,10 @@ class Analyzer:
 
         with session.limited_threads(), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
-            separation = session.separation_choice if ready is None else None  # refused before any work
+            try:
+                separation = session.separation_choice if ready is None else None  # refused before any work
+            except BackendError as error:
+                raise BackendError(f"{track.path}: a mix, without ready stems: {error}") from error
             session.load_in_background(timings)
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:

@@ -151,3 +151,12 @@ def test_beats_are_not_put_over_other_audio(
     with pytest.raises(ResultError, match=rf"{path.name}: found SHA-256 .*, of the audio that was analysed"):
         use(result)
     use(result, audio=result.path)
+
+
+@pytest.mark.parametrize("given", ["song.json", Path("song.json"), None, [3]])
+@pytest.mark.parametrize("use", [sonify, visualize], ids=lambda use: use.__name__)
+def test_what_is_no_result_is_refused(use: Callable[..., Any], given: Any) -> None:
+    with pytest.raises(
+        ResultError, match=r"result: found .*; expected an AnalysisResult, as analyze and load_result"
+    ):
+        use(given)

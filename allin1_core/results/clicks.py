@@ -11,7 +11,7 @@ from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import check_audio, validate
-from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.separation.mix import read_mix
 
 SOUND_SUFFIX = ".sonif.wav"
@@ -115,6 +115,8 @@ def sonify(
         If the file cannot be written.
     """
     if not isinstance(results, AnalysisResult):
+        if is_one_input(results):
+            validate(results)  # type: ignore[arg-type]
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
     validate(result)

@@ -16,7 +16,7 @@ from allin1_core.plotting import new_figure, save
 from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import check_audio, validate
-from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS
 
@@ -108,6 +108,8 @@ def visualize(
         If a file cannot be written.
     """
     if not isinstance(results, AnalysisResult):
+        if is_one_input(results):
+            validate(results)  # type: ignore[arg-type]
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
     validate(result)

@@ -43,6 +43,8 @@ def validate(result: AnalysisResult, source: str | None = None) -> None:
     ResultError
         If something is amiss; the message names the field, what was found, and what was expected.
     """
+    if not hasattr(result, "segments"):
+        raise _fault("result", _shown(result), "an AnalysisResult, as analyze and load_result give it")
     try:
         if not isinstance(result.path, Path) or not result.path.name:
             raise _fault("path", _shown(result.path), "the path of a track")

@@ -22,10 +22,18 @@ from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
+from allin1_core.errors import BackendError
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
-from allin1_core.separation.track import ReadyStems, Track, audio_digests, find_ready_stems
+from allin1_core.separation.track import (
+    ReadyStems,
+    Track,
+    audio_digests,
+    check_unchanged,
+    file_states,
+    find_ready_stems,
+)
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
@@ -122,17 +130,22 @@ class Analyzer:
         """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
         session = self.session
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
+        states = file_states(track, ready)
         digests = functools.cache(lambda: audio_digests(track, ready))
 
         with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
-            separation = session.separation_choice if ready is None else None  # refused before any work
+            try:
+                separation = session.separation_choice if ready is None else None  # refused before any work
+            except BackendError as error:
+                raise BackendError(f"{track.path}: a mix, without ready stems: {error}") from error
             session.load_in_background(timings)
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
+                    check_unchanged(track, ready, states)
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
                 with (
@@ -149,6 +162,7 @@ class Analyzer:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     stems, origin = track.read_stems(ready)
+                    check_unchanged(track, ready, states)
                     timed.audio_seconds = stems.seconds
             elif kept:
                 stems, origin = kept.stems(track, session, digests(), stage, separated)

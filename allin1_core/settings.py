@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from allin1_core.errors import BackendError, OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
 from allin1_core.separation.inputs import PathLike
-from allin1_core.separation.protocol import check_overlap
+from allin1_core.separation.protocol import check_overlap, check_seed
 from allin1_core.threads import check_num_threads
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
@@ -80,7 +81,7 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` or `jobs` is not positive.
+        If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
         none.
@@ -108,8 +109,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_num_threads(self.num_threads)
-        if self.jobs is not None and self.jobs < 1:
-            raise BackendError(f"jobs: {self.jobs}; expected at least 1, or None for one for each core")
+        if self.jobs is not None and not (isinstance(self.jobs, numbers.Integral) and self.jobs >= 1):
+            raise BackendError(f"jobs: {self.jobs!r}; expected at least 1, or None for one for each core")
         _expand_paths(self, "demix_repository", "weights_dir")
         meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (
@@ -120,6 +121,7 @@ class Settings:
         )
         for name, value in zip(_HINTS, checked, strict=True):
             object.__setattr__(self, name, value)
+        check_seed(self.demix_seed)
         check_overlap(self.demix_overlap)
 
     @property
@@ -175,7 +177,7 @@ class Outputs:
     Raises
     ------
     OutputError
-        If `overwrite` has a name that is unknown.
+        If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`.
     ResultError
         If an export format is unknown.
     """
@@ -201,6 +203,11 @@ class Outputs:
         unknown = [name for name in self.exports if name not in FORMATS]
         if unknown:
             raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
+        if self.out_dir is None and (self.exports or self.array_dir is not None):
+            name = "exports" if self.exports else "array_dir"
+            raise OutputError(
+                f"{name}: given without out_dir, so that nothing would be written; expected out_dir, too"
+            )
 
     @property
     def figures_dir(self) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import contextvars
+import numbers
 import os
 import queue
 import threading
@@ -33,9 +34,9 @@ def at_most_usable(num_threads: int | None) -> int:
 
 
 def check_num_threads(num_threads: int | None) -> None:
-    """Raise `BackendError` unless it is at least 1, or None."""
-    if num_threads is not None and num_threads < 1:
-        raise BackendError(f"num_threads: {num_threads}; expected at least 1, or None for all cores")
+    """Raise `BackendError` unless it is a whole number of at least 1, or None."""
+    if num_threads is not None and not (isinstance(num_threads, numbers.Integral) and num_threads >= 1):
+        raise BackendError(f"num_threads: {num_threads!r}; expected at least 1, or None for all cores")
 
 
 @contextlib.contextmanager

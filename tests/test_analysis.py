@@ -17,7 +17,9 @@ import soundfile
 import allin1_core
 from allin1_core import Analyzer, analysis, analyze, load_result
 from allin1_core.dbn.metrical import fitted_tempo
+from allin1_core.errors import AudioError
 from allin1_core.results.result import AnalysisResult
+from allin1_core.separation import track as reading
 from allin1_core.structure import LABELS
 from allin1_core.timings.recorder import Timings
 from allin1_core.timings.schema import read_timings
@@ -266,3 +268,28 @@ def test_importing_and_help_load_no_large_library(statement: str, and_not: set[s
     code = f"{statement}; import sys; print({libraries} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("what", ["read_stems", "read_audio"])
+def test_a_file_that_grows_while_it_is_read_has_no_result(
+    what: str,
+    song: Path,
+    write_mix: Callable[[str], Path],
+    kept: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A download that is under way: its SHA-256 would be that of another content than was analysed."""
+    path, grows = (song, song / "drums.wav") if what == "read_stems" else (write_mix("mix.wav"),) * 2
+    read = getattr(reading, what)
+
+    def read_while_it_grows(*arguments: Any) -> Any:
+        found = read(*arguments)
+        with grows.open("ab") as file:
+            file.write(b"more")
+        return found
+
+    monkeypatch.setattr(reading, what, read_while_it_grows)
+    with pytest.raises(AudioError, match=rf"{grows.name}: changed while it was read; expected .* complete"):
+        analyze(path, out_dir=tmp_path / "out", **kept | {"keep_byproducts": False})
+    assert not [*(tmp_path / "out").glob("*.json")]

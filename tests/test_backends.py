@@ -7,12 +7,15 @@ import importlib.metadata
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from allin1_core import backends
 from allin1_core.backends import table
 from allin1_core.errors import BackendError
+from allin1_core.spectrogram import LogSpectrogram, select
 
 
 @pytest.fixture
@@ -77,6 +80,35 @@ def test_module_and_function_form_is_loaded_as_it_is() -> None:
         backends.get("spectrogram", "json:nothing").load()
     with pytest.raises(BackendError, match="not installed"):
         backends.get("spectrogram", "no_such_module:run").load()
+
+
+@pytest.mark.parametrize("name", ["./mine.py:function", ":function", "os:", "two words:function", None, 3])
+def test_names_of_another_form_are_refused(name: Any) -> None:
+    with pytest.raises(
+        BackendError, match=re.escape(f"{name!r}: unknown; expected 'auto', a name, or 'module:")
+    ):
+        backends.choose("spectrogram", name)
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    with pytest.raises(BackendError, match="'os:path': is of type module; expected a function or a class"):
+        select("os:path")
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        (np.zeros((4, 49, 81), np.float32), "float32 (4, 49, 81)"),
+        (np.zeros((4, 50, 81)), "float64 (4, 50, 81)"),
+        (None, "nothing ()"),
+    ],
+)
+def test_a_log_spectrogram_of_another_length_or_type_is_refused(given: Any, found: str) -> None:
+    """Beats and sections of it would be those of a song of another length."""
+    _, choice = backends.choose("spectrogram", "numpy")
+    message = f"spectrogram backend 'numpy': gave {found}; expected float32 (4, 50, 81)"
+    with pytest.raises(BackendError, match=re.escape(message)):
+        LogSpectrogram(choice, lambda *arguments, **keywords: given)(np.zeros((4, 22050), np.int16))
 
 
 def test_madmom_is_not_offered_where_the_oracle_is_not(

@@ -107,7 +107,7 @@ def test_backend_that_is_not_installed(
     assert "pip install 'allin1-core[torch]'" in err
     status, _, err = run(write_mix("song.wav"))
     assert status == 2
-    assert "separation: no backend is installed" in err
+    assert "song.wav: a mix, without ready stems: separation: no backend is installed" in err
 
 
 def test_failures_are_listed_and_the_others_done(

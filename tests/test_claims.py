@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from allin1_core import analyze
 from allin1_core.batch.names import claimed
+from allin1_core.errors import OutputError
 from allin1_core.files.writing import remove_abandoned, write_text, written_whole
 
 _HOLD_A_NAME = """
@@ -170,6 +172,19 @@ def test_a_file_replaces_another_only_when_it_is_whole(tmp_path: Path) -> None:
     write_text(path, "after")
     assert path.read_text() == "after"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The superuser could: /dev/null would be a file from then on."""
+    link = tmp_path / "link"
+    link.symlink_to("/dev/null")
+    monkeypatch.setattr(os, "replace", lambda *paths: pytest.fail(f"{paths[1]} was replaced"))
+    for path in (link, Path("/dev/null"), Path("/dev/stdout")):
+        with pytest.raises(
+            OutputError, match=f"{path}: found a device; expected the path of a file to write"
+        ):
+            write_text(path, "text")
+    assert [*tmp_path.iterdir()] == [link]
 
 
 def test_files_get_ordinary_permissions(tmp_path: Path) -> None:

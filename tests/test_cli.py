@@ -16,6 +16,7 @@ import pytest
 from timing_lines import record
 
 from allin1_core import __version__, analyze, backends, self_test
+from allin1_core.cli import main
 from allin1_core.dbn.metrical import decoder_input
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.spectrogram import log_spectrogram
@@ -213,6 +214,14 @@ def test_decode_activations_of_either_kind(tmp_path: Path, command: Command) -> 
     assert printed.splitlines()[:3] == ["0.07\t3", "0.57\t1", "1.07\t2"]
     assert command("decode", tmp_path / "a.npy", "-o", tmp_path / "a.beats")[0] == 0
     assert (tmp_path / "a.beats").read_text() == printed
+    # Frames of another length are no hundredths of a second.
+    rate = ["--fps", "86.1328125", "--max-bpm", "180"]
+    frames = [
+        round(float(line.split()[0]) * 86.1328125, 3)
+        for line in command("decode", tmp_path / "a.npy", *rate)[1].splitlines()
+    ]
+    assert len(frames) > 3
+    assert all(frame.is_integer() for frame in frames)
     options = ["--beats-per-bar", "4", "--json", "--backend", "numpy"]
     status, text, _ = command("decode", tmp_path / "a.npy", *options)
     assert status == 0
@@ -277,10 +286,31 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
     for files, message in [
         (("a.jsonl", "b.jsonl"), "expected one, or 'compare BEFORE AFTER'"),
         (("compare", "a.jsonl"), "expected two, BEFORE and AFTER"),
+        (
+            ("a.jsonl", "--expect", "e.toml"),
+            "--expect: given with a single file; expected with compare alone",
+        ),
+        (
+            ("compare", "a.jsonl", "b.jsonl", "--run", "3f"),
+            "--run: given with compare; expected with a single file",
+        ),
     ]:
         status, _, err = command("timings", *files)
         assert status == 1
         assert message in err
+
+
+@pytest.mark.parametrize("times", [{"start": -1.0}, {"start": 2.0, "end": 1.0}, {"duration": -1.0}])
+def test_timings_before_their_start_are_refused(
+    times: dict[str, float], tmp_path: Path, command: Command
+) -> None:
+    path = tmp_path / "t.jsonl"
+    line = json.loads(record(path, runs=1).read_text(encoding="utf-8").splitlines()[0])
+    path.write_text(json.dumps(line | times), encoding="utf-8")
+    status, _, err = command("timings", path)
+    assert status == 1
+    assert "t.jsonl, line 1: start " in err
+    assert "expected 0 <= start <= end and 0 <= duration" in err
 
 
 def test_doctor_explains_choices_finds_weights_and_tests(tmp_path: Path, command: Command) -> None:
@@ -312,3 +342,41 @@ def test_doctor_fails_when_a_backend_computes_something_else(
     by_torch = [line for line in text.splitlines() if "spectrogram torch" in " ".join(line.split())]
     hands_on = [backends.choose("spectrogram", "torch")[1].hands_on] if by_torch else []
     assert [line.endswith(", computed by fused") for line in by_torch] == hands_on
+
+
+@pytest.mark.parametrize(
+    ("redirection", "status", "error"),
+    [
+        ("", 1, ""),
+        pytest.param(
+            "> /dev/full",
+            1,
+            "allin1-core: standard output: cannot be written (No space left on device); files are complete. "
+            "Free space\n",
+            marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full"),
+        ),
+    ],
+)
+def test_what_cannot_be_printed_leaves_no_traceback(redirection: str, status: int, error: str) -> None:
+    """Of few lines nothing is written before the end, where the interpreter complains by itself."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            ["sh", "-c", f'"$0" -m allin1_core.cli --help {redirection}', sys.executable],
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (status, error)
+
+
+def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["view", "missing.json"]) == 1
+    assert capsys.readouterr().out == ""

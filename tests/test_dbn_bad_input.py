@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,19 @@ def test_state_space_limits() -> None:
         BarStateSpace(0, 10, 20)
     with pytest.raises(ValueError, match="max_interval: nan"):
         BeatStateSpace(10, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("make", "number"),
+    [
+        (lambda: DBNBeatTrackingProcessor(fps=44100), r"1\.08e\+09"),  # of samples, not of frames
+        (lambda: DBNBeatTrackingProcessor(fps=1e12), r"1\.09e\+12"),
+        (lambda: DBNDownBeatTrackingProcessor([3, 10**6], fps=100), r"3\.72e\+09"),
+    ],
+)
+def test_states_that_no_memory_holds(make: Callable[[], Any], number: str) -> None:
+    with pytest.raises(ValueError, match=f"^{number} states; expected at most 67108864. Lower fps"):
+        make()
 
 
 def test_models_must_fit() -> None:

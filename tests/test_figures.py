@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ import soundfile
 from allin1_core import sonify, visualize
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError, printable
+from allin1_core.files.reading import file_digest
 from allin1_core.plotting import save
 from allin1_core.results.clicks import click_track
 from allin1_core.results.figures import activations, loudness, overview
+from allin1_core.results.page import page
 from allin1_core.results.result import AnalysisResult
 from allin1_core.structure import Segment
 
@@ -124,3 +128,35 @@ def test_tracks_with_odd_names_are_drawn(result: AnalysisResult, name: str, tmp_
         save(figure, tmp_path / f"{index}.pdf")
     title = figures[0].axes[0].get_title()
     assert title == f"{printable(name)}: 120 BPM, 4 beats"
+
+
+@pytest.mark.parametrize("use", [sonify, visualize, page], ids=lambda use: use.__name__)
+@pytest.mark.parametrize("changed", ["song/drums.wav", "song.wav"])
+def test_beats_are_not_put_over_other_audio(
+    use: Callable[..., Any], changed: str, song: Path, write_mix: Callable[..., Path]
+) -> None:
+    write_mix("song.wav")
+    path = song.parent / changed
+    files = {file.name: file_digest(file) for file in (song.iterdir() if path.parent == song else [path])}
+    result = AnalysisResult(
+        song if path.parent == song else path,
+        *(None, [], [], []),
+        [Segment(0.0, 5.0 if path.parent == song else 2.0, "intro")],
+        provenance={"audio_sha256": files},
+    )
+    use(result)
+    with path.open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"ab")
+    with pytest.raises(ResultError, match=rf"{path.name}: found SHA-256 .*, of the audio that was analysed"):
+        use(result)
+    use(result, audio=result.path)
+
+
+@pytest.mark.parametrize("given", ["song.json", Path("song.json"), None, [3]])
+@pytest.mark.parametrize("use", [sonify, visualize], ids=lambda use: use.__name__)
+def test_what_is_no_result_is_refused(use: Callable[..., Any], given: Any) -> None:
+    with pytest.raises(
+        ResultError, match=r"result: found .*; expected an AnalysisResult, as analyze and load_result"
+    ):
+        use(given)

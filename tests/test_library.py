@@ -76,6 +76,32 @@ def test_what_is_done_is_not_done_again(
     assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "three", "two"]
 
 
+def test_a_song_of_another_source_leaves_the_result_of_its_name(
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    analysed: list[str],
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other/one"
+    shutil.copytree(library / "two", other)
+    for source in (library, other.parent, other.parent):
+        run_library(source, out)
+    assert len(analysed) == 4
+    found = {row["song"]: row["name"] for row in rows(out)}
+    assert found[str(library / "one")] == "one"
+    assert found[str(other)].startswith("one-")
+    for song, name in found.items():
+        assert load_result(out / "results" / f"{name}.json").path == Path(song)
+    # Without rows, and changed: still its own.
+    shutil.rmtree(out / "songs")
+    run_library(other.parent, out)
+    assert len(analysed) == 4
+    shutil.copy(other / "drums.wav", other / "vocals.wav")
+    run_library(other.parent, out)
+    assert len(analysed) == 5
+    assert {row["name"] for row in rows(out)} == {found[str(other)]}
+
+
 def test_a_failure_has_a_row_and_is_tried_again(
     run_library: Callable[..., Any], library: Path, tmp_path: Path, command: Command
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,17 @@ def test_lists_of_songs(music: Path, tmp_path: Path) -> None:
         find_songs(tmp_path / "songs.parquet")
     with pytest.raises(LibraryError, match="column 'number' has other values"):
         find_songs(tmp_path / "songs.parquet", column="number")
+
+
+def test_a_list_may_name_what_looks_like_a_comment_or_two_lines(tmp_path: Path) -> None:
+    expected = [str(tmp_path / name) for name in ("#1 Hit.wav", "next\x85line.wav")]
+    for name in expected:
+        Path(name).touch()
+    (tmp_path / "songs.txt").write_text("# No song.wav\n" + "\r\n".join(expected) + "\n# none", newline="")
+    with contextlib.chdir(tmp_path):
+        (tmp_path / "relative.txt").write_text("#1 Hit.wav\n#2 Hit.wav\n")
+        assert [song.location for song in find_songs("relative.txt")[0]] == expected[:1]
+    assert [song.location for song in find_songs(tmp_path / "songs.txt")[0]] == expected
 
 
 def test_shards_are_disjoint_complete_and_each_songs_own() -> None:

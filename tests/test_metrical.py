@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,32 @@ def test_decoder_input_is_that_of_torch_to_the_bit() -> None:
     together = torch.stack(rows, dim=-1)
     together /= together.sum(dim=-1, keepdim=True)
     np.testing.assert_array_equal(decoder_input(beat, downbeat), together.numpy()[:, :2])
+
+
+@pytest.mark.parametrize("tempo", [fitted_tempo, most_frequent_tempo])
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [(np.nan, "expected finite times"), (6.0, "expected ascending"), (7.0, "expected asc")],
+)
+def test_tempo_of_beats_in_another_order_is_refused(
+    tempo: Callable[[list[float]], object], last: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tempo([*(float(number) for number in range(8)), last])
+
+
+@pytest.mark.parametrize("value", [np.nan, 1.2, -0.1])
+def test_decoder_input_is_made_of_probabilities_alone(value: float) -> None:
+    """Divided by their sum, other values may look like probabilities, which the decoder cannot tell."""
+    given = np.full(4, 0.1, np.float32)
+    wrong = np.array([0.1, 0.1, value, 0.1], np.float32)
+    for beat, downbeat in ((wrong, given), (given, wrong)):
+        with pytest.raises(
+            ValueError, match=r"in frame 2 \(1 such values\); expected probabilities from 0 to 1"
+        ):
+            decoder_input(beat, downbeat)
+    with pytest.raises(ValueError, match="beat: 3 frames, downbeat: 4; expected as many"):
+        decoder_input(given[:3], given)
 
 
 @pytest.mark.parametrize(

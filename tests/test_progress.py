@@ -56,3 +56,12 @@ def test_of_tracks_side_by_side_there_is_the_bar_of_those_that_are_done(
     assert "2/2" in shown
     for words in ("one:", "two:", "demix"):
         assert words not in shown, words
+
+
+def test_bars_need_no_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service may have closed it; tqdm writes to what is not there."""
+    monkeypatch.setattr("sys.stderr", None)
+    bars = Progress(2)
+    with bars.track("one"):
+        bars.start_stage("demix")
+    bars.close()

@@ -287,6 +287,8 @@ def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(
         np.testing.assert_array_equal(separated[stem], samples)
     with pytest.raises(BackendError, match=r"demix_overlap: 1.5; expected from 0 to 0.9"):
         separate(quarter.separator(), mix, overlap=1.5)
+    with pytest.raises(BackendError, match="demix_seed: None; expected a whole number"):
+        separate(quarter.separator(), mix, seed=None)  # type: ignore[arg-type]
 
 
 def test_weights_that_execute_nothing_are_preferred(

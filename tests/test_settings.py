@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import inspect
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_the_command_line_has_every_option_with_its_default_and_a_help() -> None
 def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called: dict[str, Any] = {}
     monkeypatch.setattr("allin1_core.batch.analyze", lambda paths, **options: called.update(options) or [])
-    given = "-o o --export beats,jams -a -e --confidences --array-dir r -v --viz-dir f -s --sonif-dir l"
+    given = "-o o --export beats,jams -a -e --confidences --array-dir r --viz-dir f --sonif-dir l"
     given += " --timings t -m m -d cpu --demix-overlap 0.1"
     given += " --overwrite json --weights-dir w --nn-backend torch --spec-backend numpy --precision fast"
     given += " --num-threads 3 --jobs 2 --stems-dir i --demix-backend demucs-infer --demix-model d --demix-repository p"
@@ -126,6 +127,8 @@ def test_the_command_line_passes_every_option_on(monkeypatch: pytest.MonkeyPatch
         "anchors": [(1.5, 2), (3.0, 0)],
         "progress": False,
     }
+    assert allin1_core.cli.main(["analyze", "song", "-v"]) == 0
+    assert (called["visualize"], called["sonify"]) == (True, False)
 
 
 def test_folders_are_the_documented_ones_unless_others_are_named() -> None:
@@ -144,8 +147,16 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
     for overlap in (-0.1, 0.95, float("nan")):
         with pytest.raises(BackendError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
             analyze([], out_dir=tmp_path / "out", demix_overlap=overlap)
-    for num_threads in (0, -1):
-        message = f"num_threads: {num_threads}; expected at least 1, or None"
-        with pytest.raises(BackendError, match=message):
-            analyze([], out_dir=tmp_path / "out", num_threads=num_threads)
+    for seed in (None, 1.5, float("nan")):
+        with pytest.raises(BackendError, match=f"demix_seed: {seed}; expected a whole number"):
+            analyze([], out_dir=tmp_path / "out", demix_seed=seed)  # type: ignore[arg-type]
+    for number, name in itertools.product((0, -1, 1.5, float("nan"), "2"), ("num_threads", "jobs")):
+        with pytest.raises(BackendError, match=f"{name}: {number!r}; expected at least 1, or None"):
+            analyze([], out_dir=tmp_path / "out", **{name: number})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_needs_an_output_folder_is_not_passed_over_without_one() -> None:
+    for name, value in (("exports", ["midi"]), ("array_dir", "arrays")):
+        with pytest.raises(OutputError, match=f"{name}: given without out_dir, .* expected out_dir, too"):
+            analyze([], **{name: value})

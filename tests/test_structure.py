@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from allin1_core import backends
 from allin1_core.backends.devices import to_host
+from allin1_core.errors import ActivationsError
 from allin1_core.structure import LABELS, LOCAL_MAXIMA_WINDOW, Segment, pick_boundaries, sections
 from parity.implementations import names, native
 from parity.oracles import structure
@@ -66,3 +69,47 @@ def test_no_boundary_gives_one_section() -> None:
     assert sections(np.array([], dtype=np.int64), np.ones((10, 1), np.float32)) == [
         Segment(0.0, 0.01, "start")
     ]
+
+
+@pytest.mark.parametrize(
+    ("maxima", "message"),
+    [
+        ([0.2, np.nan, 0.1], "maxima: values from nan to nan; expected probabilities from 0 to 1"),
+        ([0.2, 3.5, 0.1], "maxima: values from 0.1 to 3.5"),
+        ([0.2, -3.5, 0.1], "maxima: values from -3.5 to 0.2"),
+        ([[0.2, 0.1]], r"maxima: shape \(1, 2\)"),
+        (["a"], "maxima: dtype <U1"),
+    ],
+)
+def test_boundaries_are_picked_of_probabilities_alone(maxima: list[Any], message: str) -> None:
+    with pytest.raises(ActivationsError, match=message):
+        pick_boundaries(np.array(maxima))
+
+
+@pytest.mark.parametrize(
+    ("boundaries", "change", "message"),
+    [
+        ([100], np.nan, "label, frames 100 to 300, means: values from nan to nan"),
+        ([100], -1e3, "label, frames 100 to 300, means: values from -4.9"),
+        ([100], 1e3, "to 5.09"),
+        ([100, 300], 0, r"boundaries: int64 \[100 300\]; expected frames that ascend, from 0 to 299"),
+        ([200, 100], 0, "boundaries"),
+        ([100, 100], 0, "boundaries"),
+        ([-1, 100], 0, "boundaries"),
+        ([100.5], 0, "boundaries: float64"),
+        ([[100]], 0, "boundaries"),
+    ],
+)
+def test_sections_are_made_of_frames_and_probabilities_alone(
+    boundaries: list[Any], change: float, message: str
+) -> None:
+    label = np.full((10, 300), 0.1, np.float32)
+    label[3, 200] += change
+    with pytest.raises(ActivationsError, match=message):
+        sections(np.array(boundaries), label)
+
+
+@pytest.mark.parametrize("shape", [(10, 0), (9, 300), (300, 10), (10,)])
+def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ActivationsError, match="label: shape"):
+        sections(np.array([0]), np.zeros(shape, np.float32))

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,12 +150,17 @@ class Backend:
         module_name, _, attribute = self.target.partition(":")
         module = importlib.import_module(module_name)
         try:
-            return functools.reduce(getattr, attribute.split("."), module) if attribute else module
+            found = functools.reduce(getattr, attribute.split("."), module) if attribute else module
         except AttributeError as error:
             raise BackendError(
                 f"{self.stage} backend {self.name!r}: module {module_name!r} has no attribute {attribute!r}; "
                 f"expected the form 'module:function'"
             ) from error
+        if not callable(found):
+            raise BackendError(
+                f"{self.stage} backend {self.name!r}: is of type {type(found).__name__}; expected a function or a class"
+            )
+        return found
 
 
 # What is asked of every backend of a stage, and so of one that is not in the table.
@@ -311,6 +317,10 @@ def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
 
 def get(stage: str, name: str) -> Backend:
     """The backend of that name, or of the form ``module:function``; `BackendError` if the name is unknown."""
+    if not isinstance(name, str) or (":" in name and not re.fullmatch(r"[\w.]*\w:\w[\w.]*", name)):
+        raise BackendError(
+            f"{stage} backend {name!r}: unknown; expected 'auto', a name, or 'module:function'"
+        )
     if ":" in name:
         return _foreign(stage, name, name, name.partition(":")[0].partition(".")[0])
     for row in built_in(stage):  # without the scan of every distribution's entry points, which takes long

@@ -306,11 +306,10 @@ def _run_track(
         if path is not None:
             with timings.stage("save", track=track.name, what="result"):
                 result.save(path, outputs.array_dir)
-    if outputs.exports:
+    if outputs.exports and outputs.out_dir is not None:
         with timings.stage("export", track=track.name):
-            if outputs.out_dir is not None:
-                for name in outputs.exports:
-                    export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name]}"), name)
+            for name in outputs.exports:
+                export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name]}"), name)
     audio = None if track.given is None else track.given.audio
     if outputs.figures_dir is not None:
         with timings.stage("visualize", track=track.name):

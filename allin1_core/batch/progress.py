@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
 
 # The most that come up; of a track with fewer the bar is closed before its end.
 _STAGES_OF_A_TRACK = 17
+
+
+def is_hidden(shown: bool | None) -> bool | None:
+    """What tqdm's ``disable`` is told: None hides a bar unless standard error is a terminal; it may be closed."""
+    return True if sys.stderr is None else None if shown is None else not shown
 
 
 class Progress:
@@ -32,7 +38,7 @@ class Progress:
         from tqdm import tqdm
 
         self._bar = tqdm
-        self._disable = None if shown is None else not shown
+        self._disable = is_hidden(shown)
         self._tracks = self._bar(
             total=num_tracks, desc="Tracks", unit="track", disable=True if num_tracks < 2 else self._disable
         )

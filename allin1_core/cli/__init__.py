@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,14 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv : sequence of str, optional
         Arguments after the program's name; by default those of the process.
     """
+    if sys.stderr is None:  # closed: print would take standard output for it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is no reason to fail when the work is done.
             stream.reconfigure(errors="backslashreplace")
-    parser = make_parser()
-    arguments = parser.parse_args(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
     try:
-        return int(arguments.run(arguments))
+        try:
+            return _run(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
     except BackendError as error:
         print(f"allin1-core: {error}", file=sys.stderr)
         return 2
@@ -58,9 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader (head, less) has seen enough; keep the interpreter from complaining when it flushes.
         sys.stdout = None
         return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is written to files says so itself.
+        print(
+            f"allin1-core: standard output: cannot be written ({error.strerror}); files are complete. Free space",
+            file=sys.stderr,
+        )
+        sys.stdout = None
+        return 1
     except KeyboardInterrupt:
         print("allin1-core: interrupted; tracks that are done are kept, run again to go on", file=sys.stderr)
         return 130
+
+
+def _run(argv: Sequence[str]) -> int:
+    arguments = make_parser().parse_args(argv)
+    return int(arguments.run(arguments))
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -94,9 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--array-dir", help="folder for probabilities and hidden states (default: that of the JSON)")
     add("-v", "--visualize", action="store_true", help="draw each result as a PDF")
-    add("--viz-dir", default="./viz", help="where to (default: %(default)s)")
+    add("--viz-dir", metavar="DIR", help="the same, to DIR (else: ./viz)")
     add("-s", "--sonify", action="store_true", help="mix clicks into each track, as WAV")
-    add("--sonif-dir", default="./sonif", help="where to (default: %(default)s)")
+    add("--sonif-dir", metavar="DIR", help="the same, to DIR (else: ./sonif)")
     add(
         "--timings",
         "--timings-path",
@@ -218,8 +218,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     options = {
         **options_of(vars(arguments), Outputs, Settings),
-        "visualize": arguments.visualize and arguments.viz_dir,
-        "sonify": arguments.sonify and arguments.sonif_dir,
+        "visualize": arguments.viz_dir or arguments.visualize,
+        "sonify": arguments.sonif_dir or arguments.sonify,
         "exports": [name.strip() for name in arguments.exports.split(",") if name.strip()],
         "stems_dir": arguments.stems_dir,
         "anchors": arguments.anchors,

@@ -130,4 +130,7 @@ def read_activations(path: Path) -> np.ndarray:
         raise ActivationsError(
             f"{path}: beat {beat.dtype} {beat.shape}, downbeat {downbeat.dtype} {downbeat.shape}; {expected}"
         )
-    return decoder_input(beat, downbeat)
+    try:
+        return decoder_input(beat, downbeat)
+    except ValueError as error:
+        raise ActivationsError(f"{path}: {error}") from error

@@ -41,7 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show or compare; returns the exit status."""
-    if arguments.files[0] == "compare":
+    is_compared = arguments.files[0] == "compare"
+    others = {"--run": arguments.run_id, "--plot": arguments.plot, "--no-plot": arguments.no_plot}
+    for option, value in (others if is_compared else {"--expect": arguments.expect}).items():
+        if value:
+            raise TimingsError(
+                f"{option}: given with {'compare' if is_compared else 'a single file'}; expected with "
+                f"{'a single file' if is_compared else 'compare'} alone. Leave it out"
+            )
+    if is_compared:
         return _compare(arguments)
     if len(arguments.files) > 1:
         raise TimingsError(

@@ -17,6 +17,8 @@ import dataclasses
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from allin1_core.dbn.checks import check_activations, check_times
+
 BEATS_PER_BAR = (3, 4)
 FRAMES_PER_SECOND = 100
 
@@ -71,9 +73,16 @@ def decoder_input(beat: np.ndarray, downbeat: np.ndarray) -> np.ndarray:
     -------
     float32 (T, 2)
         Beat but not downbeat, and downbeat; with the third class left out they sum to less than one.
+
+    Raises
+    ------
+    ValueError
+        If the two differ in length, have another shape, or hold what is no probability.
     """
-    beat = np.asarray(beat, dtype=np.float32)
-    downbeat = np.asarray(downbeat, dtype=np.float32)
+    beat = check_activations(beat, None).astype(np.float32, copy=False)
+    downbeat = check_activations(downbeat, None).astype(np.float32, copy=False)
+    if len(beat) != len(downbeat):
+        raise ValueError(f"beat: {len(beat)} frames, downbeat: {len(downbeat)}; expected as many")
     beat_only = np.maximum(_SMALLEST_BEAT, beat - downbeat)
     neither = ((1 - beat) + (1 - downbeat)) / 2
     total = beat_only + downbeat + neither
@@ -106,10 +115,16 @@ def most_frequent_tempo(beats: list[float]) -> int | None:
     -------
     int or None
         Beats per minute; of several equally frequent ones the highest. None with fewer than two beats.
+
+    Raises
+    ------
+    ValueError
+        If the beats are not finite and ascending.
     """
-    if len(beats) < 2:
+    times = check_times(beats)
+    if len(times) < 2:
         return None
-    rates = np.rint(60 / np.diff(beats)).astype(int)
+    rates = np.rint(60 / np.diff(times)).astype(int)
     candidates, counts = np.unique(rates, return_counts=True)
     return int(candidates[counts == counts.max()].max())
 
@@ -149,10 +164,16 @@ def fitted_tempo(beats: list[float]) -> Tempo | None:
     Tempo or None
         None with fewer than `MIN_BEATS_FOR_TEMPO`. From beats of a steady tempo that are rounded to 0.01 s it is
         within 0.03 BPM for 30 s of music, its spread below 0.25 BPM.
+
+    Raises
+    ------
+    ValueError
+        If the beats are not finite and ascending.
     """
-    if len(beats) < MIN_BEATS_FOR_TEMPO:
+    times = check_times(beats)
+    if len(times) < MIN_BEATS_FOR_TEMPO:
         return None
-    times, numbers, parts = _number(np.array(beats, dtype=np.float64))
+    times, numbers, parts = _number(times)
 
     few = np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_FITTED_IN_PAIRS)).astype(int))
     one, other = few[np.array(np.triu_indices(len(few), 1))]

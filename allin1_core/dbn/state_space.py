@@ -14,6 +14,18 @@ import numpy as np
 
 from allin1_core.dbn.checks import frozen, positive_integer, positive_number
 
+# By default a bar of four has 14,876.
+_MOST_STATES = 1 << 26
+
+
+def _check_number(num_states: float) -> None:
+    """Raise `ValueError` before there are more states than memory may hold."""
+    if num_states > _MOST_STATES:
+        raise ValueError(
+            f"{num_states:.3g} states; expected at most {_MOST_STATES}. Lower fps (frames a second, not samples), the "
+            "number of tempi or the bar lengths, or raise min_bpm"
+        )
+
 
 def _intervals(min_interval: float, max_interval: float, num_intervals: int | None) -> np.ndarray:
     """Beat intervals in whole frames, ascending ``int64 (num_intervals,)``."""
@@ -57,7 +69,8 @@ class BeatStateSpace:
     Raises
     ------
     ValueError
-        If an interval is shorter than a frame, or the shortest is longer than the longest.
+        If an interval is shorter than a frame, the shortest is longer than the longest, or states are more than memory
+        may hold.
     """
 
     def __init__(self, min_interval: float, max_interval: float, num_intervals: int | None = None) -> None:
@@ -75,9 +88,11 @@ class BeatStateSpace:
             )
         if num_intervals is not None:
             positive_integer("num_intervals", num_intervals)
+        _check_number(max_interval)
         self.intervals = frozen(_intervals(min_interval, max_interval, num_intervals))
         self.num_intervals = len(self.intervals)
         self.num_states = int(self.intervals.sum())
+        _check_number(self.num_states)
         ends = np.cumsum(self.intervals)
         self.first_states = frozen(ends - self.intervals)
         self.last_states = frozen(ends - 1)
@@ -122,6 +137,7 @@ class BarStateSpace:
         self.intervals = beat.intervals
         self.num_intervals = beat.num_intervals
         self.num_states = self.num_beats * beat.num_states
+        _check_number(self.num_states)
         beats = range(self.num_beats)
         self.state_positions = frozen(np.concatenate([beat.state_positions + number for number in beats]))
         self.state_intervals = frozen(np.tile(beat.state_intervals, self.num_beats))

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import io
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -152,9 +153,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        If the file cannot be written: no permission, no space, no such folder.
+        If the file cannot be written: no permission, no space, no such folder. If a device is there.
     """
     path = Path(path)
+    # The superuser's rename would put a file in the place of /dev/null, or of the link /dev/stdout.
+    if _is_device(path) or os.path.realpath(path.parent) == "/dev":
+        raise OutputError(f"{path}: found a device; expected the path of a file to write")
     try:
         temporary, file = _open_temporary(path.parent)
         # Renamed while it is open: until then it stays locked.
@@ -172,6 +176,14 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             f"{path}: cannot be written ({error.strerror or error}); nothing was left behind. "
             "Free space, or choose another folder"
         ) from error
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 class HashingWriter(io.BufferedIOBase):

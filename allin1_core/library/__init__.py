@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from allin1_core.analysis import Analyzer
+from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
 from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
 from allin1_core.library import record
@@ -86,9 +87,9 @@ def analyze_library(
     Parameters
     ----------
     source : path-like, or sequence of those
-        Folder, which is walked for audio files and folders of stems; ``.txt``, a song on each line; ``.parquet``, a
-        song in each row; else one song. Paths or fsspec URLs (``s3://``, ``gs://``, ``https://``); of a sequence each
-        is a song.
+        Folder, which is walked for audio files and folders of stems; ``.txt``, a song on each line (what begins with #
+        and names no file is a comment); ``.parquet``, a song in each row; else one song. Paths or fsspec URLs
+        (``s3://``, ``gs://``, ``https://``); of a sequence each is a song.
     out : path-like
         Folder or fsspec URL. It gets ``results/NAME.json`` of each song as `analyze` writes it, the tables ``songs/``
         and ``failures/``, and ``library.json``, which says what the results are made with.
@@ -199,14 +200,13 @@ def _run_here(songs: Sequence[Song], job: Job, on_row: Callable[[Row], None]) ->
 def _tables(place: Place, total: int, done: int, progress: bool | None) -> Iterator[Callable[[Row], None]]:
     """A function that puts a row into the tables; those it has when the block is interrupted are written, too."""
     writer, lock = TableWriter(place), Lock()
-    disable = None if progress is None else not progress
 
     def on_row(row: Row) -> None:
         with lock:
             writer.add(row)
             bar.update()
 
-    with tqdm(total=total, initial=done, desc="Songs", unit="song", disable=disable) as bar:
+    with tqdm(total=total, initial=done, desc="Songs", unit="song", disable=is_hidden(progress)) as bar:
         try:
             yield on_row
         finally:

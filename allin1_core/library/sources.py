@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import io
 import os
 import posixpath
 import urllib.parse
@@ -43,6 +44,10 @@ class Song:
     location: str
     name: str
     state: str = ""
+
+    def named_apart(self) -> Song:
+        """The song by a name that tells its location."""
+        return dataclasses.replace(self, name=with_hash(self.name, self.location, _DIGITS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,10 +170,14 @@ def _content(source: str) -> bytes:
 
 def _lines(content: bytes, source: PathLike) -> Iterator[str]:
     try:
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = list(
+            io.StringIO(content.decode("utf-8-sig"), newline=None)
+        )  # names may hold what str takes for ends
     except UnicodeDecodeError as error:
         raise LibraryError(f"{source}: not UTF-8 ({error}); expected a path or URL on each line") from error
-    return (line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+    songs = (line.strip() for line in lines)
+    # A comment, but for a song such as "#1 Crush.mp3".
+    return (song for song in songs if song and (song[0] != "#" or os.path.lexists(song)))
 
 
 def _column(content: bytes, source: PathLike, column: str) -> Iterator[str]:

@@ -119,8 +119,7 @@ class Worker:
             timings_path=job.timings_path,
         )
         if job.is_resumed:
-            for path, song in songs.items():
-                _remove_if_of_other_audio(path, folder / f"{song.name}.json")
+            songs = {path: _with_own_name(path, song, folder) for path, song in songs.items()}
 
         def on_end(path: Path, outcome: AnalysisResult | Exception) -> None:
             song = songs[path]
@@ -188,21 +187,31 @@ class Worker:
             remove(written)
 
 
-def _remove_if_of_other_audio(path: Path, json_path: Path) -> None:
-    """Remove an earlier result whose song has changed since: it is another song's now."""
+def _with_own_name(path: Path, song: Song, folder: Path) -> Song:
+    """The song by a name under which no other song has its result, such as one of another source of this library."""
+    for named in (song, song.named_apart()):
+        json_path = folder / f"{named.name}.json"
+        recorded = _path_of_other_audio(path, json_path)
+        if recorded in (None, path, Path(song.location)):
+            if recorded is not None:  # the song has changed since
+                remove(json_path)
+            return named
+    return song
+
+
+def _path_of_other_audio(path: Path, json_path: Path) -> Path | None:
+    """What a result is of that was made from other audio than the song; None if there is none."""
     if not json_path.is_file():
-        return
+        return None
     try:
         result, _ = read_json_result(json_path)
         track = Track(path, json_path.stem)
         now = audio_digests(track, find_ready_stems(track, None))
     except ResultError:
-        remove(json_path)
+        return path  # damaged: to be made again
     except Allin1Error:
-        return  # the analysis says what is the matter with the song
-    else:
-        if result.provenance.get("audio_sha256") != now:
-            remove(json_path)
+        return None  # the analysis says what is the matter with the song
+    return None if result.provenance.get("audio_sha256") == now else result.path
 
 
 def _fetch_song(song: Song, folder: Path) -> Path:

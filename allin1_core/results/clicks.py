@@ -10,8 +10,8 @@ import numpy as np
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import validate
-from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.results.validation import check_audio, validate
+from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.separation.mix import read_mix
 
 SOUND_SUFFIX = ".sonif.wav"
@@ -107,15 +107,21 @@ def sonify(
     Raises
     ------
     ResultError
-        If a result is not valid; see `allin1_core.results.validation`.
+        If a result is not valid; see `allin1_core.results.validation`. If the audio at its path is not that which was
+        analysed.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
         If the file cannot be written.
     """
     if not isinstance(results, AnalysisResult):
+        if is_one_input(results):
+            validate(results)  # type: ignore[arg-type]
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
+    validate(result)
+    if audio is None:
+        check_audio(result)
     mix = read_mix(result.path, stems_dir, audio)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)
     # Room for the clicks, so that the sum rarely clips.

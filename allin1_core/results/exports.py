@@ -27,8 +27,11 @@ def beats_text(result: AnalysisResult) -> str:
 
 
 def beats_lines(times: list[float], positions: list[int]) -> str:
-    """Time in seconds, tab, position in the bar, a line each."""
-    return "".join(f"{time:.2f}\t{position}\n" for time, position in zip(times, positions, strict=True))
+    """Time in seconds, tab, position in the bar, a line each: two decimals, or six where frames are no hundredths."""
+    decimals = 2 if all(abs(time - round(time, 2)) < 1e-9 for time in times) else 6
+    return "".join(
+        f"{time:.{decimals}f}\t{position}\n" for time, position in zip(times, positions, strict=True)
+    )
 
 
 def audacity_text(result: AnalysisResult) -> str:

@@ -15,8 +15,8 @@ from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
 from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import validate
-from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.results.validation import check_audio, validate
+from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS
 
@@ -108,8 +108,13 @@ def visualize(
         If a file cannot be written.
     """
     if not isinstance(results, AnalysisResult):
+        if is_one_input(results):
+            validate(results)  # type: ignore[arg-type]
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
     result = results
+    validate(result)
+    if audio is None:
+        check_audio(result)
     figure = overview(result, read_mix(result.path, stems_dir, audio))
     if out_dir is not None:
         folder = make_folder(expand_user(out_dir))

@@ -16,14 +16,13 @@ import numpy as np
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.types import STEM_NAMES, Audio, Stems
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
-from allin1_core.errors import AudioError, ResultError, StemsError, printable
-from allin1_core.files.reading import file_digest
+from allin1_core.errors import AudioError, StemsError, printable
 from allin1_core.files.writing import expand_user, make_folder, write_text
 from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.small_form import summary
-from allin1_core.results.validation import validate
+from allin1_core.results.validation import check_audio, validate
 from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
@@ -169,7 +168,7 @@ def _probabilities(activations: Mapping[str, np.ndarray] | None) -> dict[str, An
 def _sound(result: AnalysisResult, audio: Input | None, stems: bool) -> dict[str, Audio]:
     """What is drawn and played, float32: the mix, or the stems, each mono."""
     if audio is None:
-        _check_sha256(result)
+        check_audio(result)
     if not stems:
         sound = {"mix": read_mix(result.path, audio=audio)}
     else:
@@ -194,17 +193,6 @@ def _sound(result: AnalysisResult, audio: Input | None, stems: bool) -> dict[str
             "result. Name the audio that was analysed (--audio)"
         )
     return sound
-
-
-def _check_sha256(result: AnalysisResult) -> None:
-    expected = result.provenance.get("audio_sha256", {}).get(result.path.name)
-    if expected is not None and os.path.isfile(result.path):
-        found = file_digest(result.path)
-        if found != expected:
-            raise ResultError(
-                f"{result.path}: found SHA-256 {found[:12]}...; expected {str(expected)[:12]}..., of the audio that "
-                "was analysed. Analyse it again, or name the audio (--audio)"
-            )
 
 
 def peaks(audio: Audio) -> np.ndarray:

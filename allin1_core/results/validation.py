@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError
+from allin1_core.files.reading import file_digest
 from allin1_core.structure import LABELS, Segment
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def validate(result: AnalysisResult, source: str | None = None) -> None:
     ResultError
         If something is amiss; the message names the field, what was found, and what was expected.
     """
+    if not hasattr(result, "segments"):
+        raise _fault("result", _shown(result), "an AnalysisResult, as analyze and load_result give it")
     try:
         if not isinstance(result.path, Path) or not result.path.name:
             raise _fault("path", _shown(result.path), "the path of a track")
@@ -200,3 +204,24 @@ def _range(field: str, array: Any, shape: tuple[int, ...]) -> tuple[float, float
     if array.dtype != np.float32 or array.shape != shape or not array.size:
         raise _fault(field, f"{array.dtype} {array.shape}", expected)
     return float(array.min()), float(array.max())
+
+
+def check_audio(result: AnalysisResult) -> None:
+    """Check that the files at the path of a result, as far as they are there, are those that were analysed.
+
+    Raises
+    ------
+    ResultError
+        If one has another SHA-256 than the result records.
+    AudioError
+        If one cannot be read.
+    """
+    recorded = result.provenance.get("audio_sha256", {})
+    is_folder = os.path.isdir(result.path)
+    for name, expected in recorded.items():
+        path = result.path / name if is_folder else result.path
+        if path.name == name and os.path.isfile(path) and (found := file_digest(path)) != expected:
+            raise ResultError(
+                f"{path}: found SHA-256 {found[:12]}...; expected {str(expected)[:12]}..., of the audio that was "
+                "analysed. Analyse it again, or name the audio (audio=, --audio)"
+            )

@@ -150,7 +150,7 @@ class OverlapAdd:
         float32 (num_sources, num_channels, num_samples)
             On the model's device, or on the host if it is too long for that.
         """
-        shifts = random.Random(seed)
+        shifts = random.Random(int(seed))
         with torch.inference_mode(), self._arithmetic():
             mix = mix.to(self.device)
             loudness = mix.mean(0)

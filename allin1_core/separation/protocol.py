@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -141,7 +142,7 @@ def separate(
     Raises
     ------
     BackendError
-        If `overlap` is out of its range.
+        If `seed` is no whole number, or `overlap` is out of its range.
     """
     stems = separate_in_place(
         separator, mix, seed=seed, overlap=overlap, as_int16=as_int16, progress=progress
@@ -159,11 +160,18 @@ def separate_in_place(
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
     """As `separate`, but the stems stay where the separator left them, as arrays of its library."""
+    check_seed(seed)
     check_overlap(overlap)
     stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
     if as_int16:
         stems = {stem: _converter(samples).quantise(samples) for stem, samples in stems.items()}
     return {stem: samples.T for stem, samples in stems.items()}
+
+
+def check_seed(seed: int) -> None:
+    """Raise `BackendError` unless the seed is a whole number: of None each run would draw another shift."""
+    if not isinstance(seed, numbers.Integral):
+        raise BackendError(f"demix_seed: {seed!r}; expected a whole number")
 
 
 def check_overlap(overlap: float) -> None:

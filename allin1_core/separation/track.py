@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
@@ -150,7 +151,34 @@ def audio_digests(track: Track, ready: ReadyStems | None) -> dict[str, str]:
     """
     if track.given is not None:
         return {"file" if isinstance(track.given.audio, FileContent) else "samples": track.given.sha256}
+    return {path.name: file_digest(path) for path in _files(track, ready)}
+
+
+def _files(track: Track, ready: ReadyStems | None) -> list[Path]:
+    """The files on disk that a track is made from."""
+    if track.given is not None:
+        return []
     files = (
         [track.path] if ready is None or isinstance(ready, Stems) else [file for file, _ in ready.values()]
     )
-    return {path.name: file_digest(path) for path in dict.fromkeys(files) if isinstance(path, Path)}
+    return [path for path in dict.fromkeys(files) if isinstance(path, Path)]
+
+
+def file_states(track: Track, ready: ReadyStems | None) -> dict[Path, tuple[int, int]]:
+    """Size and time of the last change of a track's files, for `check_unchanged`; without those that are not there."""
+    states = {}
+    for path in _files(track, ready):
+        with contextlib.suppress(OSError):  # opening it says why
+            entry = os.stat(path)
+            states[path] = entry.st_size, entry.st_mtime_ns
+    return states
+
+
+def check_unchanged(track: Track, ready: ReadyStems | None, before: Mapping[Path, tuple[int, int]]) -> None:
+    """Raise `AudioError` if files changed since: what was read is then not what was hashed, and may not be all."""
+    now = file_states(track, ready)
+    for path, state in before.items():
+        if now.get(path) != state:
+            raise AudioError(
+                f"{path}: changed while it was read; expected a file that is complete. Analyse it again when it is"
+            )

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from allin1_core import backends
+from allin1_core.errors import BackendError
 from allin1_core.spectrogram.filterbank import filterbank, num_bands
 from allin1_core.spectrogram.framing import num_frames
 from allin1_core.spectrogram.protocol import LogSpectrogramBackend
@@ -54,13 +55,24 @@ class LogSpectrogram:
         """See `log_spectrogram`."""
         sample_rate = validate_sample_rate(sample_rate)
         samples = validate_stems(stems)
+        stacked = np.atleast_2d(samples)
         output = self.implementation(
-            np.atleast_2d(samples),
+            stacked,
             sample_rate,
             precision=self.choice.precision,
             device=self.choice.device,
             return_native=return_native,
         )
+        # Of another's backend, whose beats would be those of another length.
+        found = (
+            tuple(getattr(output, "shape", ())),
+            str(getattr(output, "dtype", "nothing")).rpartition(".")[2],
+        )
+        expected = (len(stacked), num_frames(stacked.shape[1], sample_rate), num_bands(sample_rate))
+        if found != (expected, "float32"):
+            raise BackendError(
+                f"spectrogram backend {self.choice.backend!r}: gave {found[1]} {found[0]}; expected float32 {expected}"
+            )
         return output[0] if samples.ndim == 1 else output
 
 
@@ -126,7 +138,7 @@ def log_spectrogram(
     AudioError
         If the stems have another type or shape, a sample is not finite, or the sample rate leaves no band.
     BackendError
-        If the backend, device or precision is unknown or cannot be used here.
+        If the backend, device or precision is unknown or cannot be used here; if it gives another shape or dtype.
 
     Notes
     -----

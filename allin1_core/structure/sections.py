@@ -12,6 +12,8 @@ import itertools
 
 import numpy as np
 
+from allin1_core.errors import ActivationsError
+
 # The ten functions of the Harmonix Set, in the order of the network's output.
 LABELS = ("start", "end", "intro", "outro", "break", "bridge", "inst", "solo", "verse", "chorus")
 
@@ -20,6 +22,8 @@ LOCAL_MAXIMA_WINDOW = 4 * 24 + 1
 
 _FRAMES_PER_SECOND = 100
 _SURROUNDINGS = 12 * _FRAMES_PER_SECOND
+# Of probabilities that are means of float32.
+_ROUNDING = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +48,16 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     int64 (num_boundaries,)
         Ascending frame indices; may be empty. A run of equal neighbours counts as its first frame, so that a
         constant probability (silence) gives one boundary, not many.
+
+    Raises
+    ------
+    ActivationsError
+        If the shape is another, or a value is no probability.
     """
     maxima = np.asarray(maxima)
+    if maxima.ndim != 1:
+        raise ActivationsError(f"maxima: shape {maxima.shape}; expected (num_frames,)")
+    _check_probabilities("maxima", maxima)
     candidates = np.flatnonzero(maxima > 0)
     if candidates.size == 0:
         return candidates
@@ -84,18 +96,42 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
     -------
     list of Segment
         They cover the track from 0 to its end without a gap; at least one.
+
+    Raises
+    ------
+    ActivationsError
+        If a shape is another, boundaries do not ascend within the track, or labels have what is no probability.
     """
+    label, boundaries = np.asarray(label), np.asarray(boundaries)
+    if label.ndim != 2 or len(label) != len(LABELS) or not label.size:
+        raise ActivationsError(f"label: shape {label.shape}; expected ({len(LABELS)}, num_frames)")
     num_frames = label.shape[1]
-    inner = boundaries[boundaries > 0]
-    edges = [0, *(int(frame) for frame in inner), num_frames]
-    return [
-        Segment(
-            start=start / _FRAMES_PER_SECOND,
-            end=end / _FRAMES_PER_SECOND,
-            label=LABELS[int(label[:, start:end].mean(axis=1).argmax())],
+    are_frames = boundaries.ndim == 1 and (boundaries.dtype.kind in "iu" or not boundaries.size)
+    if not are_frames or not (np.diff(boundaries, prepend=-1, append=num_frames) > 0).all():
+        raise ActivationsError(
+            f"boundaries: {boundaries.dtype} {str(boundaries)[:80]}; expected frames that ascend, from 0 to "
+            f"{num_frames - 1}"
         )
-        for start, end in itertools.pairwise(edges)
-    ]
+    segments = []
+    for start, end in itertools.pairwise([0, *boundaries[boundaries > 0].tolist(), num_frames]):
+        means = label[:, start:end].mean(axis=1)
+        _check_probabilities(f"label, frames {start} to {end}, means", means)
+        segments.append(
+            Segment(start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, LABELS[int(means.argmax())])
+        )
+    return segments
+
+
+def _check_probabilities(name: str, values: np.ndarray) -> None:
+    if values.dtype.kind not in "buif":
+        raise ActivationsError(f"{name}: dtype {values.dtype}; expected probabilities")
+    if values.size and not (
+        values.min() >= -_ROUNDING and values.max() <= 1 + _ROUNDING
+    ):  # NaN is not, either
+        raise ActivationsError(
+            f"{name}: values from {values.min()} to {values.max()}; expected probabilities from 0 to 1: apply the "
+            "sigmoid or softmax first, and replace what is not finite"
+        )
 
 
 def section_confidences(

@@ -131,9 +131,10 @@ def _parse(path: Path, number: int, line: str) -> StageTiming:
     absent = sorted(machine().keys() - fields["machine"].keys())
     if absent:
         raise TimingsError(f"{where}: machine without {', '.join(absent)}; see docs/timings.md")
-    if not 0 <= fields["start"] <= fields["end"]:
+    if not (0 <= fields["start"] <= fields["end"] and fields["duration"] >= 0):
         raise TimingsError(
-            f"{where}: start {fields['start']}, end {fields['end']}; expected 0 <= start <= end"
+            f"{where}: start {fields['start']}, end {fields['end']}, duration {fields['duration']}; expected "
+            "0 <= start <= end and 0 <= duration"
         )
     return StageTiming(**{name: fields[name] for name in known})
 

@@ -82,6 +82,8 @@ GOOD_RECORD = json.dumps(
 
 def timings(path: Path) -> None:
     """Timings, as ``allin1-core timings`` prints them."""
-    arguments = argparse.Namespace(files=[str(path)], run_id=None, json=False, no_plot=True)
+    arguments = argparse.Namespace(
+        files=[str(path)], run_id=None, json=False, plot=None, no_plot=True, expect=None
+    )
     with contextlib.redirect_stdout(io.StringIO()):
         timings_command.run(arguments)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
-from allin1_core.errors import BackendError
+from allin1_core.errors import Allin1Error, BackendError
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
@@ -135,10 +135,7 @@ class Analyzer:
 
         with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
-            try:
-                separation = session.separation_choice if ready is None else None  # refused before any work
-            except BackendError as error:
-                raise BackendError(f"{track.path}: a mix, without ready stems: {error}") from error
+            separation = _separation_of(session, track) if ready is None else None  # refused before any work
             session.load_in_background(timings)
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
@@ -250,3 +247,30 @@ class Analyzer:
                 activations=kept_probabilities or None,
                 embeddings=embeddings,
             )
+
+
+def _separation_of(session: Session, mix: Track) -> backends.Choice:
+    try:
+        return session.separation_choice
+    except BackendError as error:
+        raise BackendError(f"{mix.path}: a mix, without ready stems: {error}") from error
+
+
+def check_separation(session: Session, tracks: Iterable[Track], stems_dir: PathLike | None = None) -> None:
+    """Refuse a mix that no backend can separate; tracks are looked at only if none can.
+
+    Raises
+    ------
+    BackendError
+        Names the first mix. What else is wrong with a track its analysis says.
+    """
+    try:
+        session.separation_choice  # noqa: B018
+    except BackendError:
+        for track in tracks:
+            try:
+                ready = find_ready_stems(track, stems_dir)
+            except Allin1Error:
+                continue
+            if ready is None:
+                _separation_of(session, track)

@@ -177,7 +177,8 @@ class Outputs:
     Raises
     ------
     OutputError
-        If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`.
+        If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`, or
+        `array_dir` without arrays to be written; if a path is empty.
     ResultError
         If an export format is unknown.
     """
@@ -197,6 +198,11 @@ class Outputs:
     timings_path: PathLike | None = None
 
     def __post_init__(self) -> None:
+        folders = ("out_dir", "visualize", "sonify", "demix_dir", "spec_dir", "array_dir")
+        for name in (*folders, "timings_path"):
+            if getattr(self, name) == "":  # as a path that would be the working folder
+                expected = "a folder; '.' for the working folder" if name in folders else "a file"
+                raise OutputError(f"{name}: found ''; expected {expected}")
         _expand_paths(self, "out_dir", "demix_dir", "spec_dir", "array_dir", "timings_path")
         parse_overwrite(self.overwrite)
         object.__setattr__(self, "exports", tuple(self.exports))
@@ -207,6 +213,11 @@ class Outputs:
             name = "exports" if self.exports else "array_dir"
             raise OutputError(
                 f"{name}: given without out_dir, so that nothing would be written; expected out_dir, too"
+            )
+        if self.array_dir is not None and not (self.include_activations or self.include_embeddings):
+            raise OutputError(
+                "array_dir: given without arrays to be written; expected include_activations (--activ) or "
+                "include_embeddings (--embed), too"
             )
 
     @property

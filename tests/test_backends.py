@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import backends
+from allin1_core import Analyzer, backends
 from allin1_core.backends import table
 from allin1_core.errors import BackendError
 from allin1_core.spectrogram import LogSpectrogram, select
@@ -95,12 +95,20 @@ def test_what_cannot_be_called_is_refused() -> None:
         select("os:path")
 
 
+def test_what_cannot_be_called_as_a_backend_is_refused_before_any_work() -> None:
+    told = r"spectrogram backend 'json:dumps': takes \(obj, .* \(too many positional arguments\); expected \(stems, "
+    for ask in (lambda: select("json:dumps"), lambda: Analyzer(spec_backend="json:dumps", device="cpu")):
+        with pytest.raises(BackendError, match=told):
+            ask()
+
+
 @pytest.mark.parametrize(
     ("given", "found"),
     [
         (np.zeros((4, 49, 81), np.float32), "float32 (4, 49, 81)"),
         (np.zeros((4, 50, 81)), "float64 (4, 50, 81)"),
-        (None, "nothing ()"),
+        (None, "NoneType ()"),
+        ("text", "str ()"),
     ],
 )
 def test_a_log_spectrogram_of_another_length_or_type_is_refused(given: Any, found: str) -> None:

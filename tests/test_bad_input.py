@@ -110,6 +110,28 @@ def test_backend_that_is_not_installed(
     assert "song.wav: a mix, without ready stems: separation: no backend is installed" in err
 
 
+def test_a_mix_that_nothing_can_separate_is_refused_before_any_track(
+    run: Analyze,
+    song: Path,
+    write_mix: Callable[[str], Path],
+    tmp_path: Path,
+    analysed: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mix = write_mix("mix.wav")
+    told = f"{mix}: a mix, without ready stems: separation"
+    for options in (["--demix-backend", "spleeter"], ["--demix-backend", "demucs-mlx"]):
+        status, _, err = run(song, tmp_path / "absent.wav", mix, *options)
+        assert (status, analysed) == (2, [])
+        assert f"{told} backend '{options[1]}'" in err
+    monkeypatch.setattr(table, "module_exists", lambda name: name not in ("demucs_infer", "demucs_mlx"))
+    status, _, err = run(song, mix)
+    assert (status, analysed) == (2, [])
+    assert f"{told}: no backend is installed" in err
+    assert_nothing_written(tmp_path / "out")
+    assert run(song)[0] == 0
+
+
 def test_failures_are_listed_and_the_others_done(
     run: Analyze, write_stems: Callable[..., Path], tmp_path: Path
 ) -> None:

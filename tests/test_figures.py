@@ -13,7 +13,7 @@ import soundfile
 
 from allin1_core import sonify, visualize
 from allin1_core.audio.types import Audio
-from allin1_core.errors import ResultError, printable
+from allin1_core.errors import AudioError, ResultError, printable
 from allin1_core.files.reading import file_digest
 from allin1_core.plotting import save
 from allin1_core.results.clicks import click_track
@@ -118,6 +118,12 @@ def test_sonification_keeps_channels_and_is_written(result: AnalysisResult, tmp_
 def test_beats_near_the_end_do_not_overrun(result: AnalysisResult) -> None:
     result.beats, result.beat_positions, result.downbeats = [2.999, 3.5], [1, 2], [2.999]
     assert len(click_track(result, 3 * 44100, 44100)) == 3 * 44100
+
+
+@pytest.mark.parametrize("sample_rate", [0, -44100, float("nan"), 44100.5])
+def test_clicks_at_no_sample_rate(result: AnalysisResult, sample_rate: Any) -> None:
+    with pytest.raises(AudioError, match=f"sample_rate: {sample_rate}; expected a whole number"):
+        click_track(result, 44100, sample_rate)
 
 
 @pytest.mark.parametrize("name", ["a\udcff.wav", "a\nb\x00.wav", r"x\$y$.wav"])

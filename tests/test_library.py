@@ -74,6 +74,10 @@ def test_what_is_done_is_not_done_again(
     run_library(library, out)
     assert len(analysed) == 5
     assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "three", "two"]
+    # Of rows without a record nothing says what they are made with.
+    (out / "library.json").unlink()
+    run_library(library, out)
+    assert len(rows(out)) == 8
 
 
 def test_a_song_of_another_source_leaves_the_result_of_its_name(
@@ -100,6 +104,35 @@ def test_a_song_of_another_source_leaves_the_result_of_its_name(
     run_library(other.parent, out)
     assert len(analysed) == 5
     assert {row["name"] for row in rows(out)} == {found[str(other)]}
+
+
+def test_status_counts_the_songs_of_the_last_source(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "out"
+    (library / "two/bass.wav").write_bytes(b"none")
+
+    def counts(source: Path, **more: Any) -> tuple[int, ...]:
+        status = run_library(source, out, **more)
+        assert status == library_status(out)
+        return status.songs, status.done, status.failed, status.remaining, status.in_all
+
+    assert counts(library) == (3, 2, 1, 0, 2)
+    shutil.copytree(library / "one", tmp_path / "other/four")
+    assert counts(tmp_path / "other") == (1, 1, 0, 0, 3)
+    assert command("library", "status", out)[1] == (
+        "1 of 1 songs done, 0 failed, 0 remain\nwith other sources, 3 songs are done in this library\n"
+    )
+    assert counts(library / "two") == (1, 0, 1, 0, 3)
+    # Songs remain, though the library has as many; then one is of both sources.
+    shutil.copytree(library / "one", tmp_path / "other/five")
+    shutil.copytree(library / "one", tmp_path / "other/six")
+    parts = [counts(tmp_path / "other", shard=f"{part}/2") for part in (1, 2)]
+    assert [(songs, done + remaining) for songs, done, _, remaining, _ in parts] == [(3, 3), (3, 3)]
+    assert parts[1] == (3, 3, 0, 0, 5)
+    both = tmp_path / "both.txt"
+    both.write_text(f"{library / 'three'}\n{library / 'two'}\n{tmp_path / 'other/six'}\n")
+    assert counts(both) == (3, 2, 1, 0, 5)
 
 
 def test_a_failure_has_a_row_and_is_tried_again(
@@ -153,6 +186,22 @@ def test_what_cannot_run_claims_no_place(
     assert run_library(library, tmp_path / "out").done == 3
 
 
+def test_a_mix_that_nothing_can_separate_claims_no_place(
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    analysed: list[str],
+    write_mix: Callable[[str], Path],
+) -> None:
+    mix = write_mix("library/mix.wav")
+    with pytest.raises(BackendError, match=f"{mix}: a mix, without ready stems: .* 'demucs-mlx'"):
+        run_library(library, tmp_path / "out", demix_backend="demucs-mlx")
+    assert analysed == []
+    assert not (tmp_path / "out/library.json").exists()
+    mix.unlink()
+    assert run_library(library, tmp_path / "out", demix_backend="demucs-mlx").done == 3
+
+
 def test_other_settings_are_refused(run_library: Callable[..., Any], library: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     run_library(library, out)
@@ -188,7 +237,11 @@ def test_a_resume_of_20000_songs_reads_the_manifest_alone(
     monkeypatch.setattr(Place, "read", lambda self, name: read.append(name) or original(self, name))
     # Nothing is analysed, or it would fail: there is no such bucket, nor a result.
     status = run_library(tmp_path / "songs.txt", out)
-    assert (status.songs, status.done, status.failed) == (20_000, 20_000, 1)
+    assert (status.songs, status.done, status.failed) == (
+        20_000,
+        20_000,
+        0,
+    )  # the one of before is no longer a song
     assert [name for name in read if name.startswith("results")] == []
     assert len(read) < 10
     assert list((out / "results").iterdir()) == []

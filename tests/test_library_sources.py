@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hard_use.libraries import rows
 from pyarrow import parquet
 
 from allin1_core.errors import BackendError, LibraryError, OutputError
@@ -33,8 +35,9 @@ def music(tmp_path: Path, write_mix: Callable[..., Path], write_stems: Callable[
 
 def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
     (music / "again").symlink_to(music, target_is_directory=True)
-    songs, number = find_songs(music)
-    assert number == 3
+    songs, locations = find_songs(music)
+    assert sorted(locations) == sorted(song.location for song in songs)
+    assert len(songs) == 3
     found = {song.location.removeprefix(f"{music}/"): song.name for song in songs}
     assert found["c/stems"] == "stems"
     assert found["a/song.wav"].startswith("song-")
@@ -107,6 +110,7 @@ def test_shards_are_disjoint_complete_and_each_songs_own() -> None:
         ("library", {"out": "library/one/bass.wav"}, "cannot be used as an output folder"),
         ("library", {"engine": "dask"}, "engine: 'dask' unknown; expected local or ray"),
         ("library", {"num_workers": 2}, "'local' takes no address and no number of workers"),
+        ("library", {"out": ""}, "out: found ''; expected a folder or URL; '.' for the working folder"),
         ("library", {"engine": "ray", "num_workers": 0}, "num_workers: 0; expected at least 1"),
     ],
 )
@@ -131,18 +135,39 @@ def test_bad_input_is_one_clear_error(
 
 
 def test_a_folder_without_rights(
-    run_library: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: Any
+    run_library: Callable[..., Any],
+    library: Path,
+    tmp_path: Path,
+    command: Command,
+    monkeypatch: Any,
+    options: dict[str, Any],
 ) -> None:
-    scandir = os.scandir
+    out = tmp_path / "out"
+    arguments = ["-d", "cpu", "-m", options["model"], "--spec-backend", options["spec_backend"]]
 
-    def refuse(path: Any) -> Any:  # the superuser may read everything
-        if str(path).endswith("two"):
+    def refuse(original: Callable[[Any], Any], path: Any) -> Any:
+        if str(path) == refused:
             raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        return original(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(LibraryError, match=r"library/two: cannot be read .Permission denied"):
-        run_library(library, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        for name in ("scandir", "listdir"):  # the superuser may read everything
+            patched.setattr(os, name, functools.partial(refuse, getattr(os, name)))
+        refused = str(library / "two")
+        status, printed, _ = command("library", library, "--out", out, *arguments)
+        assert (status, printed) == (1, "2 of 3 songs done, 1 failed, 0 remain\n  1 StemsError\n")
+        [row] = rows(out, "failures")
+        assert row["song"] == refused
+        assert row["message"].startswith(f"{refused}: cannot be read (Permission denied)")
+        refused = str(library)
+        with pytest.raises(LibraryError, match=r"library: cannot be read .Permission denied"):
+            run_library(library, out)
+    # Its songs come in its place once it can be read.
+    (library / "two").rename(tmp_path / "stems")
+    (library / "two").mkdir()
+    (tmp_path / "stems").rename(library / "two/inside")
+    done = run_library(library, out)
+    assert (done.songs, done.done, done.failed, done.in_all) == (3, 3, 0, 3)
 
 
 @pytest.mark.parametrize(

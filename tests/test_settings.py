@@ -160,3 +160,16 @@ def test_what_needs_an_output_folder_is_not_passed_over_without_one() -> None:
     for name, value in (("exports", ["midi"]), ("array_dir", "arrays")):
         with pytest.raises(OutputError, match=f"{name}: given without out_dir, .* expected out_dir, too"):
             analyze([], **{name: value})
+    with pytest.raises(
+        OutputError, match=r"array_dir: given without arrays .* \(--activ\) or .* \(--embed\)"
+    ):
+        analyze([], out_dir="out", array_dir="arrays")
+    Outputs(out_dir="out", array_dir="arrays", include_embeddings=True)
+
+
+@pytest.mark.parametrize("name", ["out_dir", "visualize", "sonify", "demix_dir", "spec_dir", "array_dir"])
+def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
+    with pytest.raises(OutputError, match=f"{name}: found ''; expected a folder; '.' for the working folder"):
+        analyze([], **{name: ""})
+    with pytest.raises(OutputError, match="timings_path: found ''; expected a file"):
+        Outputs(timings_path="")

@@ -256,9 +256,11 @@ def test_a_collection_of_two_tracks_with_hostile_names(tmp_path: Path) -> None:
     [
         (
             made([0.5, 20.5, 21.0], [1, 2, 3]),
-            r"found 20\.0 s from the beat at 0\.5 s to the next; .* to 16\.78 s",
+            r"found 20 s from the beat at 0\.5 s to the next; .* to 16\.78 s",
         ),
         (made([0.0, 1e-7], [1, 2]), r"found 1e-07 s from the beat at 0\.0 s"),
+        (made([0.5, 0.5 + 1e-7], [1, 2]), r"found 1e-07 s from the beat at 0\.5 s to the next"),
+        (made([17.0, 33.5], [1, 2]), r"found 17 s for each quarter from 0\.0 s on; .* to 16\.78 s"),
         (
             made(np.arange(1, 302).tolist(), list(range(1, 302))),
             "found a bar of 301 beats at 1 s; .* up to 255",

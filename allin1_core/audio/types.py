@@ -55,7 +55,7 @@ class Audio:
             raise AudioError(
                 f"samples: dtype {samples.dtype}; expected int16, or float32 with full scale at 1. Convert with astype"
             )
-        _check_sample_rate(self.sample_rate, AudioError)
+        check_sample_rate(self.sample_rate, AudioError)
 
     @property
     def seconds(self) -> float:
@@ -92,7 +92,7 @@ class Stems:
             )
         if samples.dtype not in (np.int16, np.float32):
             raise StemsError(f"stems: dtype {samples.dtype}; expected int16 or float32")
-        _check_sample_rate(self.sample_rate, StemsError)
+        check_sample_rate(self.sample_rate, StemsError)
 
     @property
     def seconds(self) -> float:
@@ -100,7 +100,7 @@ class Stems:
         return self.samples.shape[1] / self.sample_rate
 
 
-def _check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:
+def check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:
     if not isinstance(sample_rate, int | np.integer) or not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
         raise error(
             f"sample_rate: {sample_rate!r}; expected a whole number from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"

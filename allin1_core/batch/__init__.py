@@ -7,11 +7,11 @@ import dataclasses
 import os
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from allin1_core.analysis import Analyzer
+from allin1_core.analysis import Analyzer, check_separation
 from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
@@ -133,6 +133,7 @@ def analyze(
         raise HintError(
             f"anchors: given for {len(tracks)} tracks; expected one, whose beats they are: analyse each alone"
         )
+    check_separation(analyzer.session, _without_result(tracks, outputs), stems_dir)
     _check_folders(outputs)
     results = run_batch(
         tracks,
@@ -157,6 +158,14 @@ def _expand(inputs: Sequence[Input]) -> dict[Path, Given | None]:
             given = take(one)
             tracks[given.path] = given
     return tracks
+
+
+def _without_result(tracks: Mapping[Path, Given | None], outputs: Outputs) -> Iterator[Track]:
+    for path, given in tracks.items():
+        name = track_name(path)
+        result_path = outputs.result_path(name)
+        if result_path is None or "json" in outputs.remade or not result_path.is_file():
+            yield Track(path, name, given)
 
 
 def _check_folders(outputs: Outputs) -> None:

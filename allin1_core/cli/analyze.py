@@ -218,8 +218,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     options = {
         **options_of(vars(arguments), Outputs, Settings),
-        "visualize": arguments.viz_dir or arguments.visualize,
-        "sonify": arguments.sonif_dir or arguments.sonify,
+        "visualize": arguments.visualize if arguments.viz_dir is None else arguments.viz_dir,
+        "sonify": arguments.sonify if arguments.sonif_dir is None else arguments.sonif_dir,
         "exports": [name.strip() for name in arguments.exports.split(",") if name.strip()],
         "stems_dir": arguments.stems_dir,
         "anchors": arguments.anchors,

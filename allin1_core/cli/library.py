@@ -39,7 +39,8 @@ examples:
 In Python the tables are pandas.read_parquet('labels/songs').
 
 Results of other settings, or of another version, are never mixed: with those, give another --out. A song that changed
-(size or time, and then SHA-256) is analysed again. A song that fails does not stop the others; the exit status is 1.
+(size or time, and then SHA-256) is analysed again. A song that fails, or a folder that cannot be read, does not stop
+the others; the exit status is 1.
 """
 
 
@@ -107,4 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
         for error, number in status.failures.items():
             print(f"  {number} {error}")
+        if status.in_all != status.done:
+            print(f"with other sources, {status.in_all} songs are done in this library")
     return 1 if status.failed and arguments.source != "status" else 0

@@ -7,12 +7,13 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer
+from allin1_core.analysis import Analyzer, check_separation
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
 from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
@@ -32,6 +33,7 @@ from allin1_core.library.tables import (
 )
 from allin1_core.library.worker import Job, Worker
 from allin1_core.separation.inputs import PathLike
+from allin1_core.separation.track import Track
 from allin1_core.settings import Settings, documented
 from allin1_core.threads import Lock, ThreadPool
 
@@ -48,17 +50,20 @@ class LibraryStatus:
     Attributes
     ----------
     songs : int
-        Of the whole source, as the last run found it.
+        Of the whole source of the last run, as it found it.
     done, failed : int
-        Songs with a result; songs that failed when they were last tried.
+        Those of them with a result; those that failed when they were last tried.
     failures : dict of int
-        How many failed for each class of error.
+        How many of them failed for each class of error.
+    in_all : int
+        Songs of any source with a result in the library.
     """
 
     songs: int
     done: int
     failed: int
     failures: dict[str, int]
+    in_all: int
 
     @property
     def remaining(self) -> int:
@@ -114,7 +119,8 @@ def analyze_library(
     Returns
     -------
     LibraryStatus
-        Songs that fail do not stop the others; they are in the table of failures, and are tried again by the next run.
+        Songs that fail, and folders that cannot be read, do not stop the others; they are in the table of failures,
+        and are tried again by the next run.
 
     Raises
     ------
@@ -124,7 +130,8 @@ def analyze_library(
     OutputError
         If `out` cannot be written to.
     BackendError, WeightsError, HintError
-        If what was asked for cannot run, or a package of an extra is not installed.
+        If what was asked for cannot run, or a package of an extra is not installed; with the local engine, if a song
+        on this machine is a mix that nothing can separate, before any is analysed.
     """
     need_pyarrow()
     if engine not in ENGINES:
@@ -135,16 +142,26 @@ def analyze_library(
         raise BackendError(f"num_workers: {num_workers}; expected at least 1, or None")
     part = Shard.parse(shard)
     options = Settings(**settings)
-    found, number = find_songs(source, column=column, shard=part)
+    found, locations = find_songs(source, column=column, shard=part)
     place = _prepared(out)
     outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
-    if engine == "local":
-        Analyzer(**dataclasses.asdict(options))  # refused before the place is this library's
-    is_resumed = record.claim(place, record.made_with(options, **outputs))
-    named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
-    record.write_run(place, named, shard, number)
-    done = done_songs(place) if is_resumed else {}
+    done = done_songs(place)
     songs = [song for song in found if done.get(column_text(song.location)) != song.state]
+    if engine == "local":  # refused before the place is this library's
+        session = Analyzer(**dataclasses.asdict(options)).session
+        check_separation(
+            session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
+        )
+    is_resumed = record.claim(place, record.made_with(options, **outputs))
+    if not is_resumed:
+        songs = found  # nothing says what rows that are there are made with
+    named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
+    of_source = set(map(column_text, locations))
+    others = [song for song in done if song not in of_source]
+    others_failed = collections.Counter(
+        error for song, error in _failed_songs(place, done).items() if song not in of_source
+    )
+    record.write_run(place, named, shard, len(locations), len(others), others_failed)
     job = Job(
         out=place.location,
         options=_with_whole_paths(options),
@@ -176,6 +193,8 @@ def _with_whole_paths(settings: Settings) -> dict[str, Any]:
 
 def _prepared(out: PathLike) -> Place:
     """The place of the results, which can be written to."""
+    if out == "":  # as a path that would be the working folder
+        raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
     place = Place(out)
     if place.location.startswith(("http://", "https://")):
         raise LibraryError(
@@ -224,13 +243,22 @@ def library_status(out: PathLike) -> LibraryStatus:
     need_pyarrow()
     place = Place(out)
     record.read(place)
-    done = set(done_songs(place))
+    run = record.last_run(place)
+    done = done_songs(place)
+    failures = collections.Counter(_failed_songs(place, done).values()) - collections.Counter(
+        run.get("others_failed", {})
+    )
+    return LibraryStatus(
+        songs=run.get("songs", 0),
+        done=len(done) - run.get("others_done", 0),
+        failed=failures.total(),
+        failures=dict(sorted(failures.items())),
+        in_all=len(done),
+    )
+
+
+def _failed_songs(place: Place, done: Collection[str]) -> dict[str, str]:
+    """The class of error of each song that failed when it was last tried, by its location as the table has it."""
     table = read_table(place, FAILURES, ("song", "error"))
-    failed = {
-        song: error
-        for song, error in zip(table["song"].to_pylist(), table["error"].to_pylist(), strict=True)
-        if song not in done
-    }
-    counted = collections.Counter(failed.values())
-    number = record.last_run(place).get("songs", 0)
-    return LibraryStatus(number, len(done), len(failed), dict(sorted(counted.items())))
+    failed = zip(table["song"].to_pylist(), table["error"].to_pylist(), strict=True)
+    return {song: error for song, error in failed if song not in done}

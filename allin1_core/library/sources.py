@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import hashlib
 import io
+import logging
 import os
 import posixpath
 import urllib.parse
@@ -14,13 +15,14 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from allin1_core.batch.names import with_hash
-from allin1_core.errors import LibraryError, StemsError
+from allin1_core.errors import LibraryError, StemsError, printable
 from allin1_core.files.writing import expand_user
 from allin1_core.library.places import errors_as, filesystem, is_url, plain
 from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import absolute
 
+_LOG = logging.getLogger(__name__)
 _REACH = "check the path or URL, its rights and the connection"
 # As many as a 64-bit hash tells apart: libraries have thousands of tracks called "01 - Intro".
 _DIGITS = 16
@@ -85,8 +87,10 @@ class Shard:
 
 def find_songs(
     source: PathLike | Sequence[PathLike], *, column: str = "path", shard: Shard | None = None
-) -> tuple[list[Song], int]:
-    """The songs of a source that are in a shard, and how many the source has.
+) -> tuple[list[Song], list[str]]:
+    """The songs of a source that are in a shard, and the locations of all that the source has.
+
+    A folder below the source that cannot be read is one of them, and fails as a song: what is in it is not known.
 
     Parameters
     ----------
@@ -114,7 +118,7 @@ def find_songs(
         for location, (_, state) in files.items()
         if shard is None or location in shard
     ]
-    return songs, len(files)
+    return songs, list(files)
 
 
 # Whether it is a folder of stems, and its state as far as the listing told it.
@@ -203,11 +207,17 @@ def _column(content: bytes, source: PathLike, column: str) -> Iterator[str]:
 def _walk(folder: Path) -> Iterator[tuple[str, _Found]]:
     """Songs below a folder of this machine, links to folders followed, each folder once."""
 
-    def refuse(error: OSError) -> None:
-        raise LibraryError(f"{error.filename}: cannot be read ({error.strerror}); {_REACH}") from error
+    unreadable: list[str] = []
+
+    def pass_over(error: OSError) -> None:
+        told = f"{error.filename}: cannot be read ({error.strerror}); {_REACH}"
+        if error.filename == str(folder):
+            raise LibraryError(told) from error
+        _LOG.warning("%s", printable(told))
+        unreadable.append(error.filename)
 
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=pass_over, followlinks=True):
         entry = os.stat(parent)
         if (entry.st_dev, entry.st_ino) in seen:
             folders.clear()
@@ -220,6 +230,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, _Found]]:
             yield parent, (True, None)
         else:
             yield from ((os.path.join(parent, name), (False, None)) for name in songs)
+    yield from ((path, (True, None)) for path in unreadable)
 
 
 def _walk_url(url: str) -> Iterator[tuple[str, _Found]]:

@@ -7,6 +7,8 @@ from typing import overload
 
 import numpy as np
 
+from allin1_core.audio.types import check_sample_rate
+from allin1_core.errors import AudioError
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
@@ -40,8 +42,11 @@ def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> n
     ------
     ResultError
         If the result is not valid; see `allin1_core.results.validation`.
+    AudioError
+        If the sample rate is none that audio has.
     """
     validate(result)
+    check_sample_rate(sample_rate, AudioError)
     clicks = np.zeros(num_samples, np.float32)
     for time, position in zip(result.beats, result.beat_positions, strict=True):
         _add(clicks, time, _click(_DOWNBEAT_HZ if position == 1 else _BEAT_HZ, sample_rate), sample_rate)

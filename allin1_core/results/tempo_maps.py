@@ -126,6 +126,8 @@ def midi_bytes(result: AnalysisResult) -> bytes:
         If the result is not valid, or its beats are further apart, or its bars longer, than MIDI can say.
     """
     changes = tempo_map(result)
+    for time, next_time in itertools.pairwise(result.beats):
+        _tempo(result, (next_time - time) * 1e6, f"from the beat at {time} s to the next")
     events = []
     elapsed = 0.0  # microseconds, as a reader of the file adds them up
     for change, after in zip(changes, [*changes[1:], None], strict=True):
@@ -140,12 +142,7 @@ def midi_bytes(result: AnalysisResult) -> bytes:
             events.append((change.tick, _meta(0x58, meta)))
         quarters = 1.0 if after is None else (after.tick - change.tick) / _TICKS
         end = elapsed + quarters * 60e6 / change.bpm if after is None else after.time * 1e6
-        tempo = round((end - elapsed) / quarters)
-        if not 1 <= tempo <= _LONGEST_QUARTER:
-            raise ResultError(
-                f"{result.path}: found {(end - elapsed) / 1e6} s from the beat at {change.time} s to the next; a MIDI "
-                f"file takes from 0.000001 to {_LONGEST_QUARTER / 1e6:.2f} s. Export another format"
-            )
+        tempo = _tempo(result, (end - elapsed) / quarters, f"for each quarter from {change.time} s on")
         elapsed += tempo * quarters
         events.append((change.tick, _meta(0x51, tempo.to_bytes(3, "big"))))
     for segment in result.segments:
@@ -163,6 +160,17 @@ def midi_bytes(result: AnalysisResult) -> bytes:
     # Of format 1 the first track is the tempo map.
     header = struct.pack(">4sIHHH", b"MThd", 6, 1, 1, _TICKS)
     return header + struct.pack(">4sI", b"MTrk", len(track)) + track
+
+
+def _tempo(result: AnalysisResult, microseconds: float, where: str) -> int:
+    """Whole microseconds of a quarter; `ResultError` if they are more or fewer than MIDI can say."""
+    tempo = round(microseconds)
+    if not 1 <= tempo <= _LONGEST_QUARTER:
+        raise ResultError(
+            f"{result.path}: found {microseconds / 1e6:g} s {where}; a MIDI file takes from 0.000001 to "
+            f"{_LONGEST_QUARTER / 1e6:.2f} s. Export another format"
+        )
+    return tempo
 
 
 def _tick(changes: list[TempoChange], time: float) -> int:

@@ -8,6 +8,7 @@ record what ran.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,19 @@ class LogSpectrogram:
     choice: backends.Choice
     implementation: LogSpectrogramBackend
 
+    def __post_init__(self) -> None:
+        try:
+            signature = inspect.signature(self.implementation)
+        except ValueError:
+            return  # compiled, without one
+        try:
+            signature.bind(None, 0, precision="", device="", return_native=False)
+        except TypeError as error:
+            raise BackendError(
+                f"spectrogram backend {self.choice.backend!r}: takes {signature} ({error}); expected "
+                "(stems, sample_rate, *, precision, device, return_native), see docs/adding-a-backend.md"
+            ) from error
+
     def __call__(
         self,
         stems: npt.ArrayLike,
@@ -66,7 +80,7 @@ class LogSpectrogram:
         # Of another's backend, whose beats would be those of another length.
         found = (
             tuple(getattr(output, "shape", ())),
-            str(getattr(output, "dtype", "nothing")).rpartition(".")[2],
+            str(getattr(output, "dtype", type(output).__name__)).rpartition(".")[2],
         )
         expected = (len(stacked), num_frames(stacked.shape[1], sample_rate), num_bands(sample_rate))
         if found != (expected, "float32"):

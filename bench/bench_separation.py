@@ -43,7 +43,7 @@ def test_a_segment(record_bench: BenchRecorder, rounds: int, benchmark: Any) -> 
         times = paired_times(
             lambda: separate(mix, seed=_SEED, overlap=0.25),
             lambda: demucs_apply.separate(network, mix, seed=_SEED, overlap=0.25, device="cpu"),
-            rounds=min(rounds, 5),
+            rounds=min(rounds, 3),
             benchmark=benchmark,
         )
     found, expected = (np.asarray(output) for output in (times.candidate_output, times.reference_output))

@@ -21,7 +21,7 @@ _NO_HEADLINE = ("audio reading", "decoder input", "structure", "library")
 
 
 def summary(records: Sequence[BenchRecord], where: str) -> list[str]:
-    """How much faster, how exact, on what: a table of at most six rows, and one line on where and when."""
+    """How much faster, how exact, on what: a table of `headline_rows`, and one line on where and when."""
     rows = headline_rows(records)
     if not rows:
         return ["", f"Nothing to compare was measured in this run ({where}).", ""]
@@ -42,7 +42,7 @@ def summary(records: Sequence[BenchRecord], where: str) -> list[str]:
 
 def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
     """The fastest row of ours that agrees, for each stage (for the spectrogram: exact and fast; for the
-    pipeline: from stems and from a mix); at most six."""
+    pipeline: from stems and from a mix)."""
     rows = []
     for stage in stages(records):
         if stage in _NO_HEADLINE:
@@ -56,7 +56,7 @@ def headline_rows(records: Sequence[BenchRecord]) -> list[BenchRecord]:
             if group:
                 # Without any ratio it is the first row: the stage as a whole, before its parts.
                 rows.append(max(_to_judge_by(group), key=_rank))
-    return rows[:6]
+    return rows
 
 
 def _apart(stage: str, rows: Sequence[BenchRecord]) -> list[list[BenchRecord]]:

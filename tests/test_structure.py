@@ -89,8 +89,8 @@ def test_boundaries_are_picked_of_probabilities_alone(maxima: list[Any], message
 @pytest.mark.parametrize(
     ("boundaries", "change", "message"),
     [
-        ([100], np.nan, "label, frames 100 to 300, means: values from nan to nan"),
-        ([100], -1e3, "label, frames 100 to 300, means: values from -4.9"),
+        ([100], np.nan, "label, means over sections: values from nan to nan"),
+        ([100], -1e3, "label, means over sections: values from -4.9"),
         ([100], 1e3, "to 5.09"),
         ([100, 300], 0, r"boundaries: int64 \[100 300\]; expected frames that ascend, from 0 to 299"),
         ([200, 100], 0, "boundaries"),

@@ -62,24 +62,20 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     if candidates.size == 0:
         return candidates
     values = maxima[candidates]
-    total = np.concatenate([[0.0], np.cumsum(maxima, dtype=np.float64)])
+    is_new = (candidates == 0) | (maxima[candidates - 1] != values)
 
     # Candidates are few (about one a second), so each looks at its neighbours rather than every frame at 2,401.
     first = np.searchsorted(candidates, candidates - _SURROUNDINGS)
     last = np.searchsorted(candidates, candidates + _SURROUNDINGS, side="right")
-    boundaries = []
-    for frame, value, low, high in zip(candidates.tolist(), values, first, last, strict=True):
-        if frame > 0 and maxima[frame - 1] == value:
-            continue
-        if value < values[low:high].max():
-            continue
-        # Beyond the ends of the track there is nothing, which counts as probability 0.
-        past = (total[frame] - total[max(frame - _SURROUNDINGS, 0)]) / _SURROUNDINGS
-        end = min(frame + 1 + _SURROUNDINGS, len(maxima))
-        future = (total[end] - total[frame + 1]) / _SURROUNDINGS
-        if value > (past + future) / 2:
-            boundaries.append(frame)
-    return np.array(boundaries, dtype=np.int64)
+    # Every other one is from a `first` to its `last`, which may be behind the values.
+    greatest = np.maximum.reduceat(np.append(values, 0), np.stack([first, last], axis=1).ravel())[::2]
+
+    # Beyond the ends of the track there is nothing, which counts as probability 0.
+    total = np.concatenate([[0.0], np.cumsum(maxima, dtype=np.float64)])
+    past = (total[candidates] - total[np.maximum(candidates - _SURROUNDINGS, 0)]) / _SURROUNDINGS
+    ends = np.minimum(candidates + 1 + _SURROUNDINGS, len(maxima))
+    future = (total[ends] - total[candidates + 1]) / _SURROUNDINGS
+    return candidates[is_new & (values >= greatest) & (values > (past + future) / 2)]
 
 
 def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
@@ -112,14 +108,13 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
             f"boundaries: {boundaries.dtype} {str(boundaries)[:80]}; expected frames that ascend, from 0 to "
             f"{num_frames - 1}"
         )
-    segments = []
-    for start, end in itertools.pairwise([0, *boundaries[boundaries > 0].tolist(), num_frames]):
-        means = label[:, start:end].mean(axis=1)
-        _check_probabilities(f"label, frames {start} to {end}, means", means)
-        segments.append(
-            Segment(start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, LABELS[int(means.argmax())])
-        )
-    return segments
+    spans = list(itertools.pairwise([0, *boundaries[boundaries > 0].tolist(), num_frames]))
+    means = np.array([label[:, start:end].mean(axis=1) for start, end in spans])
+    _check_probabilities("label, means over sections", means)
+    return [
+        Segment(start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, LABELS[best])
+        for (start, end), best in zip(spans, means.argmax(axis=1).tolist(), strict=True)
+    ]
 
 
 def _check_probabilities(name: str, values: np.ndarray) -> None:

@@ -142,7 +142,7 @@ class Analyzer:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     audio = track.read_mix()
-                    check_unchanged(track, ready, states)
+                    check_unchanged(states)
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
                 with (
@@ -159,7 +159,7 @@ class Analyzer:
                 with session.reading, stage("audio_read") as timed:
                     digests()
                     stems, origin = track.read_stems(ready)
-                    check_unchanged(track, ready, states)
+                    check_unchanged(states)
                     timed.audio_seconds = stems.seconds
             elif kept:
                 stems, origin = kept.stems(track, session, digests(), stage, separated)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
-from allin1_core.errors import BackendError, OutputError, ResultError
+from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import expand_user
 from allin1_core.results.exports import FORMATS
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.protocol import check_overlap, check_seed
-from allin1_core.threads import check_num_threads
+from allin1_core.threads import check_count
 
 Documented = TypeVar("Documented", bound=Callable[..., Any])
 
@@ -108,9 +107,8 @@ class Settings:
     meter_change_prob: float | None = None
 
     def __post_init__(self) -> None:
-        check_num_threads(self.num_threads)
-        if self.jobs is not None and not (isinstance(self.jobs, numbers.Integral) and self.jobs >= 1):
-            raise BackendError(f"jobs: {self.jobs!r}; expected at least 1, or None for one for each core")
+        check_count("num_threads", self.num_threads, "all cores")
+        check_count("jobs", self.jobs, "one for each core")
         _expand_paths(self, "demix_repository", "weights_dir")
         meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (

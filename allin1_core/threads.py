@@ -33,10 +33,10 @@ def at_most_usable(num_threads: int | None) -> int:
     return num_threads if limit is None else min(num_threads, limit)
 
 
-def check_num_threads(num_threads: int | None) -> None:
-    """Raise `BackendError` unless it is a whole number of at least 1, or None."""
-    if num_threads is not None and not (isinstance(num_threads, numbers.Integral) and num_threads >= 1):
-        raise BackendError(f"num_threads: {num_threads!r}; expected at least 1, or None for all cores")
+def check_count(name: str, count: int | None, none: str) -> None:
+    """Raise `BackendError` unless it is a whole number of at least 1, or None, which stands for what `none` says."""
+    if count is not None and not (isinstance(count, numbers.Integral) and count >= 1):
+        raise BackendError(f"{name}: {count!r}; expected at least 1, or None for {none}")
 
 
 @contextlib.contextmanager

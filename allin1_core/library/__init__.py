@@ -35,7 +35,7 @@ from allin1_core.library.worker import Job, Worker
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import Track
 from allin1_core.settings import Settings, documented
-from allin1_core.threads import Lock, ThreadPool
+from allin1_core.threads import Lock, ThreadPool, check_count
 
 ENGINES = ("local", "ray")
 # Of the local engine: songs on this machine go through one batch after another; what is fetched or put goes in small
@@ -138,8 +138,7 @@ def analyze_library(
         raise BackendError(f"engine: {engine!r} unknown; expected {' or '.join(ENGINES)}")
     if engine == "local" and (address, num_workers) != (None, None):
         raise BackendError("engine: 'local' takes no address and no number of workers; they are Ray's")
-    if num_workers is not None and num_workers < 1:
-        raise BackendError(f"num_workers: {num_workers}; expected at least 1, or None")
+    check_count("num_workers", num_workers, "one for each GPU or core")
     part = Shard.parse(shard)
     options = Settings(**settings)
     found, locations = find_songs(source, column=column, shard=part)

@@ -15,7 +15,7 @@ from allin1_core.errors import UnfitBackendError
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.protocol import Network, NetworkBackend
 from allin1_core.network.weights import Checkpoint, load_checkpoints
-from allin1_core.threads import check_num_threads, usable_cores
+from allin1_core.threads import check_count, usable_cores
 
 _LOG = logging.getLogger(__name__)
 # Rows of the logits: three scalars a frame, then the function labels.
@@ -219,7 +219,7 @@ def build_chosen(
         raise ValueError("checkpoints: none; expected one, or the folds of an ensemble")
     if any(checkpoint.configuration != checkpoints[0].configuration for checkpoint in checkpoints):
         raise ValueError("checkpoints: their configurations differ; expected the folds of one ensemble")
-    check_num_threads(num_threads)
+    check_count("num_threads", num_threads, "all cores")
     row, choice = chosen
     build: NetworkBackend = row.load()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -166,17 +166,21 @@ def _files(track: Track, ready: ReadyStems | None) -> list[Path]:
 
 def file_states(track: Track, ready: ReadyStems | None) -> dict[Path, tuple[int, int]]:
     """Size and time of the last change of a track's files, for `check_unchanged`; without those that are not there."""
+    return _states(_files(track, ready))
+
+
+def _states(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     states = {}
-    for path in _files(track, ready):
+    for path in paths:
         with contextlib.suppress(OSError):  # opening it says why
             entry = os.stat(path)
             states[path] = entry.st_size, entry.st_mtime_ns
     return states
 
 
-def check_unchanged(track: Track, ready: ReadyStems | None, before: Mapping[Path, tuple[int, int]]) -> None:
+def check_unchanged(before: Mapping[Path, tuple[int, int]]) -> None:
     """Raise `AudioError` if files changed since: what was read is then not what was hashed, and may not be all."""
-    now = file_states(track, ready)
+    now = _states(before)
     for path, state in before.items():
         if now.get(path) != state:
             raise AudioError(

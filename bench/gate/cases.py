@@ -202,6 +202,12 @@ def write_reading_stems(folder: Path, kind: str) -> list[Path]:
     return [folder / f"{stem}.{suffix}" for stem in STEM_NAMES]
 
 
+def reading_variant(kind: str) -> str:
+    """``four stems, WAV, stereo``: what reports call files of a kind."""
+    suffix, *stereo = kind.split()
+    return ", ".join(("four stems", suffix.upper(), *stereo))
+
+
 def reading_case(kind: str) -> Case:
     """Stems of 16 bits, or MP3, read from files against bare decoding with libsndfile, a thread a file in both.
 
@@ -213,7 +219,6 @@ def reading_case(kind: str) -> Case:
 
     folder = tempfile.TemporaryDirectory()  # removed when the case is dropped, whose functions hold it
     paths = write_reading_stems(Path(folder.name), kind)
-    suffix, *stereo = kind.split()
 
     def decode(path: Path) -> np.ndarray:
         samples: np.ndarray = soundfile.read(path, dtype="float32" if path.suffix == ".mp3" else "int16")[0]
@@ -225,7 +230,7 @@ def reading_case(kind: str) -> Case:
 
     return Case(
         "audio reading",
-        "four stems, " + ", ".join((suffix.upper(), *stereo)),
+        reading_variant(kind),
         "exact",
         usable_cores(),
         lambda: read_stems_folder(folder.name).samples,

@@ -88,11 +88,17 @@ def source_digest(folder: Path | None = None, suffixes: Collection[str] = SOURCE
 
 
 def versions() -> dict[str, str]:
-    """Versions of what is measured and what it is measured against, where installed."""
+    """Versions of what is measured and what it is measured against, where installed, and whose products numpy takes."""
+    import threadpoolctl
+
     found = {}
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
+    for library in threadpoolctl.threadpool_info():
+        if library["internal_api"] == "openblas":
+            # The kernels are chosen by the processor, or by OPENBLAS_CORETYPE; the oracle's time depends on them.
+            found.setdefault("OpenBLAS", f"{library['version']} ({library['architecture']} kernels)")
     return found
 
 

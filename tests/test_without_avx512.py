@@ -60,6 +60,7 @@ def test_the_parity_suite_passes_without_avx512(tmp_path: Path) -> None:
     assert int(passed[1]) >= 50
     report = json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))
     assert report["machine"]["instruction_set"] == "AVX2"
+    assert report["versions"]["OpenBLAS"].endswith(" (Haswell kernels)")
     stages = {record["stage"] for record in report["records"]}
     assert stages == {"self-test", "spectrogram", "decoder", "network"}
 

@@ -136,15 +136,8 @@ class DBNBeatTrackingProcessor:
             activations = np.array(activations, ndmin=1)
         model = self.hmm.observation_model
         kind, parts = activations.dtype.char, model.observation_lambda
-        # One frame alone is spared most of numpy's calls, unless a density is 0 or infinite, or lambda is of a type of
-        # numpy's, which would decide the precision.
-        is_plain = (
-            activations.shape == (1,)
-            and kind in "fd"
-            and type(parts) in (int, float)
-            and 0 < activations.item() < 1 < parts
-        )
-        if is_plain:
+        # One frame alone is spared most of numpy's calls, unless a density is 0 or infinite.
+        if activations.shape == (1,) and kind in "fd" and 0 < activations.item() < 1 < parts:
             num_frames = 1
             state = self._forward.advance_one(activations.item(), parts, kind == "f")
             heard = [0] if model.pointers[state] else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -107,54 +107,41 @@ class FusedNetwork:
         logits: np.ndarray,
         embeddings: np.ndarray | None,
     ) -> None:
-        parameters, epsilon = self._folds[fold], self._configuration.layer_norm_epsilon
-        hidden, keys_values = buffers.hidden, buffers.keys_values
-        threads.run(
-            lambda counter, scratch: _fused.run_stem(
-                self._instruction_set,
-                spectrogram,
-                parameters.stem,
-                parameters.keys_values[0],
-                hidden,
-                keys_values,
-                epsilon,
-                counter,
-                scratch,
-            )
-        )
-        num_blocks = self._configuration.num_blocks
-        for block, dilation in enumerate(self._configuration.dilations):
-            is_last = block == num_blocks - 1
+        parameters = self._folds[fold]
+
+        def run(
+            name: Literal["stem", "time_layers", "instrument_layers"],
+            given: np.ndarray,
+            following: np.ndarray | None,
+            length: int = buffers.frames,
+            dilation: int = 0,
+            **more: Any,
+        ) -> None:
             threads.run(
                 functools.partial(
-                    _fused.run_time_layers,
+                    _fused.run_pass,
                     self._instruction_set,
+                    name,
                     buffers.frames,
-                    buffers.pad(parameters, block),
+                    length,
                     dilation,
-                    parameters.blocks[block],
-                    hidden,
-                    keys_values,
+                    given,
+                    following,
+                    buffers.hidden,
+                    buffers.keys_values,
                     buffers.instrument_keys_values,
-                    epsilon,
+                    self._configuration.layer_norm_epsilon,
+                    **more,
                 )
             )
-            threads.run(
-                functools.partial(
-                    _fused.run_instrument_layers,
-                    self._instruction_set,
-                    buffers.frames,
-                    parameters.blocks[block],
-                    parameters.heads if is_last else parameters.keys_values[block + 1],
-                    hidden,
-                    keys_values,
-                    buffers.instrument_keys_values,
-                    logits if is_last else None,
-                    embeddings if is_last else None,
-                    fold,
-                    epsilon,
-                )
-            )
+
+        run("stem", parameters.stem, parameters.keys_values[0], spectrogram=spectrogram)
+        last: dict[str, Any] = {"logits": logits, "embeddings": embeddings, "fold": fold}
+        following = [*parameters.keys_values[1:], parameters.heads]
+        for block, dilation in enumerate(self._configuration.dilations):
+            given, is_last = parameters.blocks[block], block == self._configuration.num_blocks - 1
+            run("time_layers", given, None, buffers.pad(parameters, block), dilation)
+            run("instrument_layers", given, following[block], **(last if is_last else {}))
 
 
 class _Buffers:

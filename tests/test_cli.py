@@ -64,7 +64,7 @@ def test_analyze_writes_everything_asked_for(
     result = load_result(out / "song.json")
     assert summary.startswith(f"{song}: {result.bpm} BPM, {len(result.beats)} beats")
     last = [line.stage for line in read_timings(tmp_path / "t.jsonl")][-4:]
-    assert last == ["save", "export", "visualize", "sonify"]
+    assert last == ["export", "audio_read", "visualize", "sonify"]
     # All of it is there, so the second run only reads; --json prints the same result.
     status, report, _ = command(*arguments, "--json")
     assert status == 0

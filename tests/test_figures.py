@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import sonify, visualize
+from allin1_core import analyze, sonify, visualize
 from allin1_core.audio.types import Audio
 from allin1_core.errors import AudioError, ResultError, printable
 from allin1_core.files.reading import file_digest
 from allin1_core.plotting import save
+from allin1_core.results import validation
 from allin1_core.results.clicks import click_track
 from allin1_core.results.figures import activations, loudness, overview
 from allin1_core.results.page import page
 from allin1_core.results.result import AnalysisResult
+from allin1_core.separation import track
 from allin1_core.structure import Segment
+from allin1_core.timings.schema import read_timings
 
 
 @pytest.fixture
@@ -166,3 +169,41 @@ def test_what_is_no_result_is_refused(use: Callable[..., Any], given: Any) -> No
         ResultError, match=r"result: found .*; expected an AnalysisResult, as analyze and load_result"
     ):
         use(given)
+
+
+def test_a_run_that_draws_and_sonifies_hashes_and_reads_its_audio_once(
+    song: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+
+    def noted(path: Path, *more: Any) -> str:
+        hashed.append(path.name)
+        return file_digest(path, *more)
+
+    for module in (track, validation):
+        monkeypatch.setattr(module, "file_digest", noted)
+    folders = {name: tmp_path / name for name in ("out_dir", "visualize", "sonify")}
+    for _ in ("made", "there"):
+        hashed.clear()
+        analyze(song, **folders, timings_path=tmp_path / "t.jsonl", **options)
+        assert sorted(hashed) == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
+    lines = [line for line in read_timings(tmp_path / "t.jsonl") if line.stage == "audio_read"]
+    assert [line.details for line in lines] == [{}, {"what": "mix"}, {"what": "mix"}]
+
+
+def test_audio_that_changes_before_it_is_drawn_is_refused(
+    song: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = AnalysisResult.save
+
+    def save_and_change(self: AnalysisResult, *arguments: Any) -> None:
+        save(self, *arguments)
+        with (song / "drums.wav").open("r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(b"ab")
+
+    monkeypatch.setattr(AnalysisResult, "save", save_and_change)
+    folders = {name: tmp_path / name for name in ("out_dir", "visualize", "sonify")}
+    with pytest.raises(AudioError, match=r"drums\.wav: changed while it was read"):
+        analyze(song, **folders, **options)
+    assert [path.name for path in tmp_path.rglob("song.*")] == ["song.json"]

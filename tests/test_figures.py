@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +209,38 @@ def test_audio_that_changes_before_it_is_drawn_is_refused(
     with pytest.raises(AudioError, match=r"drums\.wav: changed while it was read"):
         analyze(song, **folders, **options)
     assert [path.name for path in tmp_path.rglob("song.*")] == ["song.json"]
+
+
+def test_figures_are_drawn_whatever_backend_the_environment_names(
+    song: Path, small_model: str, tmp_path: Path
+) -> None:
+    arguments = ["analyze", str(song), "-m", small_model, "-d", "cpu", "-v", "-q"]
+    arguments += ["--viz-dir", str(tmp_path / "viz"), "-o", str(tmp_path / "out")]
+    arguments += ["--timings", str(tmp_path / "t.jsonl")]
+    commands = [arguments, ["timings", str(tmp_path / "t.jsonl")]]
+    child = subprocess.run(
+        [sys.executable, "-c", f"from allin1_core.cli import main; print([main(one) for one in {commands}])"],
+        env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.stdout.endswith("[0, 0]\n")
+    assert child.stderr == ""
+    assert (tmp_path / "viz" / "song.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_caller_keeps_the_plotting_backend_of_the_environment() -> None:
+    code = (
+        "import os; from allin1_core.plotting import new_figure; new_figure(1, 1); import matplotlib; "
+        "print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout == "svg svg\n"

@@ -147,8 +147,7 @@ def paired_row(
         track=track.name,
         audio_seconds=track.seconds,
         threads=threads,
-        seconds=times.candidate.tolist(),
-        reference_seconds=times.reference.tolist(),
+        **times.as_fields,
         agreement=agreement,
         agrees=agrees,
         figures={

@@ -9,7 +9,6 @@ import numpy as np
 
 from allin1_core.audio.types import check_sample_rate
 from allin1_core.errors import AudioError
-from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import with_mix
@@ -78,7 +77,7 @@ def sonify(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
-    audio: Input | FileContent | None = ...,
+    audio: Input | None = ...,
 ) -> tuple[np.ndarray, int]: ...
 @overload
 def sonify(
@@ -90,7 +89,7 @@ def sonify(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
-    audio: Input | FileContent | None = None,
+    audio: Input | None = None,
 ) -> tuple[np.ndarray, int] | list[tuple[np.ndarray, int]]:
     """A track with clicks mixed in.
 

@@ -10,7 +10,6 @@ import numpy as np
 from allin1_core.audio.types import Audio
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError, printable
-from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
 from allin1_core.results.colours import COLOURS
@@ -60,7 +59,7 @@ def visualize(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
-    audio: Input | FileContent | None = ...,
+    audio: Input | None = ...,
 ) -> Figure: ...
 
 
@@ -76,7 +75,7 @@ def visualize(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
-    audio: Input | FileContent | None = None,
+    audio: Input | None = None,
 ) -> Figure | list[Figure]:
     """Draw a track's loudness, its labelled sections, and its beats.
 

@@ -12,7 +12,7 @@ import numpy as np
 from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError
-from allin1_core.files.reading import FileContent, file_digest
+from allin1_core.files.reading import file_digest
 from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS, Segment
@@ -230,7 +230,7 @@ def check_audio(result: AnalysisResult) -> None:
 
 
 def with_mix(
-    result: Any, stems_dir: PathLike | None = None, audio: Input | FileContent | None = None
+    result: Any, stems_dir: PathLike | None = None, audio: Input | None = None
 ) -> tuple[AnalysisResult, Audio]:
     """A result that is checked, and the mix of its track: of `audio`, or of its path if that is what was analysed.
 

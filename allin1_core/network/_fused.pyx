@@ -17,9 +17,7 @@ cdef extern from "fused.h" nogil:
         KEY_VALUE_SIZE
         HEAD_SIZE
         SCRATCH_SIZE
-        CHANNELS
         KEY_VALUE_ROWS
-        LOGITS
         MAX_KEYS
         TILE
         CHUNK
@@ -68,6 +66,7 @@ SIZES = {
     "scratch": SCRATCH_SIZE,
     "tile": TILE,
     "chunk": CHUNK,
+    "key_value_rows": KEY_VALUE_ROWS,
     "max_keys": MAX_KEYS,
 }
 

@@ -18,8 +18,6 @@ from allin1_core.network.weights import Checkpoint
 from allin1_core.simd.instruction_sets import checked
 from allin1_core.threads import ThreadPool
 
-_KEY_VALUE_ROWS = 96
-
 
 class FusedNetwork:
     """The network of one or more folds; implements `protocol.Network`.
@@ -157,7 +155,7 @@ class _Buffers:
             stride += 64
         rows = configuration.num_instruments * configuration.num_channels
         self.hidden = _aligned((rows, stride))
-        self.keys_values = _aligned((configuration.num_instruments * _KEY_VALUE_ROWS, stride))
+        self.keys_values = _aligned((configuration.num_instruments * _fused.SIZES["key_value_rows"], stride))
         self.instrument_keys_values = _aligned((2 * rows, stride))
 
     def _length(self, block: int) -> int:
@@ -168,7 +166,9 @@ class _Buffers:
         """Keys and values of the zeros appended to a short track; returns its length with them."""
         length = self._length(block)
         if length > self.frames:
-            rows = self.keys_values.reshape(self._configuration.num_instruments, _KEY_VALUE_ROWS, -1)
+            rows = self.keys_values.reshape(
+                self._configuration.num_instruments, -1, self.keys_values.shape[1]
+            )
             rows[:, :, self.frames : length] = parameters.padding[block][:, None]
         return length
 

@@ -230,17 +230,11 @@ def activations(result: AnalysisResult) -> Figure:
         curves.plot(frames[shown], downbeat[shown], color="#D55E00", linewidth=0.8, label="P(downbeat)")
         curves.plot(frames[shown], segment[shown], color="#009E73", linewidth=1.2, label="P(section)")
         inside = (times >= start) & (times < start + _SECONDS_A_ROW)
-        curves.vlines(
-            times[inside & (positions != 1)], 1.0, 1.08, color="#0072B2", linewidth=1, label="decoded beat"
-        )
-        curves.vlines(
-            times[inside & (positions == 1)],
-            1.0,
-            1.16,
-            color="#D55E00",
-            linewidth=1.6,
-            label="decoded downbeat",
-        )
+        for which, top, color, width, name in (
+            (positions != 1, 1.08, "#0072B2", 1, "decoded beat"),
+            (positions == 1, 1.16, "#D55E00", 1.6, "decoded downbeat"),
+        ):
+            curves.vlines(times[inside & which], 1.0, top, color=color, linewidth=width, label=name)
         curves.set_ylim(0, 1.18)
         curves.set_yticks([0, 0.5, 1])
         curves.set_ylabel("Probability")

@@ -110,7 +110,7 @@ def _link_songs(folder: Path, number: int, seconds: float | None) -> tuple[list[
         found = [shared / "audio" / name for name in tracks()]
         found = [each for each in found if soundfile.info(each / "bass.flac").duration >= _SHORTEST]
     else:
-        track = default_track().lasting(seconds)
+        track = default_track() if seconds is None else default_track().lasting(seconds)
         found = [write_stems(folder / track.name, track.stems)]
     links = []
     for index, source in zip(range(number), itertools.cycle(found), strict=False):

@@ -42,7 +42,7 @@ BASE ?=
 # Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
 SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
-	tests/test_cli.py::test_figures_are_drawn tests/test_device tests/test_foreign \
+	tests/test_figures.py::test_figures_are_drawn tests/test_device tests/test_foreign \
 	tests/test_full_tracks tests/test_gate tests/test_history.py::test_a_session tests/test_instruction_sets tests/test_library \
 	tests/test_network.py::test_batch \
 	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_page tests/test_paired tests/test_processes \

@@ -26,14 +26,7 @@ from allin1_core.errors import Allin1Error, BackendError
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
-from allin1_core.separation.track import (
-    ReadyStems,
-    Track,
-    audio_digests,
-    check_unchanged,
-    file_states,
-    find_ready_stems,
-)
+from allin1_core.separation.track import AudioFiles, Track, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
@@ -109,7 +102,7 @@ class Analyzer:
         track = Track.of(path, checked_anchors(anchors, self.session.settings.decoding["beats_per_bar"]))
         return self.analyze_track(
             track,
-            find_ready_stems(track, stems_dir),
+            AudioFiles(track, stems_dir),
             timings or Timings(),
             include_activations=include_activations,
             include_embeddings=include_embeddings,
@@ -119,7 +112,7 @@ class Analyzer:
     def analyze_track(
         self,
         track: Track,
-        ready: ReadyStems | None,
+        files: AudioFiles,
         timings: Timings,
         *,
         include_activations: bool = False,
@@ -128,10 +121,8 @@ class Analyzer:
         kept: Byproducts | None = None,
     ) -> AnalysisResult:
         """All stages of one track, whose ready stems were found; see `analyze` for the parameters and errors."""
-        session = self.session
+        session, ready = self.session, files.ready
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
-        states = file_states(track, ready)
-        digests = functools.cache(lambda: audio_digests(track, ready))
 
         with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
             # Separation, or reading of stems.
@@ -140,9 +131,7 @@ class Analyzer:
 
             def separated() -> tuple[dict[str, np.ndarray], int, Stems, dict[str, Any]]:
                 with session.reading, stage("audio_read") as timed:
-                    digests()
-                    audio = track.read_mix()
-                    check_unchanged(states)
+                    audio = files.read(track.read_mix)
                     timed.audio_seconds = audio.seconds
                     check_within(track.anchors, audio.seconds)
                 with (
@@ -157,12 +146,10 @@ class Analyzer:
 
             if ready is not None:
                 with session.reading, stage("audio_read") as timed:
-                    digests()
-                    stems, origin = track.read_stems(ready)
-                    check_unchanged(states)
+                    stems, origin = files.read(lambda: track.read_stems(ready))
                     timed.audio_seconds = stems.seconds
             elif kept:
-                stems, origin = kept.stems(track, session, digests(), stage, separated)
+                stems, origin = kept.stems(track, session, files.digests, stage, separated)
             else:
                 *_, stems, origin = separated()
             check_within(track.anchors, stems.seconds)
@@ -243,7 +230,7 @@ class Analyzer:
                 tempo=None if tempo is None else tempo.bpm,
                 tempo_spread=None if tempo is None else tempo.spread,
                 confidences=confidences,
-                provenance=provenance.record(session, origin, digests(), track.anchors),
+                provenance=provenance.record(session, origin, files.digests, track.anchors),
                 activations=kept_probabilities or None,
                 embeddings=embeddings,
             )

@@ -70,7 +70,7 @@ class Byproducts:
         ----------
         track, session
         audio_sha256 : dict of str
-            From `audio_digests`.
+            From `AudioFiles`.
         stage : callable
             `Timings.stage` with the track's name.
         separate : callable

@@ -102,8 +102,7 @@ def test_against_madmom(
             track=_TRACK,
             audio_seconds=seconds,
             threads=min(threads, usable_cores()),
-            seconds=times.candidate.tolist(),
-            reference_seconds=times.reference.tolist(),
+            **times.as_fields,
             agreement="bit-identical"
             if agreement.identical
             else f"{agreement.frames_different} frames differ",
@@ -160,8 +159,7 @@ def test_construction(record_bench: BenchRecorder, rounds: int, benchmark: Any) 
             track="[3, 4]",
             audio_seconds=0.0,
             threads=1,
-            seconds=times.candidate.tolist(),
-            reference_seconds=times.reference.tolist(),
+            **times.as_fields,
             agreement="bit-identical states and transitions"
             if not wrong
             else f"other than madmom's: {', '.join(wrong)}",
@@ -233,8 +231,7 @@ def test_against_peer(peer: str, record_bench: BenchRecorder, rounds: int, bench
             track=_TRACK,
             audio_seconds=_PEER_SECONDS,
             threads=1,
-            seconds=times.candidate.tolist(),
-            reference_seconds=times.reference.tolist(),
+            **times.as_fields,
             agreement=_differences(beats, expected),
             agrees=compare(beats, expected).passed,
             role="peer",

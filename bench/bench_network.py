@@ -70,7 +70,7 @@ def arithmetic(configuration: Configuration, frames: int) -> float:
 @functools.cache
 def spectrogram(seconds: float | None = None) -> np.ndarray:
     """Of the default track, or of the track cut or repeated to a length."""
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     return np.asarray(log_spectrogram(track.stems, backend="numpy"))
 
 
@@ -114,7 +114,7 @@ def paired_row(
     note: str = "",
 ) -> BenchRecord:
     """Time one implementation against the reference on the track or an excerpt, and compare what they return."""
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     frames = spectrogram(seconds)
     with pinned_threads(usable_cores()) as threads:
         model = build(implementation, num_folds, threads)
@@ -147,8 +147,7 @@ def paired_row(
         track=track.name,
         audio_seconds=track.seconds,
         threads=threads,
-        seconds=times.candidate.tolist(),
-        reference_seconds=times.reference.tolist(),
+        **times.as_fields,
         agreement=agreement,
         agrees=agrees,
         figures={

@@ -103,8 +103,7 @@ def _paired_row(implementation: Implementation, threads: int, rounds: int, bench
         track=track.name,
         audio_seconds=track.seconds,
         threads=threads,
-        seconds=times.candidate.tolist(),
-        reference_seconds=times.reference.tolist(),
+        **times.as_fields,
         agreement=agreement,
         agrees=agrees,
         # Of what is handed on it is that of the kernels.

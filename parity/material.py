@@ -42,8 +42,10 @@ class Track:
         """Length in seconds."""
         return self.stems.shape[-1] / SAMPLE_RATE
 
-    def lasting(self, seconds: float) -> Track:
-        """The same music cut, or repeated from its start, to a length in seconds."""
+    def lasting(self, seconds: float | None) -> Track:
+        """The same music cut, or repeated from its start, to a length in seconds; None leaves it as it is."""
+        if seconds is None:
+            return self
         return dataclasses.replace(self, stems=_repeat(self.stems, round(seconds * SAMPLE_RATE)))
 
 

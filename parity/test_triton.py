@@ -166,33 +166,28 @@ def test_a_card_without_tensor_cores_for_it_is_refused(monkeypatch: pytest.Monke
         TritonNetwork([random_checkpoint(1, FEW_BLOCKS)], device="cuda", precision="exact", num_threads=1)
 
 
-def test_kernels_that_cannot_be_compiled_are_refused_with_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("Failed to find C compiler.")
-
-    network = TritonNetwork(
-        [random_checkpoint(1, FEW_BLOCKS)], device=DEVICE, precision="exact", num_threads=1
-    )
-    monkeypatch.setattr(network, "logits", fail)
-    with pytest.raises(
-        UnfitBackendError, match=r"\(RuntimeError: Failed to find C compiler\.\); Triton needs"
-    ):
-        network._compile()
+_FULL = torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
 
-def test_a_card_whose_memory_is_full_is_not_taken_for_one_without_a_compiler(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("cause", "raised", "message"),
+    [
+        (RuntimeError("no compiler"), UnfitBackendError, r"\(RuntimeError: no compiler\); Triton needs"),
+        # Else `auto` would go on to plain torch, which takes more memory.
+        (_FULL, torch.cuda.OutOfMemoryError, r"^CUDA out of memory\.$"),
+    ],
+)
+def test_kernels_that_cannot_be_compiled_are_refused_with_the_cause(
+    cause: Exception, raised: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else `auto` would go on to plain torch, which takes more memory."""
-
     def fail(*_: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        raise cause
 
     network = TritonNetwork(
         [random_checkpoint(1, FEW_BLOCKS)], device=DEVICE, precision="exact", num_threads=1
     )
     monkeypatch.setattr(network, "logits", fail)
-    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"^CUDA out of memory\.$"):
+    with pytest.raises(raised, match=message):
         network._compile()
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, backends
+from allin1_core import Analyzer, backends, self_test
 from allin1_core.backends import table
 from allin1_core.errors import BackendError
 from allin1_core.spectrogram import LogSpectrogram, select
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -192,3 +195,34 @@ def test_the_table_of_the_readme_is_the_table() -> None:
     fused = backends.get("spectrogram", "fused").bounds["exact"]
     assert f"within {fused.anything:g} of madmom".replace("e-07", "e-7") in rows["any CPU"]["spectrogram"]
     assert backends.get("spectrogram", "numpy").bounds["exact"].anything == 0
+
+
+def test_doctor_explains_choices_finds_weights_and_tests(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "harmonix-fold3.npz").touch()
+    status, text, _ = command("doctor", "--weights-dir", tmp_path, "--device", "cpu", "--json")
+    assert status == 0
+    report = json.loads(text)
+    assert report["stages"]["network"]["choice"]["reason"].startswith("auto: device 'cpu' was asked for")
+    assert report["weights"]["harmonix-fold3"] == str(tmp_path / "harmonix-fold3.npz")
+    assert report["weights"]["harmonix-fold0"] is None
+    assert {check["stage"] for check in report["self_test"]} == {"spectrogram", "network", "decoder"}
+    assert all(check["passed"] for check in report["self_test"])
+
+
+def test_doctor_fails_when_a_backend_computes_something_else(
+    monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    expected = self_test.stored_values()
+    expected["spectrogram"] = expected["spectrogram"].copy()
+    expected["spectrogram"][2, 3, 40] += 2e-6
+    monkeypatch.setattr(self_test, "stored_values", lambda: expected)
+    status, text, _ = command("doctor", "--device", "cpu")
+    assert status == 1
+    assert "FAIL  spectrogram numpy   cpu   difference 2" in text
+    assert "ok    decoder     cython" in text
+    assert "weights" in text
+    choice = backends.choose("spectrogram", "fused")[1]
+    assert f"-> fused on cpu, compiled for {choice.instruction_set}: " in text
+    by_torch = [line for line in text.splitlines() if "spectrogram torch" in " ".join(line.split())]
+    hands_on = [backends.choose("spectrogram", "torch")[1].hands_on] if by_torch else []
+    assert [line.endswith(", computed by fused") for line in by_torch] == hands_on

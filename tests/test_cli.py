@@ -19,7 +19,6 @@ from allin1_core import __version__, analyze, backends, self_test
 from allin1_core.cli import main
 from allin1_core.dbn.metrical import decoder_input
 from allin1_core.results.result import AnalysisResult, load_result
-from allin1_core.spectrogram import log_spectrogram
 from allin1_core.timings.schema import read_timings
 
 Command = Callable[..., tuple[int, str, str]]
@@ -64,7 +63,7 @@ def test_analyze_writes_everything_asked_for(
     result = load_result(out / "song.json")
     assert summary.startswith(f"{song}: {result.bpm} BPM, {len(result.beats)} beats")
     last = [line.stage for line in read_timings(tmp_path / "t.jsonl")][-4:]
-    assert last == ["save", "export", "visualize", "sonify"]
+    assert last == ["export", "audio_read", "visualize", "sonify"]
     # All of it is there, so the second run only reads; --json prints the same result.
     status, report, _ = command(*arguments, "--json")
     assert status == 0
@@ -153,56 +152,6 @@ def test_overwrite_takes_what_it_knows_and_leaves_paths_alone(
     monkeypatch.chdir(tmp_path)
     assert command("analyze", *arguments)[0] == 0
     assert called == [(paths, remade)]
-
-
-def test_figures_are_drawn_whatever_backend_the_environment_names(
-    song: Path, small_model: str, tmp_path: Path
-) -> None:
-    arguments = ["analyze", str(song), "-m", small_model, "-d", "cpu", "-v", "-q"]
-    arguments += ["--viz-dir", str(tmp_path / "viz"), "-o", str(tmp_path / "out")]
-    arguments += ["--timings", str(tmp_path / "t.jsonl")]
-    commands = [arguments, ["timings", str(tmp_path / "t.jsonl")]]
-    child = subprocess.run(
-        [sys.executable, "-c", f"from allin1_core.cli import main; print([main(one) for one in {commands}])"],
-        env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert child.stdout.endswith("[0, 0]\n")
-    assert child.stderr == ""
-    assert (tmp_path / "viz" / "song.pdf").read_bytes().startswith(b"%PDF")
-    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_caller_keeps_the_plotting_backend_of_the_environment() -> None:
-    code = (
-        "import os; from allin1_core.plotting import new_figure; new_figure(1, 1); import matplotlib; "
-        "print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
-    )
-    child = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "MPLBACKEND": "svg"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert child.stdout == "svg svg\n"
-
-
-def test_spectrogram_of_stems_and_of_a_file(
-    song: Path, stems: np.ndarray, tmp_path: Path, command: Command
-) -> None:
-    status, text, _ = command("spectrogram", song, "-o", tmp_path / "s.npy", "--backend", "numpy")
-    assert status == 0
-    assert "float32 (4, 500, 81), numpy on cpu" in text
-    expected = log_spectrogram(stems, backend="numpy")
-    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), expected)
-    options = ["-o", tmp_path / "d.npy", "--json", "--backend", "numpy"]
-    status, report, _ = command("spectrogram", song / "drums.wav", *options)
-    assert status == 0
-    assert json.loads(report)["shape"] == [500, 81]
-    np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), expected[1])
 
 
 def test_decode_activations_of_either_kind(tmp_path: Path, command: Command) -> None:
@@ -311,37 +260,6 @@ def test_timings_before_their_start_are_refused(
     assert status == 1
     assert "t.jsonl, line 1: start " in err
     assert "expected 0 <= start <= end and 0 <= duration" in err
-
-
-def test_doctor_explains_choices_finds_weights_and_tests(tmp_path: Path, command: Command) -> None:
-    (tmp_path / "harmonix-fold3.npz").touch()
-    status, text, _ = command("doctor", "--weights-dir", tmp_path, "--device", "cpu", "--json")
-    assert status == 0
-    report = json.loads(text)
-    assert report["stages"]["network"]["choice"]["reason"].startswith("auto: device 'cpu' was asked for")
-    assert report["weights"]["harmonix-fold3"] == str(tmp_path / "harmonix-fold3.npz")
-    assert report["weights"]["harmonix-fold0"] is None
-    assert {check["stage"] for check in report["self_test"]} == {"spectrogram", "network", "decoder"}
-    assert all(check["passed"] for check in report["self_test"])
-
-
-def test_doctor_fails_when_a_backend_computes_something_else(
-    monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    expected = self_test.stored_values()
-    expected["spectrogram"] = expected["spectrogram"].copy()
-    expected["spectrogram"][2, 3, 40] += 2e-6
-    monkeypatch.setattr(self_test, "stored_values", lambda: expected)
-    status, text, _ = command("doctor", "--device", "cpu")
-    assert status == 1
-    assert "FAIL  spectrogram numpy   cpu   difference 2" in text
-    assert "ok    decoder     cython" in text
-    assert "weights" in text
-    choice = backends.choose("spectrogram", "fused")[1]
-    assert f"-> fused on cpu, compiled for {choice.instruction_set}: " in text
-    by_torch = [line for line in text.splitlines() if "spectrogram torch" in " ".join(line.split())]
-    hands_on = [backends.choose("spectrogram", "torch")[1].hands_on] if by_torch else []
-    assert [line.endswith(", computed by fused") for line in by_torch] == hands_on
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,12 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
         ({"transition_lambda": -1}, "transition_lambda: -1; expected a number of at least 0"),
         ({"num_tempi": 0}, "num_intervals: 0; expected a whole number"),
         ({"observation_lambda": 0}, "observation_lambda: 0; expected"),
+        (
+            {"observation_lambda": np.complex128(16)},
+            r"observation_lambda: .*16\+0j.*; expected a number of parts",
+        ),
+        ({"transition_lambda": np.complex128(3)}, r"transition_lambda: .*3\+0j.*; expected a number"),
+        ({"threshold": np.complex128(0.1)}, r"threshold: .*0\.1\+0j.*; expected a probability"),
         ({"threshold": 2}, "threshold: 2; expected a probability"),
         ({"num_threads": 0}, "num_threads: 0; expected a whole number"),
         ({"meter_weights": [1]}, r"meter_weights: \[1\]; expected one weight of at least 0"),

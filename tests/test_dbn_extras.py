@@ -225,6 +225,22 @@ def test_models_are_made_once() -> None:
     assert DBNDownBeatTrackingProcessor([3, 4], fps=50).hmms[0] is not first.hmms[0]
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["numpy's first", "Python's first"])
+def test_a_model_is_the_same_whatever_type_of_number_asked_for_it_first(first: int) -> None:
+    """Numbers that are equal share a model: of numpy's types as well, which decide a precision."""
+    beat_model.cache_clear()
+    given = [(np.float64(16), np.float32(60), 60.0), (16, 60, 60)]
+    activations = np.random.default_rng(13).random(50).astype(np.float32)
+    for observation_lambda, min_bpm, num_tempi in (given[first], given[1 - first]):
+        parameters = {"observation_lambda": observation_lambda, "min_bpm": min_bpm, "num_tempi": num_tempi}
+        model = DBNBeatTrackingProcessor(fps=100, **parameters).hmm
+        densities = model.observation_model.log_densities(activations)
+        expected = np.stack([np.log((np.float32(1) - activations) / np.float32(15)), np.log(activations)], 1)
+        np.testing.assert_array_equal(densities, expected)
+        assert model.transition_model.state_space.num_intervals == 60
+    assert beat_model.cache_info().misses == 1
+
+
 def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     """The numpy kernel steps in, with one warning, and is recorded."""
     activations = _random(10, 300)

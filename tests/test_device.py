@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,25 +332,6 @@ def test_parts_that_there_is_no_time_for_are_not_begun(
         device._PARTS, "not begun: the 3 s were over"
     )
     assert "FAILED" in capsys.readouterr().err
-
-
-def test_the_kernels_of_triton_are_compiled_while_the_others_are() -> None:
-    """Without those: it comes to the device, which is not here."""
-    pytest.importorskip("torch")
-    script = """
-import sys
-class Uncompiled:
-    def find_spec(self, name, *_):
-        if name.rpartition(".")[2] in ("_fused", "_processor", "_transform", "_viterbi"):
-            raise AssertionError(f"{name} is imported")
-sys.meta_path.insert(0, Uncompiled())
-from bench.device.kernels import compile_kernels
-compile_kernels("exact")
-"""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    assert "BackendError" in done.stderr.splitlines()[-1], done.stderr
-    assert "finds no such device" in done.stderr
 
 
 def test_without_such_a_device_nothing_is_measured(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -86,3 +89,22 @@ def test_rows_of_the_network() -> None:
     assert {"1 fold, fused, exact", "2 folds, 1 s, fused, exact"} <= set(rows)
     assert all(np.isfinite(row["seconds"]) for row in rows.values())
     assert not any("must_seconds" in row for row in rows.values())  # of a GPU
+
+
+def test_the_kernels_of_triton_are_compiled_while_the_others_are() -> None:
+    """Without those: it comes to the device, which is not here."""
+    pytest.importorskip("torch")
+    script = """
+import sys
+class Uncompiled:
+    def find_spec(self, name, *_):
+        if name.rpartition(".")[2] in ("_fused", "_processor", "_transform", "_viterbi"):
+            raise AssertionError(f"{name} is imported")
+sys.meta_path.insert(0, Uncompiled())
+from bench.device.kernels import compile_kernels
+compile_kernels("exact")
+"""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert "BackendError" in done.stderr.splitlines()[-1], done.stderr
+    assert "finds no such device" in done.stderr

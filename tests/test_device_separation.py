@@ -56,3 +56,10 @@ def test_a_row_for_each_case_with_its_ratio_and_difference() -> None:
     assert min(exact["snr_db"], fast["snr_db"]) > 110
     assert [row["snr_db"] for row in (theirs, defaults, *rows[4:])] == [None] * (len(rows) - 2)
     assert all(row["agrees"] and str(row["beats moved"]).startswith("0 of") for row in rows[4:])
+
+
+def test_stems_that_hold_nan_have_no_ratio_above_a_bar() -> None:
+    right = torch.ones(4, 2, 10)
+    wrong = right.clone()
+    wrong[1, 0, 3] = math.nan
+    assert (separation.least_snr(right, right), separation.least_snr(wrong, right)) == (None, -math.inf)

@@ -16,7 +16,7 @@ from allin1_core import Analyzer, backends, byproducts
 from allin1_core.backends import devices
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import BackendError, DeviceMemoryError
-from allin1_core.separation.track import Track, find_ready_stems
+from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.timings.recorder import Timings, synchronize
 
 torch = pytest.importorskip("torch")
@@ -185,6 +185,6 @@ def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
     monkeypatch.setattr(type(session.model), "__call__", note("network", type(session.model).__call__))
     track = Track.of(song)
     kept = Byproducts(tmp_path / "demix", tmp_path / "spec")
-    analyzer.analyze_track(track, find_ready_stems(track, None), Timings(), kept=kept)
+    analyzer.analyze_track(track, AudioFiles(track, None), Timings(), kept=kept)
     assert held == [("hash", False), ("transform", True), ("write", False), ("network", True)]
     assert not session._device._lock.locked()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import sonify, visualize
+from allin1_core import analyze, sonify, visualize
 from allin1_core.audio.types import Audio
 from allin1_core.errors import AudioError, ResultError, printable
 from allin1_core.files.reading import file_digest
 from allin1_core.plotting import save
+from allin1_core.results import validation
 from allin1_core.results.clicks import click_track
 from allin1_core.results.figures import activations, loudness, overview
 from allin1_core.results.page import page
 from allin1_core.results.result import AnalysisResult
+from allin1_core.separation import track
 from allin1_core.structure import Segment
+from allin1_core.timings.schema import read_timings
 
 
 @pytest.fixture
@@ -166,3 +171,76 @@ def test_what_is_no_result_is_refused(use: Callable[..., Any], given: Any) -> No
         ResultError, match=r"result: found .*; expected an AnalysisResult, as analyze and load_result"
     ):
         use(given)
+
+
+def test_a_run_that_draws_and_sonifies_hashes_and_reads_its_audio_once(
+    song: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed = []
+
+    def noted(path: Path, *more: Any) -> str:
+        hashed.append(path.name)
+        return file_digest(path, *more)
+
+    for module in (track, validation):
+        monkeypatch.setattr(module, "file_digest", noted)
+    folders = {name: tmp_path / name for name in ("out_dir", "visualize", "sonify")}
+    for _ in ("made", "there"):
+        hashed.clear()
+        analyze(song, **folders, timings_path=tmp_path / "t.jsonl", **options)
+        assert sorted(hashed) == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]
+    lines = [line for line in read_timings(tmp_path / "t.jsonl") if line.stage == "audio_read"]
+    assert [line.details for line in lines] == [{}, {"what": "mix"}, {"what": "mix"}]
+
+
+def test_audio_that_changes_before_it_is_drawn_is_refused(
+    song: Path, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = AnalysisResult.save
+
+    def save_and_change(self: AnalysisResult, *arguments: Any) -> None:
+        save(self, *arguments)
+        with (song / "drums.wav").open("r+b") as file:
+            file.seek(-2, os.SEEK_END)
+            file.write(b"ab")
+
+    monkeypatch.setattr(AnalysisResult, "save", save_and_change)
+    folders = {name: tmp_path / name for name in ("out_dir", "visualize", "sonify")}
+    with pytest.raises(AudioError, match=r"drums\.wav: changed while it was read"):
+        analyze(song, **folders, **options)
+    assert [path.name for path in tmp_path.rglob("song.*")] == ["song.json"]
+
+
+def test_figures_are_drawn_whatever_backend_the_environment_names(
+    song: Path, small_model: str, tmp_path: Path
+) -> None:
+    arguments = ["analyze", str(song), "-m", small_model, "-d", "cpu", "-v", "-q"]
+    arguments += ["--viz-dir", str(tmp_path / "viz"), "-o", str(tmp_path / "out")]
+    arguments += ["--timings", str(tmp_path / "t.jsonl")]
+    commands = [arguments, ["timings", str(tmp_path / "t.jsonl")]]
+    child = subprocess.run(
+        [sys.executable, "-c", f"from allin1_core.cli import main; print([main(one) for one in {commands}])"],
+        env={**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.stdout.endswith("[0, 0]\n")
+    assert child.stderr == ""
+    assert (tmp_path / "viz" / "song.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_caller_keeps_the_plotting_backend_of_the_environment() -> None:
+    code = (
+        "import os; from allin1_core.plotting import new_figure; new_figure(1, 1); import matplotlib; "
+        "print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "MPLBACKEND": "svg"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert child.stdout == "svg svg\n"

@@ -21,8 +21,9 @@ from bench.gate.checks import check_difference
 from bench.gate.speed import PromiseCheck, Timing, Verdict
 from bench.measure.instructions import KERNELS, count_instructions
 from bench.measure.tree import COUNTED
-from bench.report import baseline
+from bench.report import baseline, records
 from bench.report.records import BenchRecord
+from bench.report.report import write_bench_report
 
 
 def no_base() -> str:
@@ -106,25 +107,26 @@ def test_a_bench_row_that_does_not_agree_is_no_proof_of_speed() -> None:
     assert judge.proof(row, 2.0, [record(3.0), record(1.9)]) is None
 
 
-def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report.report import write_bench_report
-
+@pytest.mark.parametrize(
+    ("function", "found"), [("source_digest", "state of allin1_core"), ("describe_machine", "machine")]
+)
+def test_reports_of_other_sources_or_another_machine_are_refused(
+    function: str,
+    found: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the gate, and as a baseline, whose rows are kept by this machine's name."""
     write_bench_report([record(3.0)], tmp_path)
-    assert len(gate.fresh_records(tmp_path)) == 1
-    monkeypatch.setattr(gate, "source_digest", lambda: "another")
-    with pytest.raises(ValueError, match=r"bench\.json: measured on another state of allin1_core"):
-        gate.fresh_records(tmp_path)
-
-
-def test_records_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report.report import write_bench_report
-
-    write_bench_report([record(3.0)], tmp_path)
-    monkeypatch.setattr(gate, "describe_machine", lambda: {"cpu": "another"})
-    with pytest.raises(
-        ValueError, match=r"bench\.json: measured on another machine; run `make bench` on this"
-    ):
-        gate.fresh_records(tmp_path)
+    path = tmp_path / "bench.json"
+    assert len(records.read_fresh_report(path)[0]) == 1
+    monkeypatch.setattr(records, function, lambda: "another")
+    with pytest.raises(ValueError, match=rf"bench\.json: measured on another {found}; run `make bench`"):
+        records.read_fresh_report(path)
+    assert gate.main(["--from", str(tmp_path)]) == 2
+    assert baseline.main(["--reason", "none", "--from", str(path)]) == 1
+    assert capsys.readouterr().err.count(f"measured on another {found}") == 2
 
 
 HELD = Verdict("decoder/cython", "identical beats and positions", "8 of 8 (100%)", "100%", True)

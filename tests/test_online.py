@@ -41,7 +41,6 @@ def test_a_stream_goes_on_and_begins_anew(decoder: DBNBeatTrackingProcessor) -> 
 def test_one_frame_a_call_rounds_as_all_together(
     observation_lambda: float, dtype: type, backend: str
 ) -> None:
-    """Also where numpy's type of the lambda decides the precision."""
     activations = np.random.default_rng(1).random(50).astype(dtype)
     decoder = DBNBeatTrackingProcessor(
         fps=100, observation_lambda=observation_lambda, online=True, backend=backend

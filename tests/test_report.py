@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from timing_lines import line
 
 from bench.report import plots, readme, report
 from bench.report.baseline import Earlier
-from bench.report.records import BenchRecord, read_records
+from bench.report.records import BenchRecord, read_report
 from bench.report.report import Session, render, write_bench_report
 from bench.report.summary import headline_rows
 from parity.reports.records import in_order
@@ -68,8 +67,9 @@ def test_the_bench_report_and_its_files(tmp_path: Path) -> None:
     assert "max 3.6e-07" in summary
     assert summary.count("\n| ") == 1 + 4  # the head, then two spectrograms, decoder, pipeline
     assert "50 MiB" in text
-    assert read_records(tmp_path / "bench.json") == records
-    assert json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))["session"] == {
+    found, content = read_report(tmp_path / "bench.json")
+    assert found == records
+    assert content["session"] == {
         "rounds": 7,
         "failed": [],
         "skipped": [],
@@ -311,10 +311,10 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
     path.write_text('{"schema": 99, "records": []}', encoding="utf-8")
     with pytest.raises(ValueError, match=r"bench\.json: schema 99; expected 1"):
-        read_records(path)
+        read_report(path)
     path.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"bench\.json: not JSON"):
-        read_records(path)
+        read_report(path)
 
 
 def test_a_report_is_made_again_as_it_was(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from allin1_core import load_result
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
-from allin1_core.results.clicks import click_track
+from allin1_core.results.clicks import sonify
 from allin1_core.results.exports import FORMATS, beats_text, export
-from allin1_core.results.figures import activations, overview
+from allin1_core.results.figures import activations, visualize
 from allin1_core.results.page import write_page
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
@@ -214,9 +214,8 @@ def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: result.save(folder / "saved.json")
     for name, suffix in FORMATS.items():
         yield lambda name=name, suffix=suffix: export(result, folder / f"a{suffix}", name)
-    yield lambda: overview(result, mix)
-    yield lambda: activations(result)
-    yield lambda: click_track(result, 44100, 44100)
+    yield lambda: visualize(result, audio=mix)
+    yield lambda: sonify(result, audio=mix)
     yield lambda: write_page(result, folder / "a.html", against=result)
     yield lambda: result._repr_html_()
 
@@ -339,10 +338,11 @@ def test_what_is_loaded_can_be_used(tmp_path_factory: pytest.TempPathFactory, fi
         result.activations = {
             name: np.zeros((*values.shape[:-1], frames), np.float32) for name, values in ACTIVATIONS.items()
         }
+        activations(result)
         for use in uses(result, folder):
             use()
     else:
-        overview(result, Audio(np.zeros((44100, 1), np.float32), 44100))
+        visualize(result, audio=Audio(np.zeros((44100, 1), np.float32), 44100))
         assert len(beats_text(result).splitlines()) == len(result.beats)
     assert load_result(folder / "a.json").to_json() == result.to_json()
     assert io.StringIO(result.to_json()).readline() == "{\n"

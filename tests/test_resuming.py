@@ -16,7 +16,7 @@ from allin1_core import analyze
 from allin1_core.batch.resuming import differences
 from allin1_core.errors import AudioError, OutputError, ResultError, WeightsError
 from allin1_core.results.result import AnalysisResult, load_result
-from allin1_core.separation.track import Track, audio_digests, find_ready_stems
+from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 from allin1_core.timings.schema import read_timings
@@ -104,8 +104,7 @@ def test_audio_that_has_changed_since_is_refused_and_analysed_again(run: Run, st
     with pytest.raises(OutputError, match=r"made from other audio \(drums\.wav by SHA-256\)"):
         run()
     again = run(overwrite="json")
-    track = Track(run.song, "song")
-    assert again.provenance["audio_sha256"] == audio_digests(track, find_ready_stems(track, None))
+    assert again.provenance["audio_sha256"] == AudioFiles(Track(run.song, "song"), None).digests
     assert run().to_json() == again.to_json()
     (run.song / "drums.wav").unlink()
     soundfile.write(run.song / "drums.flac", np.roll(stems[1], 1), 44100)

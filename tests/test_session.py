@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pytest
+from hard_use.test_threads import THREADS, all_at_once
 
 from allin1_core import Analyzer, backends
 from allin1_core.audio.types import Audio
@@ -21,21 +21,6 @@ from allin1_core.separation import demucs_torch
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 from allin1_core.timings.recorder import Timings
-
-THREADS = 8
-Output = TypeVar("Output")
-
-
-def at_once(run: Callable[[int], Output]) -> list[Output]:
-    """Outputs of ``run(0)`` to ``run(7)`` from threads that start at the same moment."""
-    start = threading.Barrier(THREADS)
-
-    def wait_and_run(index: int) -> Output:
-        start.wait(30)
-        return run(index)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(wait_and_run, range(THREADS)))
 
 
 @pytest.fixture
@@ -60,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) -> None:
     session = Session(Settings(model=small_model, device="cpu"))
-    found = at_once(lambda index: session.decoder if index % 2 else session.model)
+    found = all_at_once(lambda index: session.decoder if index % 2 else session.model, THREADS)
     assert len(set(map(id, found[::2]))) == len(set(map(id, found[1::2]))) == 1
     assert calls == ["load_checkpoints", "build_chosen"]
 
@@ -84,7 +69,7 @@ def test_eight_threads_load_one_separator_and_separate_as_one_thread_does(
         for _ in range(2)
     )
     expected = [alone.separate(Audio(samples, 44100))[2] for samples in noise]
-    found = at_once(lambda index: shared.separate(Audio(noise[index], 44100))[2])
+    found = all_at_once(lambda index: shared.separate(Audio(noise[index], 44100))[2], THREADS)
     assert made == [alone.separator(), shared.separator()]
     for index in range(THREADS):
         np.testing.assert_array_equal(found[index].samples, expected[index].samples, err_msg=f"{index}")

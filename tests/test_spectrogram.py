@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -165,3 +169,18 @@ def test_the_product_is_cut_only_beyond_its_limit(monkeypatch: pytest.MonkeyPatc
     cut = log_spectrogram(stems, backend="numpy")
     assert products[2:] == [125] * 8
     assert np.abs(cut - whole).max() <= backends.get("spectrogram", "numpy").bounds["exact"].longer
+
+
+def test_spectrogram_of_stems_and_of_a_file(
+    song: Path, stems: np.ndarray, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, text, _ = command("spectrogram", song, "-o", tmp_path / "s.npy", "--backend", "numpy")
+    assert status == 0
+    assert "float32 (4, 500, 81), numpy on cpu" in text
+    expected = log_spectrogram(stems, backend="numpy")
+    np.testing.assert_array_equal(np.load(tmp_path / "s.npy"), expected)
+    options = ["-o", tmp_path / "d.npy", "--json", "--backend", "numpy"]
+    status, report, _ = command("spectrogram", song / "drums.wav", *options)
+    assert status == 0
+    assert json.loads(report)["shape"] == [500, 81]
+    np.testing.assert_array_equal(np.load(tmp_path / "d.npy"), expected[1])

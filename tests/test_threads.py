@@ -115,13 +115,13 @@ def test_of_several_errors_the_foremost_is_raised_but_an_interruption_before_oth
 
 def test_callers_of_one_model_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     both = threading.Barrier(2)
-    run_stem = _fused.run_stem
+    run_pass = _fused.run_pass
 
-    def together(*arguments: Any) -> None:
+    def together(*arguments: Any, **more: Any) -> None:
         both.wait(30)
-        run_stem(*arguments)
+        run_pass(*arguments, **more)
 
-    monkeypatch.setattr(_fused, "run_stem", together)
+    monkeypatch.setattr(_fused, "run_pass", together)
     model = build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)
     with ThreadPool(2) as pool:
         one, other = pool.map(model, [random_spectrogram(300)] * 2)

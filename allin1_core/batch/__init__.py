@@ -30,7 +30,8 @@ from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Given, Input, PathLike, is_one_input, take
-from allin1_core.separation.track import ReadyStems, Track, find_ready_stems, track_name
+from allin1_core.separation.mix import read_mix
+from allin1_core.separation.track import AudioFiles, Track, track_name
 from allin1_core.settings import Outputs, Settings, documented, options_of
 from allin1_core.threads import limited_cores, usable_cores
 from allin1_core.timings.recorder import Timings
@@ -255,11 +256,11 @@ def run_batch(
                 )
                 with naming as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
-                    ready = find_ready_stems(track, stems_dir)
+                    files = AudioFiles(track, stems_dir)
                     if jobs > 1:
-                        held.enter_context(room.taken(track.stated_seconds(ready)))
+                        held.enter_context(room.taken(track.stated_seconds(files.ready)))
                         begun()
-                    result = _run_track(track, ready, analyzer, outputs, stems_dir, timings, keep_arrays)
+                    result = _run_track(track, files, analyzer, outputs, stems_dir, timings, keep_arrays)
                     on_end(path, result)
                     results[index] = result
             except (BackendError, WeightsError):
@@ -291,7 +292,7 @@ def _release_arrays(error: BaseException | None) -> None:
 
 def _run_track(
     track: Track,
-    ready: ReadyStems | None,
+    files: AudioFiles,
     analyzer: Analyzer,
     outputs: Outputs,
     stems_dir: PathLike | None,
@@ -299,11 +300,11 @@ def _run_track(
     keep_arrays: bool,
 ) -> AnalysisResult:
     path = outputs.result_path(track.name)
-    result = existing(track, analyzer.session, outputs, ready, keep_arrays=keep_arrays)
+    result = existing(track, analyzer.session, outputs, files, keep_arrays=keep_arrays)
     if result is None:
         result = analyzer.analyze_track(
             track,
-            ready,
+            files,
             timings,
             include_activations=outputs.include_activations,
             include_embeddings=outputs.include_embeddings,
@@ -319,11 +320,14 @@ def _run_track(
         with timings.stage("export", track=track.name):
             for name in outputs.exports:
                 export(result, Path(outputs.out_dir, f"{track.name}{FORMATS[name]}"), name)
-    audio = None if track.given is None else track.given.audio
+    if outputs.figures_dir is not None or outputs.sounds_dir is not None:
+        given = None if track.given is None else track.given.audio
+        with timings.stage("audio_read", track=track.name, what="mix"):
+            mix = files.read(lambda: read_mix(track.path, stems_dir, given))
     if outputs.figures_dir is not None:
         with timings.stage("visualize", track=track.name):
-            figures.visualize(result, outputs.figures_dir, name=track.name, stems_dir=stems_dir, audio=audio)
+            figures.visualize(result, outputs.figures_dir, name=track.name, audio=mix)
     if outputs.sounds_dir is not None:
         with timings.stage("sonify", track=track.name):
-            clicks.sonify(result, outputs.sounds_dir, name=track.name, stems_dir=stems_dir, audio=audio)
+            clicks.sonify(result, outputs.sounds_dir, name=track.name, audio=mix)
     return result if keep_arrays else dataclasses.replace(result, activations=None, embeddings=None)

@@ -16,13 +16,13 @@ from allin1_core.results.result import (
     load_result,
     read_json_result,
 )
-from allin1_core.separation.track import ReadyStems, Track, audio_digests
+from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.session import Session
 from allin1_core.settings import Outputs
 
 
 def existing(
-    track: Track, session: Session, outputs: Outputs, ready: ReadyStems | None, *, keep_arrays: bool
+    track: Track, session: Session, outputs: Outputs, files: AudioFiles, *, keep_arrays: bool
 ) -> AnalysisResult | None:
     """The result of an earlier run, if it is whole and was not to be made again.
 
@@ -31,9 +31,7 @@ def existing(
 
     Parameters
     ----------
-    track, session, outputs
-    ready : ReadyStems, optional
-        From `find_ready_stems`.
+    track, session, outputs, files
     keep_arrays : bool
         Whether the result carries the arrays asked for. If not, it carries the activations if they are drawn. The
         SHA-256 of all that are there is checked either way.
@@ -52,7 +50,7 @@ def existing(
         return None
     result, arrays_sha256 = read_json_result(path)
     made_otherwise = differences(
-        result, session, audio_digests(track, ready), track.anchors, is_separated=ready is None
+        result, session, files.digests, track.anchors, is_separated=files.ready is None
     )
     if made_otherwise:
         raise OutputError(

@@ -16,7 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.checks import check_activations, check_times, positive_integer, positive_number
+from allin1_core.dbn.checks import (
+    check_activations,
+    check_times,
+    positive_integer,
+    positive_number,
+    probability,
+)
 from allin1_core.dbn.observation_model import beat_log_densities
 from allin1_core.dbn.viterbi import choose_kernel, load_dense_kernel
 
@@ -114,9 +120,7 @@ class DBNBarTrackingProcessor:
             raise ValueError("beats_per_bar: empty; expected at least one bar length")
         if positive_number("observation_weight", observation_weight, "parts of a bar above 1") <= 1:
             raise ValueError(f"observation_weight: {observation_weight!r}; expected a number above 1")
-        change = 0.0 if meter_change_prob is None else meter_change_prob
-        if not isinstance(change, (int, float, np.number)) or not 0 <= change <= 1:
-            raise ValueError(f"meter_change_prob: {change!r}; expected a probability from 0 to 1, or None")
+        change = probability("meter_change_prob", meter_change_prob)
         self.beats_per_bar = np.array(meters)
         self.observation_weight = observation_weight
         self._meters = np.repeat(meters, meters)

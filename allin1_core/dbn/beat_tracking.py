@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_threshold, positive_number
+from allin1_core.dbn.checks import positive_number, probability
 from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
+from allin1_core.dbn.observation_model import parts_of_a_beat
 from allin1_core.dbn.viterbi import choose_kernel, load_forward_algorithm
 
 
@@ -74,9 +75,9 @@ class DBNBeatTrackingProcessor:
     ) -> None:
         self.fps = positive_number("fps", fps, "frames per second")
         intervals = interval_range(min_bpm, max_bpm, float(self.fps))
-        self.hmm = beat_model(*intervals, num_tempi, transition_lambda, observation_lambda)
+        self.hmm = beat_model(*intervals, num_tempi, transition_lambda, parts_of_a_beat(observation_lambda))
         self.correct = correct
-        self.threshold = check_threshold(threshold)
+        self.threshold = probability("threshold", threshold)
         self.min_bpm = min_bpm
         self.max_bpm = max_bpm
         self.choice = choose_kernel(backend)[1]

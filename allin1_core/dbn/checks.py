@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,20 @@ def positive_number(name: str, value: Any, unit: str) -> float:
     ValueError
         If it is anything else.
     """
-    number: float = value
-    if not isinstance(value, (int, float, np.integer, np.floating)) or not 0 < value < np.inf:
-        raise ValueError(f"{name}: {value!r}; expected a positive number of {unit}")
-    return number
+    return real_number(name, value, f"a positive number of {unit}", lambda number: 0 < number < np.inf)
+
+
+def real_number(name: str, value: Any, expected: str, is_valid: Callable[[Any], bool]) -> Any:
+    """`value` as it is.
+
+    Raises
+    ------
+    ValueError
+        If it is no real number, or not valid.
+    """
+    if isinstance(value, (int, float, np.integer, np.floating)) and is_valid(value):
+        return value
+    raise ValueError(f"{name}: {value!r}; expected {expected}")
 
 
 def check_activations(activations: Any, num_columns: int | None) -> np.ndarray:
@@ -100,16 +111,14 @@ def check_times(beats: Any) -> np.ndarray:
     return times
 
 
-def check_threshold(threshold: float | None) -> float:
-    """The threshold of activations as it is (its type decides the precision of comparisons); None counts as 0.
+def probability(name: str, value: Any) -> Any:
+    """A probability as it is (the type of a threshold decides the precision of comparisons); None counts as 0.
 
     Raises
     ------
     ValueError
         If it is not a number from 0 to 1.
     """
-    if threshold is None:
+    if value is None:
         return 0
-    if not isinstance(threshold, (int, float, np.number)) or not 0 <= threshold <= 1:
-        raise ValueError(f"threshold: {threshold!r}; expected a probability from 0 to 1, or None")
-    return threshold
+    return real_number(name, value, "a probability from 0 to 1, or None", lambda number: 0 <= number <= 1)

@@ -103,4 +103,4 @@ def interval_range(min_bpm: float, max_bpm: float, fps: float) -> tuple[float, f
     """Shortest and longest beat interval, in frames."""
     positive_number("min_bpm", min_bpm, "beats per minute")
     positive_number("max_bpm", max_bpm, "beats per minute")
-    return 60.0 * fps / max_bpm, 60.0 * fps / min_bpm
+    return 60.0 * fps / float(max_bpm), 60.0 * fps / float(min_bpm)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_threshold, check_times, positive_integer, positive_number
+from allin1_core.dbn.checks import check_times, positive_integer, positive_number, probability
 from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
 from allin1_core.dbn.hints import checked_meter_change, checked_weights
+from allin1_core.dbn.observation_model import parts_of_a_beat
 from allin1_core.dbn.posterior import confidences
 from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.viterbi import choose_kernel
@@ -118,6 +119,7 @@ class DBNDownBeatTrackingProcessor:
             for value in _for_each_meter("transition_lambda", transition_lambda, meters)
         ]
         weights = checked_weights(meter_weights, meters)
+        parts = parts_of_a_beat(observation_lambda)  # before models are looked up: others may equal it
         self.hmms: list[HiddenMarkovModel]
         change_prob = checked_meter_change(meter_change_prob, tuple(meters))
         if change_prob:
@@ -126,11 +128,11 @@ class DBNDownBeatTrackingProcessor:
                     "min_bpm, max_bpm, num_tempi: one for each bar length; expected the same for all with "
                     "meter_change_prob, as the tempo goes on where the bar length changes"
                 )
-            space = (tuple(meters), *intervals[0], tempi[0], tuple(changes), observation_lambda)
+            space = (tuple(meters), *intervals[0], tempi[0], tuple(changes), parts)
             self.hmms = [meter_model(*space, change_prob, weights or (1.0,) * len(meters))]
         else:
             self.hmms = [
-                bar_model(meter, *interval, number, change, observation_lambda)
+                bar_model(meter, *interval, number, change, parts)
                 for meter, interval, number, change in zip(meters, intervals, tempi, changes, strict=True)
             ]
         self.log_weights = np.zeros(len(self.hmms))
@@ -138,7 +140,7 @@ class DBNDownBeatTrackingProcessor:
             with np.errstate(divide="ignore"):
                 self.log_weights = np.log(np.array(weights) / np.sum(weights))
         self.beats_per_bar = np.array(meters)
-        self.threshold = check_threshold(threshold)
+        self.threshold = probability("threshold", threshold)
         self.correct = correct
         self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
         self.choice = choose_kernel(backend)[1]

@@ -13,14 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.checks import check_activations, frozen
+from allin1_core.dbn.checks import check_activations, frozen, real_number
 from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 
 
-def _check_lambda(value: float) -> float:
-    if not isinstance(value, (int, float, np.number)) or not 1 <= value < np.inf:
-        raise ValueError(f"observation_lambda: {value!r}; expected a number of parts of a beat, at least 1")
-    return value
+def parts_of_a_beat(value: float) -> float:
+    """`observation_lambda` as an int or float; `ValueError` if it is no number of at least 1."""
+    expected = "a number of parts of a beat, at least 1"
+    real_number("observation_lambda", value, expected, lambda number: 1 <= number < np.inf)
+    # Of Python's types: numpy's would decide the precision of logarithms.
+    return int(value) if isinstance(value, (int, np.integer)) else float(value)
 
 
 class ObservationModel:
@@ -62,8 +64,8 @@ class RNNBeatTrackingObservationModel(ObservationModel):
     num_columns = None
 
     def __init__(self, state_space: BeatStateSpace, observation_lambda: int) -> None:
-        border = 1.0 / _check_lambda(observation_lambda)
-        super().__init__((state_space.state_positions < border).astype(np.uint32), observation_lambda)
+        parts = parts_of_a_beat(observation_lambda)
+        super().__init__((state_space.state_positions < 1.0 / parts).astype(np.uint32), parts)
 
     def log_densities(self, observations: np.ndarray) -> np.ndarray:
         """Log densities of beat activations.
@@ -103,12 +105,13 @@ class RNNDownBeatTrackingObservationModel(ObservationModel):
     num_columns = 2
 
     def __init__(self, state_space: BarStateSpace | MeterStateSpace, observation_lambda: int) -> None:
-        border = 1.0 / _check_lambda(observation_lambda)
+        parts = parts_of_a_beat(observation_lambda)
+        border = 1.0 / parts
         positions = state_space.state_positions
         # Adding the beat's number rounds, so the border can lie one state later in one beat than in another.
         pointers = (positions % 1 < border).astype(np.uint32)
         pointers[positions < border] = 2
-        super().__init__(pointers, observation_lambda)
+        super().__init__(pointers, parts)
 
     def log_densities(self, observations: np.ndarray) -> np.ndarray:
         """Log densities of beat and downbeat activations.

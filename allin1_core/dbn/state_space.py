@@ -87,7 +87,7 @@ class BeatStateSpace:
                 "expected min_bpm <= max_bpm"
             )
         if num_intervals is not None:
-            positive_integer("num_intervals", num_intervals)
+            num_intervals = positive_integer("num_intervals", num_intervals)
         _check_number(max_interval)
         self.intervals = frozen(_intervals(min_interval, max_interval, num_intervals))
         self.num_intervals = len(self.intervals)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from allin1_core.dbn.checks import frozen
+from allin1_core.dbn.checks import frozen, real_number
 from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStateSpace
 
 
@@ -248,8 +248,7 @@ def meter_changes(weights: np.ndarray, change_prob: float) -> np.ndarray:
 
 
 def _check_lambda(value: float | None) -> float | None:
-    if value is not None and not (isinstance(value, (int, float, np.number)) and 0 <= value < np.inf):
-        raise ValueError(
-            f"transition_lambda: {value!r}; expected a number of at least 0, or None for no change"
-        )
+    expected = "a number of at least 0, or None for no change"
+    if value is not None:
+        real_number("transition_lambda", value, expected, lambda number: 0 <= number < np.inf)
     return value

@@ -19,7 +19,7 @@ from allin1_core.library.sources import Song, is_url_of_stems, path_of
 from allin1_core.library.tables import RESULTS, Row, failure_row, song_row
 from allin1_core.results.result import AnalysisResult, array_paths, read_json_result
 from allin1_core.separation.folder import AUDIO_SUFFIXES
-from allin1_core.separation.track import Track, audio_digests, find_ready_stems
+from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.settings import Outputs
 from allin1_core.threads import ThreadPool
 
@@ -205,8 +205,7 @@ def _path_of_other_audio(path: Path, json_path: Path) -> Path | None:
         return None
     try:
         result, _ = read_json_result(json_path)
-        track = Track(path, json_path.stem)
-        now = audio_digests(track, find_ready_stems(track, None))
+        now = AudioFiles(Track(path, json_path.stem), None).digests
     except ResultError:
         return path  # damaged: to be made again
     except Allin1Error:

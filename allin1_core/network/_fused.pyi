@@ -1,4 +1,4 @@
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,44 +8,25 @@ from allin1_core.simd.instruction_sets import instruction_sets as instruction_se
 
 SIZES: dict[str, int]
 
-def run_stem(
+def run_pass(
     instruction_set: str | None,
-    spectrogram: NDArray[np.float32],
-    parameters: NDArray[np.float32],
-    next_parameters: NDArray[np.float32],
-    hidden: NDArray[np.float32],
-    keys_values: NDArray[np.float32],
-    epsilon: float,
-    counter: NDArray[np.int64],
-    scratch: NDArray[np.float32],
-) -> None: ...
-def run_time_layers(
-    instruction_set: str | None,
+    name: Literal["stem", "time_layers", "instrument_layers"],
     frames: int,
     length: int,
     dilation: int,
     parameters: NDArray[np.float32],
+    next_parameters: NDArray[np.float32] | None,
     hidden: NDArray[np.float32],
     keys_values: NDArray[np.float32],
     instrument_keys_values: NDArray[np.float32],
     epsilon: float,
     counter: NDArray[np.int64],
     scratch: NDArray[np.float32],
-) -> None: ...
-def run_instrument_layers(
-    instruction_set: str | None,
-    frames: int,
-    parameters: NDArray[np.float32],
-    next_parameters: NDArray[np.float32],
-    hidden: NDArray[np.float32],
-    keys_values: NDArray[np.float32],
-    instrument_keys_values: NDArray[np.float32],
-    logits: NDArray[np.float32] | None,
-    embeddings: NDArray[np.float32] | None,
-    fold: int,
-    epsilon: float,
-    counter: NDArray[np.int64],
-    scratch: NDArray[np.float32],
+    *,
+    spectrogram: NDArray[np.float32] | None = None,
+    logits: NDArray[np.float32] | None = None,
+    embeddings: NDArray[np.float32] | None = None,
+    fold: int = 0,
 ) -> None: ...
 def run_attention(
     instruction_set: str | None,

@@ -17,9 +17,7 @@ cdef extern from "fused.h" nogil:
         KEY_VALUE_SIZE
         HEAD_SIZE
         SCRATCH_SIZE
-        CHANNELS
         KEY_VALUE_ROWS
-        LOGITS
         MAX_KEYS
         TILE
         CHUNK
@@ -57,6 +55,8 @@ cdef extern from "fused.h" nogil:
 
     const kernels_t *kernels_for(const char *)
 
+ctypedef void (*run_pass_t)(const pass_t *, float *) noexcept nogil
+
 
 SIZES = {
     "stem": STEM_SIZE,
@@ -66,103 +66,53 @@ SIZES = {
     "scratch": SCRATCH_SIZE,
     "tile": TILE,
     "chunk": CHUNK,
+    "key_value_rows": KEY_VALUE_ROWS,
     "max_keys": MAX_KEYS,
 }
 
 
-def run_stem(
+def run_pass(
     instruction_set,
-    const float[:, :, ::1] spectrogram,
-    const float[::1] parameters,
-    const float[::1] next_parameters,
-    float[:, ::1] hidden,
-    float[:, ::1] keys_values,
-    double epsilon,
-    int64_t[::1] counter,
-    float[::1] scratch,
-):
-    """Stem of the chunks that `counter` hands out: `hidden` (4 * 24, stride) and the first `keys_values`."""
-    cdef pass_t call
-    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
-    call.frames = call.length = spectrogram.shape[1]
-    call.stride = hidden.shape[1]
-    call.dilation = 0
-    call.epsilon = epsilon
-    call.spectrogram = &spectrogram[0, 0, 0]
-    call.parameters = &parameters[0]
-    call.next_parameters = &next_parameters[0]
-    call.hidden = &hidden[0, 0]
-    call.keys_values = &keys_values[0, 0]
-    call.instrument_keys_values = NULL
-    call.logits = NULL
-    call.embeddings = NULL
-    call.embedding_step = 0
-    call.counter = &counter[0]
-    with nogil:
-        kernels.stem(&call, &scratch[0])
-
-
-def run_time_layers(
-    instruction_set,
+    str name,
     ptrdiff_t frames,
     ptrdiff_t length,
     ptrdiff_t dilation,
     const float[::1] parameters,
+    const float[::1] next_parameters,
     float[:, ::1] hidden,
     float[:, ::1] keys_values,
     float[:, ::1] instrument_keys_values,
     double epsilon,
     int64_t[::1] counter,
     float[::1] scratch,
+    *,
+    const float[:, :, ::1] spectrogram=None,
+    float[:, ::1] logits=None,
+    float[:, :, :, ::1] embeddings=None,
+    ptrdiff_t fold=0,
 ):
-    """A block's time layers on the tiles that `counter` hands out: `hidden` in place, and `instrument_keys_values`."""
+    """A pass over the chunks or tiles that `counter` hands out. By `name`:
+
+    ``stem``: of `spectrogram`, `hidden` (4 * 24, stride) and the first `keys_values`.
+    ``time_layers``: a block's, `hidden` in place, and `instrument_keys_values`.
+    ``instrument_layers``: a block's, `hidden` in place and the next block's `keys_values`, in the last block, whose
+    `next_parameters` are the heads', `logits` and `embeddings` instead.
+    """
     cdef pass_t call
     cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
+    cdef run_pass_t kernel = kernels.instrument_layers
+    if name == "stem":
+        kernel = kernels.stem
+    elif name == "time_layers":
+        kernel = kernels.time_layers
     call.frames = frames
     call.length = length
     call.stride = hidden.shape[1]
     call.dilation = dilation
     call.epsilon = epsilon
-    call.spectrogram = NULL
+    call.spectrogram = <const float *>NULL if spectrogram is None else &spectrogram[0, 0, 0]
     call.parameters = &parameters[0]
-    call.next_parameters = NULL
-    call.hidden = &hidden[0, 0]
-    call.keys_values = &keys_values[0, 0]
-    call.instrument_keys_values = &instrument_keys_values[0, 0]
-    call.logits = NULL
-    call.embeddings = NULL
-    call.embedding_step = 0
-    call.counter = &counter[0]
-    with nogil:
-        kernels.time_layers(&call, &scratch[0])
-
-
-def run_instrument_layers(
-    instruction_set,
-    ptrdiff_t frames,
-    const float[::1] parameters,
-    const float[::1] next_parameters,
-    float[:, ::1] hidden,
-    float[:, ::1] keys_values,
-    float[:, ::1] instrument_keys_values,
-    float[:, ::1] logits,
-    float[:, :, :, ::1] embeddings,
-    ptrdiff_t fold,
-    double epsilon,
-    int64_t[::1] counter,
-    float[::1] scratch,
-):
-    """A block's instrument layers on the tiles that `counter` hands out: `hidden` and the next block's `keys_values`,
-    in the last block `logits` and `embeddings` instead."""
-    cdef pass_t call
-    cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
-    call.frames = call.length = frames
-    call.stride = hidden.shape[1]
-    call.dilation = 0
-    call.epsilon = epsilon
-    call.spectrogram = NULL
-    call.parameters = &parameters[0]
-    call.next_parameters = &next_parameters[0]
+    call.next_parameters = <const float *>NULL if next_parameters is None else &next_parameters[0]
     call.hidden = &hidden[0, 0]
     call.keys_values = &keys_values[0, 0]
     call.instrument_keys_values = &instrument_keys_values[0, 0]
@@ -171,7 +121,7 @@ def run_instrument_layers(
     call.embedding_step = 0 if embeddings is None else embeddings.shape[3]
     call.counter = &counter[0]
     with nogil:
-        kernels.instrument_layers(&call, &scratch[0])
+        kernel(&call, &scratch[0])
 
 
 def run_attention(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,8 +17,6 @@ from allin1_core.network.packing import PackedParameters, pack
 from allin1_core.network.weights import Checkpoint
 from allin1_core.simd.instruction_sets import checked
 from allin1_core.threads import ThreadPool
-
-_KEY_VALUE_ROWS = 96
 
 
 class FusedNetwork:
@@ -107,54 +105,41 @@ class FusedNetwork:
         logits: np.ndarray,
         embeddings: np.ndarray | None,
     ) -> None:
-        parameters, epsilon = self._folds[fold], self._configuration.layer_norm_epsilon
-        hidden, keys_values = buffers.hidden, buffers.keys_values
-        threads.run(
-            lambda counter, scratch: _fused.run_stem(
-                self._instruction_set,
-                spectrogram,
-                parameters.stem,
-                parameters.keys_values[0],
-                hidden,
-                keys_values,
-                epsilon,
-                counter,
-                scratch,
-            )
-        )
-        num_blocks = self._configuration.num_blocks
-        for block, dilation in enumerate(self._configuration.dilations):
-            is_last = block == num_blocks - 1
+        parameters = self._folds[fold]
+
+        def run(
+            name: Literal["stem", "time_layers", "instrument_layers"],
+            given: np.ndarray,
+            following: np.ndarray | None,
+            length: int = buffers.frames,
+            dilation: int = 0,
+            **more: Any,
+        ) -> None:
             threads.run(
                 functools.partial(
-                    _fused.run_time_layers,
+                    _fused.run_pass,
                     self._instruction_set,
+                    name,
                     buffers.frames,
-                    buffers.pad(parameters, block),
+                    length,
                     dilation,
-                    parameters.blocks[block],
-                    hidden,
-                    keys_values,
+                    given,
+                    following,
+                    buffers.hidden,
+                    buffers.keys_values,
                     buffers.instrument_keys_values,
-                    epsilon,
+                    self._configuration.layer_norm_epsilon,
+                    **more,
                 )
             )
-            threads.run(
-                functools.partial(
-                    _fused.run_instrument_layers,
-                    self._instruction_set,
-                    buffers.frames,
-                    parameters.blocks[block],
-                    parameters.heads if is_last else parameters.keys_values[block + 1],
-                    hidden,
-                    keys_values,
-                    buffers.instrument_keys_values,
-                    logits if is_last else None,
-                    embeddings if is_last else None,
-                    fold,
-                    epsilon,
-                )
-            )
+
+        run("stem", parameters.stem, parameters.keys_values[0], spectrogram=spectrogram)
+        last: dict[str, Any] = {"logits": logits, "embeddings": embeddings, "fold": fold}
+        following = [*parameters.keys_values[1:], parameters.heads]
+        for block, dilation in enumerate(self._configuration.dilations):
+            given, is_last = parameters.blocks[block], block == self._configuration.num_blocks - 1
+            run("time_layers", given, None, buffers.pad(parameters, block), dilation)
+            run("instrument_layers", given, following[block], **(last if is_last else {}))
 
 
 class _Buffers:
@@ -170,7 +155,7 @@ class _Buffers:
             stride += 64
         rows = configuration.num_instruments * configuration.num_channels
         self.hidden = _aligned((rows, stride))
-        self.keys_values = _aligned((configuration.num_instruments * _KEY_VALUE_ROWS, stride))
+        self.keys_values = _aligned((configuration.num_instruments * _fused.SIZES["key_value_rows"], stride))
         self.instrument_keys_values = _aligned((2 * rows, stride))
 
     def _length(self, block: int) -> int:
@@ -181,7 +166,9 @@ class _Buffers:
         """Keys and values of the zeros appended to a short track; returns its length with them."""
         length = self._length(block)
         if length > self.frames:
-            rows = self.keys_values.reshape(self._configuration.num_instruments, _KEY_VALUE_ROWS, -1)
+            rows = self.keys_values.reshape(
+                self._configuration.num_instruments, -1, self.keys_values.shape[1]
+            )
             rows[:, :, self.frames : length] = parameters.padding[block][:, None]
         return length
 

@@ -52,7 +52,7 @@ def pack(parameters: Mapping[str, np.ndarray], configuration: Configuration) -> 
     blocks = [_Block(parameters, f"encoder.layers.{index}") for index in range(configuration.num_blocks)]
     packed = PackedParameters(
         stem=_stem(parameters),
-        blocks=[block.packed(configuration) for block in blocks],
+        blocks=[block.packed() for block in blocks],
         keys_values=[block.time_keys_values() for block in blocks],
         padding=[block.time_padding() for block in blocks],
         heads=_heads(parameters, configuration),
@@ -156,7 +156,7 @@ class _Block:
         down_parts = [_groups(down[:, piece]) for piece in slices]
         return [*up_parts, self._get(f"{layer}.output.dense.bias"), *down_parts]
 
-    def packed(self, configuration: Configuration) -> np.ndarray:
+    def packed(self) -> np.ndarray:
         time, instrument = self._time, self._instrument
         first, second, across = f"{time}.attention", f"{time}.attention2", f"{instrument}.attention"
         return _join(

@@ -9,12 +9,10 @@ import numpy as np
 
 from allin1_core.audio.types import check_sample_rate
 from allin1_core.errors import AudioError
-from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import check_audio, validate
+from allin1_core.results.validation import with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
-from allin1_core.separation.mix import read_mix
 
 SOUND_SUFFIX = ".sonif.wav"
 
@@ -31,6 +29,7 @@ def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> n
     Parameters
     ----------
     result : AnalysisResult
+        That is valid; see `allin1_core.results.validation`.
     num_samples, sample_rate : int
 
     Returns
@@ -40,12 +39,9 @@ def click_track(result: AnalysisResult, num_samples: int, sample_rate: int) -> n
 
     Raises
     ------
-    ResultError
-        If the result is not valid; see `allin1_core.results.validation`.
     AudioError
         If the sample rate is none that audio has.
     """
-    validate(result)
     check_sample_rate(sample_rate, AudioError)
     clicks = np.zeros(num_samples, np.float32)
     for time, position in zip(result.beats, result.beat_positions, strict=True):
@@ -81,7 +77,7 @@ def sonify(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
-    audio: Input | FileContent | None = ...,
+    audio: Input | None = ...,
 ) -> tuple[np.ndarray, int]: ...
 @overload
 def sonify(
@@ -93,7 +89,7 @@ def sonify(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
-    audio: Input | FileContent | None = None,
+    audio: Input | None = None,
 ) -> tuple[np.ndarray, int] | list[tuple[np.ndarray, int]]:
     """A track with clicks mixed in.
 
@@ -119,15 +115,9 @@ def sonify(
     OutputError
         If the file cannot be written.
     """
-    if not isinstance(results, AnalysisResult):
-        if is_one_input(results):
-            validate(results)  # type: ignore[arg-type]
+    if not (isinstance(results, AnalysisResult) or is_one_input(results)):
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
-    result = results
-    validate(result)
-    if audio is None:
-        check_audio(result)
-    mix = read_mix(result.path, stems_dir, audio)
+    result, mix = with_mix(results, stems_dir, audio)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)
     # Room for the clicks, so that the sum rarely clips.
     mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)

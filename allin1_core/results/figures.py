@@ -10,14 +10,12 @@ import numpy as np
 from allin1_core.audio.types import Audio
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError, printable
-from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
 from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import check_audio, validate
+from allin1_core.results.validation import with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
-from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS
 
 if TYPE_CHECKING:
@@ -61,7 +59,7 @@ def visualize(
     *,
     name: str | None = ...,
     stems_dir: PathLike | None = ...,
-    audio: Input | FileContent | None = ...,
+    audio: Input | None = ...,
 ) -> Figure: ...
 
 
@@ -77,7 +75,7 @@ def visualize(
     *,
     name: str | None = None,
     stems_dir: PathLike | None = None,
-    audio: Input | FileContent | None = None,
+    audio: Input | None = None,
 ) -> Figure | list[Figure]:
     """Draw a track's loudness, its labelled sections, and its beats.
 
@@ -107,15 +105,10 @@ def visualize(
     OutputError
         If a file cannot be written.
     """
-    if not isinstance(results, AnalysisResult):
-        if is_one_input(results):
-            validate(results)  # type: ignore[arg-type]
+    if not (isinstance(results, AnalysisResult) or is_one_input(results)):
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
-    result = results
-    validate(result)
-    if audio is None:
-        check_audio(result)
-    figure = overview(result, read_mix(result.path, stems_dir, audio))
+    result, mix = with_mix(results, stems_dir, audio)
+    figure = overview(result, mix)
     if out_dir is not None:
         folder = make_folder(expand_user(out_dir))
         shown = [figure] if result.activations is None else [figure, activations(result)]
@@ -132,6 +125,7 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
     Parameters
     ----------
     result : AnalysisResult
+        That is valid; see `allin1_core.results.validation`.
     mix : Audio
         float32 samples.
 
@@ -142,9 +136,8 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
     Raises
     ------
     ResultError
-        If the result is not valid, or matplotlib is not installed.
+        If matplotlib is not installed.
     """
-    validate(result)
     figure = new_figure(12, 3.2)
     axes: Any = figure.subplots(3, 1, sharex=True, height_ratios=[4, 1, 1.4])
     level_axes, beat_axes, section_axes = axes
@@ -205,7 +198,7 @@ def activations(result: AnalysisResult) -> Figure:
     Parameters
     ----------
     result : AnalysisResult
-        With activations.
+        That is valid, with activations.
 
     Returns
     -------
@@ -214,9 +207,8 @@ def activations(result: AnalysisResult) -> Figure:
     Raises
     ------
     ResultError
-        If the result is not valid or carries no activations, or matplotlib is not installed.
+        If the result carries no activations, or matplotlib is not installed.
     """
-    validate(result)
     if result.activations is None:
         raise ResultError(
             f"{result.path.name}: the result carries no activations; analyse with include_activations=True"
@@ -238,17 +230,11 @@ def activations(result: AnalysisResult) -> Figure:
         curves.plot(frames[shown], downbeat[shown], color="#D55E00", linewidth=0.8, label="P(downbeat)")
         curves.plot(frames[shown], segment[shown], color="#009E73", linewidth=1.2, label="P(section)")
         inside = (times >= start) & (times < start + _SECONDS_A_ROW)
-        curves.vlines(
-            times[inside & (positions != 1)], 1.0, 1.08, color="#0072B2", linewidth=1, label="decoded beat"
-        )
-        curves.vlines(
-            times[inside & (positions == 1)],
-            1.0,
-            1.16,
-            color="#D55E00",
-            linewidth=1.6,
-            label="decoded downbeat",
-        )
+        for which, top, color, width, name in (
+            (positions != 1, 1.08, "#0072B2", 1, "decoded beat"),
+            (positions == 1, 1.16, "#D55E00", 1.6, "decoded downbeat"),
+        ):
+            curves.vlines(times[inside & which], 1.0, top, color=color, linewidth=width, label=name)
         curves.set_ylim(0, 1.18)
         curves.set_yticks([0, 0.5, 1])
         curves.set_ylabel("Probability")

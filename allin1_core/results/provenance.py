@@ -77,7 +77,7 @@ def differences(
         name were not given.
     session : Session
     audio_sha256 : dict of str
-        SHA-256 of the files that the track would be made from, by their names; see `audio_digests`.
+        SHA-256 of the files that the track would be made from, by their names; see `AudioFiles`.
     anchors : tuple of (float, int)
         Beats of the track that are known.
     is_separated : bool

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from allin1_core.audio.types import STEM_NAMES
+from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError
 from allin1_core.files.reading import file_digest
+from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS, Segment
 
 if TYPE_CHECKING:
@@ -225,3 +227,21 @@ def check_audio(result: AnalysisResult) -> None:
                 f"{path}: found SHA-256 {found[:12]}...; expected {str(expected)[:12]}..., of the audio that was "
                 "analysed. Analyse it again, or name the audio (audio=, --audio)"
             )
+
+
+def with_mix(
+    result: Any, stems_dir: PathLike | None = None, audio: Input | None = None
+) -> tuple[AnalysisResult, Audio]:
+    """A result that is checked, and the mix of its track: of `audio`, or of its path if that is what was analysed.
+
+    Raises
+    ------
+    ResultError
+        If the result is not valid, or the audio at its path another.
+    AudioError, StemsError
+        If the mix cannot be read.
+    """
+    validate(result)
+    if audio is None:
+        check_audio(result)
+    return result, read_mix(result.path, stems_dir, audio)

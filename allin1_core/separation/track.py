@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from allin1_core.files.reading import FileContent, file_digest, open_regular
 from allin1_core.files.writing import expand_user
 from allin1_core.separation import find_stems, read_stems, stems_folder, stems_from_separated
 from allin1_core.separation.inputs import Given, Input, take
+
+Read = TypeVar("Read")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,50 +142,65 @@ def find_ready_stems(track: Track, stems_dir: str | os.PathLike[str] | None) -> 
     return stems
 
 
-def audio_digests(track: Track, ready: ReadyStems | None) -> dict[str, str]:
-    """SHA-256 of the files that a track is made from, by their names: the mix, or its ready stems.
+class AudioFiles:
+    """What a run makes a track from, its ready stems or its mix: hashed once, and read only while it is unchanged.
 
-    Of a track that came as samples or a file object it is that one's, by ``samples`` or ``file``.
+    Parameters
+    ----------
+    track : Track
+    stems_dir : path-like, optional
+        As of `find_ready_stems`, which also says what is raised.
 
-    Raises
-    ------
-    AudioError, StemsError
-        If one is missing or cannot be read.
+    Attributes
+    ----------
+    ready : ReadyStems or None
+        From `find_ready_stems`.
     """
-    if track.given is not None:
-        return {"file" if isinstance(track.given.audio, FileContent) else "samples": track.given.sha256}
-    return {path.name: file_digest(path) for path in _files(track, ready)}
 
+    def __init__(self, track: Track, stems_dir: str | os.PathLike[str] | None) -> None:
+        self.ready = find_ready_stems(track, stems_dir)
+        self._given = track.given
+        files = self.ready.values() if isinstance(self.ready, Mapping) else [(track.path, 0)]
+        self._files = [] if track.given else [path for path in dict(files) if isinstance(path, Path)]
 
-def _files(track: Track, ready: ReadyStems | None) -> list[Path]:
-    """The files on disk that a track is made from."""
-    if track.given is not None:
-        return []
-    files = (
-        [track.path] if ready is None or isinstance(ready, Stems) else [file for file, _ in ready.values()]
-    )
-    return [path for path in dict.fromkeys(files) if isinstance(path, Path)]
+    @functools.cached_property
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the files by their names.
 
+        Of a track that came as samples or a file object it is that one's, by ``samples`` or ``file``.
 
-def file_states(track: Track, ready: ReadyStems | None) -> dict[Path, tuple[int, int]]:
-    """Size and time of the last change of a track's files, for `check_unchanged`; without those that are not there."""
-    return _states(_files(track, ready))
+        Raises
+        ------
+        AudioError
+            If one is missing or cannot be read.
+        """
+        self._before = self._states()
+        if self._given is not None:
+            return {"file" if isinstance(self._given.audio, FileContent) else "samples": self._given.sha256}
+        return {path.name: file_digest(path) for path in self._files}
 
+    def read(self, read: Callable[[], Read]) -> Read:
+        """What a function reads of the files, which are what was hashed.
 
-def _states(paths: Iterable[Path]) -> dict[Path, tuple[int, int]]:
-    states = {}
-    for path in paths:
-        with contextlib.suppress(OSError):  # opening it says why
-            entry = os.stat(path)
-            states[path] = entry.st_size, entry.st_mtime_ns
-    return states
+        Raises
+        ------
+        AudioError
+            If one has changed since: what was read is then not what was hashed, and may not be all.
+        """
+        _ = self.digests
+        found, now = read(), self._states()
+        for path, state in self._before.items():
+            if now.get(path) != state:
+                raise AudioError(
+                    f"{path}: changed while it was read; expected a file that is complete. Analyse it again when it is"
+                )
+        return found
 
-
-def check_unchanged(before: Mapping[Path, tuple[int, int]]) -> None:
-    """Raise `AudioError` if files changed since: what was read is then not what was hashed, and may not be all."""
-    now = _states(before)
-    for path, state in before.items():
-        if now.get(path) != state:
-            raise AudioError(
-                f"{path}: changed while it was read; expected a file that is complete. Analyse it again when it is"
-            )
+    def _states(self) -> dict[Path, tuple[int, int]]:
+        """Size and time of the last change of each file; without those that are not there."""
+        states = {}
+        for path in self._files:
+            with contextlib.suppress(OSError):  # opening it says why
+                entry = os.stat(path)
+                states[path] = entry.st_size, entry.st_mtime_ns
+        return states

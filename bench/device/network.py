@@ -59,7 +59,7 @@ def rows(
     """
     from allin1_core.spectrogram import log_spectrogram
 
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     frames = np.asarray(log_spectrogram(track.stems, backend="numpy"))
     kind = device.partition(":")[0]
     models = {

@@ -42,7 +42,7 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
         stages of the run in the middle; then a row for each stage, with its median time and its ``share`` of that of
         the whole.
     """
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     with tempfile.TemporaryDirectory() as name:
         shared = shared_folder()
         if seconds is None and shared is not None:
@@ -69,7 +69,7 @@ def rows_of_mix(
     """As `rows`, from a stereo mix: with separation, by a model of the published shape and seeded random weights."""
     from parity.inputs import separation
 
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     options = separation.PUBLISHED if shape is None else shape
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

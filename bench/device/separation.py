@@ -25,7 +25,7 @@ from allin1_core.audio.types import STEM_NAMES
 from allin1_core.separation.overlap_add import OverlapAdd
 from bench.device.timing import times_by_turns
 from parity.agreement import compare
-from parity.inputs.separation import PUBLISHED, htdemucs, stereo_mix
+from parity.inputs.separation import PUBLISHED, htdemucs, signal_to_noise, stereo_mix
 from parity.material import default_track, read_stems, shared_folder
 from parity.oracles import demucs_apply
 from parity.oracles.pipeline import ONE_FRAME, passed
@@ -61,7 +61,7 @@ def rows(
         track: ``beats moved`` by a frame of 0.01 s, and whether it ``agrees``: no beat or boundary moves further,
         positions and labels are the same.
     """
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     samples = stereo_mix(track.stems)
     model = htdemucs(samples[:, len(samples[0]) // 4 :], **shape)
     ours = {
@@ -92,9 +92,8 @@ def rows(
 
 def least_snr(output: Tensor, reference: Tensor) -> float | None:
     """The lowest signal-to-noise ratio of the stems in decibels; None where no sample differs."""
-    signal, noise = reference.square().sum((1, 2)), (output - reference).square().sum((1, 2))
-    lowest = float(10 * torch.log10(signal / noise).min())
-    return lowest if math.isfinite(lowest) else None
+    lowest = float(signal_to_noise(output.cpu().numpy(), reference.cpu().numpy()).min())
+    return None if lowest == math.inf else lowest
 
 
 def _agreement(

@@ -42,7 +42,7 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
     list of dict
         As `bench.device.timing.Times.as_row`, with the largest ``difference`` from the numpy backend and its ``bound``.
     """
-    track = default_track() if seconds is None else default_track().lasting(seconds)
+    track = default_track().lasting(seconds)
     stems = np.array(track.stems)
     full_scale = (stems / np.float32(32768)).astype(np.float32)
     cases: dict[str, Callable[[], Any]] = {}

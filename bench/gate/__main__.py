@@ -17,7 +17,6 @@ material, a second core, the oracle where it has no wheel. So is speed of which 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -29,8 +28,8 @@ from bench.gate.report import PAGE, write_section
 from bench.gate.sequential import ALPHA, BETA, LOSS
 from bench.gate.speed import ALPHA as BARS_ALPHA
 from bench.gate.speed import Verdict
-from bench.report.records import BenchRecord, read_records
-from parity.environment import describe_machine, machine_key, source_digest
+from bench.report.records import read_fresh_report
+from parity.environment import machine_key
 from parity.reports.publish import now
 
 _SURE = (
@@ -52,24 +51,6 @@ def table(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def fresh_records(folder: Path) -> list[BenchRecord]:
-    """Rows of ``bench.json`` in a folder.
-
-    Raises
-    ------
-    ValueError
-        If they were measured on other sources than these, or on another machine.
-    """
-    path = folder / "bench.json"
-    records = read_records(path)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("source") != source_digest():
-        raise ValueError(f"{path}: measured on another state of allin1_core; run `make bench` again")
-    if content.get("machine") != describe_machine():
-        raise ValueError(f"{path}: measured on another machine; run `make bench` on this one")
-    return records
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser(prog="python -m bench.gate", description=__doc__)
@@ -79,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         bars = read_bars()
-        records = fresh_records(options.folder) if options.folder else []
+        records = read_fresh_report(options.folder / "bench.json")[0] if options.folder else []
     except (ValueError, FileNotFoundError) as error:
         print(f"gate: {error}", file=sys.stderr)
         return 2

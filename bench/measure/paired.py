@@ -88,6 +88,11 @@ class PairedTimes:
     def ratio(self) -> Ratio:
         return paired_ratio(self.candidate, self.reference)
 
+    @property
+    def as_fields(self) -> dict[str, Any]:
+        """The times as `BenchRecord` has them."""
+        return {"seconds": self.candidate.tolist(), "reference_seconds": self.reference.tolist()}
+
 
 def paired_ratio(candidate: np.ndarray, reference: np.ndarray) -> Ratio:
     """Median of the per-round ratios ``reference / candidate`` with its interval; see the module's docstring.

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from allin1_core.files.writing import write_text
-from bench.report.records import BenchRecord, read_records
-from parity.environment import describe_machine, machine_key, source_digest, versions
+from bench.report.records import BenchRecord, read_fresh_report
+from parity.environment import describe_machine, machine_key, versions
 from parity.reports.publish import dump_json, now
 
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -196,12 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--from", dest="source", type=Path, default=Path("reports/bench.json"))
     options = parser.parse_args(arguments)
     try:
-        records = read_records(options.source)
-        content = json.loads(options.source.read_text(encoding="utf-8"))
-        if content.get("source") != source_digest():
-            raise ValueError(
-                f"{options.source}: measured on another state of allin1_core; run `make bench` again"
-            )
+        records, content = read_fresh_report(options.source)
         update(records, options.reason, measured=content["created"], source=content["source"])
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)

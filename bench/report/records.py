@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.measure.paired import Ratio, paired_ratio
+from parity.environment import describe_machine, source_digest
 from parity.reports.records import Recorder
 
 SCHEMA_VERSION = 1
@@ -119,8 +120,8 @@ class BenchRecord:
 BenchRecorder = Recorder[BenchRecord]
 
 
-def read_records(path: Path) -> list[BenchRecord]:
-    """Records of an earlier session, from the ``bench.json`` that the report writer left.
+def read_report(path: Path) -> tuple[list[BenchRecord], dict[str, Any]]:
+    """Records of an earlier session, and all that is in the ``bench.json`` that the report writer left.
 
     Raises
     ------
@@ -136,4 +137,14 @@ def read_records(path: Path) -> list[BenchRecord]:
     found = content.get("schema") if isinstance(content, dict) else None
     if found != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema {found!r}; expected {SCHEMA_VERSION}; run `make bench` again")
-    return [BenchRecord(**row) for row in content["records"]]
+    return [BenchRecord(**row) for row in content["records"]], content
+
+
+def read_fresh_report(path: Path) -> tuple[list[BenchRecord], dict[str, Any]]:
+    """As `read_report`; `ValueError` as well if it was measured on other sources than these, or on another machine."""
+    records, content = read_report(path)
+    if content.get("source") != source_digest():
+        raise ValueError(f"{path}: measured on another state of allin1_core; run `make bench` again")
+    if content.get("machine") != describe_machine():
+        raise ValueError(f"{path}: measured on another machine; run `make bench` on this one")
+    return records, content

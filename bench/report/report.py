@@ -9,7 +9,6 @@ is narrow enough to mean something; otherwise the row says what is the matter in
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from bench.report import plots
 from bench.report.baseline import changes, earlier
 from bench.report.readme import BEGIN, END
-from bench.report.records import SCHEMA_VERSION, BenchRecord, read_records
+from bench.report.records import SCHEMA_VERSION, BenchRecord, read_report
 from bench.report.summary import (
     FROM_A_MIX,
     agreement_in_words,
@@ -91,8 +90,7 @@ def write_bench_report(records: Sequence[BenchRecord], folder: Path, session: Se
 
 def render(folder: Path) -> Path:
     """Make the report again from the bench.json in a folder."""
-    records = read_records(folder / "bench.json")
-    content = json.loads((folder / "bench.json").read_text(encoding="utf-8"))
+    records, content = read_report(folder / "bench.json")
     whole = {name: content[name] for name in _OF_THE_WHOLE}
     of_session = content["session"]
     failed, skipped = (tuple(of_session.get(name, ())) for name in ("failed", "skipped"))

@@ -31,7 +31,7 @@ from allin1_core.errors import Allin1Error
 from allin1_core.files.writing import write_text
 from allin1_core.network import load_checkpoints
 from allin1_core.separation.folder import AUDIO_SUFFIXES
-from allin1_core.separation.track import Track, audio_digests, find_ready_stems
+from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.threads import usable_cores
 from parity.environment import machine_key, source_digest, versions
 from parity.full.track_agreement import Comparison
@@ -86,8 +86,7 @@ def compare_track(
 ) -> dict[str, Any]:
     """A track's row, from the folder of kept ones if it is there; with an ``error`` if it could not be made."""
     try:
-        track = Track(path, path.name)
-        digests = audio_digests(track, find_ready_stems(track, None))
+        digests = AudioFiles(Track(path, path.name), None).digests
         key = hashlib.sha256(json.dumps([common, sorted(digests.items())]).encode()).hexdigest()
         file = kept / f"{key}.json"
         if file.exists():

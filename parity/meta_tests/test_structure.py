@@ -81,7 +81,7 @@ def test_another_number_of_sections_fails(number: int, monkeypatch: pytest.Monke
     _check(wrong, monkeypatch)
 
 
-def test_recorded_sections_are_held_to_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_sections_are_held_to_as_well() -> None:
     probabilities = test_structure.probabilities_of(9000, 10_000)
     segment, label = probabilities["segment"], probabilities["label"]
     golden = structure.sections(structure.boundaries(structure.local_maxima(segment)), label)

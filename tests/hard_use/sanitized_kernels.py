@@ -62,7 +62,7 @@ def pytest_sessionstart() -> None:
     from allin1_core.simd.instruction_sets import checked
     from allin1_core.spectrogram import _transform
 
-    def first(instruction_set: str | None, *_: Any) -> str:
+    def first(instruction_set: str | None, *_: Any, **more: Any) -> str:
         return checked(instruction_set)
 
     def named(*_: Any, instruction_set: str | None = None) -> str:
@@ -78,20 +78,15 @@ def pytest_sessionstart() -> None:
 
     _viterbi.ForwardAlgorithm = NotedForwardAlgorithm
     _transform.run = noting("spectrogram", _transform.run, first)
-    for name in ("run_stem", "run_time_layers", "run_instrument_layers", "run_attention"):
-        setattr(
-            _fused,
-            name,
-            noting(name.replace("run_", "network's ").replace("_", " "), getattr(_fused, name), first),
-        )
+    _fused.run_pass = noting("network", _fused.run_pass, first)
+    _fused.run_attention = noting("network's attention", _fused.run_attention, first)
 
 
 def expected_sets() -> dict[str, Collection[str]]:
     """By kernel, what this processor can run."""
     from allin1_core.simd.instruction_sets import instruction_sets
 
-    passes = ("stem", "time layers", "instrument layers", "attention")
-    kernels = ("decoder", "decoder online", "spectrogram", *(f"network's {name}" for name in passes))
+    kernels = ("decoder", "decoder online", "spectrogram", "network", "network's attention")
     return dict.fromkeys(kernels, instruction_sets())
 
 

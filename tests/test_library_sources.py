@@ -206,6 +206,13 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
         assert told in errors
 
 
+def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:
+    """The option was there, and what it said was dropped."""
+    status, _, errors = command("library", "music", "--out", "out", "--anchor", "1.4")
+    assert status == 2
+    assert "unrecognized arguments: --anchor 1.4" in errors
+
+
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "library.json").write_text("[]")
     with pytest.raises(LibraryError, match="found list; expected an object"):

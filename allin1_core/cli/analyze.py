@@ -7,11 +7,11 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from allin1_core import backends
-from allin1_core.cli.hints import add_hints
+from allin1_core.cli.hints import add_anchors, add_hints
 from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
@@ -119,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
     add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
 
-    add_settings(parser)
+    add_anchors(add_settings(parser))
 
     display = parser.add_mutually_exclusive_group()
     display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
@@ -127,8 +127,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="print the traceback of each failure")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `Settings`."""
+def add_settings(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the options of `Settings`; returns how to add to the last group, of hints."""
     add = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)").add_argument
     add("-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
@@ -181,7 +181,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="do not round separated stems to 16 bits",
     )
 
-    add_hints(parser)
+    return add_hints(parser)
 
 
 def complete_overwrite(argv: Sequence[str]) -> list[str]:

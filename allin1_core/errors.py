@@ -75,8 +75,9 @@ class LibraryError(Allin1Error, ValueError):
 
 
 def failure_line(path: Path, error: Exception) -> str:
-    """One line that names a track, what it raised, and the message, whatever those hold."""
-    return f"{printable(str(path))}: {type(error).__name__}: {printable(str(error))}"
+    """One line that names a track, what it raised, and the message, whatever those hold; the track's path once."""
+    name = printable(str(path))
+    return f"{name}: {type(error).__name__}: {printable(str(error)).removeprefix(f'{name}: ')}"
 
 
 class BatchError(Allin1Error):

@@ -36,7 +36,7 @@ def assert_nothing_written(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "song: no file for the stem bass; found drums.wav, other.wav, vocals.wav"),
+        (None, "/song: StemsError: no file for the stem bass; found drums.wav, other.wav, vocals.wav"),
         (NO_AUDIO, "bass.wav: not audio that FFmpeg can read"),
     ],
 )

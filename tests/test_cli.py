@@ -128,7 +128,6 @@ def test_the_help_and_documentation_warn_of_separation_models_that_execute_code(
         (["--overwrite", "-q", "song"], ["song"], "all"),
         (["--overwrite", "json", "song"], ["song"], "json"),
         (["--overwrite=json,demix", "song"], ["song"], "json,demix"),
-        (["song", "--overwrite", "viz"], ["song"], "viz"),
         (["song"], ["song"], ""),
         (["--", "--overwrite", "song"], ["--overwrite", "song"], ""),
     ],
@@ -234,16 +233,13 @@ STEADY = np.full((50, 2), 0.1, np.float32)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "message"),
+    ("name", "content", "message"),
     [
-        ("a.npy", None, [], "a.npy: cannot be opened"),
-        ("a.npy", b"nothing", [], "a.npy"),
-        ("a.npz", b"nothing", [], "a.npz"),
-        ("a.npy", STEADY[:, 0], [], "(T, 2)"),
-        ("a.npy", np.zeros((5, 3), np.float32), [], "(T, 2)"),
-        ("a.npy", STEADY, ["--beats-per-bar", "0"], "beats_per_bar"),
-        ("a.npy", STEADY, ["--fps", "-1"], "fps"),
-        ("a.npy", STEADY, ["--min-bpm", "300"], "min_bpm"),
+        ("a.npy", None, "a.npy: cannot be opened"),
+        ("a.npy", b"nothing", "a.npy"),
+        ("a.npz", b"nothing", "a.npz"),
+        ("a.npy", STEADY[:, 0], "(T, 2)"),
+        ("a.npy", np.zeros((5, 3), np.float32), "(T, 2)"),
     ],
 )
 def test_what_cannot_be_decoded(
@@ -251,14 +247,13 @@ def test_what_cannot_be_decoded(
     command: Command,
     name: str,
     content: bytes | np.ndarray | None,
-    options: list[str],
     message: str,
 ) -> None:
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
     elif content is not None:
         np.save(tmp_path / name, content)
-    status, _, err = command("decode", tmp_path / name, *options)
+    status, _, err = command("decode", tmp_path / name)
     assert status == 1
     assert message in err
     assert "Traceback" not in err
@@ -296,8 +291,56 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ),
     ]:
         status, _, err = command("timings", *files)
-        assert status == 1
+        assert status == 2
         assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "allin1-core: error: the following arguments are required: COMMAND; see 'allin1-core --help'"),
+        ("analyze", "allin1-core analyze: error: the following arguments are required: PATH; see "),
+        ("analyze a.wav --min-bpm fast", "argument --min-bpm: invalid float value: 'fast'"),
+        ("analyze a.wav --min-bpm 200 --max-bpm 100", "expected min_bpm below max_bpm"),
+        ("analyze a.wav --beats-per-bar 0", "beats_per_bar: [0]; expected bar lengths"),
+        ("analyze a.wav --anchor 0:99", "position in the bar, 1 to 4"),
+        ("analyze a.wav b.wav --anchor 1", "anchors: given for 2 tracks; expected one"),
+        ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
+        ("analyze a.wav --export wav --json", "exports: wav unknown; expected of beats"),
+        ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
+        ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
+        (
+            "analyze a.wav --device gpu",
+            "device 'gpu': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it ",
+        ),
+        ("analyze a.wav --jobs 0", "jobs: 0; expected at least 1. Leave it out for one for each core"),
+        ("doctor --device gpu", "device 'gpu': unknown"),
+        ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
+        ("decode a.npy --fps -1", "fps"),
+        ("decode a.npy --min-bpm 300", "min_bpm"),
+        ("decode a.npy --backend nope", "decoder backend 'nope': unknown"),
+    ],
+)
+def test_what_is_misused_is_told_in_a_line_and_exits_with_2(
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", STEADY)
+    status, out, err = command(*arguments.split())
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("allin1-core")
+    assert err.count("\n") == 1
+
+
+def test_timings_without_lines_say_why_there_may_be_none(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "t.jsonl").touch()
+    status, _, err = command("timings", tmp_path / "t.jsonl")
+    assert status == 1
+    assert (
+        "t.jsonl: holds no lines; expected those of 'analyze --timings'. A result that was there is read"
+        in err
+    )
 
 
 @pytest.mark.parametrize("times", [{"start": -1.0}, {"start": 2.0, "end": 1.0}, {"duration": -1.0}])

@@ -195,14 +195,14 @@ def test_without_a_cluster_at_the_address(
 
 
 def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> None:
-    for arguments, told in (
-        (["music"], "out: not given"),
-        (["status"], "status: of nothing"),
-        (["status", tmp_path], "no library is there"),
-        (["music", "more", "--out", "out"], "more: a second source"),
+    for arguments, expected, told in (
+        (["music"], 2, "out: not given"),
+        (["status"], 2, "status: of nothing"),
+        (["status", tmp_path], 1, "no library is there"),
+        (["music", "more", "--out", "out"], 2, "more: a second source"),
     ):
         status, _, errors = command("library", *arguments)
-        assert status == 1
+        assert status == expected
         assert told in errors
 
 

@@ -8,10 +8,11 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from allin1_core import __version__
 from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
-from allin1_core.errors import Allin1Error, BackendError
+from allin1_core.errors import Allin1Error, BackendError, HintError, printable
 
 _DESCRIPTION = """\
 Tempo, beats, downbeats and sections of songs, by the All-In-One network.
@@ -54,8 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
-    except BackendError as error:
-        print(f"allin1-core: {error}", file=sys.stderr)
+    except (
+        argparse.ArgumentError,
+        BackendError,
+        HintError,
+    ) as error:  # what was asked for, not what was found
+        print(f"allin1-core: {printable(str(error))}", file=sys.stderr)
         return 2
     except Allin1Error as error:
         print(f"allin1-core: {error}", file=sys.stderr)
@@ -84,9 +89,15 @@ def _run(argv: Sequence[str]) -> int:
     return int(arguments.run(arguments))
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage of forty options before it."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "allin1-core",
         description=_DESCRIPTION,
         epilog=_EPILOG,

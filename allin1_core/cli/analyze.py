@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allin1_core import backends
 from allin1_core.cli.hints import add_anchors, add_hints
-from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
+from allin1_core.errors import Allin1Error, BatchError, OutputError, ResultError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.settings import Outputs, Settings, options_of, parse_overwrite
@@ -225,6 +225,10 @@ def run(arguments: argparse.Namespace) -> int:
         "anchors": arguments.anchors,
         "progress": False if arguments.quiet or arguments.json else None,
     }
+    try:
+        Outputs(**options_of(options, Outputs))
+    except (OutputError, ResultError) as error:
+        raise argparse.ArgumentError(None, str(error)) from error
     failures: Sequence[tuple[Path, Exception]] = ()
     try:
         results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]

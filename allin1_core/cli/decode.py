@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             backend=arguments.backend,
         )
     except ValueError as error:
-        raise ActivationsError(str(error)) from error
+        raise argparse.ArgumentError(None, str(error)) from error
     try:
         beats = beats_from_decoder(decode(activations, anchors=arguments.anchors))
     except ValueError as error:

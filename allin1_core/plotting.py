@@ -14,6 +14,8 @@ from allin1_core.files.writing import written_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MATPLOTLIB_MISSING = "figures need the package 'matplotlib'; pip install 'allin1-core[figures]'"
+
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 100) -> None:
     """Write a figure in the format of the path's suffix; `OutputError` if it cannot be written."""
@@ -31,9 +33,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ResultError(
-            "figures need the package 'matplotlib'; pip install 'allin1-core[figures]'"
-        ) from error
+        raise ResultError(MATPLOTLIB_MISSING) from error
     # Without pyplot: no window, no state shared with the caller's figures.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,6 +52,21 @@ def test_stems_that_cannot_be_used(
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+    assert_nothing_written(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "package"), [("--export=beats,jams", "jams"), ("--visualize", "matplotlib")]
+)
+def test_a_missing_package_is_found_before_any_work(
+    run: Analyze, song: Path, tmp_path: Path, option: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each track was analysed first, and then failed."""
+    monkeypatch.setattr("allin1_core.settings.module_exists", lambda name: name != package)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(song, option)
+    assert (status, out) == (2, "")
+    assert re.match(rf"allin1-core: .* the package '{package}'; pip install 'allin1-core\[\w+\]'\n$", err)
     assert_nothing_written(tmp_path / "out")
 
 

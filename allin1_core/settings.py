@@ -143,7 +143,8 @@ class Outputs:
     Parameters
     ----------
     out_dir : path-like, optional
-        Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
+        Folder for ``NAME.json`` of each track, written as soon as the track is done; NAME is the file's name without
+        its suffix, with eight digits of its path's SHA-256 where another path has that. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
         same precision, from stems that came the same way, with the same hints; if it says otherwise that is an
         error, which names what differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not

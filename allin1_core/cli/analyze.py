@@ -37,6 +37,8 @@ examples:
   allin1-core analyze waltz.mp3 --beats-per-bar 3 --min-bpm 80 --anchor 12.34:1
       bars of three beats, none slower than 80 BPM, and a downbeat at 12.34 s
 
+NAME is the file's name without its suffix; where another path has that, eight digits of the path's SHA-256 are added.
+
 A result that is there is not made again. If it was made from other audio, by another model, at another precision, from
 stems that came another way or with other hints, that is an error, which says what differs: --overwrite json makes it
 again. Another device, or another backend that 'auto' chooses, is no difference: they give the same beats and sections.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,18 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
     assert len(names["sure"].confidences["beats"]) == len(names["sure"].beats) > 0
     assert [round(time, 2) for time, _ in names["reported"]] == [0.2, 0.7, 1.2, 1.7, 2.2, 2.7, 3.2, 3.7]
     assert names["bars"].tolist() == [[0.1, 2], [0.2, 3], [0.3, 1]]
+
+
+@pytest.mark.full
+def test_what_the_readme_shows_has_the_types_that_it_uses(tmp_path: Path) -> None:
+    """`analyze` gave one result or a list, whichever it was asked for, so that no line of it passed."""
+    examples = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "example.py").write_text("\n".join(examples), encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "example.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout == "Success: no issues found in 1 source file\n"
 
 
 def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) -> None:

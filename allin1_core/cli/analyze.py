@@ -233,9 +233,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise argparse.ArgumentError(None, str(error)) from error
     failures: Sequence[tuple[Path, Exception]] = ()
     try:
-        results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]
-            arguments.paths, **options
-        )
+        paths: list[str] = arguments.paths
+        results: Sequence[AnalysisResult | None] = analyze(paths, **options)
     except BatchError as error:
         results, failures = error.results, error.failures
     except Allin1Error as error:

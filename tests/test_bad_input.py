@@ -123,7 +123,8 @@ def test_backend_that_is_not_installed(
     assert "pip install 'allin1-core[torch]'" in err
     status, _, err = run(write_mix("song.wav"))
     assert status == 2
-    assert "song.wav: a mix, without ready stems: separation: no backend is installed" in err
+    missing = "separation: no backend is installed for device 'cpu'; pip install 'allin1-core[demucs]'\n"
+    assert err.endswith(f"song.wav: a mix, without ready stems: {missing}")
 
 
 def test_a_mix_that_nothing_can_separate_is_refused_before_any_track(

@@ -16,7 +16,6 @@ import pytest
 from timing_lines import record
 
 from allin1_core import __version__, analyze, backends, self_test
-from allin1_core.cli import main
 from allin1_core.dbn.metrical import decoder_input
 from allin1_core.results.result import AnalysisResult, load_result
 from allin1_core.spectrogram import log_spectrogram
@@ -259,12 +258,6 @@ def test_what_cannot_be_decoded(
     assert "Traceback" not in err
 
 
-def test_bar_lengths_that_are_no_numbers(command: Command) -> None:
-    status, _, err = command("decode", "a.npy", "--beats-per-bar", "three")
-    assert status == 2
-    assert "argument --beats-per-bar: 'three'; expected whole numbers with commas, such as 3,4" in err
-
-
 def test_timings_are_shown_and_drawn(tmp_path: Path, command: Command) -> None:
     timings_file = record(tmp_path / "t.jsonl", runs=1)
     status, text, _ = command("timings", timings_file)
@@ -275,72 +268,6 @@ def test_timings_are_shown_and_drawn(tmp_path: Path, command: Command) -> None:
     status, text, _ = command("timings", timings_file, "--json", "--no-plot")
     assert status == 0
     assert len(json.loads(text)) == len(read_timings(timings_file))
-
-
-def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
-    for files, message in [
-        (("a.jsonl", "b.jsonl"), "expected one, or 'compare BEFORE AFTER'"),
-        (("compare", "a.jsonl"), "expected two, BEFORE and AFTER"),
-        (
-            ("a.jsonl", "--expect", "e.toml"),
-            "--expect: given with a single file; expected with compare alone",
-        ),
-        (
-            ("compare", "a.jsonl", "b.jsonl", "--run", "3f"),
-            "--run: given with compare; expected with a single file",
-        ),
-    ]:
-        status, _, err = command("timings", *files)
-        assert status == 2
-        assert message in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("", "allin1-core: error: the following arguments are required: COMMAND; see 'allin1-core --help'"),
-        ("analyze", "allin1-core analyze: error: the following arguments are required: PATH; see "),
-        ("analyze a.wav --min-bpm fast", "argument --min-bpm: invalid float value: 'fast'"),
-        ("analyze a.wav --min-bpm 200 --max-bpm 100", "expected min_bpm below max_bpm"),
-        ("analyze a.wav --beats-per-bar 0", "beats_per_bar: [0]; expected bar lengths"),
-        ("analyze a.wav --anchor 0:99", "position in the bar, 1 to 4"),
-        ("analyze a.wav b.wav --anchor 1", "anchors: given for 2 tracks; expected one"),
-        ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
-        ("analyze a.wav --export wav --json", "exports: wav unknown; expected of beats"),
-        ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
-        ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
-        (
-            "analyze a.wav --device gpu",
-            "device 'gpu': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it ",
-        ),
-        ("analyze a.wav --jobs 0", "jobs: 0; expected at least 1. Leave it out for one for each core"),
-        ("doctor --device gpu", "device 'gpu': unknown"),
-        ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
-        ("decode a.npy --fps -1", "fps"),
-        ("decode a.npy --min-bpm 300", "min_bpm"),
-        ("decode a.npy --backend nope", "decoder backend 'nope': unknown"),
-    ],
-)
-def test_what_is_misused_is_told_in_a_line_and_exits_with_2(
-    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    np.save("a.npy", STEADY)
-    status, out, err = command(*arguments.split())
-    assert (status, out) == (2, "")
-    assert message in err
-    assert err.startswith("allin1-core")
-    assert err.count("\n") == 1
-
-
-def test_timings_without_lines_say_why_there_may_be_none(tmp_path: Path, command: Command) -> None:
-    (tmp_path / "t.jsonl").touch()
-    status, _, err = command("timings", tmp_path / "t.jsonl")
-    assert status == 1
-    assert (
-        "t.jsonl: holds no lines; expected those of 'analyze --timings'. A result that was there is read"
-        in err
-    )
 
 
 @pytest.mark.parametrize("times", [{"start": -1.0}, {"start": 2.0, "end": 1.0}, {"duration": -1.0}])
@@ -415,11 +342,3 @@ def test_what_cannot_be_printed_leaves_no_traceback(redirection: str, status: in
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (status, error)
-
-
-def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "stderr", None)
-    assert main(["view", "missing.json"]) == 1
-    assert capsys.readouterr().out == ""

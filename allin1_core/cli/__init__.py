@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import itertools
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -23,13 +25,13 @@ probabilities for each hundredth of a second, and from those beats and sections 
 
 _EPILOG = """\
 start here:
-  allin1-core doctor                               what is installed, and what would run here
-  allin1-core analyze song.mp3                     separate and analyse; writes struct/song.json
-  allin1-core analyze stems/song                   the folder has bass, drums, other and vocals
-  allin1-core view struct/song.json                a page to look at it and listen to it
-  allin1-core analyze *.mp3 --timings t.jsonl      many songs; where the time goes
-  allin1-core timings t.jsonl                      shows it
-  allin1-core library music --out labels           a library of songs, on one machine or many
+  allin1-core doctor                           what is installed and would run
+  allin1-core analyze song.mp3                 writes struct/song.json
+  allin1-core analyze stems/song               a folder of stems, not separated
+  allin1-core view struct/song.json            a page to look at and listen to
+  allin1-core analyze *.mp3 --timings t.jsonl  many songs; where the time goes
+  allin1-core timings t.jsonl                  shows it
+  allin1-core library music --out labels       a library of songs
 
 'allin1-core COMMAND --help' explains each command. Exit status: 0 done, 1 something failed, 2 misused.
 """
@@ -89,6 +91,26 @@ def _run(argv: Sequence[str]) -> int:
     return int(arguments.run(arguments))
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs are filled to the width of the terminal; lines of commands, two spaces in, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for (spaces, is_blank), lines in itertools.groupby(
+            text.splitlines(), lambda line: (len(line) - len(line.lstrip()), not line)
+        ):
+            margin = indent + " " * spaces
+            if is_blank or spaces == 2:
+                filled += [indent + line for line in lines]
+            else:
+                words = " ".join(line.strip() for line in lines)
+                filled += textwrap.wrap(
+                    words, min(width, 110), initial_indent=margin, subsequent_indent=margin,
+                    break_long_words=False, break_on_hyphens=False,
+                )  # fmt: skip
+        return "\n".join(filled)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage of forty options before it."""
@@ -101,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
         "allin1-core",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"allin1-core {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -111,7 +133,7 @@ def make_parser() -> argparse.ArgumentParser:
             help=command.HELP,
             description=command.DESCRIPTION,
             epilog=command.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
         subparser.set_defaults(run=command.run)
         command.add_arguments(subparser)

@@ -235,8 +235,8 @@ STEADY = np.full((50, 2), 0.1, np.float32)
     ("name", "content", "message"),
     [
         ("a.npy", None, "a.npy: cannot be opened"),
-        ("a.npy", b"nothing", "a.npy"),
-        ("a.npz", b"nothing", "a.npz"),
+        ("a.npy", b"nothing", "a.npy: begins as neither .npy nor .npz; expected what numpy.save"),
+        ("a.npz", b"PK and nothing", "a.npz: cannot be read as .npz, 14 bytes (File is not a zip file)"),
         ("a.npy", STEADY[:, 0], "(T, 2)"),
         ("a.npy", np.zeros((5, 3), np.float32), "(T, 2)"),
     ],

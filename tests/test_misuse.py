@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from timing_lines import record
 
 from allin1_core.cli import main
 
@@ -103,3 +104,14 @@ def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["view", "missing.json"]) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> None:
+    """It was a traceback."""
+    arguments = ["timings", record(tmp_path / "t.jsonl", runs=1), "--plot"]
+    status, _, err = command(*arguments, tmp_path / "plot.xyz")
+    assert status == 1
+    assert "plot.xyz: no format of figures; expected a name that ends with ." in err
+    assert ", .pdf, .pgf, .png, " in err
+    assert command(*arguments, tmp_path / "plot.PNG")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.PNG", "t.jsonl"]

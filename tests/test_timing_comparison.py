@@ -344,3 +344,4 @@ def test_expectations_that_cannot_be_used(
     with pytest.raises(TimingsError, match=r"expectations\.toml") as raised:
         compare(before, before, path)
     assert words in str(raised.value)
+    assert str(raised.value).count("expectations.toml") == 1

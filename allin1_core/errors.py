@@ -1,7 +1,8 @@
 """The errors that allin1-core raises on purpose, one class per kind of bad input.
 
 Every message names the file or argument, says what was found and what was expected, and tells what to do.
-All of them are :class:`Allin1Error`, so a caller who analyses a library of songs can catch one class.
+All of them are :class:`Allin1Error`, so a caller who analyses a library of songs can catch one class. Decoders and
+networks, called by themselves on arrays, also raise `ValueError` for an argument that cannot be, as madmom's do.
 """
 
 from __future__ import annotations

@@ -60,9 +60,10 @@ class AnalysisResult:
         What made this: version, model and hashes of its weights, SHA-256 of the audio files, per stage the backend,
         library version, device, precision and why they were chosen.
     activations : dict of str to float32 array, optional
-        ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
+        ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``, a row for each of
+        `allin1_core.structure.LABELS`; 100 frames a second.
     embeddings : float32 array, optional
-        ``(4, T, 24)``, and with an ensemble ``(4, T, 24, folds)``.
+        ``(4, T, 24)``, stems, frames and channels, and with an ensemble ``(4, T, 24, folds)``.
     tempo : float or None
         Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
         of All-In-One itself. See `allin1_core.dbn.metrical.fitted_tempo`.

@@ -55,6 +55,10 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
     [
         ("", "allin1-core: error: the following arguments are required: COMMAND; see 'allin1-core --help'"),
         ("analyze", "allin1-core analyze: error: the following arguments are required: PATH; see "),
+        (
+            "analyze a.wav --outdir b",
+            "analyze: error: unrecognized arguments: --outdir b; see 'allin1-core analyze -",
+        ),
         ("analyze a.wav --min-bpm fast", "argument --min-bpm: invalid float value: 'fast'"),
         ("analyze a.wav --min-bpm 200 --max-bpm 100", "expected min_bpm below max_bpm"),
         ("analyze a.wav --beats-per-bar 0", "beats_per_bar: [0]; expected bar lengths"),

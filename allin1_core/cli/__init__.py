@@ -57,11 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
-    except (
-        argparse.ArgumentError,
-        BackendError,
-        HintError,
-    ) as error:  # what was asked for, not what was found
+    # What was asked for is wrong, not what was found.
+    except (argparse.ArgumentError, BackendError, HintError) as error:
         print(f"allin1-core: {printable(str(error))}", file=sys.stderr)
         return 2
     except Allin1Error as error:
@@ -87,7 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments = make_parser().parse_args(argv)
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     return int(arguments.run(arguments))
 
 
@@ -135,6 +134,6 @@ def make_parser() -> argparse.ArgumentParser:
             epilog=command.EPILOG,
             formatter_class=_HelpFormatter,
         )
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, refuse=subparser.error)
         command.add_arguments(subparser)
     return parser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,7 +66,6 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ("analyze a.wav --anchor 0:99", "position in the bar, 1 to 4"),
         ("analyze a.wav b.wav --anchor 1", "anchors: given for 2 tracks; expected one"),
         ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
-        ("analyze a.wav --export wav --json", "exports: wav unknown; expected of beats"),
         ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
         ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
         (
@@ -90,6 +90,17 @@ def test_what_is_misused_is_told_in_a_line_and_exits_with_2(
     assert message in err
     assert err.startswith("allin1-core")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("misuse", ["--export=wav", "--device=gpu", "--beats-per-bar=0"])
+def test_what_is_misused_is_told_as_json_too(misuse: str, command: Command) -> None:
+    status, out, err = command("analyze", "a.wav", "--json", misuse)
+    report = json.loads(out)
+    assert status == 2
+    assert report["results"] == []
+    [failure] = report["failures"]
+    assert failure["path"] is None
+    assert err == f"allin1-core: {failure['message']}\n"
 
 
 def test_timings_without_lines_say_why_there_may_be_none(tmp_path: Path, command: Command) -> None:

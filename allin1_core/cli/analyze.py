@@ -230,6 +230,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         Outputs(**options_of(options, Outputs))
     except (OutputError, ResultError) as error:
+        if arguments.json:
+            _print_json([], [(None, error)])
         raise argparse.ArgumentError(None, str(error)) from error
     failures: Sequence[tuple[Path, Exception]] = ()
     try:

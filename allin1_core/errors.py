@@ -1,7 +1,8 @@
 """The errors that allin1-core raises on purpose, one class per kind of bad input.
 
 Every message names the file or argument, says what was found and what was expected, and tells what to do.
-All of them are :class:`Allin1Error`, so a caller who analyses a library of songs can catch one class.
+All of them are :class:`Allin1Error`, so a caller who analyses a library of songs can catch one class. Decoders and
+networks, called by themselves on arrays, also raise `ValueError` for an argument that cannot be, as madmom's do.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ class LibraryError(Allin1Error, ValueError):
 
 
 def failure_line(path: Path, error: Exception) -> str:
-    """One line that names a track, what it raised, and the message, whatever those hold."""
-    return f"{printable(str(path))}: {type(error).__name__}: {printable(str(error))}"
+    """One line that names a track, what it raised, and the message, whatever those hold; the track's path once."""
+    name = printable(str(path))
+    return f"{name}: {type(error).__name__}: {printable(str(error)).removeprefix(f'{name}: ')}"
 
 
 class BatchError(Allin1Error):

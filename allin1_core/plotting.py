@@ -8,16 +8,22 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allin1_core.errors import ResultError
+from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MATPLOTLIB_MISSING = "figures need the package 'matplotlib'; pip install 'allin1-core[figures]'"
+
 
 def save(figure: Figure, path: str | os.PathLike[str], dpi: float = 100) -> None:
-    """Write a figure in the format of the path's suffix; `OutputError` if it cannot be written."""
-    suffix = Path(path).suffix[1:] or "pdf"
+    """Write a figure in the format of the path's suffix; `OutputError` if there is none, or it cannot be written."""
+    suffix = Path(path).suffix[1:].lower() or "pdf"
+    if suffix not in (known := figure.canvas.get_supported_filetypes()):
+        raise OutputError(
+            f"{path}: no format of figures; expected a name that ends with .{', .'.join(sorted(known))}"
+        )
     # Without a date the same result gives the same file.
     metadata = {"CreationDate": None} if suffix == "pdf" else None
     with written_whole(path) as file:
@@ -31,9 +37,7 @@ def new_figure(width: float, height: float) -> Figure:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ResultError(
-            "figures need the package 'matplotlib'; pip install 'allin1-core[figures]'"
-        ) from error
+        raise ResultError(MATPLOTLIB_MISSING) from error
     # Without pyplot: no window, no state shared with the caller's figures.
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

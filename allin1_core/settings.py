@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from allin1_core.backends.table import module_exists
 from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
 from allin1_core.errors import OutputError, ResultError
 from allin1_core.files.writing import expand_user
-from allin1_core.results.exports import FORMATS
+from allin1_core.plotting import MATPLOTLIB_MISSING
+from allin1_core.results.exports import FORMATS, JAMS_MISSING
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.protocol import check_overlap, check_seed
 from allin1_core.threads import check_count
@@ -141,7 +143,8 @@ class Outputs:
     Parameters
     ----------
     out_dir : path-like, optional
-        Folder for ``NAME.json`` of each track, written as soon as the track is done. A result that is there is read
+        Folder for ``NAME.json`` of each track, written as soon as the track is done; NAME is the file's name without
+        its suffix, with eight digits of its path's SHA-256 where another path has that. A result that is there is read
         instead of made again, if it says that it was made from the same audio (SHA-256), by the same model, at the
         same precision, from stems that came the same way, with the same hints; if it says otherwise that is an
         error, which names what differs, unless `overwrite` has ``json``. It is made again if arrays asked for are not
@@ -178,7 +181,7 @@ class Outputs:
         If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`, or
         `array_dir` without arrays to be written; if a path is empty.
     ResultError
-        If an export format is unknown.
+        If an export format is unknown, or the package that it or `visualize` needs is not installed.
     """
 
     out_dir: PathLike | None = None
@@ -207,6 +210,12 @@ class Outputs:
         unknown = [name for name in self.exports if name not in FORMATS]
         if unknown:
             raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
+        for wanted, module, missing in (
+            ("jams" in self.exports, "jams", JAMS_MISSING),
+            (self.visualize, "matplotlib", MATPLOTLIB_MISSING),
+        ):
+            if wanted and not module_exists(module):
+                raise ResultError(missing)
         if self.out_dir is None and (self.exports or self.array_dir is not None):
             name = "exports" if self.exports else "array_dir"
             raise OutputError(

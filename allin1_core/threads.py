@@ -36,7 +36,7 @@ def at_most_usable(num_threads: int | None) -> int:
 def check_count(name: str, count: int | None, none: str) -> None:
     """Raise `BackendError` unless it is a whole number of at least 1, or None, which stands for what `none` says."""
     if count is not None and not (isinstance(count, numbers.Integral) and count >= 1):
-        raise BackendError(f"{name}: {count!r}; expected at least 1, or None for {none}")
+        raise BackendError(f"{name}: {count!r}; expected at least 1. Leave it out for {none}")
 
 
 @contextlib.contextmanager

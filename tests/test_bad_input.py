@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def assert_nothing_written(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "song: no file for the stem bass; found drums.wav, other.wav, vocals.wav"),
+        (None, "/song: StemsError: no file for the stem bass; found drums.wav, other.wav, vocals.wav"),
         (NO_AUDIO, "bass.wav: not audio that FFmpeg can read"),
     ],
 )
@@ -51,6 +52,21 @@ def test_stems_that_cannot_be_used(
     assert out == ""
     assert message in err
     assert "Traceback" not in err
+    assert_nothing_written(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "package"), [("--export=beats,jams", "jams"), ("--visualize", "matplotlib")]
+)
+def test_a_missing_package_is_found_before_any_work(
+    run: Analyze, song: Path, tmp_path: Path, option: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each track was analysed first, and then failed."""
+    monkeypatch.setattr("allin1_core.settings.module_exists", lambda name: name != package)
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(song, option)
+    assert (status, out) == (2, "")
+    assert re.match(rf"allin1-core: .* the package '{package}'; pip install 'allin1-core\[\w+\]'\n$", err)
     assert_nothing_written(tmp_path / "out")
 
 
@@ -107,7 +123,8 @@ def test_backend_that_is_not_installed(
     assert "pip install 'allin1-core[torch]'" in err
     status, _, err = run(write_mix("song.wav"))
     assert status == 2
-    assert "song.wav: a mix, without ready stems: separation: no backend is installed" in err
+    missing = "separation: no backend is installed for device 'cpu'; pip install 'allin1-core[demucs]'\n"
+    assert err.endswith(f"song.wav: a mix, without ready stems: {missing}")
 
 
 def test_a_mix_that_nothing_can_separate_is_refused_before_any_track(

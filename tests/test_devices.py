@@ -27,7 +27,8 @@ torch = pytest.importorskip("torch")
 )
 def test_a_name_of_no_device_is_refused(device: str) -> None:
     with pytest.raises(
-        BackendError, match=f"device '{device}': unknown; expected cpu, cuda, cuda:N, mps, mlx or None"
+        BackendError,
+        match=f"device '{device}': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it out",
     ):
         devices.validate_device(device)
 

@@ -74,6 +74,23 @@ def test_overview_draws_sections_and_beats_at_their_times(result: AnalysisResult
     assert "120 BPM" in level_axes.get_title()
 
 
+def test_sections_too_narrow_for_their_label_have_it_upright(result: AnalysisResult) -> None:
+    """Labels share colours: of intro and outro the one that fitted was named, and the other looked like it."""
+    ends = {"intro": 0.12, "verse": 2.0, "outro": 2.1, "solo": 2.12, "chorus": 4.0}
+    starts = [0.0, *ends.values()]
+    result.segments = [
+        Segment(start, end, label) for start, (label, end) in zip(starts, ends.items(), strict=False)
+    ]
+    axes = overview(result, Audio(np.zeros((4 * 44100, 1), np.float32), 44100)).axes[2]
+    rotations = {text.get_text(): text.get_rotation() for text in axes.texts}
+    assert rotations == {"intro": 90, "verse": 0, "outro": 90, "chorus": 0}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["solo"]
+    axes.figure.canvas.draw()
+    for text in axes.texts:
+        box, room = text.get_window_extent(), axes.get_window_extent()
+        assert room.y0 <= box.y0 <= box.y1 <= room.y1
+
+
 def test_activations_page_shows_the_curves(result: AnalysisResult) -> None:
     assert result.activations is not None
     curves = activations(result).axes[0]

@@ -278,8 +278,8 @@ def test_hints_on_the_command_line(
     [
         (["--anchor", "1:x"], 2, "argument --anchor: '1:x'; expected seconds, or seconds:position, such as"),
         (["--meter-weights", "1;2"], 2, "argument --meter-weights: '1;2'; expected numbers with commas"),
-        (["--min-bpm", "300"], 1, "allin1-core: min_bpm: 300, max_bpm: 215; expected min_bpm below max_bpm"),
-        (["--anchor", "-1"], 1, "allin1-core: anchors: [(-1.0, 0)]; expected times in seconds"),
+        (["--min-bpm", "300"], 2, "allin1-core: min_bpm: 300, max_bpm: 215; expected min_bpm below max_bpm"),
+        (["--anchor", "-1"], 2, "allin1-core: anchors: [(-1.0, 0)]; expected times in seconds"),
     ],
 )
 def test_wrong_hints_on_the_command_line(

@@ -195,15 +195,22 @@ def test_without_a_cluster_at_the_address(
 
 
 def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> None:
-    for arguments, told in (
-        (["music"], "out: not given"),
-        (["status"], "status: of nothing"),
-        (["status", tmp_path], "no library is there"),
-        (["music", "more", "--out", "out"], "more: a second source"),
+    for arguments, expected, told in (
+        (["music"], 2, "out: not given"),
+        (["status"], 2, "status: of nothing"),
+        (["status", tmp_path], 1, "no library is there"),
+        (["music", "more", "--out", "out"], 2, "more: a second source"),
     ):
         status, _, errors = command("library", *arguments)
-        assert status == 1
+        assert status == expected
         assert told in errors
+
+
+def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:
+    """The option was there, and what it said was dropped."""
+    status, _, errors = command("library", "music", "--out", "out", "--anchor", "1.4")
+    assert status == 2
+    assert "unrecognized arguments: --anchor 1.4" in errors
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

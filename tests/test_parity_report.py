@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 from sessions import run_session
 
+from parity.agreement import ULP_BINS
+from parity.reports import ulps
 from parity.reports.records import Outcome, ParityRecord, read_records
 from parity.reports.report import write_parity_report
+from parity.reports.sections import spectrogram
 
 
 def parity_record(**fields: Any) -> ParityRecord:
@@ -46,6 +49,34 @@ def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
     assert "- skipped 2: no folder" in text
     assert "| song/drums | mlx | madmom | <= 1e-6 | **no** |" in text
     assert read_records(tmp_path / "parity.json") == records
+
+
+def test_the_plot_of_spectrograms_has_every_bound_that_its_points_are_held_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had the first one's, and points beyond that looked like failures."""
+    figures: list[Any] = []
+    monkeypatch.setattr(spectrogram, "save", lambda figure, path, dpi: figures.append(figure))
+    measures = {"kind": "signal", "p999_difference": 1e-7}
+    held_to = {0.0: 0.0, 4e-7: 1e-6, 6e-6: 1e-5}
+    records = [
+        parity_record(measures=measures | {"max_difference": difference, "allowed": allowed})
+        for difference, allowed in held_to.items()
+    ]
+    assert spectrogram.draw_differences(records, tmp_path / "plot.png")
+    lines = [line for line in figures[0].axes[0].lines if line.get_color() == "C3" and len(line.get_xdata())]
+    assert sorted(line.get_xdata()[0] for line in lines) == [1e-6, 1e-5]
+
+
+def test_a_histogram_alone_takes_the_whole_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(ulps, "save", lambda figure, path: figures.append(figure))
+    counts = [3, 2, 1] + [0] * (ULP_BINS - 3)
+    for backends in (["a"], ["a", "b", "c"]):
+        records = [parity_record(backend=name, measures={"ulp_counts": counts}) for name in backends]
+        assert list(ulps.section("network", records, tmp_path))
+    assert [len(figure.axes) for figure in figures] == [1, 4]
+    assert [figure.get_size_inches()[0] for figure in figures] == [6.5, 13]
 
 
 def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ def test_a_pattern_below_a_folder_whose_name_looks_like_one(
         )
     with pytest.raises(AudioError, match=r"albums \[2020\]/z\*: no file matches this pattern"):
         analyze(tmp_path / "albums [2020]" / "z*", **options)
+    with pytest.raises(AudioError, match="paths: found ''; expected a path"):  # it was the working folder
+        analyze("", **options)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,9 +54,11 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
     names: dict[str, Any] = {"samples": stems[:2, :22050].T, "sample_rate": 44100}
     names["known_beats"] = [0.1, 0.2, 0.3]
     names["frames"] = np.where(np.arange(400)[:, None] % 50 == 20, np.array([[0.6, 0.3]]), 0.02)
+    names["reference_beats"] = np.arange(5.0, 8.0, 0.5)
+    names["reference_intervals"], names["reference_labels"] = np.array([(0.0, 0.2), (0.2, 0.5)]), ["a", "b"]
     names["stream"] = np.where(np.arange(300) % 50 == 20, 0.9, 0.02)
     examples = blocks("python")
-    assert len(examples) == 13
+    assert len(examples) == 14
     for example in examples:
         exec(compile(example, "an example", "exec"), names)
     assert [Path(result.path).name for result in names["results"]] == ["a.wav", "b.wav"]
@@ -77,12 +82,26 @@ def test_python_examples(music: Path, stems: np.ndarray) -> None:
         [time, position] for time, position in zip(whole.beats, whole.beat_positions, strict=True)
     ]
     assert names["segments"] == whole.segments
+    assert names["beat_scores"]["F-measure"] == 0  # none of half a second is later than five
+    assert 0 < names["section_scores"]["Pairwise F-measure"] <= 1
     assert names["track_beats"].last_beat == 2.7
     assert {*names["changing"].beat_positions} <= {1, 2, 3, 4}
     assert names["changing"].provenance["hints"] == {"beats_per_bar": [2, 3, 4], "meter_change_prob": 1e-3}
     assert len(names["sure"].confidences["beats"]) == len(names["sure"].beats) > 0
     assert [round(time, 2) for time, _ in names["reported"]] == [0.2, 0.7, 1.2, 1.7, 2.2, 2.7, 3.2, 3.7]
     assert names["bars"].tolist() == [[0.1, 2], [0.2, 3], [0.3, 1]]
+
+
+@pytest.mark.full
+def test_what_the_readme_shows_has_the_types_that_it_uses(tmp_path: Path) -> None:
+    """`analyze` gave one result or a list, whichever it was asked for, so that no line of it passed."""
+    examples = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+    (tmp_path / "example.py").write_text("\n".join(examples), encoding="utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "example.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "MYPYPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout == "Success: no issues found in 1 source file\n"
 
 
 def test_command_line_examples(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,8 +132,9 @@ def test_make_targets_exist() -> None:
 
 def test_extras_exist() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    extras = {extra for words in commands("pip") for extra in re.findall(r"\[(.*?)\]", words[-1])}
-    assert extras
+    lists = [extra for words in commands("pip") for extra in re.findall(r"\[(.*?)\]", words[-1])]
+    extras = {extra for several in lists for extra in several.split(",")}
+    assert {"torch", "demucs", "figures", "jams", "library"} <= extras
     for extra in extras:
         assert re.search(rf"^{extra} = \[", project, flags=re.MULTILINE), extra
 

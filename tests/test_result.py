@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jams
 import numpy as np
@@ -290,6 +292,25 @@ def test_formats_without_beats(result: AnalysisResult) -> None:
     empty = AnalysisResult(result.path, None, [], [], [], [Segment(0.0, 0.01, "start")])
     assert beats_text(empty) == ""
     assert jams.load(io.StringIO(jams_text(empty)), validate=True).search(namespace="tempo") == []
+
+
+def test_results_are_compared_with_their_arrays(result: AnalysisResult, tmp_path: Path) -> None:
+    """What carries arrays could not be compared: numpy's == has no single answer."""
+    same = load_result(result.save(tmp_path / "a.json"))
+    assert same == result
+    assert "harmonix-all" not in repr(same)  # three screens of provenance
+    beat = activations(204)["beat"]
+    different: tuple[dict[str, Any], ...] = (
+        {"activations": None},
+        {"activations": activations(204) | {"beat": beat * np.float32(0.9)}},
+        {"activations": activations(204) | {"beat": beat.astype(np.float64)}},
+        {"embeddings": None},
+        {"bpm": 1},
+        {"provenance": {}},
+    )
+    for fields in different:
+        assert dataclasses.replace(same, **fields) != result
+    assert result != "a.json"
 
 
 def test_formats_and_figures_whose_package_is_missing(

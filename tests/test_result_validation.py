@@ -79,8 +79,11 @@ def in_code(fields: dict[str, Any]) -> AnalysisResult:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "path is a number": (but("path", to=3), "path: found 3; expected the path of a track"),
-    "path without a name": (but("path", to=""), r"path: found PosixPath\('.'\); expected the path"),
+    "path is a number": (but("path", to=3), "path: found 3; expected a pathlib.Path that names the track"),
+    "path without a name": (
+        but("path", to=""),
+        r"path: found PosixPath\('.'\); expected a pathlib.Path that",
+    ),
     "bpm is text": (but("bpm", to="120"), "bpm: found '120'; expected a number from 0 to 6000"),
     "bpm is a truth": (but("bpm", to=True), "bpm: found True"),
     "bpm is infinite": (but("bpm", to=math.inf), "bpm: found inf"),

@@ -151,7 +151,7 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
         with pytest.raises(BackendError, match=f"demix_seed: {seed}; expected a whole number"):
             analyze([], out_dir=tmp_path / "out", demix_seed=seed)  # type: ignore[arg-type]
     for number, name in itertools.product((0, -1, 1.5, float("nan"), "2"), ("num_threads", "jobs")):
-        with pytest.raises(BackendError, match=f"{name}: {number!r}; expected at least 1, or None"):
+        with pytest.raises(BackendError, match=f"{name}: {number!r}; expected at least 1. Leave it out"):
             analyze([], out_dir=tmp_path / "out", **{name: number})
     assert list(tmp_path.iterdir()) == []
 

@@ -80,7 +80,7 @@ def test_arrays_of_numpy_are_handed_back(backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint8, np.complex64, bool])
 def test_other_types_are_refused(dtype: type) -> None:
-    with pytest.raises(AudioError, match=r"stems: found dtype .*expected int16, or float32"):
+    with pytest.raises(AudioError, match=r"stems: dtype .*expected int16, or float32"):
         log_spectrogram(np.zeros((4, 1000), dtype), backend="numpy")
 
 

@@ -49,6 +49,15 @@ def test_nothing_is_named_where_nothing_differs(tmp_path: Path, runs: int, statu
     assert ("**All 7 stages are as expected or better.**" in report) is (runs == 9)
 
 
+def test_what_was_expected_is_no_cause_and_is_not_denied(before: Path, tmp_path: Path) -> None:
+    expected = '[stage.spectrogram]\nspeedup = [0.8, 1.25]\nbackend = ["mlx"]\n'
+    (tmp_path / "expectations.toml").write_text(expected, encoding="utf-8")
+    after = record(tmp_path / "after.jsonl", edit=change("spectrogram", backend="mlx"))
+    comparison = compare(before, after, tmp_path / "expectations.toml")
+    assert comparison.all_causes == ()
+    assert "None found: beyond what was expected, nothing that" in comparison.markdown()
+
+
 def test_a_gain_that_was_expected_of_what_did_not_run(tmp_path: Path) -> None:
     """2.5-5x expected on the spectrogram, 1.07x found, because madmom's backend had run before and after."""
     madmom = change(
@@ -335,3 +344,4 @@ def test_expectations_that_cannot_be_used(
     with pytest.raises(TimingsError, match=r"expectations\.toml") as raised:
         compare(before, before, path)
     assert words in str(raised.value)
+    assert str(raised.value).count("expectations.toml") == 1

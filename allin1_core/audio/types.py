@@ -19,7 +19,7 @@ LARGEST_SAMPLE = np.float32(2**31)
 _MOST_CHANNELS = 1024
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Audio:
     """Samples as a file holds them.
 
@@ -47,14 +47,11 @@ class Audio:
             or not 1 <= samples.shape[1] <= _MOST_CHANNELS
         ):
             raise AudioError(
-                f"samples: {type(samples).__name__} of shape {np.shape(samples)}; expected a numpy array of shape "
-                f"(num_samples, num_channels) with at most {_MOST_CHANNELS} channels. Mono samples are "
+                f"samples: {type(samples).__name__} of shape {tuple(np.shape(samples))}; expected a numpy array of "
+                f"shape (num_samples, num_channels) with at most {_MOST_CHANNELS} channels. Mono samples are "
                 "samples[:, np.newaxis], samples with channels first samples.T"
             )
-        if samples.dtype not in (np.int16, np.float32):
-            raise AudioError(
-                f"samples: dtype {samples.dtype}; expected int16, or float32 with full scale at 1. Convert with astype"
-            )
+        check_sample_type(samples.dtype, "samples", AudioError)
         check_sample_rate(self.sample_rate, AudioError)
 
     @property
@@ -63,7 +60,7 @@ class Audio:
         return len(self.samples) / self.sample_rate
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no single answer to ==
 class Stems:
     """The four stems of a track, in the order of `STEM_NAMES`.
 
@@ -87,17 +84,35 @@ class Stems:
         samples = self.samples
         if not isinstance(samples, np.ndarray) or samples.ndim != 2 or samples.shape[0] != len(STEM_NAMES):
             raise StemsError(
-                f"stems: shape {np.shape(samples)}; expected ({len(STEM_NAMES)}, num_samples), mono, in the order "
-                f"{', '.join(STEM_NAMES)}"
+                f"stems: {type(samples).__name__} of shape {tuple(np.shape(samples))}; expected a numpy array of shape "
+                f"({len(STEM_NAMES)}, num_samples), mono, in the order {', '.join(STEM_NAMES)}"
             )
-        if samples.dtype not in (np.int16, np.float32):
-            raise StemsError(f"stems: dtype {samples.dtype}; expected int16 or float32")
+        check_sample_type(samples.dtype, "stems", StemsError)
         check_sample_rate(self.sample_rate, StemsError)
 
     @property
     def seconds(self) -> float:
         """Length in seconds."""
         return self.samples.shape[1] / self.sample_rate
+
+
+def check_sample_type(dtype: np.dtype, name: str, error: type[Allin1Error]) -> None:
+    """Refuse what is neither int16 nor float32 in this machine's byte order, and say how samples become so.
+
+    Integers of other widths need their full scale: ``astype`` alone wraps them, or takes them for a noise of 90 dB.
+    """
+    if dtype in (np.int16, np.float32):
+        return
+    native, bits = dtype.newbyteorder("="), 8 * dtype.itemsize
+    how = {
+        "f": f"{name}.astype(np.float32)",
+        "i": f"({name} / 2**{bits - 1}).astype(np.float32), if full scale is 2**{bits - 1}",
+        "u": f"({name} / 2**{bits - 1} - 1).astype(np.float32), if silence is {2 ** (bits - 1)}",
+    }
+    if native in (np.int16, np.float32):
+        how[dtype.kind] = f"{name}.astype(np.{native})"
+    convert = f". Convert with {how[dtype.kind]}" if dtype.kind in how else ""
+    raise error(f"{name}: dtype {dtype}; expected int16, or float32 with full scale at 1{convert}")
 
 
 def check_sample_rate(sample_rate: int, error: type[Allin1Error]) -> None:

@@ -238,5 +238,7 @@ def _choose_automatically(
                 return candidate, device if wanted == kind else "cpu", device, because, tuple(passed_over)
             else:
                 passed_over.append(f"{candidate.name} is not installed")
-    known = ", ".join(f"{row.name} ({row.how_to_install})" for row in built_in(stage))
-    raise BackendError(f"{stage}: no backend is installed for device {device!r}; choose one of: {known}")
+    fitting = [row.remedy for row in built_in(stage) if {kind, "cpu"} & {*row.devices}]
+    raise BackendError(
+        f"{stage}: no backend is installed for device {device!r}; {', or '.join(dict.fromkeys(fitting))}"
+    )

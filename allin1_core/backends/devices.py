@@ -89,12 +89,20 @@ def default_device() -> tuple[str, str]:
     return "cpu", "no GPU that an installed library can use"
 
 
-def validate_device(device: str) -> str:
-    """Kind of a device string: ``cuda:1`` is of kind ``cuda``."""
+def device_kind(device: str) -> tuple[str, int | None]:
+    """Kind and number of a device string, of a machine that may have none: ``cuda:1`` is ``cuda``, 1."""
     kind, colon, number = device.partition(":")
     is_number = kind == "cuda" and number.isascii() and number.isdecimal()
     if kind not in ("cpu", "cuda", "mps", "mlx") or (colon and not is_number):
-        raise BackendError(f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps, mlx or None")
+        raise BackendError(
+            f"device {device!r}: unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it out for the best one here"
+        )
+    return kind, int(number) if is_number else None
+
+
+def validate_device(device: str) -> str:
+    """Kind of a device string of this machine."""
+    kind, number = device_kind(device)
     if kind in ("cuda", "mps"):
         torch = get("network", "torch")
         if not torch.installed:
@@ -109,7 +117,7 @@ def validate_device(device: str) -> str:
                 f"device {device!r}: torch {torch.version} finds no such device; "
                 "use device='cpu' or leave it out"
             )
-        if is_number and int(number) >= torch_module.cuda.device_count():
+        if number is not None and number >= torch_module.cuda.device_count():
             raise BackendError(
                 f"device {device!r}: torch {torch.version} finds {torch_module.cuda.device_count()} such devices, of "
                 "which cuda:0 is the first; name one of them"

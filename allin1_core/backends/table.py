@@ -109,12 +109,17 @@ class Backend:
         return module_exists(self.module)
 
     @property
+    def remedy(self) -> str:
+        """The command that installs what it needs."""
+        what = f"'allin1-core[{self.extra}]'" if self.extra else self.distribution
+        return f"pip install {what}"
+
+    @property
     def how_to_install(self) -> str:
         """What is missing and what to do, for an error message."""
-        remedy = f"'allin1-core[{self.extra}]'" if self.extra else self.distribution
         return (
             f"{self.stage} backend {self.name!r} needs {self.distribution!r}, which is not installed "
-            f"(module {self.module!r} not found); pip install {remedy}"
+            f"(module {self.module!r} not found); {self.remedy}"
         )
 
     @property

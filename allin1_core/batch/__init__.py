@@ -22,6 +22,7 @@ from allin1_core.batch.side_by_side import (
     number_of_jobs,
     run_side_by_side,
 )
+from allin1_core.batch.signature import one_or_many
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
 from allin1_core.errors import BackendError, BatchError, HintError, WeightsError
@@ -37,6 +38,7 @@ from allin1_core.threads import limited_cores, usable_cores
 from allin1_core.timings.recorder import Timings
 
 
+@one_or_many
 @documented(Outputs, Settings)
 def analyze(
     paths: Input | Sequence[Input],

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import itertools
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 from allin1_core import __version__
 from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
-from allin1_core.errors import Allin1Error, BackendError
+from allin1_core.errors import Allin1Error, BackendError, HintError, printable
 
 _DESCRIPTION = """\
 Tempo, beats, downbeats and sections of songs, by the All-In-One network.
@@ -22,13 +25,13 @@ probabilities for each hundredth of a second, and from those beats and sections 
 
 _EPILOG = """\
 start here:
-  allin1-core doctor                               what is installed, and what would run here
-  allin1-core analyze song.mp3                     separate and analyse; writes struct/song.json
-  allin1-core analyze stems/song                   the folder has bass, drums, other and vocals
-  allin1-core view struct/song.json                a page to look at it and listen to it
-  allin1-core analyze *.mp3 --timings t.jsonl      many songs; where the time goes
-  allin1-core timings t.jsonl                      shows it
-  allin1-core library music --out labels           a library of songs, on one machine or many
+  allin1-core doctor                           what is installed and would run
+  allin1-core analyze song.mp3                 writes struct/song.json
+  allin1-core analyze stems/song               a folder of stems, not separated
+  allin1-core view struct/song.json            a page to look at and listen to
+  allin1-core analyze *.mp3 --timings t.jsonl  many songs; where the time goes
+  allin1-core timings t.jsonl                  shows it
+  allin1-core library music --out labels       a library of songs
 
 'allin1-core COMMAND --help' explains each command. Exit status: 0 done, 1 something failed, 2 misused.
 """
@@ -54,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
-    except BackendError as error:
-        print(f"allin1-core: {error}", file=sys.stderr)
+    # What was asked for is wrong, not what was found.
+    except (argparse.ArgumentError, BackendError, HintError) as error:
+        print(f"allin1-core: {printable(str(error))}", file=sys.stderr)
         return 2
     except Allin1Error as error:
         print(f"allin1-core: {error}", file=sys.stderr)
@@ -80,17 +84,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments = make_parser().parse_args(argv)
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     return int(arguments.run(arguments))
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Paragraphs are filled to the width of the terminal; lines of commands, two spaces in, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        filled = []
+        for (spaces, is_blank), lines in itertools.groupby(
+            text.splitlines(), lambda line: (len(line) - len(line.lstrip()), not line)
+        ):
+            margin = indent + " " * spaces
+            if is_blank or spaces == 2:
+                filled += [indent + line for line in lines]
+            else:
+                words = " ".join(line.strip() for line in lines)
+                filled += textwrap.wrap(
+                    words, min(width, 110), initial_indent=margin, subsequent_indent=margin,
+                    break_long_words=False, break_on_hyphens=False,
+                )  # fmt: skip
+        return "\n".join(filled)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage of forty options before it."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}; see '{self.prog} --help'\n")
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         "allin1-core",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"allin1-core {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -100,8 +132,8 @@ def make_parser() -> argparse.ArgumentParser:
             help=command.HELP,
             description=command.DESCRIPTION,
             epilog=command.EPILOG,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
         )
-        subparser.set_defaults(run=command.run)
+        subparser.set_defaults(run=command.run, refuse=subparser.error)
         command.add_arguments(subparser)
     return parser

@@ -7,12 +7,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from allin1_core import backends
-from allin1_core.cli.hints import add_hints
-from allin1_core.errors import Allin1Error, BatchError, OutputError, failure_line, printable
+from allin1_core.cli.hints import add_anchors, add_hints
+from allin1_core.errors import Allin1Error, BatchError, OutputError, ResultError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.settings import Outputs, Settings, options_of, parse_overwrite
@@ -36,6 +36,8 @@ examples:
       a run that was killed goes on where it was; each stage of each track leaves a line in timings.jsonl
   allin1-core analyze waltz.mp3 --beats-per-bar 3 --min-bpm 80 --anchor 12.34:1
       bars of three beats, none slower than 80 BPM, and a downbeat at 12.34 s
+
+NAME is the file's name without its suffix; where another path has that, eight digits of the path's SHA-256 are added.
 
 A result that is there is not made again. If it was made from other audio, by another model, at another precision, from
 stems that came another way or with other hints, that is an error, which says what differs: --overwrite json makes it
@@ -119,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--demix-dir", default=Outputs.demix_dir, help="where stems are kept (default: %(default)s)")
     add("--spec-dir", default=Outputs.spec_dir, help="where spectrograms are kept (default: %(default)s)")
 
-    add_settings(parser)
+    add_anchors(add_settings(parser))
 
     display = parser.add_mutually_exclusive_group()
     display.add_argument("-q", "--quiet", action="store_true", help="print errors only")
@@ -127,8 +129,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="print the traceback of each failure")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `Settings`."""
+def add_settings(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the options of `Settings`; returns how to add to the last group, of hints."""
     add = parser.add_argument_group("what runs ('allin1-core doctor' shows the choices)").add_argument
     add("-m", "--model", default=Settings.model, help="or harmonix-fold0 ... 7 (default: %(default)s)")
     add("-d", "--device", help="cpu, cuda, cuda:N, mps or mlx (default: the best one here)")
@@ -181,7 +183,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="do not round separated stems to 16 bits",
     )
 
-    add_hints(parser)
+    return add_hints(parser)
 
 
 def complete_overwrite(argv: Sequence[str]) -> list[str]:
@@ -225,11 +227,16 @@ def run(arguments: argparse.Namespace) -> int:
         "anchors": arguments.anchors,
         "progress": False if arguments.quiet or arguments.json else None,
     }
+    try:
+        Outputs(**options_of(options, Outputs))
+    except (OutputError, ResultError) as error:
+        if arguments.json:
+            _print_json([], [(None, error)])
+        raise argparse.ArgumentError(None, str(error)) from error
     failures: Sequence[tuple[Path, Exception]] = ()
     try:
-        results: Sequence[AnalysisResult | None] = analyze(  # type: ignore[assignment]
-            arguments.paths, **options
-        )
+        paths: list[str] = arguments.paths
+        results: Sequence[AnalysisResult | None] = analyze(paths, **options)
     except BatchError as error:
         results, failures = error.results, error.failures
     except Allin1Error as error:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from allin1_core.cli.hints import add_hints
+from allin1_core.cli.hints import add_anchors, add_hints
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError
 from allin1_core.files.writing import expand_user, make_folder, write_text
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backend", default="auto", help="auto, cython or numpy (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print beats and what ran as JSON")
-    add_hints(parser)
+    add_anchors(add_hints(parser))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             backend=arguments.backend,
         )
     except ValueError as error:
-        raise ActivationsError(str(error)) from error
+        raise argparse.ArgumentError(None, str(error)) from error
     try:
         beats = beats_from_decoder(decode(activations, anchors=arguments.anchors))
     except ValueError as error:

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from allin1_core import __version__, backends
+from allin1_core.backends.devices import device_kind
 from allin1_core.backends.table import installed_version
 from allin1_core.errors import BackendError, printable
 from allin1_core.files.writing import expand_user
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Examine and print; returns the exit status."""
+    if arguments.device is not None:
+        device_kind(arguments.device)
     report: dict[str, Any] = {
         "allin1_core": __version__,
         "python": sys.version.split()[0],

@@ -11,8 +11,8 @@ from allin1_core.settings import Settings
 Parsed = TypeVar("Parsed")
 
 
-def add_hints(parser: argparse.ArgumentParser) -> None:
-    """Add the options, by the names of `analyze`."""
+def add_hints(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Add the options that hold for any number of songs, by the names of `analyze`; returns their group's `add`."""
     add = parser.add_argument_group("what is known of the beats").add_argument
     defaults = Settings()
     add("--min-bpm", type=float, default=defaults.min_bpm, help="slowest tempo (default: %(default)s)")
@@ -37,6 +37,11 @@ def add_hints(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability that the bar length changes at a bar line, such as 0.001 (default: one throughout)",
     )
+    return add
+
+
+def add_anchors(add: Callable[..., argparse.Action]) -> None:
+    """Add the option that belongs to one song, to the group of the hints."""
     add(
         "--anchor",
         dest="anchors",

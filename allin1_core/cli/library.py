@@ -7,7 +7,6 @@ import dataclasses
 import json
 
 from allin1_core.cli.analyze import add_settings
-from allin1_core.errors import LibraryError
 from allin1_core.settings import Settings, options_of
 
 HELP = "a library of songs, on one machine or many"
@@ -81,14 +80,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.source == "status":
         if arguments.status_of is None:
-            raise LibraryError("status: of nothing; expected 'allin1-core library status OUT'")
+            raise argparse.ArgumentError(
+                None, "status: of nothing; expected 'allin1-core library status OUT'"
+            )
         status = library_status(arguments.status_of)
     elif arguments.status_of is not None:
-        raise LibraryError(
-            f"{arguments.status_of}: a second source; expected one. List several in a .txt file"
+        raise argparse.ArgumentError(
+            None, f"{arguments.status_of}: a second source; expected one. List several in a .txt file"
         )
     elif arguments.out is None:
-        raise LibraryError("out: not given; expected --out with a folder or URL for the results")
+        raise argparse.ArgumentError(
+            None, "out: not given; expected --out with a folder or URL for the results"
+        )
     else:
         names = ("engine", "address", "num_workers", "shard", "column", "timings_path")
         status = analyze_library(

@@ -45,15 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
     others = {"--run": arguments.run_id, "--plot": arguments.plot, "--no-plot": arguments.no_plot}
     for option, value in (others if is_compared else {"--expect": arguments.expect}).items():
         if value:
-            raise TimingsError(
+            raise argparse.ArgumentError(
+                None,
                 f"{option}: given with {'compare' if is_compared else 'a single file'}; expected with "
-                f"{'a single file' if is_compared else 'compare'} alone. Leave it out"
+                f"{'a single file' if is_compared else 'compare'} alone. Leave it out",
             )
     if is_compared:
         return _compare(arguments)
     if len(arguments.files) > 1:
-        raise TimingsError(
-            f"timings: {len(arguments.files)} files; expected one, or 'compare BEFORE AFTER' for two"
+        raise argparse.ArgumentError(
+            None, f"timings: {len(arguments.files)} files; expected one, or 'compare BEFORE AFTER' for two"
         )
     return _show(arguments)
 
@@ -66,7 +67,10 @@ def _show(arguments: argparse.Namespace) -> int:
     path = expand_user(arguments.files[0])
     lines = read_timings(path)
     if not lines:
-        raise TimingsError(f"{path}: holds no lines; analyse something with --timings first")
+        raise TimingsError(
+            f"{path}: holds no lines; expected those of 'analyze --timings'. A result that was there is read, in no "
+            "stage: --overwrite json makes it again"
+        )
     records = timing_report.select_run(lines, arguments.run_id)
     if arguments.json:
         print(json.dumps([dataclasses.asdict(record) for record in records], indent=2))
@@ -84,8 +88,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from allin1_core.timings.comparison import compare
 
     if len(arguments.files) != 3:
-        raise TimingsError(
-            f"timings compare: {len(arguments.files) - 1} files; expected two, BEFORE and AFTER"
+        raise argparse.ArgumentError(
+            None, f"timings compare: {len(arguments.files) - 1} files; expected two, BEFORE and AFTER"
         )
     comparison = compare(arguments.files[1], arguments.files[2], arguments.expect)
     if arguments.json:

@@ -151,9 +151,11 @@ def read_arrays(
     Raises
     ------
     Allin1Error
-        `error`, as `read_content`, `read_npy` and `read_npz` do.
+        `error`, as `read_content`, `read_npy` and `read_npz` do, or if it begins as neither.
     """
     content = read_content(path, error, most=most)
+    if not content.startswith((b"\x93NUMPY", b"PK")):
+        raise error(f"{path}: begins as neither .npy nor .npz; expected what numpy.save or numpy.savez wrote")
     read = read_npy if content.startswith(b"\x93NUMPY") else read_npz
     return read(content, str(path), error, most=most)
 

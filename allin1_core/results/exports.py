@@ -13,6 +13,8 @@ from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 
+JAMS_MISSING = "JAMS export needs the package 'jams'; pip install 'allin1-core[jams]'"
+
 
 def beats_text(result: AnalysisResult) -> str:
     """One beat a line: time in seconds, tab, position in the bar (the form of madmom and of beat_this).
@@ -63,7 +65,7 @@ def jams_text(result: AnalysisResult) -> str:
     try:
         import jams
     except ModuleNotFoundError as error:
-        raise ResultError("JAMS export needs the package 'jams'; pip install 'allin1-core[jams]'") from error
+        raise ResultError(JAMS_MISSING) from error
     duration = result.segments[-1].end
     document = jams.JAMS()
     document.file_metadata.title = result.path.stem

@@ -178,10 +178,14 @@ def _draw_sections(axes: Axes, result: AnalysisResult, end: float) -> None:
     for segment in result.segments:
         axes.axvspan(segment.start, segment.end, color=COLOURS[segment.label], linewidth=0)
         axes.axvline(segment.start, color="black", linewidth=0.8)
-        # About 115 bold characters fit across the page.
-        if (segment.end - segment.start) / end > (len(segment.label) + 0.5) / 115:
+        # About 115 bold characters fit across the page, and 80 lines upright; two labels share a colour, so that one
+        # without its name could be either.
+        share = (segment.end - segment.start) / end
+        lies = share > (len(segment.label) + 0.5) / 115
+        if lies or share > 1 / 80:
+            form: dict[str, Any] = {} if lies else {"rotation": "vertical", "size": 7}
             middle = (segment.start + segment.end) / 2
-            axes.text(middle, 0.5, segment.label, ha="center", va="center", weight="bold")
+            axes.text(middle, 0.5, segment.label, ha="center", va="center", weight="bold", **form)
             written.add(segment.label)
     for label in sorted({segment.label for segment in result.segments} - written):
         axes.fill_between([], [], color=COLOURS[label], label=label)

@@ -60,9 +60,10 @@ class AnalysisResult:
         What made this: version, model and hashes of its weights, SHA-256 of the audio files, per stage the backend,
         library version, device, precision and why they were chosen.
     activations : dict of str to float32 array, optional
-        ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``; 100 frames a second.
+        ``beat``, ``downbeat``, ``segment`` ``(T,)`` and ``label`` ``(10, T)``, a row for each of
+        `allin1_core.structure.LABELS`; 100 frames a second.
     embeddings : float32 array, optional
-        ``(4, T, 24)``, and with an ensemble ``(4, T, 24, folds)``.
+        ``(4, T, 24)``, stems, frames and channels, and with an ensemble ``(4, T, 24, folds)``.
     tempo : float or None
         Beats per minute to hundredths, by a line through all beats; None with fewer than eight beats, and in results
         of All-In-One itself. See `allin1_core.dbn.metrical.fitted_tempo`.
@@ -82,12 +83,16 @@ class AnalysisResult:
     downbeats: list[float]
     beat_positions: list[int]
     segments: list[Segment]
-    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     activations: dict[str, np.ndarray] | None = None
     embeddings: np.ndarray | None = None
     tempo: float | None = None
     tempo_spread: float | None = None
     confidences: dict[str, list[float]] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are equal; of arrays, type, shape and values."""
+        return isinstance(other, AnalysisResult) and _are_equal(vars(self), vars(other))
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a bar of the sections, and the beats in a line."""
@@ -170,6 +175,14 @@ def array_paths(path: Path, array_dir: str | os.PathLike[str] | None = None) -> 
     """Where the activations and the embeddings of a result lie, whose JSON is at `path`."""
     folder = path.parent if array_dir is None else expand_user(array_dir)
     return {kind: folder / f"{path.stem}{suffix}" for kind, suffix in SUFFIXES.items()}
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_are_equal(one[name], other[name]) for name in one)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return getattr(one, "dtype", 0) == getattr(other, "dtype", 1) and np.array_equal(one, other)
+    return bool(one == other)
 
 
 def _value(value: Any) -> str:

@@ -49,7 +49,7 @@ def validate(result: AnalysisResult, source: str | None = None) -> None:
         raise _fault("result", _shown(result), "an AnalysisResult, as analyze and load_result give it")
     try:
         if not isinstance(result.path, Path) or not result.path.name:
-            raise _fault("path", _shown(result.path), "the path of a track")
+            raise _fault("path", _shown(result.path), "a pathlib.Path that names the track")
         if result.bpm is not None:
             _check_number("bpm", result.bpm, 0, _HIGHEST_BPM, "beats per minute, or null")
         _check_tempo(result.tempo, result.tempo_spread)

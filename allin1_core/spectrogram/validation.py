@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.audio.types import LARGEST_SAMPLE
+from allin1_core.audio.types import LARGEST_SAMPLE, check_sample_type
 from allin1_core.errors import AudioError
 
 _FINITE_BLOCK = 1 << 20
@@ -22,11 +22,7 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
     """
     array = np.asarray(stems)
     dtype = array.dtype.newbyteorder("=")
-    if dtype not in (np.int16, np.float32):
-        raise AudioError(
-            f"stems: found dtype {array.dtype}; expected int16, or float32 with full scale at 1.0; "
-            "convert with .astype"
-        )
+    check_sample_type(dtype, "stems", AudioError)
     if array.ndim not in (1, 2):
         raise AudioError(
             f"stems: found shape {array.shape}; expected (num_stems, num_samples) or (num_samples,); "

@@ -117,7 +117,9 @@ class Comparison:
         lines += ["| --- | ---: | ---: | ---: | ---: | --- | --- |"]
         lines += [_row(component) for component in self.components]
         lines += ["", "## Causes", ""]
-        lines += _cause_lines(self) or ["None found: nothing that the lines record differs between the runs."]
+        lines += _cause_lines(self) or [
+            "None found: beyond what was expected, nothing that the lines record differs between the runs."
+        ]
         lines += _left_on_the_table(self.components)
         return "\n".join(lines) + "\n"
 

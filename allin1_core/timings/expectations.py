@@ -106,7 +106,8 @@ def _number(value: Any) -> float:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    content = read_content(path, TimingsError, most=_LARGEST_FILE)
     try:
-        return tomllib.loads(read_content(path, TimingsError, most=_LARGEST_FILE).decode())
+        return tomllib.loads(content.decode())
     except (ValueError, RecursionError) as error:
         raise TimingsError(f"{path}: cannot be read as expectations ({error}); expected TOML") from error

@@ -47,10 +47,11 @@ def _draw(panels: dict[str, list[int]], stage: str, path: Path) -> None:
     )
     infinite = any(counts[-1] for counts in panels.values())
     labels = ["0", *(f"{2**power:,}" if power < 10 else f"$2^{{{power}}}$" for power in range(last))]
-    rows = -(-len(panels) // _COLUMNS)
-    figure = new_figure(_COLUMNS * _PANEL_INCHES[0], 1.2 + rows * _PANEL_INCHES[1])
-    grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
-    lowest = list(grid.flat)[: len(panels)][-_COLUMNS:]
+    columns = min(len(panels), _COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure = new_figure(columns * _PANEL_INCHES[0], 1.2 + rows * _PANEL_INCHES[1])
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    lowest = list(grid.flat)[: len(panels)][-columns:]
     for axes, (name, counts) in zip(grid.flat, panels.items(), strict=False):
         shown = counts[: last + 1] + counts[-1:] * infinite
         share = [100 * count / sum(counts) for count in shown]

@@ -123,10 +123,10 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
                 largest, [height] * len(largest), "o", color=color, markersize=5, alpha=0.7,
                 label=f"{label}: largest" if shown else None,
             )  # fmt: skip
-            allowed = chosen[0].measures["allowed"]
-            if allowed:
+            # Not all inputs of a row are held to the same.
+            for allowed in {record.measures["allowed"] for record in chosen} - {None, 0}:
                 axes.plot([allowed] * 2, [height - 0.17, height + 0.17], color="C3", linewidth=2.5)
-    axes.plot([], [], color="C3", linewidth=2.5, label="declared bound (none: bit-identical)")
+    axes.plot([], [], color="C3", linewidth=2.5, label="declared bounds (none: bit-identical)")
     axes.set_xscale("log")
     axes.set_xlim(_FLOOR / 1.5, None)
     ticks = [_FLOOR, 1e-7, 1e-6, 1e-5]

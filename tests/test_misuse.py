@@ -1,0 +1,132 @@
+"""Misuse of the command: one line on standard error, exit status 2; and its help."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from timing_lines import record
+
+from allin1_core.cli import main
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize("name", ["", "analyze", "library", "view"])
+def test_help_fits_a_terminal_of_80_columns(
+    name: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Examples and notes were lines of 120, which a terminal breaks within words."""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = command(*filter(None, [name]), "--help")[1].splitlines()
+    assert [line for line in lines if len(line) > 80 and not line.startswith(f"  allin1-core {name} ")] == []
+    assert f"  allin1-core {name}" in "\n".join(lines)
+
+
+def test_bar_lengths_that_are_no_numbers(command: Command) -> None:
+    status, _, err = command("decode", "a.npy", "--beats-per-bar", "three")
+    assert status == 2
+    assert "argument --beats-per-bar: 'three'; expected whole numbers with commas, such as 3,4" in err
+
+
+def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
+    for files, message in [
+        (("a.jsonl", "b.jsonl"), "expected one, or 'compare BEFORE AFTER'"),
+        (("compare", "a.jsonl"), "expected two, BEFORE and AFTER"),
+        (
+            ("a.jsonl", "--expect", "e.toml"),
+            "--expect: given with a single file; expected with compare alone",
+        ),
+        (
+            ("compare", "a.jsonl", "b.jsonl", "--run", "3f"),
+            "--run: given with compare; expected with a single file",
+        ),
+    ]:
+        status, _, err = command("timings", *files)
+        assert status == 2
+        assert message in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "allin1-core: error: the following arguments are required: COMMAND; see 'allin1-core --help'"),
+        ("analyze", "allin1-core analyze: error: the following arguments are required: PATH; see "),
+        (
+            "analyze a.wav --outdir b",
+            "analyze: error: unrecognized arguments: --outdir b; see 'allin1-core analyze -",
+        ),
+        ("analyze a.wav --min-bpm fast", "argument --min-bpm: invalid float value: 'fast'"),
+        ("analyze a.wav --min-bpm 200 --max-bpm 100", "expected min_bpm below max_bpm"),
+        ("analyze a.wav --beats-per-bar 0", "beats_per_bar: [0]; expected bar lengths"),
+        ("analyze a.wav --anchor 0:99", "position in the bar, 1 to 4"),
+        ("analyze a.wav b.wav --anchor 1", "anchors: given for 2 tracks; expected one"),
+        ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
+        ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
+        ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
+        (
+            "analyze a.wav --device gpu",
+            "device 'gpu': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it ",
+        ),
+        ("analyze a.wav --jobs 0", "jobs: 0; expected at least 1. Leave it out for one for each core"),
+        ("doctor --device gpu", "device 'gpu': unknown"),
+        ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
+        ("decode a.npy --fps -1", "fps"),
+        ("decode a.npy --min-bpm 300", "min_bpm"),
+        ("decode a.npy --backend nope", "decoder backend 'nope': unknown"),
+    ],
+)
+def test_what_is_misused_is_told_in_a_line_and_exits_with_2(
+    arguments: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.full((50, 2), 0.1, np.float32))
+    status, out, err = command(*arguments.split())
+    assert (status, out) == (2, "")
+    assert message in err
+    assert err.startswith("allin1-core")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("misuse", ["--export=wav", "--device=gpu", "--beats-per-bar=0"])
+def test_what_is_misused_is_told_as_json_too(misuse: str, command: Command) -> None:
+    status, out, err = command("analyze", "a.wav", "--json", misuse)
+    report = json.loads(out)
+    assert status == 2
+    assert report["results"] == []
+    [failure] = report["failures"]
+    assert failure["path"] is None
+    assert err == f"allin1-core: {failure['message']}\n"
+
+
+def test_timings_without_lines_say_why_there_may_be_none(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "t.jsonl").touch()
+    status, _, err = command("timings", tmp_path / "t.jsonl")
+    assert status == 1
+    assert (
+        "t.jsonl: holds no lines; expected those of 'analyze --timings'. A result that was there is read"
+        in err
+    )
+
+
+def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["view", "missing.json"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> None:
+    """It was a traceback."""
+    arguments = ["timings", record(tmp_path / "t.jsonl", runs=1), "--plot"]
+    status, _, err = command(*arguments, tmp_path / "plot.xyz")
+    assert status == 1
+    assert "plot.xyz: no format of figures; expected a name that ends with ." in err
+    assert ", .pdf, .pgf, .png, " in err
+    assert command(*arguments, tmp_path / "plot.PNG")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.PNG", "t.jsonl"]

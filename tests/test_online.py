@@ -62,6 +62,11 @@ def test_offline_beside_online(decoder: DBNBeatTrackingProcessor) -> None:
     assert decoder.process_viterbi(_PULSE, anchors=[0.2]).tolist() == expected
 
 
+def test_anchors_are_for_decoding_offline(decoder: DBNBeatTrackingProcessor) -> None:
+    with pytest.raises(ValueError, match="anchors: given to an online decoder; expected None, or a call of"):
+        decoder(_PULSE, anchors=[0.2])
+
+
 def test_only_an_online_decoder_has_a_state() -> None:
     decoder = DBNBeatTrackingProcessor(fps=100)
     for reset in (True, False):

@@ -19,7 +19,13 @@
  * with all 52 of the fraction set, so those of Q - x are the complement of those of P + x, unless x is a tie. (It is also
  * not so if x is NaN.) So a block of states is summed in vectors; if its x were not all below P, if one was a tie, or if
  * the sum reached 2 P, number by number. While these additions wait for each other, the states of blocks to come are
- * made. */
+ * made.
+ *
+ * A block of x < u / 2 leaves S as it is. Of most songs these are more than half, for the likely states are few.
+ *
+ * Blocks that take S to 2 P lie where the likely states begin, one after the other, and in the next frame they are the
+ * same, as states stay in their places. So that is remembered of a block: to find it out again would cost more than its
+ * additions, since it shows only after all those before. */
 
 /* The lanes turned by some. */
 template <ptrdiff_t STEP> ALLIN1_INLINE values_t turned(values_t values) {
@@ -60,24 +66,22 @@ constexpr uint64_t FRACTION = 0xFFFFFFFFFFFFFULL;
 struct sum_in_order_t {
     uint64_t sum, power; /* bits of S and its P */
 
-    /* Add a block if that needs no care; otherwise false. `most` becomes its greatest numbers. */
-    ALLIN1_INLINE bool add(const double *values, values_t &most) {
+    /* Add a block, with these greatest numbers, if that needs no care; otherwise false. */
+    ALLIN1_INLINE bool add(const double *values, values_t most) {
         const values_t even = broadcast(of_bits(power)), odd = broadcast(of_bits(power | FRACTION));
         bits_t total = broadcast(-(uint64_t)FORWARD_VECTORS * power), differing = ~bits_t{};
-        most = values_t{};
 #pragma GCC unroll 32
         for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
             const values_t value = load(values + v * LANES);
             const bits_t up = (bits_t)(even + value), down = (bits_t)(odd - value);
             total += up;
             differing &= up ^ down;
-            most = maximum(most, value);
         }
         const lanes_t bad = (differing != FRACTION) | (most >= even);
         const uint64_t next = sum + lanes_total(bad ? broadcast(2 * (FRACTION + 1)) : total);
-        const bool careless = next <= (power | FRACTION);
-        if (careless) sum = next;
-        return careless;
+        if (next > (power | FRACTION)) return false;
+        sum = next;
+        return true;
     }
 
     ALLIN1_INLINE void become(double value) {
@@ -85,6 +89,14 @@ struct sum_in_order_t {
         power = sum & ~FRACTION;
     }
 };
+
+/* The greatest numbers of a block, lane by lane. */
+ALLIN1_INLINE values_t lanes_maxima(const double *values) {
+    values_t most = load(values);
+#pragma GCC unroll 32
+    for (ptrdiff_t v = 1; v < FORWARD_VECTORS; v++) most = maximum(most, load(values + v * LANES));
+    return most;
+}
 
 /* The sums over predecessors of the first states. */
 ALLIN1_INLINE void enter(const forward_model_t &model, const double *states, double factor) {
@@ -148,6 +160,9 @@ ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, do
         for (ptrdiff_t lane = 0; lane < LANES; lane++)
             step.bits[v][lane] = (int64_t)1 << ((-before & 7) + v * LANES + lane);
 
+    /* No number is NaN where all that it is made of is finite; after a factor that was not, it is 1. */
+    const bool finite = beat < HUGE_VAL && other < HUGE_VAL && place->factor != 1;
+    const double half_step = finite ? 0x1p-53 : -1;
     sum_in_order_t total = {0, 0};
     values_t most_of_all = values_t{};
     double *greatest = model.greatest;
@@ -159,8 +174,13 @@ ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, do
                 states[model.firsts[interval]] = model.entries[interval] * beat;
             ready = made;
         }
-        values_t most;
-        if (!total.add(blocks + s, most)) {
+        const values_t most = lanes_maxima(blocks + s);
+        store(greatest, most);
+        most_of_all = maximum(most_of_all, most);
+        if (!any(~(most < of_bits(total.power) * half_step))) continue;
+        uint8_t *growing = model.growing + (first - before + s) / FORWARD_BLOCK;
+        if (*growing || !total.add(blocks + s, most)) {
+            const uint64_t power = total.power;
             double sum = of_bits(total.sum);
 #pragma GCC unroll 1
             for (const double *x = blocks + s; x < blocks + s + FORWARD_BLOCK; x += FORWARD_BLOCK / 4) {
@@ -169,9 +189,8 @@ ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, do
                 for (ptrdiff_t i = 0; i < FORWARD_BLOCK / 4; i++) sum += x[i];
             }
             total.become(sum);
+            *growing = total.power != power;
         }
-        store(greatest, most);
-        most_of_all = maximum(most_of_all, most);
     }
 
     const double factor = 1 / of_bits(total.sum);

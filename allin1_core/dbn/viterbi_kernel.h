@@ -87,6 +87,7 @@ struct forward_model_t {
     const double *transitions; /* (rows, FORWARD_ENTRIES) probabilities of entering the intervals of a group */
     double *exits, *entries;   /* (groups * FORWARD_ENTRIES,) for its use */
     double *greatest;          /* 8 for each of the blocks that the states can lie in, for its use */
+    uint8_t *growing;          /* of each block in `room` a hint, that its states multiply their sum, for its use */
     double *room;              /* (FORWARD_ROOM + num_states + FORWARD_BLOCK,) 0 but for the states */
 };
 

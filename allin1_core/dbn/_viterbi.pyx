@@ -18,6 +18,7 @@ cdef extern from "viterbi_kernel.h":
         FRAMES_UNIT
         MAX_BLOCK_UNITS
         FORWARD_BLOCK
+        FORWARD_HEAD
         FORWARD_ENTRIES
         FORWARD_ROOM
 
@@ -55,16 +56,21 @@ cdef extern from "viterbi_kernel.h":
         viterbi_candidate_t *candidates
         int64_t *ties
 
+    ctypedef struct forward_head_t:
+        pass
+
     ctypedef struct forward_model_t:
         ptrdiff_t num_states
         ptrdiff_t num_intervals
-        const uint8_t *within
+        ptrdiff_t num_heads
+        const forward_head_t *heads
         const int64_t *firsts
         const int64_t *origins
         const int64_t *offsets
         const double *transitions
         double *exits
         double *entries
+        double *made_heads
         double *greatest
         uint8_t *growing
         double *room
@@ -263,10 +269,9 @@ cdef class ForwardAlgorithm:
         cdef const int64_t[::1] firsts = np.cumsum([0, *chains.intervals], dtype=np.int64)
         self.model.num_intervals = chains.num_intervals
         self.model.num_states = chains.num_states
-        seen = np.ones(64 + chains.num_states + 128, dtype=np.uint8)
-        for first, last, border in zip(firsts, firsts[1:], chains.borders[0]):
-            seen[64 + first + border:64 + last] = 0
-        cdef const uint8_t[::1] within = np.packbits(seen, bitorder="little")
+        cdef const int64_t[:, ::1] heads = np.array(
+            [(first + seen, min(border - seen, FORWARD_HEAD)) for first, border in zip(firsts, chains.borders[0])
+             for seen in range(0, border, FORWARD_HEAD)], dtype=np.int64)
         groups = np.split(np.pad(transitions, ((0, 0), (0, -chains.num_intervals % FORWARD_ENTRIES))),
                           range(FORWARD_ENTRIES, chains.num_intervals, FORWARD_ENTRIES), axis=1)
         leading = [np.flatnonzero(group.any(axis=1)) for group in groups]
@@ -277,17 +282,20 @@ cdef class ForwardAlgorithm:
         np.concatenate(rows, out=np.asarray(probabilities).reshape(-1, FORWARD_ENTRIES))
         cdef double[::1] exits = _aligned(len(groups) * FORWARD_ENTRIES)
         cdef double[::1] entries = _aligned(len(groups) * FORWARD_ENTRIES)
+        cdef double[::1] made_heads = _aligned(heads.shape[0] * FORWARD_HEAD)
         cdef double[::1] greatest = _aligned(8 * (chains.num_states // FORWARD_BLOCK + 2))
         cdef uint8_t[::1] growing = np.zeros((FORWARD_ROOM + chains.num_states) // FORWARD_BLOCK + 1, dtype=np.uint8)
         self.room = _aligned(FORWARD_ROOM + chains.num_states + FORWARD_BLOCK)
-        self.arrays = within, firsts, origins, offsets, probabilities, exits, entries, greatest, growing
-        self.model.within = &within[64 // 8]
+        self.arrays = heads, firsts, origins, offsets, probabilities, exits, entries, made_heads, greatest, growing
+        self.model.num_heads = heads.shape[0]
+        self.model.heads = <const forward_head_t *>&heads[0, 0]
         self.model.firsts = &firsts[0]
         self.model.origins = &origins[0]
         self.model.offsets = &offsets[0]
         self.model.transitions = &probabilities[0]
         self.model.exits = &exits[0]
         self.model.entries = &entries[0]
+        self.model.made_heads = &made_heads[0]
         self.model.greatest = &greatest[0]
         self.model.growing = &growing[0]
         self.model.room = &self.room[0]

@@ -117,6 +117,7 @@ cdef loop_t _loop(ufunc, str types):
     return loop_t(begin.functions[number], begin.data[number])
 
 
+cdef object single_dtype = np.dtype(np.float32), double_dtype = np.dtype(np.float64)
 cdef loop_t log_single = _loop(np.log, "f->f"), log_double = _loop(np.log, "d->d"), exp_double = _loop(np.exp, "d->d")
 
 
@@ -322,16 +323,16 @@ cdef class ForwardAlgorithm:
         cdef double values[2]
         cdef double logarithms[2]
         cdef ptrdiff_t state
-        if activations.shape != (1,) or type(observation_lambda) not in (int, float):
+        if activations.ndim != 1 or len(activations) != 1 or type(observation_lambda) not in (int, float):
             return None
-        kind = activations.dtype.char
-        if kind != "d" and kind != "f":
+        dtype = activations.dtype
+        if dtype is not double_dtype and dtype is not single_dtype:
             return None
         cdef double beat = activations.item()
         if not 0 < beat < 1 < observation_lambda:
             return None
         cdef double others = observation_lambda - 1
-        if kind == "f":
+        if dtype is single_dtype:
             singles[0], singles[1] = (<float>1 - <float>beat) / <float>others, <float>beat
             _run(log_single, singles, singles, sizeof(float))
             logarithms[0], logarithms[1] = singles[0], singles[1]

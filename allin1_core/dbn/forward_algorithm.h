@@ -92,10 +92,13 @@ struct sum_in_order_t {
 
 /* The greatest numbers of a block, lane by lane. */
 ALLIN1_INLINE values_t lanes_maxima(const double *values) {
-    values_t most = load(values);
+    values_t most = load(values), more = load(values + LANES);
 #pragma GCC unroll 32
-    for (ptrdiff_t v = 1; v < FORWARD_VECTORS; v++) most = maximum(most, load(values + v * LANES));
-    return most;
+    for (ptrdiff_t v = 2; v < FORWARD_VECTORS; v += 2) {
+        most = maximum(most, load(values + v * LANES));
+        more = maximum(more, load(values + (v + 1) * LANES));
+    }
+    return maximum(most, more);
 }
 
 /* The sums over predecessors of the first states. */

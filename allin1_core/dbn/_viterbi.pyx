@@ -123,10 +123,8 @@ cdef loop_t log_single = _loop(np.log, "f->f"), log_double = _loop(np.log, "d->d
 
 cdef inline void _run(loop_t loop, void *values, void *results, Py_ssize_t size) noexcept:
     """Of two numbers of that size."""
-    cdef char **arguments = [<char *>values, <char *>results]
-    cdef Py_ssize_t *steps = [size, size]
     cdef Py_ssize_t number = 2
-    loop.function(arguments, &number, steps, loop.data)
+    loop.function([<char *>values, <char *>results], &number, [size, size], loop.data)
 
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
@@ -271,8 +269,8 @@ cdef class ForwardAlgorithm:
         self.model.num_intervals = chains.num_intervals
         self.model.num_states = chains.num_states
         cdef const int64_t[:, ::1] heads = np.array(
-            [(first + seen, min(border - seen, FORWARD_HEAD)) for first, border in zip(firsts, chains.borders[0])
-             for seen in range(0, border, FORWARD_HEAD)], dtype=np.int64)
+            [(first + at, min(border - at, FORWARD_HEAD)) for first, border in zip(firsts, chains.borders[0])
+             for at in range(0, border, FORWARD_HEAD)], dtype=np.int64)
         groups = np.split(np.pad(transitions, ((0, 0), (0, -chains.num_intervals % FORWARD_ENTRIES))),
                           range(FORWARD_ENTRIES, chains.num_intervals, FORWARD_ENTRIES), axis=1)
         leading = [np.flatnonzero(group.any(axis=1)) for group in groups]

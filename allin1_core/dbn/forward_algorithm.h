@@ -133,7 +133,7 @@ struct forward_step_t {
         for (; heads < model.num_heads && model.heads[heads].first < end; heads++) {
             const forward_head_t seen = model.heads[heads];
             double *head = model.made_heads + heads * FORWARD_HEAD;
-            for (ptrdiff_t at = 0; at < FORWARD_HEAD; at += LANES)
+            for (int64_t at = 0; at < FORWARD_HEAD; at += LANES)
                 store(head + at, load(states + seen.first + at) * by * (lane + at < seen.number ? in_beat : beside));
             if (seen.first == model.firsts[interval]) head[0] = model.entries[interval++] * beat;
         }

@@ -54,11 +54,29 @@ def test_one_frame_a_call_rounds_as_all_together(
     np.testing.assert_array_equal(decoder._forward.probabilities(), expected)
 
 
+def test_pieces_and_an_earlier_stream_change_no_bit(decoder: DBNBeatTrackingProcessor) -> None:
+    random = np.random.default_rng(2)
+    activations = np.concatenate([_PULSE, random.random(700) ** 3])
+    beats = decoder(activations).tolist()
+    expected = decoder._forward.probabilities()
+    for _ in range(3):
+        decoder(random.random(300))
+        pieces = np.split(activations, np.cumsum(random.choice([0, 1, 2, 63, 400], 8)))
+        found = [decoder(piece, reset=number == 0) for number, piece in enumerate(pieces)]
+        assert np.concatenate(found).tolist() == beats
+        np.testing.assert_array_equal(decoder._forward.probabilities(), expected)
+
+
 def test_offline_beside_online(decoder: DBNBeatTrackingProcessor) -> None:
     offline = DBNBeatTrackingProcessor(fps=100)
     expected = [0.2, 0.7, 1.2, 1.7, 2.2, 2.7, 3.2, 3.7, 4.2, 4.7]
     assert offline(_PULSE).tolist() == decoder.process_offline(_PULSE).tolist() == expected
     assert decoder.process_viterbi(_PULSE, anchors=[0.2]).tolist() == expected
+
+
+def test_anchors_are_for_decoding_offline(decoder: DBNBeatTrackingProcessor) -> None:
+    with pytest.raises(ValueError, match="anchors: given to an online decoder; expected None, or a call of"):
+        decoder(_PULSE, anchors=[0.2])
 
 
 def test_only_an_online_decoder_has_a_state() -> None:

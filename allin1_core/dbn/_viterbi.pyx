@@ -18,6 +18,7 @@ cdef extern from "viterbi_kernel.h":
         FRAMES_UNIT
         MAX_BLOCK_UNITS
         FORWARD_BLOCK
+        FORWARD_HEAD
         FORWARD_ENTRIES
         FORWARD_ROOM
 
@@ -55,17 +56,23 @@ cdef extern from "viterbi_kernel.h":
         viterbi_candidate_t *candidates
         int64_t *ties
 
+    ctypedef struct forward_head_t:
+        pass
+
     ctypedef struct forward_model_t:
         ptrdiff_t num_states
         ptrdiff_t num_intervals
-        const uint8_t *within
+        ptrdiff_t num_heads
+        const forward_head_t *heads
         const int64_t *firsts
         const int64_t *origins
         const int64_t *offsets
         const double *transitions
         double *exits
         double *entries
+        double *made_heads
         double *greatest
+        uint8_t *growing
         double *room
 
     ctypedef struct forward_place_t:
@@ -81,7 +88,44 @@ cdef extern from "viterbi_kernel.h":
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
 
-cdef object np_log = np.log, np_exp = np.exp
+cdef extern from *:
+    """
+    /* How PyUFuncObject begins, by numpy/ufuncobject.h: the one thing of numpy's C interface that is used. */
+    typedef void (*loop_function_t)(char **, const Py_ssize_t *, const Py_ssize_t *, void *);
+    struct ufunc_t {
+        PyObject_HEAD
+        int nin, nout, nargs, identity;
+        loop_function_t *functions;
+        void *const *data;
+    };
+    """
+    ctypedef void (*loop_function_t)(char **, const Py_ssize_t *, const Py_ssize_t *, void *) noexcept nogil
+    ctypedef struct ufunc_t:
+        loop_function_t *functions
+        void **data
+
+
+cdef struct loop_t:
+    loop_function_t function
+    void *data
+
+
+cdef loop_t _loop(ufunc, str types):
+    """What computes a function of numpy's on numbers of that type."""
+    cdef Py_ssize_t number = ufunc.types.index(types)
+    cdef ufunc_t *begin = <ufunc_t *><void *>ufunc
+    return loop_t(begin.functions[number], begin.data[number])
+
+
+cdef object single_dtype = np.dtype(np.float32), double_dtype = np.dtype(np.float64)
+cdef loop_t log_single = _loop(np.log, "f->f"), log_double = _loop(np.log, "d->d"), exp_double = _loop(np.exp, "d->d")
+
+
+cdef inline void _run(loop_t loop, void *values, void *results, Py_ssize_t size) noexcept:
+    """Of two numbers of that size."""
+    cdef Py_ssize_t number = 2
+    loop.function([<char *>values, <char *>results], &number, [size, size], loop.data)
+
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
@@ -216,19 +260,17 @@ cdef class ForwardAlgorithm:
     cdef forward_model_t model
     cdef forward_place_t place
     cdef const kernels_t *kernels
-    cdef object arrays, single_array, double_array
-    cdef double[::1] room, doubles
-    cdef float[::1] singles
+    cdef object arrays
+    cdef double[::1] room
 
     def __init__(self, chains, transitions, *, instruction_set=None):
         self.kernels = kernels_for(checked(instruction_set).encode())
         cdef const int64_t[::1] firsts = np.cumsum([0, *chains.intervals], dtype=np.int64)
         self.model.num_intervals = chains.num_intervals
         self.model.num_states = chains.num_states
-        seen = np.ones(64 + chains.num_states + 128, dtype=np.uint8)
-        for first, last, border in zip(firsts, firsts[1:], chains.borders[0]):
-            seen[64 + first + border:64 + last] = 0
-        cdef const uint8_t[::1] within = np.packbits(seen, bitorder="little")
+        cdef const int64_t[:, ::1] heads = np.array(
+            [(first + at, min(border - at, FORWARD_HEAD)) for first, border in zip(firsts, chains.borders[0])
+             for at in range(0, border, FORWARD_HEAD)], dtype=np.int64)
         groups = np.split(np.pad(transitions, ((0, 0), (0, -chains.num_intervals % FORWARD_ENTRIES))),
                           range(FORWARD_ENTRIES, chains.num_intervals, FORWARD_ENTRIES), axis=1)
         leading = [np.flatnonzero(group.any(axis=1)) for group in groups]
@@ -239,20 +281,23 @@ cdef class ForwardAlgorithm:
         np.concatenate(rows, out=np.asarray(probabilities).reshape(-1, FORWARD_ENTRIES))
         cdef double[::1] exits = _aligned(len(groups) * FORWARD_ENTRIES)
         cdef double[::1] entries = _aligned(len(groups) * FORWARD_ENTRIES)
+        cdef double[::1] made_heads = _aligned(heads.shape[0] * FORWARD_HEAD)
         cdef double[::1] greatest = _aligned(8 * (chains.num_states // FORWARD_BLOCK + 2))
+        cdef uint8_t[::1] growing = np.zeros((FORWARD_ROOM + chains.num_states) // FORWARD_BLOCK + 1, dtype=np.uint8)
         self.room = _aligned(FORWARD_ROOM + chains.num_states + FORWARD_BLOCK)
-        self.arrays = within, firsts, origins, offsets, probabilities, exits, entries, greatest
-        self.model.within = &within[64 // 8]
+        self.arrays = heads, firsts, origins, offsets, probabilities, exits, entries, made_heads, greatest, growing
+        self.model.num_heads = heads.shape[0]
+        self.model.heads = <const forward_head_t *>&heads[0, 0]
         self.model.firsts = &firsts[0]
         self.model.origins = &origins[0]
         self.model.offsets = &offsets[0]
         self.model.transitions = &probabilities[0]
         self.model.exits = &exits[0]
         self.model.entries = &entries[0]
+        self.model.made_heads = &made_heads[0]
         self.model.greatest = &greatest[0]
+        self.model.growing = &growing[0]
         self.model.room = &self.room[0]
-        self.single_array, self.double_array = np.empty(2, dtype=np.float32), np.empty(2)
-        self.singles, self.doubles = self.single_array, self.double_array
         self.reset()
 
     def reset(self):
@@ -270,21 +315,31 @@ cdef class ForwardAlgorithm:
                     &self.model, &self.place, densities[frame, 1], densities[frame, 0])
         return states_array
 
-    def advance_one(self, double observation, double observation_lambda, bint single):
-        # numpy's logarithm and exponential, because others round otherwise, in arrays that are there.
+    def advance_one(self, activations, observation_lambda):
+        # numpy's logarithm and exponential, because others round otherwise, without what calls of numpy cost.
+        cdef float singles[2]
+        cdef double values[2]
+        cdef double logarithms[2]
         cdef ptrdiff_t state
-        if single:
-            self.singles[0] = (<float>1 - <float>observation) / <float>(observation_lambda - 1)
-            self.singles[1] = <float>observation
-            np_log(self.single_array, self.single_array)
-            self.doubles[0], self.doubles[1] = self.singles[0], self.singles[1]
+        if activations.ndim != 1 or len(activations) != 1 or type(observation_lambda) not in (int, float):
+            return None
+        dtype = activations.dtype
+        if dtype is not double_dtype and dtype is not single_dtype:
+            return None
+        cdef double beat = activations.item()
+        if not 0 < beat < 1 < observation_lambda:
+            return None
+        cdef double others = observation_lambda - 1
+        if dtype is single_dtype:
+            singles[0], singles[1] = (<float>1 - <float>beat) / <float>others, <float>beat
+            _run(log_single, singles, singles, sizeof(float))
+            logarithms[0], logarithms[1] = singles[0], singles[1]
         else:
-            self.doubles[0] = (1 - observation) / (observation_lambda - 1)
-            self.doubles[1] = observation
-            np_log(self.double_array, self.double_array)
-        np_exp(self.double_array, self.double_array)
+            values[0], values[1] = (1 - beat) / others, beat
+            _run(log_double, values, logarithms, sizeof(double))
+        _run(exp_double, logarithms, values, sizeof(double))
         with nogil:
-            state = self.kernels.forward_frame(&self.model, &self.place, self.doubles[1], self.doubles[0])
+            state = self.kernels.forward_frame(&self.model, &self.place, values[1], values[0])
         return state
 
     @property

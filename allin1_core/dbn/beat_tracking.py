@@ -85,11 +85,24 @@ class DBNBeatTrackingProcessor:
         if online:
             algorithm = load_forward_algorithm(self.choice.backend)
             self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
+            self._in_beat = self.hmm.observation_model.pointers.astype(np.uint8).tobytes()
             self.reset()
 
-    def process(self, activations: Any, **parameters: Any) -> np.ndarray:
-        """As `process_online` for an online decoder, else as `process_offline`."""
-        return (self.process_online if self.online else self.process_offline)(activations, **parameters)
+    def process(self, activations: Any, reset: bool = True, *, anchors: Any = None) -> np.ndarray:
+        """As `process_online` for an online decoder, else, whatever `reset` is, as `process_offline`.
+
+        Raises
+        ------
+        ValueError
+            As there, and if an online decoder is given anchors.
+        """
+        if not self.online:
+            return self.process_offline(activations, anchors=anchors)
+        if anchors is not None:
+            raise ValueError(
+                "anchors: given to an online decoder; expected None, or a call of process_offline"
+            )
+        return self.process_online(activations, reset)
 
     __call__ = process
 
@@ -136,19 +149,9 @@ class DBNBeatTrackingProcessor:
         if not isinstance(activations, np.ndarray):
             activations = np.array(activations, ndmin=1)
         model = self.hmm.observation_model
-        kind, parts = activations.dtype.char, model.observation_lambda
-        # One frame alone is spared most of numpy's calls, unless a density is 0 or infinite, or lambda is of a type of
-        # numpy's, which would decide the precision.
-        is_plain = (
-            activations.shape == (1,)
-            and kind in "fd"
-            and type(parts) in (int, float)
-            and 0 < activations.item() < 1 < parts
-        )
-        if is_plain:
-            num_frames = 1
-            state = self._forward.advance_one(activations.item(), parts, kind == "f")
-            heard = [0] if model.pointers[state] else []
+        state = self._forward.advance_one(activations, model.observation_lambda)
+        if state is not None:
+            num_frames, heard = 1, [0] if self._in_beat[state] else []
         else:
             activations = model.check(activations)
             states = self._forward.advance(np.exp(model.log_densities(activations)))

@@ -19,7 +19,13 @@
  * with all 52 of the fraction set, so those of Q - x are the complement of those of P + x, unless x is a tie. (It is also
  * not so if x is NaN.) So a block of states is summed in vectors; if its x were not all below P, if one was a tie, or if
  * the sum reached 2 P, number by number. While these additions wait for each other, the states of blocks to come are
- * made. */
+ * made.
+ *
+ * A block of x < u / 2 leaves S as it is. Of most songs these are more than half, for the likely states are few.
+ *
+ * Blocks that take S to 2 P lie where the likely states begin, one after the other, and in the next frame they are the
+ * same, as states stay in their places. So that is remembered of a block: to find it out again would cost more than its
+ * additions, since it shows only after all those before. */
 
 /* The lanes turned by some. */
 template <ptrdiff_t STEP> ALLIN1_INLINE values_t turned(values_t values) {
@@ -54,30 +60,28 @@ ALLIN1_INLINE double of_bits(uint64_t bits) {
     return value;
 }
 
-constexpr ptrdiff_t FORWARD_VECTORS = FORWARD_BLOCK / LANES, IN_A_BYTE = 8 / LANES;
+constexpr ptrdiff_t FORWARD_VECTORS = FORWARD_BLOCK / LANES;
 constexpr uint64_t FRACTION = 0xFFFFFFFFFFFFFULL;
 
 struct sum_in_order_t {
     uint64_t sum, power; /* bits of S and its P */
 
-    /* Add a block if that needs no care; otherwise false. `most` becomes its greatest numbers. */
-    ALLIN1_INLINE bool add(const double *values, values_t &most) {
+    /* Add a block, with these greatest numbers, if that needs no care; otherwise false. */
+    ALLIN1_INLINE bool add(const double *values, values_t most) {
         const values_t even = broadcast(of_bits(power)), odd = broadcast(of_bits(power | FRACTION));
         bits_t total = broadcast(-(uint64_t)FORWARD_VECTORS * power), differing = ~bits_t{};
-        most = values_t{};
-#pragma GCC unroll 32
+#pragma GCC unroll 8
         for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
             const values_t value = load(values + v * LANES);
             const bits_t up = (bits_t)(even + value), down = (bits_t)(odd - value);
             total += up;
             differing &= up ^ down;
-            most = maximum(most, value);
         }
         const lanes_t bad = (differing != FRACTION) | (most >= even);
         const uint64_t next = sum + lanes_total(bad ? broadcast(2 * (FRACTION + 1)) : total);
-        const bool careless = next <= (power | FRACTION);
-        if (careless) sum = next;
-        return careless;
+        if (next > (power | FRACTION)) return false;
+        sum = next;
+        return true;
     }
 
     ALLIN1_INLINE void become(double value) {
@@ -85,6 +89,17 @@ struct sum_in_order_t {
         power = sum & ~FRACTION;
     }
 };
+
+/* The greatest numbers of a block, lane by lane. */
+ALLIN1_INLINE values_t lanes_maxima(const double *values) {
+    values_t most = load(values), more = load(values + LANES);
+#pragma GCC unroll 32
+    for (ptrdiff_t v = 2; v < FORWARD_VECTORS; v += 2) {
+        most = maximum(most, load(values + v * LANES));
+        more = maximum(more, load(values + (v + 1) * LANES));
+    }
+    return maximum(most, more);
+}
 
 /* The sums over predecessors of the first states. */
 ALLIN1_INLINE void enter(const forward_model_t &model, const double *states, double factor) {
@@ -103,20 +118,37 @@ ALLIN1_INLINE void enter(const forward_model_t &model, const double *states, dou
     }
 }
 
-/* What makes the states of a frame from those before it. */
+/* What makes the states of a frame from those before it. Few see a beat: with what follows them, they are made apart, as
+ * heads, and put over the others, which are made as if none did, when these have long been stored. */
 struct forward_step_t {
-    values_t factor, beat, other;
-    lanes_t bits[IN_A_BYTE]; /* of the states of vectors that share a byte of `within` */
-    const uint8_t *within;   /* of the first state of block 0 */
+    const forward_model_t &model;
+    double *states, factor, beat, other;
+    ptrdiff_t made, heads, put, interval; /* first state, heads, and interval that are not made yet, or not put */
 
-    ALLIN1_INLINE void make(double *blocks, ptrdiff_t at) const {
-#pragma GCC unroll 32
-        for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
-            int64_t seen;
-            memcpy(&seen, within + at / 8 + v / IN_A_BYTE, sizeof seen);
-            const values_t density = (broadcast(seen) & bits[v % IN_A_BYTE]) != 0 ? beat : other;
-            store(blocks + at + v * LANES, load(blocks + at + v * LANES) * factor * density);
+    /* Make blocks of states up to this one. */
+    ALLIN1_INLINE void make(ptrdiff_t end) {
+        const values_t by = broadcast(factor), in_beat = broadcast(beat), beside = broadcast(other);
+        lanes_t lane = lanes_t{};
+        for (ptrdiff_t i = 0; i < LANES; i++) lane[i] = i;
+        for (; heads < model.num_heads && model.heads[heads].first < end; heads++) {
+            const forward_head_t seen = model.heads[heads];
+            double *head = model.made_heads + heads * FORWARD_HEAD;
+            for (int64_t at = 0; at < FORWARD_HEAD; at += LANES)
+                store(head + at, load(states + seen.first + at) * by * (lane + at < seen.number ? in_beat : beside));
+            if (seen.first == model.firsts[interval]) head[0] = model.entries[interval++] * beat;
         }
+        double *block = states + made;
+        for (; made < end; made += FORWARD_BLOCK, block += FORWARD_BLOCK)
+#pragma GCC unroll 32
+            for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++)
+                store(block + v * LANES, load(block + v * LANES) * by * beside);
+    }
+
+    /* Put the heads that end before this state. */
+    ALLIN1_INLINE void put_heads(ptrdiff_t end) {
+        for (; put < heads && model.heads[put].first + FORWARD_HEAD <= end; put++)
+            for (ptrdiff_t i = 0; i < FORWARD_HEAD; i += LANES)
+                store(states + model.heads[put].first + i, load(model.made_heads + put * FORWARD_HEAD + i));
     }
 };
 
@@ -130,6 +162,7 @@ ALLIN1_INLINE ptrdiff_t first_of_greatest(const double *values, ptrdiff_t number
 
 /* Go on by a frame. Returns the likeliest state. */
 ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, double beat, double other) {
+    if (!(other < HUGE_VAL)) other = 0; /* Where a beat has one part, no state sees it. */
     const forward_model_t model = *given; /* which no store can change */
     enter(model, model.room + place->first, place->factor);
     if (place->first == 0) {
@@ -137,41 +170,41 @@ ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, do
         memset(model.room, 0, FORWARD_ROOM * sizeof(double));
         place->first = FORWARD_ROOM;
     }
-    const ptrdiff_t first = --place->first, before = first % FORWARD_BLOCK, end = before + model.num_states;
-    double *blocks = model.room + first - before, *states = model.room + first;
+    const ptrdiff_t first = --place->first, before = first % FORWARD_BLOCK, end = model.num_states;
+    double *states = model.room + first;
     states[model.num_states] = 0;
 
-    /* 64 states, of which the first `before` are none, have their bits from 8 bytes before `within` on. */
-    forward_step_t step = {broadcast(place->factor), broadcast(beat), broadcast(other), {}, model.within};
-    step.within -= (before + 7) / 8;
-    for (ptrdiff_t v = 0; v < IN_A_BYTE; v++)
-        for (ptrdiff_t lane = 0; lane < LANES; lane++)
-            step.bits[v][lane] = (int64_t)1 << ((-before & 7) + v * LANES + lane);
-
+    /* From finite numbers comes no NaN. After a factor that was not finite, it is 1. */
+    const double half_step = place->factor != 1 ? 0x1p-53 : -1;
+    forward_step_t step = {model, states, place->factor, beat, other, -before, 0, 0, 0};
     sum_in_order_t total = {0, 0};
     values_t most_of_all = values_t{};
     double *greatest = model.greatest;
-    ptrdiff_t made = 0, ready = 0, interval = 0;
-    for (ptrdiff_t s = 0; s < end; s += FORWARD_BLOCK, greatest += LANES) {
+    uint8_t *growing = model.growing + first / FORWARD_BLOCK;
+    ptrdiff_t ready = -before;
+    for (ptrdiff_t s = -before; s < end; s += FORWARD_BLOCK, greatest += LANES, growing++) {
+        const double *block = states + s;
         if (s == ready) {
-            for (; made < end && made < ready + FORWARD_CHUNK; made += FORWARD_BLOCK) step.make(blocks, made);
-            for (; interval < model.num_intervals && before + model.firsts[interval] < made; interval++)
-                states[model.firsts[interval]] = model.entries[interval] * beat;
-            ready = made;
+            step.make(s + FORWARD_CHUNK < end ? s + FORWARD_CHUNK : end);
+            ready = step.made < end ? step.made - FORWARD_CHUNK / 2 : step.made;
+            step.put_heads(step.made < end ? step.made : end + FORWARD_BLOCK);
         }
-        values_t most;
-        if (!total.add(blocks + s, most)) {
-            double sum = of_bits(total.sum);
-#pragma GCC unroll 1
-            for (const double *x = blocks + s; x < blocks + s + FORWARD_BLOCK; x += FORWARD_BLOCK / 4) {
-                if (made < end) step.make(blocks, made), made += FORWARD_BLOCK;
-#pragma GCC unroll 16
-                for (ptrdiff_t i = 0; i < FORWARD_BLOCK / 4; i++) sum += x[i];
-            }
-            total.become(sum);
-        }
+        const values_t most = lanes_maxima(block);
         store(greatest, most);
         most_of_all = maximum(most_of_all, most);
+        if (!*growing && !any(~(most < of_bits(total.power) * half_step))) continue;
+        if (*growing || !total.add(block, most)) {
+            const uint64_t power = total.power;
+            double sum = of_bits(total.sum);
+#pragma GCC unroll 1
+            for (const double *x = block; x < block + FORWARD_BLOCK; x += FORWARD_BLOCK / 2) {
+                step.make(step.made + 2 * FORWARD_BLOCK < end ? step.made + 2 * FORWARD_BLOCK : end);
+#pragma GCC unroll 64
+                for (ptrdiff_t i = 0; i < FORWARD_BLOCK / 2; i++) sum += x[i];
+            }
+            total.become(sum);
+            *growing = total.power != power;
+        }
     }
 
     const double factor = 1 / of_bits(total.sum);
@@ -184,9 +217,9 @@ ptrdiff_t forward_frame(const forward_model_t *given, forward_place_t *place, do
     /* Other w than the greatest can be as great when they are multiplied. */
     const double sought = lanes_maximum(most_of_all) * factor;
     greatest = model.greatest;
-    for (ptrdiff_t s = 0;; s += FORWARD_BLOCK, greatest += LANES)
+    for (ptrdiff_t s = -before;; s += FORWARD_BLOCK, greatest += LANES)
         if (any(load(greatest) * broadcast(factor) == sought)) {
-            while (blocks[s] * factor != sought) s++;
-            return s - before;
+            while (states[s] * factor != sought) s++;
+            return s;
         }
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from allin1_core.dbn.chains import Chains
-from allin1_core.dbn.observation_model import beat_log_densities
 
 
 class ForwardAlgorithm:
@@ -60,13 +59,14 @@ class ForwardAlgorithm:
             states[frame] = following.argmax()
         return states
 
-    def advance_one(self, observation: float, observation_lambda: float, single: bool) -> int:
-        """As `advance`, by one frame of this observation, of single or double precision.
+    def advance_one(self, activations: np.ndarray, observation_lambda: float) -> int | None:
+        """As `advance`, by one frame of these activations, if that takes less than `beat_log_densities` and `advance`.
 
-        Above 0 and below 1, with a lambda above 1. See `beat_log_densities`.
+        Otherwise, as here, None, and the algorithm is where it was. A compiled one takes an array of one activation, of
+        single or double precision, above 0 and below 1, with a lambda above 1 of Python's types: one of numpy's would
+        decide the precision.
         """
-        array = np.array([observation], np.float32 if single else np.float64)
-        return int(self.advance(np.exp(beat_log_densities(array, observation_lambda)))[0])
+        return None
 
     @property
     def is_lost(self) -> bool:

@@ -24,7 +24,11 @@ template <ptrdiff_t MOST, typename Task> ALLIN1_INLINE void for_groups(ptrdiff_t
 
 ALLIN1_INLINE bool any(lanes_t lanes) {
     int64_t found = 0;
-    for (ptrdiff_t lane = 0; lane < LANES; lane++) found |= lanes[lane];
+    if constexpr (LANES == 8) { /* of which GCC would take out one after the other */
+        const vector<int8_t, LANES> bytes = __builtin_convertvector(lanes != 0, vector<int8_t, LANES>);
+        memcpy(&found, &bytes, sizeof found);
+    } else
+        for (ptrdiff_t lane = 0; lane < LANES; lane++) found |= lanes[lane];
     return found != 0;
 }
 

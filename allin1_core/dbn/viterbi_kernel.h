@@ -72,21 +72,30 @@ static ALLIN1_INLINE int last_ordinal(int wide) { return wide ? 65535 : 255; }
 
 enum {
     FORWARD_BLOCK = 64,                /* states of the forward algorithm that are summed together */
-    FORWARD_CHUNK = 8 * FORWARD_BLOCK, /* and that are made before the first states among them are put in */
+    FORWARD_CHUNK = 8 * FORWARD_BLOCK, /* and that are made before the first half of them is */
     FORWARD_ROOM = 512,                /* frames until the states are moved back */
+    FORWARD_HEAD = 8,                  /* states made together where a beat is seen, a multiple of all lanes */
     FORWARD_ENTRIES = 16,              /* first states whose predecessors are summed together, a multiple of all lanes */
+};
+
+/* States in a row, of which some see a beat: the first ones, of FORWARD_HEAD. */
+struct forward_head_t {
+    int64_t first, number;
 };
 
 /* A beat model for the forward algorithm; `forward_algorithm.h` says how it runs. */
 struct forward_model_t {
     ptrdiff_t num_states, num_intervals;
-    const uint8_t *within;     /* a bit for each state, the lowest first: it sees the beat density; and 64 before, 128 after */
+    ptrdiff_t num_heads;
+    const forward_head_t *heads; /* (num_heads,) all states that see a beat, ascending */
     const int64_t *firsts;     /* (num_intervals + 1,) first state of each interval, and num_states */
     const int64_t *origins;    /* (groups,) by FORWARD_ENTRIES intervals, the first that leads to one of them */
     const int64_t *offsets;    /* (groups + 1,) of its row in `transitions`, then those of the intervals after it */
     const double *transitions; /* (rows, FORWARD_ENTRIES) probabilities of entering the intervals of a group */
     double *exits, *entries;   /* (groups * FORWARD_ENTRIES,) for its use */
+    double *made_heads;        /* (num_heads, FORWARD_HEAD) for its use */
     double *greatest;          /* 8 for each of the blocks that the states can lie in, for its use */
+    uint8_t *growing;          /* of each block in `room` a hint, that its states multiply their sum, for its use */
     double *room;              /* (FORWARD_ROOM + num_states + FORWARD_BLOCK,) 0 but for the states */
 };
 

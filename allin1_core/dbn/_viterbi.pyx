@@ -315,21 +315,21 @@ cdef class ForwardAlgorithm:
                     &self.model, &self.place, densities[frame, 1], densities[frame, 0])
         return states_array
 
-    def advance_one(self, activations, observation_lambda):
+    def advance_one(self, activations, double parts):
         # numpy's logarithm and exponential, because others round otherwise, without what calls of numpy cost.
         cdef float singles[2]
         cdef double values[2]
         cdef double logarithms[2]
         cdef ptrdiff_t state
-        if activations.ndim != 1 or len(activations) != 1 or type(observation_lambda) not in (int, float):
+        if activations.ndim != 1 or len(activations) != 1:
             return None
         dtype = activations.dtype
         if dtype is not double_dtype and dtype is not single_dtype:
             return None
         cdef double beat = activations.item()
-        if not 0 < beat < 1 < observation_lambda:
+        if not 0 < beat < 1 < parts:
             return None
-        cdef double others = observation_lambda - 1
+        cdef double others = parts - 1
         if dtype is single_dtype:
             singles[0], singles[1] = (<float>1 - <float>beat) / <float>others, <float>beat
             _run(log_single, singles, singles, sizeof(float))

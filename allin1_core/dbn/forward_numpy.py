@@ -59,12 +59,11 @@ class ForwardAlgorithm:
             states[frame] = following.argmax()
         return states
 
-    def advance_one(self, activations: np.ndarray, observation_lambda: float) -> int | None:
+    def advance_one(self, activations: np.ndarray, parts: float) -> int | None:
         """As `advance`, by one frame of these activations, if that takes less than `beat_log_densities` and `advance`.
 
         Otherwise, as here, None, and the algorithm is where it was. A compiled one takes an array of one activation, of
-        single or double precision, above 0 and below 1, with a lambda above 1 of Python's types: one of numpy's would
-        decide the precision.
+        single or double precision, above 0 and below 1, and an `observation_lambda`, `parts`, above 1.
         """
         return None
 

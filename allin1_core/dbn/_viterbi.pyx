@@ -88,44 +88,8 @@ cdef extern from "viterbi_kernel.h":
     double viterbi_backtrack(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
                              ptrdiff_t, uint32_t *) noexcept nogil
 
-cdef extern from *:
-    """
-    /* How PyUFuncObject begins, by numpy/ufuncobject.h: the one thing of numpy's C interface that is used. */
-    typedef void (*loop_function_t)(char **, const Py_ssize_t *, const Py_ssize_t *, void *);
-    struct ufunc_t {
-        PyObject_HEAD
-        int nin, nout, nargs, identity;
-        loop_function_t *functions;
-        void *const *data;
-    };
-    """
-    ctypedef void (*loop_function_t)(char **, const Py_ssize_t *, const Py_ssize_t *, void *) noexcept nogil
-    ctypedef struct ufunc_t:
-        loop_function_t *functions
-        void **data
-
-
-cdef struct loop_t:
-    loop_function_t function
-    void *data
-
-
-cdef loop_t _loop(ufunc, str types):
-    """What computes a function of numpy's on numbers of that type."""
-    cdef Py_ssize_t number = ufunc.types.index(types)
-    cdef ufunc_t *begin = <ufunc_t *><void *>ufunc
-    return loop_t(begin.functions[number], begin.data[number])
-
-
+cdef object np_log = np.log, np_exp = np.exp
 cdef object single_dtype = np.dtype(np.float32), double_dtype = np.dtype(np.float64)
-cdef loop_t log_single = _loop(np.log, "f->f"), log_double = _loop(np.log, "d->d"), exp_double = _loop(np.exp, "d->d")
-
-
-cdef inline void _run(loop_t loop, void *values, void *results, Py_ssize_t size) noexcept:
-    """Of two numbers of that size."""
-    cdef Py_ssize_t number = 2
-    loop.function([<char *>values, <char *>results], &number, [size, size], loop.data)
-
 
 # Frames that the exits move ahead before they are copied back to the front; the rows' common stride is an odd
 # number of cache lines, so that the rows of a bar do not compete for the same few sets of the cache.
@@ -260,8 +224,9 @@ cdef class ForwardAlgorithm:
     cdef forward_model_t model
     cdef forward_place_t place
     cdef const kernels_t *kernels
-    cdef object arrays
-    cdef double[::1] room
+    cdef object arrays, single_array, double_array
+    cdef double[::1] room, doubles
+    cdef float[::1] singles
 
     def __init__(self, chains, transitions, *, instruction_set=None):
         self.kernels = kernels_for(checked(instruction_set).encode())
@@ -298,6 +263,8 @@ cdef class ForwardAlgorithm:
         self.model.greatest = &greatest[0]
         self.model.growing = &growing[0]
         self.model.room = &self.room[0]
+        self.single_array, self.double_array = np.empty(2, dtype=np.float32), np.empty(2)
+        self.singles, self.doubles = self.single_array, self.double_array
         self.reset()
 
     def reset(self):
@@ -316,10 +283,7 @@ cdef class ForwardAlgorithm:
         return states_array
 
     def advance_one(self, activations, double parts):
-        # numpy's logarithm and exponential, because others round otherwise, without what calls of numpy cost.
-        cdef float singles[2]
-        cdef double values[2]
-        cdef double logarithms[2]
+        # numpy's logarithm and exponential, because others round otherwise, in arrays that are there.
         cdef ptrdiff_t state
         if activations.ndim != 1 or len(activations) != 1:
             return None
@@ -331,15 +295,15 @@ cdef class ForwardAlgorithm:
             return None
         cdef double others = parts - 1
         if dtype is single_dtype:
-            singles[0], singles[1] = (<float>1 - <float>beat) / <float>others, <float>beat
-            _run(log_single, singles, singles, sizeof(float))
-            logarithms[0], logarithms[1] = singles[0], singles[1]
+            self.singles[0], self.singles[1] = (<float>1 - <float>beat) / <float>others, <float>beat
+            np_log(self.single_array, self.single_array)
+            self.doubles[0], self.doubles[1] = self.singles[0], self.singles[1]
         else:
-            values[0], values[1] = (1 - beat) / others, beat
-            _run(log_double, values, logarithms, sizeof(double))
-        _run(exp_double, logarithms, values, sizeof(double))
+            self.doubles[0], self.doubles[1] = (1 - beat) / others, beat
+            np_log(self.double_array, self.double_array)
+        np_exp(self.double_array, self.double_array)
         with nogil:
-            state = self.kernels.forward_frame(&self.model, &self.place, values[1], values[0])
+            state = self.kernels.forward_frame(&self.model, &self.place, self.doubles[1], self.doubles[0])
         return state
 
     @property

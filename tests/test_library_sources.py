@@ -110,12 +110,15 @@ def test_shards_are_disjoint_complete_and_each_songs_own() -> None:
         ("library", {"out": "library/one/bass.wav"}, "cannot be used as an output folder"),
         ("library", {"engine": "dask"}, "engine: 'dask' unknown; expected local or ray"),
         ("library", {"num_workers": 2}, "'local' takes no address and no number of workers"),
+        ("", {}, "source: found ''; expected a folder, list or song"),
+        (["library/one", ""], {}, "source: found '' among the songs"),
+        ("library", {"timings_path": ""}, "timings_path: found ''; expected a file"),
         ("library", {"out": ""}, "out: found ''; expected a folder or URL; '.' for the working folder"),
         ("library", {"engine": "ray", "num_workers": 0}, "num_workers: 0; expected at least 1"),
     ],
 )
 def test_bad_input_is_one_clear_error(
-    source: str,
+    source: str | list[str],
     more: dict[str, Any],
     told: str,
     run_library: Callable[..., Any],
@@ -198,6 +201,7 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
     for arguments, told in (
         (["music"], "out: not given"),
         (["status"], "status: of nothing"),
+        (["status", ""], "out: found ''; expected a folder or URL"),
         (["status", tmp_path], "no library is there"),
         (["music", "more", "--out", "out"], "more: a second source"),
     ):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from allin1_core.analysis import Analyzer, check_separation
+from allin1_core.analysis import Analyzer, check_names, check_separation
 from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
@@ -24,7 +24,7 @@ from allin1_core.batch.side_by_side import (
 )
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
-from allin1_core.errors import BackendError, BatchError, HintError, WeightsError
+from allin1_core.errors import BackendError, BatchError, HintError, StemsError, WeightsError
 from allin1_core.files.writing import check_writable
 from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
@@ -125,6 +125,8 @@ def analyze(
     options = locals()
     is_one = is_one_input(paths)
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    if stems_dir == "":  # as a path that would be the working folder
+        raise StemsError("stems_dir: found ''; expected a folder; '.' for the working folder")
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(**options_of(options, Outputs))
     analyzer = Analyzer(**options_of(options, Settings))
@@ -133,6 +135,7 @@ def analyze(
         raise HintError(
             f"anchors: given for {len(tracks)} tracks; expected one, whose beats they are: analyse each alone"
         )
+    check_names(analyzer.session)
     check_separation(analyzer.session, _without_result(tracks, outputs), stems_dir)
     _check_folders(outputs)
     results = run_batch(

@@ -185,10 +185,12 @@ def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises
     ------
     AudioError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or a path is empty.
     """
     expanded: dict[Path, None] = {}
     for given in paths:
+        if given == "":  # as a path that would be the working folder
+            raise AudioError("paths: found ''; expected audio files, folders of stems or patterns")
         path = expand_user(given)
         matches = [path]
         if is_pattern(given):

@@ -13,10 +13,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer, check_separation
+from allin1_core.analysis import Analyzer, check_names, check_separation
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
-from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
+from allin1_core.files.writing import check_writable, remove_abandoned
 from allin1_core.library import record
 from allin1_core.library.places import Place, is_url
 from allin1_core.library.sources import Shard, Song, find_songs
@@ -34,7 +34,7 @@ from allin1_core.library.tables import (
 from allin1_core.library.worker import Job, Worker
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import Track
-from allin1_core.settings import Settings, documented
+from allin1_core.settings import Outputs, Settings, documented
 from allin1_core.threads import Lock, ThreadPool, check_count
 
 ENGINES = ("local", "ray")
@@ -140,7 +140,7 @@ def analyze_library(
         raise BackendError("engine: 'local' takes no address and no number of workers; they are Ray's")
     check_count("num_workers", num_workers, "one for each GPU or core")
     part = Shard.parse(shard)
-    options = Settings(**settings)
+    options, timed = Settings(**settings), Outputs(timings_path=timings_path)
     found, locations = find_songs(source, column=column, shard=part)
     place = _prepared(out)
     outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
@@ -148,6 +148,7 @@ def analyze_library(
     songs = [song for song in found if done.get(column_text(song.location)) != song.state]
     if engine == "local":  # refused before the place is this library's
         session = Analyzer(**dataclasses.asdict(options)).session
+        check_names(session)
         check_separation(
             session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
         )
@@ -164,7 +165,7 @@ def analyze_library(
     job = Job(
         out=place.location,
         options=_with_whole_paths(options),
-        timings_path=None if timings_path is None else os.path.abspath(expand_user(timings_path)),
+        timings_path=None if timed.timings_path is None else os.path.abspath(timed.timings_path),
         is_resumed=is_resumed,
         **outputs,
     )
@@ -192,8 +193,6 @@ def _with_whole_paths(settings: Settings) -> dict[str, Any]:
 
 def _prepared(out: PathLike) -> Place:
     """The place of the results, which can be written to."""
-    if out == "":  # as a path that would be the working folder
-        raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
     place = Place(out)
     if place.location.startswith(("http://", "https://")):
         raise LibraryError(

@@ -70,11 +70,13 @@ class Place:
     Raises
     ------
     LibraryError
-        If the URL's file system cannot be used.
+        If it is empty, or the URL's file system cannot be used.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         text = plain(location)
+        if not text:  # as a path that would be the working folder
+            raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
         self.folder = None if is_url(text) else Path(os.path.abspath(expand_user(text)))
         self.location = text.rstrip("/") if self.folder is None else str(self.folder)
         self.filesystem, self.root = filesystem(self.location)

@@ -13,8 +13,10 @@ from typing import Any
 from allin1_core import __version__
 from allin1_core.errors import LibraryError, WeightsError
 from allin1_core.files.reading import file_digest
+from allin1_core.files.writing import expand_user
 from allin1_core.library.places import Place
-from allin1_core.session import Session
+from allin1_core.separation.protocol import check_own_model
+from allin1_core.session import repository_sha256
 from allin1_core.settings import Settings
 
 _RECORD = "library.json"
@@ -30,18 +32,20 @@ def made_with(settings: Settings, **outputs: bool) -> dict[str, Any]:
     WeightsError
         If files of weights cannot be read.
     """
-    from allin1_core.network.weights import ENSEMBLE, PUBLISHED
+    from allin1_core.network.weights import ENSEMBLE, PUBLISHED, check_name
 
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in _NO_DIFFERENCE
     }
+    check_name(settings.model)
     if settings.model not in (ENSEMBLE, *PUBLISHED):
-        model = Path(settings.model)
+        model = expand_user(settings.model)
         values["model"] = f"{model.name}, SHA-256 {file_digest(model, WeightsError)}"
     if settings.demix_repository is not None:
-        values["demix_repository"] = Session(settings).repository_sha256
+        check_own_model(settings.demix_model, Path(settings.demix_repository))
+        values["demix_repository"] = repository_sha256(settings)
     return json.loads(json.dumps({"allin1_core_version": __version__, **values, **outputs}))
 
 

@@ -127,8 +127,12 @@ _Found = tuple[bool, str | None]
 
 def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, _Found]]:
     if not isinstance(source, str | os.PathLike):
+        if "" in source:  # as a path that would be the working folder
+            raise LibraryError("source: found '' among the songs; expected paths or URLs")
         return (_single(location) for location in source)
     source = plain(source)
+    if not source:
+        raise LibraryError("source: found ''; expected a folder, list or song; '.' for the working folder")
     suffix = path_of(source).suffix.lower()
     if suffix in (".txt", ".parquet"):
         content = _content(source)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from allin1_core.analysis import Analyzer
+from allin1_core.analysis import Analyzer, check_names
 from allin1_core.batch import run_batch
 from allin1_core.errors import Allin1Error, AudioError, BatchError, ResultError
 from allin1_core.files.writing import remove
@@ -75,6 +75,7 @@ class Worker:
         BackendError, HintError, WeightsError
             If what was asked for cannot run.
         """
+        check_names(self._analyzer.session)
         self._analyzer.session.model  # noqa: B018
 
     def run(self, songs: Sequence[Song], on_row: Callable[[Row], None]) -> None:

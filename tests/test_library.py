@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from hard_use.libraries import rows
 
-from allin1_core import __version__, analyze, load_result
+from allin1_core import Analyzer, __version__, analyze, load_result
 from allin1_core.errors import BackendError, LibraryError, WeightsError
-from allin1_core.library import library_status, tables
+from allin1_core.library import LibraryStatus, library_status, tables
 from allin1_core.library.places import Place
+from allin1_core.results.result import AnalysisResult
+from allin1_core.separation.track import Track
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -133,6 +135,43 @@ def test_status_counts_the_songs_of_the_last_source(
     both = tmp_path / "both.txt"
     both.write_text(f"{library / 'three'}\n{library / 'two'}\n{tmp_path / 'other/six'}\n")
     assert counts(both) == (3, 2, 1, 0, 5)
+
+
+def test_each_of_two_sources_at_the_same_time_counts_its_own(
+    run_library: Callable[..., Any],
+    library: Path,
+    write_stems: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, other = tmp_path / "out", write_stems("other/four")
+    (library / "two/bass.wav").write_bytes(b"none")
+    original, inner = Analyzer.analyze_track, list[LibraryStatus]()
+
+    def analyze_track(self: Analyzer, track: Track, *arguments: Any, **options: Any) -> AnalysisResult:
+        if track.name == "one":
+            inner.append(run_library(other, out))
+        return original(self, track, *arguments, **options)
+
+    monkeypatch.setattr(Analyzer, "analyze_track", analyze_track)
+    outer = run_library(library, out)
+    assert (outer.songs, outer.done, outer.failures, outer.in_all) == (3, 2, {"AudioError": 1}, 3)
+    [status] = inner
+    assert (status.songs, status.done, status.failed, status.remaining) == (1, 1, 0, 0)
+    assert library_status(out) == LibraryStatus(songs=1, done=1, failed=0, failures={}, in_all=3)
+
+
+def test_a_song_that_was_done_and_fails_as_it_is_now_has_failed(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, command: Command
+) -> None:
+    out, whole = tmp_path / "out", (library / "two/bass.wav").read_bytes()
+    run_library(library, out)
+    (library / "two/bass.wav").write_bytes(b"none")
+    for _ in range(2):
+        status = run_library(library, out)
+        assert status == library_status(out) == LibraryStatus(3, 2, 1, {"AudioError": 1}, in_all=2)
+    (library / "two/bass.wav").write_bytes(whole)
+    assert run_library(library, out) == library_status(out) == LibraryStatus(3, 3, 0, {}, in_all=3)
 
 
 def test_a_failure_has_a_row_and_is_tried_again(

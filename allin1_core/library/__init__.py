@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,15 @@ from allin1_core.library.tables import (
     FAILURES,
     RESULTS,
     SONGS,
+    SOURCES,
     Row,
     TableWriter,
     column_text,
     done_songs,
     need_pyarrow,
-    read_table,
+    read_outcomes,
+    read_source,
+    write_source,
 )
 from allin1_core.library.worker import Job, Worker
 from allin1_core.separation.inputs import PathLike
@@ -50,9 +53,9 @@ class LibraryStatus:
     Attributes
     ----------
     songs : int
-        Of the whole source of the last run, as it found it.
+        Of the whole source, as the run found it: of this one, or the one that began last.
     done, failed : int
-        Those of them with a result; those that failed when they were last tried.
+        Those of them with a result; those that failed when they were last tried as they are now.
     failures : dict of int
         How many of them failed for each class of error.
     in_all : int
@@ -155,13 +158,9 @@ def analyze_library(
     is_resumed = record.claim(place, record.made_with(options, **outputs))
     if not is_resumed:
         songs = found  # nothing says what rows that are there are made with
+    of_source = sorted(map(column_text, locations))
     named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
-    of_source = set(map(column_text, locations))
-    others = [song for song in done if song not in of_source]
-    others_failed = collections.Counter(
-        error for song, error in _failed_songs(place, done).items() if song not in of_source
-    )
-    record.write_run(place, named, shard, len(locations), len(others), others_failed)
+    record.write_run(place, source=str(named), shard=shard, songs=write_source(place, of_source))
     job = Job(
         out=place.location,
         options=_with_whole_paths(options),
@@ -179,7 +178,7 @@ def analyze_library(
             _run_here(songs, job, on_row)
     if place.folder is not None:
         remove_abandoned(place.folder / RESULTS)  # of workers that died
-    return library_status(out)
+    return _status(place, of_source)
 
 
 def _with_whole_paths(settings: Settings) -> dict[str, Any]:
@@ -199,7 +198,10 @@ def _prepared(out: PathLike) -> Place:
             f"{out}: cannot be written to; expected a folder, or a URL of a store such as s3://"
         )
     if place.folder is not None:
-        for folder in (place.folder, *(place.folder / name for name in (RESULTS, SONGS, FAILURES, "runs"))):
+        for folder in (
+            place.folder,
+            *(place.folder / name for name in (RESULTS, SONGS, FAILURES, SOURCES, "runs")),
+        ):
             check_writable(folder)
     return place
 
@@ -241,22 +243,19 @@ def library_status(out: PathLike) -> LibraryStatus:
     need_pyarrow()
     place = Place(out)
     record.read(place)
-    run = record.last_run(place)
-    done = done_songs(place)
-    failures = collections.Counter(_failed_songs(place, done).values()) - collections.Counter(
-        run.get("others_failed", {})
-    )
+    songs = record.last_run(place).get("songs")
+    return _status(place, [] if songs is None else read_source(place, songs))
+
+
+def _status(place: Place, source: Sequence[str]) -> LibraryStatus:
+    """Of the songs of a source, as tables have them."""
+    outcomes = read_outcomes(place)
+    of_source = [outcomes[song] for song in source if song in outcomes]
+    failures = collections.Counter(error for error in of_source if error is not None)
     return LibraryStatus(
-        songs=run.get("songs", 0),
-        done=len(done) - run.get("others_done", 0),
+        songs=len(source),
+        done=len(of_source) - failures.total(),
         failed=failures.total(),
         failures=dict(sorted(failures.items())),
-        in_all=len(done),
+        in_all=sum(error is None for error in outcomes.values()),
     )
-
-
-def _failed_songs(place: Place, done: Collection[str]) -> dict[str, str]:
-    """The class of error of each song that failed when it was last tried, by its location as the table has it."""
-    table = read_table(place, FAILURES, ("song", "error"))
-    failed = zip(table["song"].to_pylist(), table["error"].to_pylist(), strict=True)
-    return {song: error for song, error in failed if song not in done}

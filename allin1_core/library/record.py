@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,36 +99,10 @@ def read(place: Place) -> dict[str, Any]:
     return recorded
 
 
-def write_run(
-    place: Place,
-    source: object,
-    shard: str | None,
-    num_songs: int,
-    others_done: int,
-    others_failed: Mapping[str, int],
-) -> None:
-    """Record that a run began.
-
-    Parameters
-    ----------
-    place : Place
-    source, shard
-        What is analysed, and which part of it.
-    num_songs : int
-        Of the whole source.
-    others_done : int
-    others_failed : dict of int
-        Songs in the tables that the source has not: how many are done, and failed by each class of error.
-    """
+def write_run(place: Place, **facts: str | None) -> None:
+    """Record that a run began: its source and shard, and the list of the source's songs (`tables.write_source`)."""
     started = datetime.datetime.now(datetime.UTC)
-    run = {
-        "source": str(source),
-        "shard": shard,
-        "songs": num_songs,
-        "others_done": others_done,
-        "others_failed": dict(others_failed),
-        "started": started.isoformat(timespec="seconds"),
-    }
+    run = {**facts, "started": started.isoformat(timespec="seconds")}
     name = f"runs/run-{started.strftime('%Y%m%dT%H%M%S%f')}-{uuid.uuid4().hex[:12]}.json"
     place.write(name, (json.dumps(run) + "\n").encode())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 from allin1_core.analysis import Analyzer, check_names
 from allin1_core.batch import run_batch
-from allin1_core.errors import Allin1Error, AudioError, BatchError, ResultError
+from allin1_core.errors import Allin1Error, AudioError, BatchError, LibraryError, ResultError
 from allin1_core.files.writing import remove
+from allin1_core.library import record
 from allin1_core.library.places import Place, errors_as, filesystem, is_url
 from allin1_core.library.sources import Song, is_url_of_stems, path_of
 from allin1_core.library.tables import RESULTS, Row, failure_row, song_row
@@ -74,7 +76,15 @@ class Worker:
         ------
         BackendError, HintError, WeightsError
             If what was asked for cannot run.
+        LibraryError
+            If another place is under the path of the results on this machine.
         """
+        try:
+            record.read(self._place)
+        except LibraryError as error:
+            raise LibraryError(
+                f"machine {socket.gethostname()}: {error}; every machine must see it there"
+            ) from error
         check_names(self._analyzer.session)
         self._analyzer.session.model  # noqa: B018
 

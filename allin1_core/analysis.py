@@ -277,7 +277,7 @@ def check_separation(session: Session, tracks: Iterable[Track], stems_dir: PathL
                 _separation_of(session, track)
 
 
-def check_names(session: Session) -> None:
+def check_settings(session: Session) -> None:
     """Refuse names of models, and folders, that lead nowhere, whether or not their stage will run.
 
     Raises

@@ -144,12 +144,12 @@ def test_each_of_two_sources_at_the_same_time_counts_its_own(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, other = tmp_path / "out", write_stems("other/four")
+    out, other = tmp_path / "out", write_stems("other/one")
     (library / "two/bass.wav").write_bytes(b"none")
     original, inner = Analyzer.analyze_track, list[LibraryStatus]()
 
     def analyze_track(self: Analyzer, track: Track, *arguments: Any, **options: Any) -> AnalysisResult:
-        if track.name == "one":
+        if track.path == library / "one":
             inner.append(run_library(other, out))
         return original(self, track, *arguments, **options)
 
@@ -159,6 +159,9 @@ def test_each_of_two_sources_at_the_same_time_counts_its_own(
     [status] = inner
     assert (status.songs, status.done, status.failed, status.remaining) == (1, 1, 0, 0)
     assert library_status(out) == LibraryStatus(songs=1, done=1, failed=0, failures={}, in_all=3)
+    # Nor has one of them the other's result, though both are called the same.
+    found = {row["song"]: load_result(out / "results" / f"{row['name']}.json").path for row in rows(out)}
+    assert found == {str(song): song for song in (library / "one", library / "three", other)}
 
 
 def test_a_song_that_was_done_and_fails_as_it_is_now_has_failed(
@@ -172,6 +175,16 @@ def test_a_song_that_was_done_and_fails_as_it_is_now_has_failed(
         assert status == library_status(out) == LibraryStatus(3, 2, 1, {"AudioError": 1}, in_all=2)
     (library / "two/bass.wav").write_bytes(whole)
     assert run_library(library, out) == library_status(out) == LibraryStatus(3, 3, 0, {}, in_all=3)
+
+
+def test_a_song_with_too_long_a_name_for_its_result_fails_alone(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    (library / "two").rename(library / ("b" * 251))
+    for _ in range(2):
+        status = run_library(library, tmp_path / "out")
+        assert (status.songs, status.done, status.failures) == (3, 2, {"OutputError": 1})
+        assert "too long a name for a file (256 bytes" in rows(tmp_path / "out", "failures")[-1]["message"]
 
 
 def test_a_failure_has_a_row_and_is_tried_again(

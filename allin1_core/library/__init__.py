@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer, check_names, check_separation
+from allin1_core.analysis import Analyzer, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
 from allin1_core.files.writing import check_writable, remove_abandoned
@@ -151,7 +151,7 @@ def analyze_library(
     songs = [song for song in found if done.get(column_text(song.location)) != song.state]
     if engine == "local":  # refused before the place is this library's
         session = Analyzer(**dataclasses.asdict(options)).session
-        check_names(session)
+        check_settings(session)
         check_separation(
             session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
         )

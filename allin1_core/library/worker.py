@@ -7,14 +7,15 @@ import dataclasses
 import functools
 import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from allin1_core.analysis import Analyzer, check_names
+from allin1_core.analysis import Analyzer, check_settings
 from allin1_core.batch import run_batch
+from allin1_core.batch.names import claimed, files
 from allin1_core.errors import Allin1Error, AudioError, BatchError, LibraryError, ResultError
-from allin1_core.files.writing import remove
+from allin1_core.files.writing import check_names, remove
 from allin1_core.library import record
 from allin1_core.library.places import Place, errors_as, filesystem, is_url
 from allin1_core.library.sources import Song, is_url_of_stems, path_of
@@ -85,7 +86,7 @@ class Worker:
             raise LibraryError(
                 f"machine {socket.gethostname()}: {error}; every machine must see it there"
             ) from error
-        check_names(self._analyzer.session)
+        check_settings(self._analyzer.session)
         self._analyzer.session.model  # noqa: B018
 
     def run(self, songs: Sequence[Song], on_row: Callable[[Row], None]) -> None:
@@ -129,8 +130,12 @@ class Worker:
             include_embeddings=job.include_embeddings,
             timings_path=job.timings_path,
         )
-        if job.is_resumed:
-            songs = {path: _with_own_name(path, song, folder) for path, song in songs.items()}
+        songs = dict(songs)
+
+        @contextlib.contextmanager
+        def naming(path: Path) -> Iterator[Track]:
+            with _named(path, songs[path], outputs) as songs[path]:
+                yield Track(path, songs[path].name)
 
         def on_end(path: Path, outcome: AnalysisResult | Exception) -> None:
             song = songs[path]
@@ -148,7 +153,7 @@ class Worker:
                 outputs,
                 progress=False,
                 keep_arrays=False,
-                names={path: song.name for path, song in songs.items()},
+                naming=naming,
                 on_end=on_end,
             )
 
@@ -198,16 +203,29 @@ class Worker:
             remove(written)
 
 
-def _with_own_name(path: Path, song: Song, folder: Path) -> Song:
-    """The song by a name under which no other song has its result, such as one of another source of this library."""
-    for named in (song, song.named_apart()):
-        json_path = folder / f"{named.name}.json"
-        recorded = _path_of_other_audio(path, json_path)
-        if recorded in (None, path, Path(song.location)):
-            if recorded is not None:  # the song has changed since
-                remove(json_path)
-            return named
-    return song
+@contextlib.contextmanager
+def _named(path: Path, song: Song, outputs: Outputs) -> Iterator[Song]:
+    """The song by a name under which no other has its result, nor makes it while the block runs, as another source's.
+
+    Raises
+    ------
+    OutputError
+        If a file could not be called so because it is too long.
+    """
+    with contextlib.ExitStack() as claims:
+        for named in (song, song.named_apart()):
+            check_names(files(named.name, outputs))
+            json_path = Path(outputs.out_dir or "", f"{named.name}.json")
+            is_ours = claims.enter_context(claimed(json_path.parent, named.name, path))
+            recorded = _path_of_other_audio(path, json_path)
+            if is_ours and recorded in (None, path, Path(song.location)):
+                if recorded is not None:  # the song has changed since
+                    remove(json_path)
+                break
+            claims.close()
+        else:
+            named = song  # whose analysis says what stands there
+        yield named
 
 
 def _path_of_other_audio(path: Path, json_path: Path) -> Path | None:
@@ -233,17 +251,17 @@ def _fetch_song(song: Song, folder: Path) -> Path:
     AudioError
         If it cannot be fetched.
     """
-    files, root = filesystem(song.location)
+    store, root = filesystem(song.location)
     target = folder / path_of(song.location).name  # its own name: results record it
     folder.mkdir()
     with errors_as(
         song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"
     ):
         if not is_url_of_stems(song.location):
-            files.get_file(root, str(target))
+            store.get_file(root, str(target))
             return target
         target.mkdir()
-        for path in files.ls(root, detail=False):
+        for path in store.ls(root, detail=False):
             if Path(path).suffix.lower() in AUDIO_SUFFIXES:
-                files.get_file(path, str(target / Path(path).name))
+                store.get_file(path, str(target / Path(path).name))
     return target

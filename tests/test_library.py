@@ -16,6 +16,7 @@ from allin1_core import Analyzer, __version__, analyze, load_result
 from allin1_core.errors import BackendError, LibraryError, WeightsError
 from allin1_core.library import LibraryStatus, library_status, tables
 from allin1_core.library.places import Place
+from allin1_core.library.sources import Shard
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.track import Track
 
@@ -115,8 +116,9 @@ def test_status_counts_the_songs_of_the_last_source(
     (library / "two/bass.wav").write_bytes(b"none")
 
     def counts(source: Path, **more: Any) -> tuple[int, ...]:
-        status = run_library(source, out, **more)
-        assert status == library_status(out)
+        run = run_library(source, out, **more)
+        status = library_status(out)
+        assert more or run == status
         return status.songs, status.done, status.failed, status.remaining, status.in_all
 
     assert counts(library) == (3, 2, 1, 0, 2)
@@ -132,6 +134,11 @@ def test_status_counts_the_songs_of_the_last_source(
     parts = [counts(tmp_path / "other", shard=f"{part}/2") for part in (1, 2)]
     assert [(songs, done + remaining) for songs, done, _, remaining, _ in parts] == [(3, 3), (3, 3)]
     assert parts[1] == (3, 3, 0, 0, 5)
+    # A failure of one shard is not another's.
+    runs = {part: run_library(library, out, shard=part) for part in ("1/2", "2/2")}
+    for part, run in runs.items():
+        assert (run.failed, run.remaining) == (str(library / "two") in Shard.parse(part), 0)
+    assert sum(run.songs for run in runs.values()) == 3
     both = tmp_path / "both.txt"
     both.write_text(f"{library / 'three'}\n{library / 'two'}\n{tmp_path / 'other/six'}\n")
     assert counts(both) == (3, 2, 1, 0, 5)

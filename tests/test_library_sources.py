@@ -49,6 +49,19 @@ def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
     assert [song.name for song in again] == [found["b/Song.flac"], found["a/song.wav"]]
 
 
+def test_stems_of_which_one_is_missing_are_no_songs(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    (library / "one/bass.wav").unlink()
+    (library / "two/Bass.flac").touch()
+    for name in ("bass", "drums", "other"):
+        (library / f"three/{name}.wav").unlink()
+    songs, _ = find_songs(library)
+    assert [song.location.removeprefix(f"{library}/") for song in songs] == ["one", "three/vocals.wav", "two"]
+    status = run_library([library / "one", library / "two"], tmp_path / "out")
+    assert status.failures == {"StemsError": 2}
+
+
 def test_lists_of_songs(music: Path, tmp_path: Path) -> None:
     expected = [str(music / "a/song.wav"), "https://host/b%20c.mp3?token=1", "s3://bucket/stems"]
     (tmp_path / "songs.txt").write_text("# mine\n" + "\n\n".join(expected) + "\n")

@@ -53,7 +53,7 @@ class LibraryStatus:
     Attributes
     ----------
     songs : int
-        Of the whole source, as the run found it: of this one, or the one that began last.
+        Of what a run had to do, its source or shard of it; of `library_status`, of the source that was begun last.
     done, failed : int
         Those of them with a result; those that failed when they were last tried as they are now.
     failures : dict of int
@@ -178,7 +178,7 @@ def analyze_library(
             _run_here(songs, job, on_row)
     if place.folder is not None:
         remove_abandoned(place.folder / RESULTS)  # of workers that died
-    return _status(place, of_source)
+    return _status(place, [column_text(song.location) for song in found])
 
 
 def _with_whole_paths(settings: Settings) -> dict[str, Any]:

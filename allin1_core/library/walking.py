@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import LibraryError, StemsError, printable
 from allin1_core.library.places import errors_as, filesystem
 from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
+from allin1_core.separation.protocol import FOLDED_INTO_OTHER
 
 _LOG = logging.getLogger(__name__)
 REACH = "check the path or URL, its rights and the connection"
@@ -123,7 +125,8 @@ def _are_stems(files: Sequence[PurePath], folder: PurePath) -> bool:
     try:
         return bool(stems_among(files, folder))
     except StemsError:
-        return False
+        # Stems alone, of which one is missing or twice there, are a song that fails, and not a song each.
+        return len(files) > 1 and {file.stem.lower() for file in files} <= {*STEM_NAMES, *FOLDED_INTO_OTHER}
 
 
 def is_folder_of_stems(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,27 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "library.json").write_text("[]")
     with pytest.raises(LibraryError, match="found list; expected an object"):
         record.read(Place(tmp_path))
-    (tmp_path / "library.json").write_text("{")
-    with pytest.raises(LibraryError, match="not JSON"):
-        record.read(Place(tmp_path))
+    for name, reading in (("library.json", record.read), ("runs/run-1.json", record.last_run)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{")
+        with pytest.raises(LibraryError, match=rf"{name}: not JSON"):
+            reading(Place(tmp_path))
+
+
+def test_of_two_that_claim_a_place_at_the_same_time_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[bool]] = []
+        write = Place.write
+
+        def write_beside_another(self: Place, name: str, content: bytes) -> None:
+            monkeypatch.undo()
+            others.append(pool.submit(record.claim, Place(tmp_path), {"precision": "fast"}))
+            wait(others, timeout=0.5)  # it is waiting, or has read that nothing is there
+            write(self, name, content)
+
+        monkeypatch.setattr(Place, "write", write_beside_another)
+        assert not record.claim(Place(tmp_path), {"precision": "exact"})
+        with pytest.raises(LibraryError, match='made with precision "exact", not "fast"'):
+            others[0].result()

@@ -59,10 +59,11 @@ def claim(place: Place, wanted: dict[str, Any]) -> bool:
     OutputError
         If it cannot be read or written.
     """
-    text = place.read(_RECORD)
-    if text is None:
-        place.write(_RECORD, (json.dumps(wanted, indent=2) + "\n").encode())
-    # Of several that start together one was the last to write, and all go by that.
+    with place.locked():
+        text = place.read(_RECORD)
+        if text is None:
+            place.write(_RECORD, (json.dumps(wanted, indent=2) + "\n").encode())
+    # Where there are no locks, one of several that start together was the last to write.
     recorded = read(place)
     other = [
         f"{name} {json.dumps(recorded.get(name))}, not {json.dumps(wanted.get(name))}"
@@ -85,17 +86,24 @@ def read(place: Place) -> dict[str, Any]:
     LibraryError
         If there is no library, or its record is damaged.
     """
-    text = place.read(_RECORD)
-    if text is None:
+    recorded = _read_object(place, _RECORD)
+    if recorded is None:
         raise LibraryError(
             f"{place.location}: no library is there; expected the --out of 'allin1-core library'"
         )
+    return recorded
+
+
+def _read_object(place: Place, name: str) -> dict[str, Any] | None:
+    text = place.read(name)
+    if text is None:
+        return None
     try:
         recorded = json.loads(text)
     except ValueError as error:
-        raise LibraryError(f"{place.location}/{_RECORD}: not JSON ({error}); remove it") from error
+        raise LibraryError(f"{place.location}/{name}: not JSON ({error}); remove it") from error
     if not isinstance(recorded, dict):
-        raise LibraryError(f"{place.location}/{_RECORD}: found {type(recorded).__name__}; expected an object")
+        raise LibraryError(f"{place.location}/{name}: found {type(recorded).__name__}; expected an object")
     return recorded
 
 
@@ -108,7 +116,6 @@ def write_run(place: Place, **facts: str | None) -> None:
 
 
 def last_run(place: Place) -> dict[str, Any]:
-    """The run that began last; {} if there was none."""
+    """The run that began last; {} if there was none. `LibraryError` if its record is damaged."""
     runs: Sequence[str] = place.files("runs", ".json")
-    text = place.read(f"runs/{runs[-1].rpartition('/')[2]}") if runs else None
-    return dict(json.loads(text)) if text else {}
+    return (_read_object(place, f"runs/{runs[-1].rpartition('/')[2]}") if runs else None) or {}

@@ -177,8 +177,9 @@ def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
     for name in ("demix_repository", "weights_dir"):
         with pytest.raises(WeightsError, match=f"{name}: found ''; expected a folder; '.' for the working"):
             Settings(**{name: ""})
-    with pytest.raises(StemsError, match="stems_dir: found ''; expected a folder"):
-        analyze([], stems_dir="")
+    for name in ("", "none"):
+        with pytest.raises(StemsError, match=f"stems_dir: no folder at '{name}'; correct it or leave it out"):
+            analyze([], stems_dir=name)
     with pytest.raises(AudioError, match="paths: found ''; expected audio files"):
         analyze("")
 

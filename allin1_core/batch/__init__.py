@@ -25,7 +25,7 @@ from allin1_core.batch.side_by_side import (
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
 from allin1_core.errors import BackendError, BatchError, HintError, StemsError, WeightsError
-from allin1_core.files.writing import check_writable
+from allin1_core.files.writing import check_writable, expand_user
 from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
 from allin1_core.results.result import AnalysisResult
@@ -125,8 +125,9 @@ def analyze(
     options = locals()
     is_one = is_one_input(paths)
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
-    if stems_dir == "":  # as a path that would be the working folder
-        raise StemsError("stems_dir: found ''; expected a folder; '.' for the working folder")
+    # An empty path would be the working folder.
+    if stems_dir is not None and not (stems_dir and os.path.isdir(expand_user(stems_dir))):
+        raise StemsError(f"stems_dir: no folder at {str(stems_dir)!r}; correct it or leave it out")
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(**options_of(options, Outputs))
     analyzer = Analyzer(**options_of(options, Settings))

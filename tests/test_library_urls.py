@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.server
 import json
+import tempfile
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -101,6 +104,31 @@ def test_what_cannot_be_had_from_s3(
     by_way_of_a_folder = (tmp_path / "out/results/one.json").read_bytes()
     assert by_way_of_a_folder == (tmp_path / "plain/results/one.json").read_bytes()
     assert urllib.parse.urlsplit(row["song"]).scheme == "s3"
+
+
+def test_without_room_for_songs_on_their_way(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    files = fsspec.filesystem("memory")
+    files.put(str(library), "/full", recursive=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkdtemp", Mock(side_effect=full))
+        with pytest.raises(OutputError, match=r"TMPDIR: holds no folder .No space"):
+            run_library("memory://full", tmp_path / "out")
+    mkdir = Path.mkdir
+
+    def mkdir_or_full(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.name == "1":  # that of the second song
+            raise full
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_or_full)
+    status = run_library("memory://full", tmp_path / "out")
+    assert (status.done, status.failures) == (2, {"AudioError": 1})
+    [row] = rows(tmp_path / "out", "failures")
+    assert row["message"].startswith("memory:///full/three: cannot be fetched (No space left on device)")
+    files.rm("/full", recursive=True)
 
 
 class Closed(Exception):

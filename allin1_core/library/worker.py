@@ -14,7 +14,7 @@ from typing import Any
 from allin1_core.analysis import Analyzer, check_settings
 from allin1_core.batch import run_batch
 from allin1_core.batch.names import claimed, files
-from allin1_core.errors import Allin1Error, AudioError, BatchError, LibraryError, ResultError
+from allin1_core.errors import Allin1Error, AudioError, BatchError, LibraryError, OutputError, ResultError
 from allin1_core.files.writing import check_names, remove
 from allin1_core.library import record
 from allin1_core.library.places import Place, errors_as, filesystem, is_url
@@ -100,15 +100,20 @@ class Worker:
 
         Raises
         ------
-        BackendError, WeightsError
-            They would fail every song.
+        BackendError, WeightsError, OutputError
+            They would fail every song; the last if there is no room for songs on their way.
         """
         if self._place.folder is not None and not any(is_url(song.location) for song in songs):
             folder = self._place.folder / RESULTS
             self._run_batch({Path(song.location): song for song in songs}, folder, on_row)
             return
-        with tempfile.TemporaryDirectory(prefix="allin1-core-") as scratch:
-            self._run_staged(songs, Path(scratch), on_row)
+        with contextlib.ExitStack() as held:
+            with errors_as(
+                "TMPDIR", OutputError, "holds no folder", "free space, or name another one by TMPDIR"
+            ):
+                scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="allin1-core-")))
+                (scratch / RESULTS).mkdir()
+            self._run_staged(songs, scratch, on_row)
 
     def run_all(self, songs: Sequence[Song]) -> list[Row]:
         """The rows of `run`, all together."""
@@ -160,7 +165,6 @@ class Worker:
     def _run_staged(self, songs: Sequence[Song], scratch: Path, on_row: Callable[[Row], None]) -> None:
         """By way of a folder of this machine: songs are fetched to it, and results put from it."""
         folder = scratch / RESULTS
-        folder.mkdir()
 
         def fetched(numbered: tuple[int, Song]) -> Path | Allin1Error:
             number, song = numbered
@@ -253,10 +257,10 @@ def _fetch_song(song: Song, folder: Path) -> Path:
     """
     store, root = filesystem(song.location)
     target = folder / path_of(song.location).name  # its own name: results record it
-    folder.mkdir()
     with errors_as(
-        song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"
+        song.location, AudioError, "cannot be fetched", "check the URL, its rights, the connection and TMPDIR"
     ):
+        folder.mkdir()
         if not is_url_of_stems(song.location):
             store.get_file(root, str(target))
             return target

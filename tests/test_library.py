@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from hard_use.libraries import rows
 
 from allin1_core import Analyzer, __version__, analyze, load_result
 from allin1_core.errors import BackendError, LibraryError, WeightsError
-from allin1_core.library import LibraryStatus, library_status, tables
+from allin1_core.library import LibraryStatus, library_status, tables, worker
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard
 from allin1_core.results.result import AnalysisResult
@@ -192,6 +194,21 @@ def test_a_song_with_too_long_a_name_for_its_result_fails_alone(
         status = run_library(library, tmp_path / "out")
         assert (status.songs, status.done, status.failures) == (3, 2, {"OutputError": 1})
         assert "too long a name for a file (256 bytes" in rows(tmp_path / "out", "failures")[-1]["message"]
+
+
+def test_threads_of_a_worker_share_its_analyzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    class Slow:
+        def __init__(self, **options: Any) -> None:
+            time.sleep(0.1)
+            made.append(self)
+
+    monkeypatch.setattr(worker, "Analyzer", Slow)
+    shared = worker.Worker(worker.Job(str(tmp_path), {}))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: shared._analyzer, range(2)))
+    assert found == [*made, *made]
 
 
 def test_a_failure_has_a_row_and_is_tried_again(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from allin1_core.results.result import AnalysisResult, array_paths, read_json_re
 from allin1_core.separation.folder import AUDIO_SUFFIXES
 from allin1_core.separation.track import Track, audio_digests, find_ready_stems
 from allin1_core.settings import Outputs
-from allin1_core.threads import ThreadPool
+from allin1_core.threads import Lock, ThreadPool
 
 # Downloads wait for the network, not for a core.
 _DOWNLOADS = 8
@@ -65,10 +64,14 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._place = Place(job.out)
+        self._lock, self._made = Lock(), list[Analyzer]()
 
-    @functools.cached_property
+    @property
     def _analyzer(self) -> Analyzer:
-        return Analyzer(**self._job.options)
+        with self._lock:  # which `functools.cached_property` has not, from Python 3.12 on
+            if not self._made:
+                self._made.append(Analyzer(**self._job.options))
+            return self._made[0]
 
     def load(self) -> None:
         """Choose backends and load the network.

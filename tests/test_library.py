@@ -321,22 +321,3 @@ def test_a_resume_of_20000_songs_reads_the_manifest_alone(
     assert [name for name in read if name.startswith("results")] == []
     assert len(read) < 10
     assert list((out / "results").iterdir()) == []
-
-
-def test_a_run_of_a_day_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, parts = [0.0], list[tuple[float, int]]()
-    monkeypatch.setattr(tables.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(tables, "write_part", lambda place, table, rows: parts.append((now[0], len(rows))))
-    writer = tables.TableWriter(Place(tmp_path))
-    for second in range(0, 86400, 10):
-        now[0] = second
-        writer.add({"song": str(second)})
-    writer.close()
-    assert [when for when, _ in parts[:3]] == [120, 250, 380]  # and the next row begins another
-    assert sum(rows for _, rows in parts) == 8640
-    assert len(parts) < 110
-    for second in range(2500):
-        now[0] = 86400 + 0.01 * second
-        writer.add({"song": str(second)})
-    writer.close()
-    assert [rows for _, rows in parts[-3:]] == [1000, 1000, 500]

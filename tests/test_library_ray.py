@@ -79,6 +79,9 @@ def test_a_worker_that_sees_another_place_under_the_path_is_told(tmp_path: Path,
         worker.load()
     (tmp_path / "library.json").write_text("{}")
     worker.load()
+    options = {"device": "cpu", "model": small_model, "weights_dir": str(tmp_path / "none")}
+    with pytest.raises(WeightsError, match="weights_dir: no folder at"):
+        Worker(Job(str(tmp_path), options)).load()
 
 
 class Cluster:

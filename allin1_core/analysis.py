@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
-from allin1_core.errors import Allin1Error, BackendError
+from allin1_core.errors import Allin1Error, BackendError, WeightsError
 from allin1_core.results import provenance
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation.inputs import Input, PathLike
@@ -261,3 +262,27 @@ def check_separation(session: Session, tracks: Iterable[Track], stems_dir: PathL
                 continue
             if ready is None:
                 _separation_of(session, track)
+
+
+def check_settings(session: Session) -> None:
+    """Refuse names of models, and folders, that lead nowhere, whether or not their stage will run.
+
+    Raises
+    ------
+    WeightsError
+        Says which there are.
+    """
+    from allin1_core.network.weights import check_name, explicit_folder
+    from allin1_core.separation.protocol import check_own_model
+
+    settings = session.settings
+    check_name(settings.model)
+    explicit_folder(settings.weights_dir)
+    if settings.demix_repository is not None:
+        check_own_model(settings.demix_model, Path(settings.demix_repository))
+    elif settings.demix_model != Settings.demix_model:  # to ask for others may import torch
+        names = session.demix_model_names()
+        if names and settings.demix_model not in names:
+            raise WeightsError(
+                f"demix_model: {settings.demix_model!r} unknown; expected one of {', '.join(names)}"
+            )

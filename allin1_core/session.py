@@ -155,17 +155,16 @@ class Session:
 
     @functools.cached_property
     def repository_sha256(self) -> dict[str, str]:
-        """SHA-256 of the files in `demix_repository` that the separation model is made of, by name; {} without one.
+        """See the function `repository_sha256`."""
+        return repository_sha256(self.settings)
 
-        A bag of models (``NAME.yaml``) may be made of any model there.
-        """
-        if self.settings.demix_repository is None:
-            return {}
-        folder = Path(self.settings.demix_repository)
-        bag = folder / f"{self.settings.demix_model}.yaml"
-        name = "" if bag.is_file() else glob.escape(self.settings.demix_model)
-        models = sorted(path for suffix in ("th", "safetensors") for path in folder.glob(f"{name}*.{suffix}"))
-        return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}
+    def demix_model_names(self) -> list[str]:
+        """Names of the separation models that the chosen backend says it knows; [] if none is installed, or says."""
+        try:
+            names = getattr(self._separation[0].load(), "model_names", list)
+        except BackendError:
+            return []
+        return list(names())
 
     def separator(self) -> Separator:
         """The separation model, loaded when first asked for.
@@ -323,3 +322,17 @@ class Session:
             requested_device=self.network_choice.requested_device,
             device_because="the decoder runs on the host",
         )
+
+
+def repository_sha256(settings: Settings) -> dict[str, str]:
+    """SHA-256 of the files in `demix_repository` that the separation model is made of, by name; {} without one.
+
+    A bag of models (``NAME.yaml``) may be made of any model there.
+    """
+    if settings.demix_repository is None:
+        return {}
+    folder = Path(settings.demix_repository)
+    bag = folder / f"{settings.demix_model}.yaml"
+    name = "" if bag.is_file() else glob.escape(settings.demix_model)
+    models = sorted(path for suffix in ("th", "safetensors") for path in folder.glob(f"{name}*.{suffix}"))
+    return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}

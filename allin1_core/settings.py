@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from allin1_core import backends
 from allin1_core.backends.table import module_exists
 from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
-from allin1_core.errors import OutputError, ResultError
+from allin1_core.errors import OutputError, ResultError, WeightsError
 from allin1_core.files.writing import expand_user
 from allin1_core.plotting import MATPLOTLIB_MISSING
 from allin1_core.results.exports import FORMATS, JAMS_MISSING
@@ -82,7 +83,10 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none.
+        If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none; if there is no such precision or
+        backend.
+    WeightsError
+        If a folder's path is empty.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
         none.
@@ -111,6 +115,14 @@ class Settings:
     def __post_init__(self) -> None:
         check_count("num_threads", self.num_threads, "all cores")
         check_count("jobs", self.jobs, "one for each core")
+        # Whether or not their stage will run.
+        backends.check_precision(self.precision)
+        for stage, name in (("network", "nn"), ("spectrogram", "spec"), ("separation", "demix")):
+            if getattr(self, f"{name}_backend") != "auto":
+                backends.get(stage, getattr(self, f"{name}_backend"))
+        for name in ("demix_repository", "weights_dir"):
+            if getattr(self, name) == "":  # as a path that would be the working folder
+                raise WeightsError(f"{name}: found ''; expected a folder; '.' for the working folder")
         _expand_paths(self, "demix_repository", "weights_dir")
         meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hard_use.libraries import rows
 
-from allin1_core import __version__, analyze, load_result
+from allin1_core import Analyzer, __version__, analyze, load_result
 from allin1_core.errors import BackendError, LibraryError, WeightsError
-from allin1_core.library import library_status, tables
+from allin1_core.library import LibraryStatus, library_status, tables, worker
 from allin1_core.library.places import Place
+from allin1_core.library.sources import Shard
+from allin1_core.results.result import AnalysisResult
+from allin1_core.separation.track import Track
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -113,8 +118,9 @@ def test_status_counts_the_songs_of_the_last_source(
     (library / "two/bass.wav").write_bytes(b"none")
 
     def counts(source: Path, **more: Any) -> tuple[int, ...]:
-        status = run_library(source, out, **more)
-        assert status == library_status(out)
+        run = run_library(source, out, **more)
+        status = library_status(out)
+        assert more or run == status
         return status.songs, status.done, status.failed, status.remaining, status.in_all
 
     assert counts(library) == (3, 2, 1, 0, 2)
@@ -130,9 +136,79 @@ def test_status_counts_the_songs_of_the_last_source(
     parts = [counts(tmp_path / "other", shard=f"{part}/2") for part in (1, 2)]
     assert [(songs, done + remaining) for songs, done, _, remaining, _ in parts] == [(3, 3), (3, 3)]
     assert parts[1] == (3, 3, 0, 0, 5)
+    # A failure of one shard is not another's.
+    runs = {part: run_library(library, out, shard=part) for part in ("1/2", "2/2")}
+    for part, run in runs.items():
+        assert (run.failed, run.remaining) == (str(library / "two") in Shard.parse(part), 0)
+    assert sum(run.songs for run in runs.values()) == 3
     both = tmp_path / "both.txt"
     both.write_text(f"{library / 'three'}\n{library / 'two'}\n{tmp_path / 'other/six'}\n")
     assert counts(both) == (3, 2, 1, 0, 5)
+
+
+def test_each_of_two_sources_at_the_same_time_counts_its_own(
+    run_library: Callable[..., Any],
+    library: Path,
+    write_stems: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, other = tmp_path / "out", write_stems("other/one")
+    (library / "two/bass.wav").write_bytes(b"none")
+    original, inner = Analyzer.analyze_track, list[LibraryStatus]()
+
+    def analyze_track(self: Analyzer, track: Track, *arguments: Any, **options: Any) -> AnalysisResult:
+        if track.path == library / "one":
+            inner.append(run_library(other, out))
+        return original(self, track, *arguments, **options)
+
+    monkeypatch.setattr(Analyzer, "analyze_track", analyze_track)
+    outer = run_library(library, out)
+    assert (outer.songs, outer.done, outer.failures, outer.in_all) == (3, 2, {"AudioError": 1}, 3)
+    [status] = inner
+    assert (status.songs, status.done, status.failed, status.remaining) == (1, 1, 0, 0)
+    assert library_status(out) == LibraryStatus(songs=1, done=1, failed=0, failures={}, in_all=3)
+    # Nor has one of them the other's result, though both are called the same.
+    found = {row["song"]: load_result(out / "results" / f"{row['name']}.json").path for row in rows(out)}
+    assert found == {str(song): song for song in (library / "one", library / "three", other)}
+
+
+def test_a_song_that_was_done_and_fails_as_it_is_now_has_failed(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, command: Command
+) -> None:
+    out, whole = tmp_path / "out", (library / "two/bass.wav").read_bytes()
+    run_library(library, out)
+    (library / "two/bass.wav").write_bytes(b"none")
+    for _ in range(2):
+        status = run_library(library, out)
+        assert status == library_status(out) == LibraryStatus(3, 2, 1, {"AudioError": 1}, in_all=2)
+    (library / "two/bass.wav").write_bytes(whole)
+    assert run_library(library, out) == library_status(out) == LibraryStatus(3, 3, 0, {}, in_all=3)
+
+
+def test_a_song_with_too_long_a_name_for_its_result_fails_alone(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    (library / "two").rename(library / ("b" * 251))
+    for _ in range(2):
+        status = run_library(library, tmp_path / "out")
+        assert (status.songs, status.done, status.failures) == (3, 2, {"OutputError": 1})
+        assert "too long a name for a file (256 bytes" in rows(tmp_path / "out", "failures")[-1]["message"]
+
+
+def test_threads_of_a_worker_share_its_analyzer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+
+    class Slow:
+        def __init__(self, **options: Any) -> None:
+            time.sleep(0.1)
+            made.append(self)
+
+    monkeypatch.setattr(worker, "Analyzer", Slow)
+    shared = worker.Worker(worker.Job(str(tmp_path), {}))
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: shared._analyzer, range(2)))
+    assert found == [*made, *made]
 
 
 def test_a_failure_has_a_row_and_is_tried_again(
@@ -245,22 +321,3 @@ def test_a_resume_of_20000_songs_reads_the_manifest_alone(
     assert [name for name in read if name.startswith("results")] == []
     assert len(read) < 10
     assert list((out / "results").iterdir()) == []
-
-
-def test_a_run_of_a_day_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, parts = [0.0], list[tuple[float, int]]()
-    monkeypatch.setattr(tables.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(tables, "write_part", lambda place, table, rows: parts.append((now[0], len(rows))))
-    writer = tables.TableWriter(Place(tmp_path))
-    for second in range(0, 86400, 10):
-        now[0] = second
-        writer.add({"song": str(second)})
-    writer.close()
-    assert [when for when, _ in parts[:3]] == [120, 250, 380]  # and the next row begins another
-    assert sum(rows for _, rows in parts) == 8640
-    assert len(parts) < 110
-    for second in range(2500):
-        now[0] = 86400 + 0.01 * second
-        writer.add({"song": str(second)})
-    writer.close()
-    assert [rows for _, rows in parts[-3:]] == [1000, 1000, 500]

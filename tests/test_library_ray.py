@@ -15,10 +15,10 @@ import ray
 from hard_use.libraries import write_library
 from pyarrow import parquet
 
-from allin1_core.errors import WeightsError
+from allin1_core.errors import LibraryError, WeightsError
 from allin1_core.library import analyze_library, ray_engine
 from allin1_core.library.sources import Song
-from allin1_core.library.worker import Job
+from allin1_core.library.worker import Job, Worker
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -57,6 +57,33 @@ def test_what_each_worker_has(
     assert ray_engine._share(machines, asked, use_cards=use_cards) == shares
 
 
+def test_machines_without_a_core_for_a_worker_are_told() -> None:
+    with pytest.raises(LibraryError, match="no machine of the cluster has a core for a worker"):
+        ray_engine._share([{"memory": 1e9}], None, use_cards=True)
+    cluster = Cluster()
+    run = ray_engine._Run(cluster, Job("/out", {"device": "cpu"}), 1)
+    run._check_machines()
+    for left in ({"memory": 1e9}, {"CPU": 1.0}):  # the worker has two
+        cluster.resources = left
+        with pytest.raises(
+            LibraryError, match="no machine of the cluster is left for workers; what is done is"
+        ):
+            run._check_machines()
+
+
+def test_a_worker_that_sees_another_place_under_the_path_is_told(tmp_path: Path, small_model: str) -> None:
+    worker = Worker(Job(str(tmp_path), {"device": "cpu", "model": small_model}))
+    with pytest.raises(
+        LibraryError, match=f"machine .*: {tmp_path}: no library is there; .* must see it there"
+    ):
+        worker.load()
+    (tmp_path / "library.json").write_text("{}")
+    worker.load()
+    options = {"device": "cpu", "model": small_model, "weights_dir": str(tmp_path / "none")}
+    with pytest.raises(WeightsError, match="weights_dir: no folder at"):
+        Worker(Job(str(tmp_path), options)).load()
+
+
 class Cluster:
     """In place of Ray: a worker that works, one that dies at its first songs, and no room for another one."""
 
@@ -64,11 +91,12 @@ class Cluster:
 
     def __init__(self) -> None:
         self.started: list[str] = []
+        self.resources = {"CPU": 2.0}
         self.ended: dict[str, list[dict[str, str]] | None] = {}
         self.waits = 0
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {"CPU": 2.0}}]
+        return [{"Alive": True, "Resources": self.resources}, {"Alive": False, "Resources": {"CPU": 64.0}}]
 
     def remote(self, _: object) -> Any:
         return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self._start))

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
     # The same in another order, and beside fewer songs.
     again, _ = find_songs([music / "b/Song.flac", music / "a/song.wav"])
     assert [song.name for song in again] == [found["b/Song.flac"], found["a/song.wav"]]
+
+
+def test_stems_of_which_one_is_missing_are_no_songs(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path
+) -> None:
+    (library / "one/bass.wav").unlink()
+    (library / "two/Bass.flac").touch()
+    for name in ("bass", "drums", "other"):
+        (library / f"three/{name}.wav").unlink()
+    songs, _ = find_songs(library)
+    assert [song.location.removeprefix(f"{library}/") for song in songs] == ["one", "three/vocals.wav", "two"]
+    status = run_library([library / "one", library / "two"], tmp_path / "out")
+    assert status.failures == {"StemsError": 2}
 
 
 def test_lists_of_songs(music: Path, tmp_path: Path) -> None:
@@ -110,12 +124,15 @@ def test_shards_are_disjoint_complete_and_each_songs_own() -> None:
         ("library", {"out": "library/one/bass.wav"}, "cannot be used as an output folder"),
         ("library", {"engine": "dask"}, "engine: 'dask' unknown; expected local or ray"),
         ("library", {"num_workers": 2}, "'local' takes no address and no number of workers"),
+        ("", {}, "source: found ''; expected a folder, list or song"),
+        (["library/one", ""], {}, "source: found '' among the songs"),
+        ("library", {"timings_path": ""}, "timings_path: found ''; expected a file"),
         ("library", {"out": ""}, "out: found ''; expected a folder or URL; '.' for the working folder"),
         ("library", {"engine": "ray", "num_workers": 0}, "num_workers: 0; expected at least 1"),
     ],
 )
 def test_bad_input_is_one_clear_error(
-    source: str,
+    source: str | list[str],
     more: dict[str, Any],
     told: str,
     run_library: Callable[..., Any],
@@ -198,6 +215,7 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
     for arguments, expected, told in (
         (["music"], 2, "out: not given"),
         (["status"], 2, "status: of nothing"),
+        (["status", ""], 1, "out: found ''; expected a folder or URL"),
         (["status", tmp_path], 1, "no library is there"),
         (["music", "more", "--out", "out"], 2, "more: a second source"),
     ):
@@ -217,6 +235,27 @@ def test_a_damaged_record_is_told(tmp_path: Path) -> None:
     (tmp_path / "library.json").write_text("[]")
     with pytest.raises(LibraryError, match="found list; expected an object"):
         record.read(Place(tmp_path))
-    (tmp_path / "library.json").write_text("{")
-    with pytest.raises(LibraryError, match="not JSON"):
-        record.read(Place(tmp_path))
+    for name, reading in (("library.json", record.read), ("runs/run-1.json", record.last_run)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{")
+        with pytest.raises(LibraryError, match=rf"{name}: not JSON"):
+            reading(Place(tmp_path))
+
+
+def test_of_two_that_claim_a_place_at_the_same_time_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        others: list[Future[bool]] = []
+        write = Place.write
+
+        def write_beside_another(self: Place, name: str, content: bytes) -> None:
+            monkeypatch.undo()
+            others.append(pool.submit(record.claim, Place(tmp_path), {"precision": "fast"}))
+            wait(others, timeout=0.5)  # it is waiting, or has read that nothing is there
+            write(self, name, content)
+
+        monkeypatch.setattr(Place, "write", write_beside_another)
+        assert not record.claim(Place(tmp_path), {"precision": "exact"})
+        with pytest.raises(LibraryError, match='made with precision "exact", not "fast"'):
+            others[0].result()

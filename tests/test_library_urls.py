@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import http.server
 import json
+import tempfile
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import fsspec
 import pytest
+from fsspec import AbstractFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 from hard_use.libraries import rows
 from pyarrow import parquet
 
@@ -99,6 +104,68 @@ def test_what_cannot_be_had_from_s3(
     by_way_of_a_folder = (tmp_path / "out/results/one.json").read_bytes()
     assert by_way_of_a_folder == (tmp_path / "plain/results/one.json").read_bytes()
     assert urllib.parse.urlsplit(row["song"]).scheme == "s3"
+
+
+def test_without_room_for_songs_on_their_way(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    files = fsspec.filesystem("memory")
+    files.put(str(library), "/full", recursive=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkdtemp", Mock(side_effect=full))
+        with pytest.raises(OutputError, match=r"TMPDIR: holds no folder .No space"):
+            run_library("memory://full", tmp_path / "out")
+    mkdir = Path.mkdir
+
+    def mkdir_or_full(self: Path, *arguments: Any, **options: Any) -> None:
+        if self.name == "1":  # that of the second song
+            raise full
+        mkdir(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_or_full)
+    status = run_library("memory://full", tmp_path / "out")
+    assert (status.done, status.failures) == (2, {"AudioError": 1})
+    [row] = rows(tmp_path / "out", "failures")
+    assert row["message"].startswith("memory:///full/three: cannot be fetched (No space left on device)")
+    files.rm("/full", recursive=True)
+
+
+class Closed(Exception):
+    """What a file system raises, of no kind that fsspec knows."""
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(
+    run_library: Callable[..., Any], library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, refused = fsspec.filesystem("memory"), ["/closed", "/denied"]
+    listed = MemoryFileSystem.ls
+
+    def ls(self: MemoryFileSystem, path: str, *arguments: Any, **options: Any) -> Any:
+        if path.endswith(tuple(refused)):
+            raise Closed("not\x1b to you") if path.endswith("/closed") else PermissionError(13, "Denied")
+        return listed(self, path, *arguments, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", ls)
+    monkeypatch.setattr(
+        MemoryFileSystem, "find", AbstractFileSystem.find
+    )  # as where a store has none of its own
+    for name, folder in (("one", "open"), ("two", "closed/in"), ("three", "denied/.in")):
+        files.put(str(library / name), f"/music/{folder}/{name}", recursive=True)
+    status = run_library("memory://music", tmp_path / "out")
+    assert (status.songs, status.done, status.failures) == (3, 1, {"AudioError": 2})
+    closed, denied = rows(tmp_path / "out", "failures")
+    assert closed["message"].startswith("memory:///music/closed: cannot be fetched (not\\x1b to you)")
+    assert denied["message"].startswith("memory:///music/denied: cannot be fetched (Denied)")
+    with pytest.raises(LibraryError, match=r"memory://music/closed: cannot be listed .not"):
+        run_library("memory://music/closed", tmp_path / "out")
+    # Its songs, hidden ones excepted, come in its place once it can be listed.
+    refused.clear()
+    status = run_library("memory://music", tmp_path / "out")
+    assert (status.songs, status.done, status.failed, status.in_all) == (2, 2, 0, 2)
+    done = [row["song"] for row in rows(tmp_path / "out")]
+    assert done == ["memory:///music/closed/in/two", "memory:///music/open/one"]
+    files.rm("/music", recursive=True)
 
 
 def test_songs_of_the_web(

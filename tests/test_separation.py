@@ -234,7 +234,7 @@ def test_mono_is_repeated_and_other_rates_are_resampled(separation_repository: P
 
 def test_unknown_separation_model(separation_repository: Path) -> None:
     session = Session(Settings(demix_model="nothing", demix_repository=separation_repository, device="cpu"))
-    with pytest.raises(WeightsError, match="separation model 'nothing': cannot be loaded"):
+    with pytest.raises(WeightsError, match=r"expected the separation model nothing\..*; found models small$"):
         session.separator()
 
 

@@ -16,7 +16,8 @@ import pytest
 import allin1_core
 from allin1_core import Analyzer, analyze
 from allin1_core.cli import make_parser
-from allin1_core.errors import BackendError, OutputError, ResultError
+from allin1_core.errors import AudioError, BackendError, OutputError, ResultError, StemsError, WeightsError
+from allin1_core.library import analyze_library
 from allin1_core.settings import Outputs, Settings
 
 # What `analyze` is asked that is neither what runs nor what is written.
@@ -173,3 +174,56 @@ def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
         analyze([], **{name: ""})
     with pytest.raises(OutputError, match="timings_path: found ''; expected a file"):
         Outputs(timings_path="")
+    for name in ("demix_repository", "weights_dir"):
+        with pytest.raises(WeightsError, match=f"{name}: found ''; expected a folder; '.' for the working"):
+            Settings(**{name: ""})
+    for name in ("", "none"):
+        with pytest.raises(StemsError, match=f"stems_dir: no folder at '{name}'; correct it or leave it out"):
+            analyze([], stems_dir=name)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"demix_backend": "spleeter"},
+            "separation backend 'spleeter': unknown; .* one of demucs-infer, demucs",
+        ),
+        ({"demix_backend": ""}, "separation backend '': unknown; .* one of demucs-infer, demucs-mlx"),
+        (
+            {"demix_model": "htdemucs_tf"},
+            "demix_model: 'htdemucs_tf' unknown; expected one of .*htdemucs_ft, ",
+        ),
+        ({"demix_repository": "none"}, "none: no such folder; .* model htdemucs.safetensors or htdemucs.th"),
+        ({"demix_repository": "models"}, "models: expected .* htdemucs.th; found models mine, other, small$"),
+        ({"weights_dir": "none"}, "weights_dir: no folder at 'none'"),
+        (
+            {"model": "harmonix-fold8"},
+            "weights 'harmonix-fold8': unknown; expected .*, harmonix-fold7, or the",
+        ),
+        ({"model": "none.npz"}, "none.npz: cannot be opened"),
+        ({"nn_backend": "fussed"}, "network backend 'fussed': unknown; .* one of fused, triton"),
+        ({"spec_backend": "nunpy"}, "spectrogram backend 'nunpy': unknown; .* one of fused, numpy"),
+        ({"precision": "exacter"}, "precision 'exacter': unknown; expected one of exact, fast"),
+        ({"device": "cdua"}, "device 'cdua': unknown; expected cpu, cuda"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_refused_though_nothing_is_to_be_done_by_it(
+    given: dict[str, Any],
+    told: str,
+    song: Path,
+    options: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    for name in ("small-01234567.th", "other.safetensors", "mine.yaml", "htdemucs.txt"):
+        Path("models", name).touch()
+    for run in (analyze, analyze_library):
+        with pytest.raises((BackendError, WeightsError), match=told):
+            run([song], "out", **options | given)  # stems: nothing is to be separated
+    assert not list(Path("out").rglob("*.json"))
+    analyze([song], "out", **options)
+    with pytest.raises((BackendError, WeightsError), match=told):
+        analyze([song], "out", **options | given)

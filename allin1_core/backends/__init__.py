@@ -31,6 +31,7 @@ __all__ = [
     "Choice",
     "backends",
     "built_in",
+    "check_precision",
     "choose",
     "choose_after",
     "choose_beside",
@@ -147,9 +148,14 @@ def choose(
         If stage, backend, device or precision is unknown, if the backend is not installed, or if it cannot use
         the device.
     """
+    check_precision(precision)
+    return _choose(stage, backend, device, precision, {})
+
+
+def check_precision(precision: str) -> None:
+    """Raise `BackendError` unless there is such a precision."""
     if precision not in PRECISIONS:
         raise BackendError(f"precision {precision!r}: unknown; expected one of {', '.join(PRECISIONS)}")
-    return _choose(stage, backend, device, precision, {})
 
 
 def choose_after(choice: Choice, why: str) -> tuple[Backend, Choice]:

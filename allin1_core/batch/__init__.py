@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from allin1_core.analysis import Analyzer, check_separation
+from allin1_core.analysis import Analyzer, check_separation, check_settings
 from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
@@ -25,8 +25,8 @@ from allin1_core.batch.side_by_side import (
 from allin1_core.batch.signature import one_or_many
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
-from allin1_core.errors import BackendError, BatchError, HintError, WeightsError
-from allin1_core.files.writing import check_writable
+from allin1_core.errors import BackendError, BatchError, HintError, StemsError, WeightsError
+from allin1_core.files.writing import check_writable, expand_user
 from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
 from allin1_core.results.result import AnalysisResult
@@ -128,6 +128,9 @@ def analyze(
     options = locals()
     is_one = is_one_input(paths)
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    # An empty path would be the working folder.
+    if stems_dir is not None and not (stems_dir and os.path.isdir(expand_user(stems_dir))):
+        raise StemsError(f"stems_dir: no folder at {str(stems_dir)!r}; correct it or leave it out")
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
     outputs = Outputs(**options_of(options, Outputs))
     analyzer = Analyzer(**options_of(options, Settings))
@@ -136,6 +139,7 @@ def analyze(
         raise HintError(
             f"anchors: given for {len(tracks)} tracks; expected one, whose beats they are: analyse each alone"
         )
+    check_settings(analyzer.session)
     check_separation(analyzer.session, _without_result(tracks, outputs), stems_dir)
     _check_folders(outputs)
     results = run_batch(
@@ -193,7 +197,7 @@ def run_batch(
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
-    names: Mapping[Path, str] | None = None,
+    naming: Callable[[Path], contextlib.AbstractContextManager[Track]] | None = None,
     on_end: Callable[[Path, AnalysisResult | Exception], None] = lambda path, outcome: None,
 ) -> list[AnalysisResult]:
     """Analyse tracks, some side by side; a track that fails does not stop the others.
@@ -207,8 +211,8 @@ def run_batch(
     keep_arrays : bool
         Whether the results carry their arrays. Without, no more are in memory at a time than of the tracks in flight:
         `number_of_jobs` at most, and together no longer than `SECONDS_A_JOB` for each, or one longer track alone.
-    names : dict of str, optional
-        What each track's files are called, where that is decided already; see `named` for what they are otherwise.
+    naming : callable, optional
+        Gives a context in which a path is a track with a name for its files; see `named` for what they are otherwise.
     on_end : callable
         Called with each track's path and its result when its files are written, or with what it raised. What this
         raises of a result is the track's failure. Several threads may call it at the same time.
@@ -253,10 +257,7 @@ def run_batch(
             if jobs > 1:
                 held.enter_context(limited_cores(share))
             try:
-                naming = (
-                    contextlib.nullcontext(Track(path, names[path])) if names else named(path, outputs, taken)
-                )
-                with naming as track:
+                with naming(path) if naming else named(path, outputs, taken) as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
                     files = AudioFiles(track, stems_dir)
                     if jobs > 1:

@@ -7,16 +7,16 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer, check_separation
+from allin1_core.analysis import Analyzer, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
-from allin1_core.files.writing import check_writable, expand_user, remove_abandoned
+from allin1_core.files.writing import check_writable, remove_abandoned
 from allin1_core.library import record
 from allin1_core.library.places import Place, is_url
 from allin1_core.library.sources import Shard, Song, find_songs
@@ -24,17 +24,20 @@ from allin1_core.library.tables import (
     FAILURES,
     RESULTS,
     SONGS,
+    SOURCES,
     Row,
     TableWriter,
     column_text,
     done_songs,
     need_pyarrow,
-    read_table,
+    read_outcomes,
+    read_source,
+    write_source,
 )
 from allin1_core.library.worker import Job, Worker
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import Track
-from allin1_core.settings import Settings, documented
+from allin1_core.settings import Outputs, Settings, documented
 from allin1_core.threads import Lock, ThreadPool, check_count
 
 ENGINES = ("local", "ray")
@@ -50,9 +53,9 @@ class LibraryStatus:
     Attributes
     ----------
     songs : int
-        Of the whole source of the last run, as it found it.
+        Of what a run had to do, its source or shard of it; of `library_status`, of the source that was begun last.
     done, failed : int
-        Those of them with a result; those that failed when they were last tried.
+        Those of them with a result; those that failed when they were last tried as they are now.
     failures : dict of int
         How many of them failed for each class of error.
     in_all : int
@@ -140,7 +143,7 @@ def analyze_library(
         raise BackendError("engine: 'local' takes no address and no number of workers; they are Ray's")
     check_count("num_workers", num_workers, "one for each GPU or core")
     part = Shard.parse(shard)
-    options = Settings(**settings)
+    options, timed = Settings(**settings), Outputs(timings_path=timings_path)
     found, locations = find_songs(source, column=column, shard=part)
     place = _prepared(out)
     outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
@@ -148,23 +151,20 @@ def analyze_library(
     songs = [song for song in found if done.get(column_text(song.location)) != song.state]
     if engine == "local":  # refused before the place is this library's
         session = Analyzer(**dataclasses.asdict(options)).session
+        check_settings(session)
         check_separation(
             session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
         )
     is_resumed = record.claim(place, record.made_with(options, **outputs))
     if not is_resumed:
         songs = found  # nothing says what rows that are there are made with
+    of_source = sorted(map(column_text, locations))
     named = source if isinstance(source, str | os.PathLike) else f"{len(source)} songs"
-    of_source = set(map(column_text, locations))
-    others = [song for song in done if song not in of_source]
-    others_failed = collections.Counter(
-        error for song, error in _failed_songs(place, done).items() if song not in of_source
-    )
-    record.write_run(place, named, shard, len(locations), len(others), others_failed)
+    record.write_run(place, source=str(named), shard=shard, songs=write_source(place, of_source))
     job = Job(
         out=place.location,
         options=_with_whole_paths(options),
-        timings_path=None if timings_path is None else os.path.abspath(expand_user(timings_path)),
+        timings_path=None if timed.timings_path is None else os.path.abspath(timed.timings_path),
         is_resumed=is_resumed,
         **outputs,
     )
@@ -178,7 +178,7 @@ def analyze_library(
             _run_here(songs, job, on_row)
     if place.folder is not None:
         remove_abandoned(place.folder / RESULTS)  # of workers that died
-    return library_status(out)
+    return _status(place, [column_text(song.location) for song in found])
 
 
 def _with_whole_paths(settings: Settings) -> dict[str, Any]:
@@ -192,15 +192,16 @@ def _with_whole_paths(settings: Settings) -> dict[str, Any]:
 
 def _prepared(out: PathLike) -> Place:
     """The place of the results, which can be written to."""
-    if out == "":  # as a path that would be the working folder
-        raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
     place = Place(out)
     if place.location.startswith(("http://", "https://")):
         raise LibraryError(
             f"{out}: cannot be written to; expected a folder, or a URL of a store such as s3://"
         )
     if place.folder is not None:
-        for folder in (place.folder, *(place.folder / name for name in (RESULTS, SONGS, FAILURES, "runs"))):
+        for folder in (
+            place.folder,
+            *(place.folder / name for name in (RESULTS, SONGS, FAILURES, SOURCES, "runs")),
+        ):
             check_writable(folder)
     return place
 
@@ -242,22 +243,19 @@ def library_status(out: PathLike) -> LibraryStatus:
     need_pyarrow()
     place = Place(out)
     record.read(place)
-    run = record.last_run(place)
-    done = done_songs(place)
-    failures = collections.Counter(_failed_songs(place, done).values()) - collections.Counter(
-        run.get("others_failed", {})
-    )
+    songs = record.last_run(place).get("songs")
+    return _status(place, [] if songs is None else read_source(place, songs))
+
+
+def _status(place: Place, source: Sequence[str]) -> LibraryStatus:
+    """Of the songs of a source, as tables have them."""
+    outcomes = read_outcomes(place)
+    of_source = [outcomes[song] for song in source if song in outcomes]
+    failures = collections.Counter(error for error in of_source if error is not None)
     return LibraryStatus(
-        songs=run.get("songs", 0),
-        done=len(done) - run.get("others_done", 0),
+        songs=len(source),
+        done=len(of_source) - failures.total(),
         failed=failures.total(),
         failures=dict(sorted(failures.items())),
-        in_all=len(done),
+        in_all=sum(error is None for error in outcomes.values()),
     )
-
-
-def _failed_songs(place: Place, done: Collection[str]) -> dict[str, str]:
-    """The class of error of each song that failed when it was last tried, by its location as the table has it."""
-    table = read_table(place, FAILURES, ("song", "error"))
-    failed = zip(table["song"].to_pylist(), table["error"].to_pylist(), strict=True)
-    return {song: error for song, error in failed if song not in done}

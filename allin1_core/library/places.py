@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -70,11 +71,13 @@ class Place:
     Raises
     ------
     LibraryError
-        If the URL's file system cannot be used.
+        If it is empty, or the URL's file system cannot be used.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         text = plain(location)
+        if not text:  # as a path that would be the working folder
+            raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
         self.folder = None if is_url(text) else Path(os.path.abspath(expand_user(text)))
         self.location = text.rstrip("/") if self.folder is None else str(self.folder)
         self.filesystem, self.root = filesystem(self.location)
@@ -86,6 +89,20 @@ class Place:
     def _errors(self, name: str, what: str) -> contextlib.AbstractContextManager[None]:
         advice = "check the place, its rights and the connection"
         return errors_as(f"{self.location}/{name}", OutputError, what, advice)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold a folder of this machine for this process alone while the block runs, where it has locks."""
+        if self.folder is None:
+            yield
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if there is none.

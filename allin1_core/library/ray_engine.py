@@ -103,7 +103,15 @@ def _start(ray: Any, num_workers: int | None, address: str | None) -> None:
 def _share(
     machines: Sequence[Mapping[str, float]], num_workers: int | None, *, use_cards: bool
 ) -> tuple[int, float, float]:
-    """How many workers, and the cores and GPUs of each, so that a machine has room for its share of them."""
+    """How many workers, and the cores and GPUs of each, so that a machine has room for its share of them.
+
+    Raises
+    ------
+    LibraryError
+        If no machine has a core: none but the head of a cluster is there.
+    """
+    if not any(machine.get("CPU", 0) >= 1 for machine in machines):
+        raise LibraryError("ray: no machine of the cluster has a core for a worker; add one and run again")
     kind = "GPU" if use_cards and any(machine.get("GPU") for machine in machines) else "CPU"
     units = sum(int(machine.get(kind, 0)) for machine in machines)
     number = num_workers or max(1, units)
@@ -121,6 +129,7 @@ class _Run:
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         is_on_cpu = str(job.options.get("device")).startswith("cpu")
         self._num_workers, cores, cards = _share(machines, num_workers, use_cards=not is_on_cpu)
+        self._needs = {"CPU": cores, "GPU": cards}
         if job.options.get("num_threads") is None:
             job = dataclasses.replace(job, options={**job.options, "num_threads": max(1, int(cores))})
         self._job = job
@@ -166,10 +175,11 @@ class _Run:
             self._submit(call.worker)
 
     def _check_machines(self) -> None:
-        """`LibraryError` if no machine of the cluster is left: Ray would wait for one for ever."""
-        if not any(node["Alive"] for node in self._ray.nodes()):
+        """`LibraryError` if no machine is left that a worker fits on: Ray would wait for one for ever."""
+        machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        if not any(all(machine.get(kind, 0) >= n for kind, n in self._needs.items()) for machine in machines):
             raise LibraryError(
-                "ray: no machine of the cluster is left; what is done is kept, run again to go on"
+                "ray: no machine of the cluster is left for workers; what is done is kept, run again to go on"
             )
 
     def _start_worker(self) -> None:

@@ -6,15 +6,17 @@ import dataclasses
 import datetime
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__
 from allin1_core.errors import LibraryError, WeightsError
 from allin1_core.files.reading import file_digest
+from allin1_core.files.writing import expand_user
 from allin1_core.library.places import Place
-from allin1_core.session import Session
+from allin1_core.separation.protocol import check_own_model
+from allin1_core.session import repository_sha256
 from allin1_core.settings import Settings
 
 _RECORD = "library.json"
@@ -30,18 +32,20 @@ def made_with(settings: Settings, **outputs: bool) -> dict[str, Any]:
     WeightsError
         If files of weights cannot be read.
     """
-    from allin1_core.network.weights import ENSEMBLE, PUBLISHED
+    from allin1_core.network.weights import ENSEMBLE, PUBLISHED, check_name
 
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in _NO_DIFFERENCE
     }
+    check_name(settings.model)
     if settings.model not in (ENSEMBLE, *PUBLISHED):
-        model = Path(settings.model)
+        model = expand_user(settings.model)
         values["model"] = f"{model.name}, SHA-256 {file_digest(model, WeightsError)}"
     if settings.demix_repository is not None:
-        values["demix_repository"] = Session(settings).repository_sha256
+        check_own_model(settings.demix_model, Path(settings.demix_repository))
+        values["demix_repository"] = repository_sha256(settings)
     return json.loads(json.dumps({"allin1_core_version": __version__, **values, **outputs}))
 
 
@@ -55,10 +59,11 @@ def claim(place: Place, wanted: dict[str, Any]) -> bool:
     OutputError
         If it cannot be read or written.
     """
-    text = place.read(_RECORD)
-    if text is None:
-        place.write(_RECORD, (json.dumps(wanted, indent=2) + "\n").encode())
-    # Of several that start together one was the last to write, and all go by that.
+    with place.locked():
+        text = place.read(_RECORD)
+        if text is None:
+            place.write(_RECORD, (json.dumps(wanted, indent=2) + "\n").encode())
+    # Where there are no locks, one of several that start together was the last to write.
     recorded = read(place)
     other = [
         f"{name} {json.dumps(recorded.get(name))}, not {json.dumps(wanted.get(name))}"
@@ -81,56 +86,36 @@ def read(place: Place) -> dict[str, Any]:
     LibraryError
         If there is no library, or its record is damaged.
     """
-    text = place.read(_RECORD)
-    if text is None:
+    recorded = _read_object(place, _RECORD)
+    if recorded is None:
         raise LibraryError(
             f"{place.location}: no library is there; expected the --out of 'allin1-core library'"
         )
-    try:
-        recorded = json.loads(text)
-    except ValueError as error:
-        raise LibraryError(f"{place.location}/{_RECORD}: not JSON ({error}); remove it") from error
-    if not isinstance(recorded, dict):
-        raise LibraryError(f"{place.location}/{_RECORD}: found {type(recorded).__name__}; expected an object")
     return recorded
 
 
-def write_run(
-    place: Place,
-    source: object,
-    shard: str | None,
-    num_songs: int,
-    others_done: int,
-    others_failed: Mapping[str, int],
-) -> None:
-    """Record that a run began.
+def _read_object(place: Place, name: str) -> dict[str, Any] | None:
+    text = place.read(name)
+    if text is None:
+        return None
+    try:
+        recorded = json.loads(text)
+    except ValueError as error:
+        raise LibraryError(f"{place.location}/{name}: not JSON ({error}); remove it") from error
+    if not isinstance(recorded, dict):
+        raise LibraryError(f"{place.location}/{name}: found {type(recorded).__name__}; expected an object")
+    return recorded
 
-    Parameters
-    ----------
-    place : Place
-    source, shard
-        What is analysed, and which part of it.
-    num_songs : int
-        Of the whole source.
-    others_done : int
-    others_failed : dict of int
-        Songs in the tables that the source has not: how many are done, and failed by each class of error.
-    """
+
+def write_run(place: Place, **facts: str | None) -> None:
+    """Record that a run began: its source and shard, and the list of the source's songs (`tables.write_source`)."""
     started = datetime.datetime.now(datetime.UTC)
-    run = {
-        "source": str(source),
-        "shard": shard,
-        "songs": num_songs,
-        "others_done": others_done,
-        "others_failed": dict(others_failed),
-        "started": started.isoformat(timespec="seconds"),
-    }
+    run = {**facts, "started": started.isoformat(timespec="seconds")}
     name = f"runs/run-{started.strftime('%Y%m%dT%H%M%S%f')}-{uuid.uuid4().hex[:12]}.json"
     place.write(name, (json.dumps(run) + "\n").encode())
 
 
 def last_run(place: Place) -> dict[str, Any]:
-    """The run that began last; {} if there was none."""
+    """The run that began last; {} if there was none. `LibraryError` if its record is damaged."""
     runs: Sequence[str] = place.files("runs", ".json")
-    text = place.read(f"runs/{runs[-1].rpartition('/')[2]}") if runs else None
-    return dict(json.loads(text)) if text else {}
+    return (_read_object(place, f"runs/{runs[-1].rpartition('/')[2]}") if runs else None) or {}

@@ -6,24 +6,20 @@ import collections
 import dataclasses
 import hashlib
 import io
-import logging
 import os
-import posixpath
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from allin1_core.batch.names import with_hash
-from allin1_core.errors import LibraryError, StemsError, printable
+from allin1_core.errors import LibraryError
 from allin1_core.files.writing import expand_user
 from allin1_core.library.places import errors_as, filesystem, is_url, plain
-from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
+from allin1_core.library.walking import REACH, Found, is_folder_of_stems, state_of, walk, walk_url
+from allin1_core.separation.folder import AUDIO_SUFFIXES
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import absolute
 
-_LOG = logging.getLogger(__name__)
-_REACH = "check the path or URL, its rights and the connection"
 # As many as a 64-bit hash tells apart: libraries have thousands of tracks called "01 - Intro".
 _DIGITS = 16
 
@@ -114,37 +110,37 @@ def find_songs(
         )
     names = _names(files)
     songs = [
-        Song(location, names[location], _state(location) if state is None else state)
+        Song(location, names[location], state_of(location) if state is None else state)
         for location, (_, state) in files.items()
         if shard is None or location in shard
     ]
     return songs, list(files)
 
 
-# Whether it is a folder of stems, and its state as far as the listing told it.
-_Found = tuple[bool, str | None]
-
-
-def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, _Found]]:
+def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, Found]]:
     if not isinstance(source, str | os.PathLike):
+        if "" in source:  # as a path that would be the working folder
+            raise LibraryError("source: found '' among the songs; expected paths or URLs")
         return (_single(location) for location in source)
     source = plain(source)
+    if not source:
+        raise LibraryError("source: found ''; expected a folder, list or song; '.' for the working folder")
     suffix = path_of(source).suffix.lower()
     if suffix in (".txt", ".parquet"):
         content = _content(source)
         lines = _lines(content, source) if suffix == ".txt" else _column(content, source, column)
         return (_single(line) for line in lines)
     if is_url(source):
-        return iter([_single(source)]) if suffix in AUDIO_SUFFIXES else _walk_url(source)
+        return iter([_single(source)]) if suffix in AUDIO_SUFFIXES else walk_url(source)
     path = expand_user(source)
     if not os.path.lexists(path):
         raise LibraryError(f"{source}: not there; expected a folder of songs, a song, or a list of songs")
-    if not os.path.isdir(path) or _is_folder_of_stems(path):
+    if not os.path.isdir(path) or is_folder_of_stems(path):
         return iter([_single(source)])
-    return _walk(Path(os.path.realpath(path)))
+    return walk(Path(os.path.realpath(path)))
 
 
-def _single(location: PathLike) -> tuple[str, _Found]:
+def _single(location: PathLike) -> tuple[str, Found]:
     location = plain(location)
     if not is_url(location):
         path = absolute(expand_user(location))
@@ -165,7 +161,7 @@ def path_of(location: str) -> PurePosixPath:
 
 
 def _content(source: str) -> bytes:
-    with errors_as(source, LibraryError, "cannot be read", _REACH):
+    with errors_as(source, LibraryError, "cannot be read", REACH):
         if not is_url(source):
             return expand_user(source).read_bytes()
         files, path = filesystem(source)
@@ -204,77 +200,7 @@ def _column(content: bytes, source: PathLike, column: str) -> Iterator[str]:
     return iter(values)
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, _Found]]:
-    """Songs below a folder of this machine, links to folders followed, each folder once."""
-
-    unreadable: list[str] = []
-
-    def pass_over(error: OSError) -> None:
-        told = f"{error.filename}: cannot be read ({error.strerror}); {_REACH}"
-        if error.filename == str(folder):
-            raise LibraryError(told) from error
-        _LOG.warning("%s", printable(told))
-        unreadable.append(error.filename)
-
-    seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, onerror=pass_over, followlinks=True):
-        entry = os.stat(parent)
-        if (entry.st_dev, entry.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((entry.st_dev, entry.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        songs = sorted(name for name in files if _is_audio(name))
-        if _are_stems([PurePath(parent, name) for name in songs], PurePath(parent)):
-            folders.clear()
-            yield parent, (True, None)
-        else:
-            yield from ((os.path.join(parent, name), (False, None)) for name in songs)
-    yield from ((path, (True, None)) for path in unreadable)
-
-
-def _walk_url(url: str) -> Iterator[tuple[str, _Found]]:
-    """Songs below a URL, as its file system lists them."""
-    files, root = filesystem(url)
-    with errors_as(url, LibraryError, "cannot be listed", _REACH):
-        found: Mapping[str, Mapping[str, Any]] = files.find(root, detail=True)
-        if not found and not files.exists(root):
-            raise FileNotFoundError("nothing is there")
-    folders: dict[str, list[str]] = collections.defaultdict(list)
-    for path in sorted(found):
-        is_hidden = "/." in path.removeprefix(root)
-        if not is_hidden and _is_audio(posixpath.basename(path)):
-            folders[posixpath.dirname(path)].append(path)
-    for parent, songs in folders.items():
-        states = [_state_of(found[path]) for path in songs]
-        if _are_stems([PurePosixPath(path) for path in songs], PurePosixPath(parent)):
-            yield files.unstrip_protocol(parent), (True, _joined(states))
-        else:
-            yield from (
-                (files.unstrip_protocol(path), (False, state))
-                for path, state in zip(songs, states, strict=True)
-            )
-
-
-def _is_audio(name: str) -> bool:
-    return not name.startswith(".") and posixpath.splitext(name)[1].lower() in AUDIO_SUFFIXES
-
-
-def _are_stems(files: Sequence[PurePath], folder: PurePath) -> bool:
-    try:
-        return bool(stems_among(files, folder))
-    except StemsError:
-        return False
-
-
-def _is_folder_of_stems(folder: Path) -> bool:
-    try:
-        return bool(find_stem_files(folder))
-    except StemsError:
-        return False
-
-
-def _names(files: Mapping[str, _Found]) -> dict[str, str]:
+def _names(files: Mapping[str, Found]) -> dict[str, str]:
     """What each song's files are called: as its file or folder, with a hash if others are called so."""
 
     def own_name(location: str) -> str:
@@ -295,29 +221,3 @@ def _names(files: Mapping[str, _Found]) -> dict[str, str]:
     if again:
         raise LibraryError(f"{again[0]}: several songs would be called so; expected one. Rename one of them")
     return names
-
-
-def _state(location: str) -> str:
-    """Of what is on this machine; empty if it is not there, which the analysis will say."""
-    path = Path(location)
-    try:
-        files: Iterable[Path] = find_stem_files(path).values() if os.path.isdir(path) else [path]
-        return _joined([_state_of_entry(os.stat(file)) for file in files])
-    except (OSError, StemsError):
-        return ""
-
-
-def _state_of_entry(entry: os.stat_result) -> str:
-    return f"{entry.st_size}-{entry.st_mtime_ns}"
-
-
-def _state_of(info: Mapping[str, Any]) -> str:
-    keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "last_modified", "created")
-    changed = next((info[key] for key in keys if info.get(key)), "")
-    return f"{info.get('size')}-{changed}"
-
-
-def _joined(states: Sequence[str]) -> str:
-    if len(states) == 1:
-        return states[0]
-    return hashlib.sha256("\n".join(states).encode()).hexdigest()[:32]

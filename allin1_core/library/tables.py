@@ -11,7 +11,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from allin1_core.errors import BackendError, OutputError
@@ -22,7 +22,7 @@ from allin1_core.results.result import AnalysisResult
 if TYPE_CHECKING:
     import pyarrow
 
-SONGS, FAILURES, RESULTS = "songs", "failures", "results"
+SONGS, FAILURES, RESULTS, SOURCES = "songs", "failures", "results", "sources"
 # A part is written when it has so many rows, or its first one has waited for two minutes and a twentieth of the run,
 # so that a run of a day leaves a hundred parts. Killed before, nothing is lost: results without a row are found.
 _MOST_ROWS = 1000
@@ -145,12 +145,19 @@ class TableWriter:
 def write_part(place: Place, table: str, rows: Sequence[Row]) -> None:
     """Write rows as a part of a table; `OutputError` if it cannot be written."""
     import pyarrow as pa
+
+    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+    name = f"{table}/part-{moment}-{uuid.uuid4().hex[:12]}.parquet"
+    _write(place, name, pa.Table.from_pylist(list(rows), schema=_schema(table)))
+
+
+def _write(place: Place, name: str, table: pyarrow.Table) -> None:
+    import pyarrow as pa
     from pyarrow import parquet
 
     buffer = pa.BufferOutputStream()
-    parquet.write_table(pa.Table.from_pylist(list(rows), schema=_schema(table)), buffer, compression="zstd")
-    moment = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
-    place.write(f"{table}/part-{moment}-{uuid.uuid4().hex[:12]}.parquet", buffer.getvalue().to_pybytes())
+    parquet.write_table(table, buffer, compression="zstd")
+    place.write(name, buffer.getvalue().to_pybytes())
 
 
 def read_table(place: Place, table: str, columns: Sequence[str]) -> pyarrow.Table:
@@ -178,3 +185,59 @@ def done_songs(place: Place) -> dict[str, str]:
     """The state of each song that is done, by its location as the table has it."""
     table = read_table(place, SONGS, ("song", "state"))
     return dict(zip(table["song"].to_pylist(), table["state"].to_pylist(), strict=True))
+
+
+def read_outcomes(place: Place) -> dict[str, str | None]:
+    """How each song ended when it was last tried, by its location as the tables have it: the class of error, or None.
+
+    A song that was done has failed since if that was later, and in another state.
+    """
+    columns = ("song", "state", "finished")
+    done = {song: (state, when) for song, state, when in _rows(place, SONGS, columns)}
+    outcomes: dict[str, str | None] = dict.fromkeys(done)
+    for song, state, when, error in _rows(place, FAILURES, (*columns, "error")):
+        state_then, then = done.get(song, (None, when))
+        if state != state_then and when >= then:
+            outcomes[song] = error
+    return outcomes
+
+
+def _rows(place: Place, table: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    import pyarrow as pa
+
+    found = read_table(place, table, columns)
+    when = found.schema.get_field_index("finished")
+    found = found.set_column(
+        when, "finished", found["finished"].cast(pa.int64())
+    )  # quicker than a million datetimes
+    return zip(*(found[name].to_pylist() for name in columns), strict=True)
+
+
+def write_source(place: Place, songs: Sequence[str]) -> str:
+    """Write the songs of a source, unless that list is there already; gives its name, which tells its content."""
+    import pyarrow as pa
+
+    name = f"{hashlib.sha256(json.dumps(songs).encode()).hexdigest()[:32]}.parquet"
+    if not any(path.endswith(f"/{name}") for path in place.files(SOURCES, ".parquet")):
+        _write(place, f"{SOURCES}/{name}", pa.table({"song": pa.array(songs, pa.string())}))
+    return name
+
+
+def read_source(place: Place, name: str) -> list[str]:
+    """The songs of a source, by the name that `write_source` gave.
+
+    Raises
+    ------
+    OutputError
+        If the list is not there, or cannot be read.
+    """
+    from pyarrow import BufferReader, parquet
+
+    with errors_as(
+        f"{place.location}/{SOURCES}/{name}", OutputError, "cannot be read", "run the library again"
+    ):
+        content = place.read(f"{SOURCES}/{name}")
+        if content is None:
+            raise FileNotFoundError("it is not there")
+        songs: list[str] = parquet.read_table(BufferReader(content))["song"].to_pylist()
+    return songs

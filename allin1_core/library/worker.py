@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
+import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from allin1_core.analysis import Analyzer
+from allin1_core.analysis import Analyzer, check_settings
 from allin1_core.batch import run_batch
-from allin1_core.errors import Allin1Error, AudioError, BatchError, ResultError
-from allin1_core.files.writing import remove
+from allin1_core.batch.names import claimed, files
+from allin1_core.errors import Allin1Error, AudioError, BatchError, LibraryError, OutputError, ResultError
+from allin1_core.files.writing import check_names, remove
+from allin1_core.library import record
 from allin1_core.library.places import Place, errors_as, filesystem, is_url
 from allin1_core.library.sources import Song, is_url_of_stems, path_of
 from allin1_core.library.tables import RESULTS, Row, failure_row, song_row
@@ -21,7 +23,7 @@ from allin1_core.results.result import AnalysisResult, array_paths, read_json_re
 from allin1_core.separation.folder import AUDIO_SUFFIXES
 from allin1_core.separation.track import AudioFiles, Track
 from allin1_core.settings import Outputs
-from allin1_core.threads import ThreadPool
+from allin1_core.threads import Lock, ThreadPool
 
 # Downloads wait for the network, not for a core.
 _DOWNLOADS = 8
@@ -62,10 +64,14 @@ class Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._place = Place(job.out)
+        self._lock, self._made = Lock(), list[Analyzer]()
 
-    @functools.cached_property
+    @property
     def _analyzer(self) -> Analyzer:
-        return Analyzer(**self._job.options)
+        with self._lock:  # which `functools.cached_property` has not, from Python 3.12 on
+            if not self._made:
+                self._made.append(Analyzer(**self._job.options))
+            return self._made[0]
 
     def load(self) -> None:
         """Choose backends and load the network.
@@ -74,7 +80,16 @@ class Worker:
         ------
         BackendError, HintError, WeightsError
             If what was asked for cannot run.
+        LibraryError
+            If another place is under the path of the results on this machine.
         """
+        try:
+            record.read(self._place)
+        except LibraryError as error:
+            raise LibraryError(
+                f"machine {socket.gethostname()}: {error}; every machine must see it there"
+            ) from error
+        check_settings(self._analyzer.session)
         self._analyzer.session.model  # noqa: B018
 
     def run(self, songs: Sequence[Song], on_row: Callable[[Row], None]) -> None:
@@ -88,15 +103,20 @@ class Worker:
 
         Raises
         ------
-        BackendError, WeightsError
-            They would fail every song.
+        BackendError, WeightsError, OutputError
+            They would fail every song; the last if there is no room for songs on their way.
         """
         if self._place.folder is not None and not any(is_url(song.location) for song in songs):
             folder = self._place.folder / RESULTS
             self._run_batch({Path(song.location): song for song in songs}, folder, on_row)
             return
-        with tempfile.TemporaryDirectory(prefix="allin1-core-") as scratch:
-            self._run_staged(songs, Path(scratch), on_row)
+        with contextlib.ExitStack() as held:
+            with errors_as(
+                "TMPDIR", OutputError, "holds no folder", "free space, or name another one by TMPDIR"
+            ):
+                scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="allin1-core-")))
+                (scratch / RESULTS).mkdir()
+            self._run_staged(songs, scratch, on_row)
 
     def run_all(self, songs: Sequence[Song]) -> list[Row]:
         """The rows of `run`, all together."""
@@ -118,8 +138,12 @@ class Worker:
             include_embeddings=job.include_embeddings,
             timings_path=job.timings_path,
         )
-        if job.is_resumed:
-            songs = {path: _with_own_name(path, song, folder) for path, song in songs.items()}
+        songs = dict(songs)
+
+        @contextlib.contextmanager
+        def naming(path: Path) -> Iterator[Track]:
+            with _named(path, songs[path], outputs) as songs[path]:
+                yield Track(path, songs[path].name)
 
         def on_end(path: Path, outcome: AnalysisResult | Exception) -> None:
             song = songs[path]
@@ -137,14 +161,13 @@ class Worker:
                 outputs,
                 progress=False,
                 keep_arrays=False,
-                names={path: song.name for path, song in songs.items()},
+                naming=naming,
                 on_end=on_end,
             )
 
     def _run_staged(self, songs: Sequence[Song], scratch: Path, on_row: Callable[[Row], None]) -> None:
         """By way of a folder of this machine: songs are fetched to it, and results put from it."""
         folder = scratch / RESULTS
-        folder.mkdir()
 
         def fetched(numbered: tuple[int, Song]) -> Path | Allin1Error:
             number, song = numbered
@@ -187,16 +210,29 @@ class Worker:
             remove(written)
 
 
-def _with_own_name(path: Path, song: Song, folder: Path) -> Song:
-    """The song by a name under which no other song has its result, such as one of another source of this library."""
-    for named in (song, song.named_apart()):
-        json_path = folder / f"{named.name}.json"
-        recorded = _path_of_other_audio(path, json_path)
-        if recorded in (None, path, Path(song.location)):
-            if recorded is not None:  # the song has changed since
-                remove(json_path)
-            return named
-    return song
+@contextlib.contextmanager
+def _named(path: Path, song: Song, outputs: Outputs) -> Iterator[Song]:
+    """The song by a name under which no other has its result, nor makes it while the block runs, as another source's.
+
+    Raises
+    ------
+    OutputError
+        If a file could not be called so because it is too long.
+    """
+    with contextlib.ExitStack() as claims:
+        for named in (song, song.named_apart()):
+            check_names(files(named.name, outputs))
+            json_path = Path(outputs.out_dir or "", f"{named.name}.json")
+            is_ours = claims.enter_context(claimed(json_path.parent, named.name, path))
+            recorded = _path_of_other_audio(path, json_path)
+            if is_ours and recorded in (None, path, Path(song.location)):
+                if recorded is not None:  # the song has changed since
+                    remove(json_path)
+                break
+            claims.close()
+        else:
+            named = song  # whose analysis says what stands there
+        yield named
 
 
 def _path_of_other_audio(path: Path, json_path: Path) -> Path | None:
@@ -221,17 +257,17 @@ def _fetch_song(song: Song, folder: Path) -> Path:
     AudioError
         If it cannot be fetched.
     """
-    files, root = filesystem(song.location)
+    store, root = filesystem(song.location)
     target = folder / path_of(song.location).name  # its own name: results record it
-    folder.mkdir()
     with errors_as(
-        song.location, AudioError, "cannot be fetched", "check the URL, its rights and the connection"
+        song.location, AudioError, "cannot be fetched", "check the URL, its rights, the connection and TMPDIR"
     ):
+        folder.mkdir()
         if not is_url_of_stems(song.location):
-            files.get_file(root, str(target))
+            store.get_file(root, str(target))
             return target
         target.mkdir()
-        for path in files.ls(root, detail=False):
+        for path in store.ls(root, detail=False):
             if Path(path).suffix.lower() in AUDIO_SUFFIXES:
-                files.get_file(path, str(target / Path(path).name))
+                store.get_file(path, str(target / Path(path).name))
     return target

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from allin1_core.errors import WeightsError
-from allin1_core.files.reading import read_content
+from allin1_core.files.reading import open_regular, read_content
 from allin1_core.files.writing import expand_user
 from allin1_core.network.configuration import Configuration, Thresholds
 from allin1_core.network.formats import FORMATS, LARGEST_FILE, read_checkpoint_file
@@ -203,16 +203,12 @@ def load_checkpoints(name: str, *, weights_dir: str | os.PathLike[str] | None = 
     WeightsError
         If the name is unknown, or a file is missing, unreadable, altered or does not match its configuration.
     """
+    check_name(name)
     if name not in (ENSEMBLE, *PUBLISHED):
         path = expand_user(name)
-        if path.suffix in FORMATS:
-            return [_load_file(path, path.stem, None)]
-        raise WeightsError(
-            f"weights {name!r}: unknown; expected {ENSEMBLE!r}, one of {', '.join(PUBLISHED)}, or the path of a "
-            f"{', '.join(FORMATS)} file"
-        )
+        return [_load_file(path, path.stem, None)]
     names = list(PUBLISHED) if name == ENSEMBLE else [name]
-    folder, origin = _explicit_folder(weights_dir)
+    folder, origin = explicit_folder(weights_dir)
     if folder is not None:
         paths = [_find_in_folder(folder, fold, origin) for fold in names]
     else:
@@ -220,7 +216,20 @@ def load_checkpoints(name: str, *, weights_dir: str | os.PathLike[str] | None = 
     return [_load_file(path, fold, PUBLISHED[fold]) for path, fold in zip(paths, names, strict=True)]
 
 
-def _explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
+def check_name(name: str) -> None:
+    """Raise `WeightsError` unless it is a published name, or the path of a file that is there."""
+    if name in (ENSEMBLE, *PUBLISHED):
+        return
+    if expand_user(name).suffix not in FORMATS:
+        raise WeightsError(
+            f"weights {name!r}: unknown; expected {ENSEMBLE!r}, one of {', '.join(PUBLISHED)}, or the path of a "
+            f"{', '.join(FORMATS)} file"
+        )
+    open_regular(expand_user(name), WeightsError).close()
+
+
+def explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
+    """The folder that weights are taken from, if one is named, and what names it; `WeightsError` if it is not there."""
     named = os.environ.get(FOLDER_VARIABLE)
     if weights_dir is not None:
         folder, origin = expand_user(weights_dir), "weights_dir"

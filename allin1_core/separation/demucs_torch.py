@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.errors import BackendError, WeightsError
+from allin1_core.errors import BackendError
 from allin1_core.files.writing import expand_user
-from allin1_core.separation.protocol import not_loaded
+from allin1_core.separation.protocol import check_own_model, not_loaded
 from allin1_core.threads import Lock
 
 _ONE_AT_A_TIME = Lock()
@@ -53,10 +53,8 @@ class Separator:
         from allin1_core.separation.overlap_add import OverlapAdd
 
         folder = None if repository is None else expand_user(repository)
-        if folder is not None and not folder.is_dir():
-            raise WeightsError(
-                f"{folder}: no such folder; expected one with the separation model {model}.safetensors or {model}.th"
-            )
+        if folder is not None:
+            check_own_model(model, folder)
         source = "the weights that demucs-infer downloads" if folder is None else str(folder)
         try:
             loaded = _load(model, folder)
@@ -73,6 +71,14 @@ class Separator:
             "weights_sha256": digest,
             "products": self._model.products,
         }
+
+    @staticmethod
+    def model_names() -> list[str]:
+        """Names that demucs-infer knows, bags of models before single ones."""
+        from demucs_infer.model_info import list_models
+
+        found = list_models()
+        return [name for kind in ("bag", "single", "community") for name in found.get(kind, ())]
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -26,6 +27,8 @@ LARGEST_OVERLAP = 0.9
 
 class Separator(Protocol):
     """A loaded separation model. The module a backend's row names has a class `Separator` with this constructor.
+
+    It may have a static method ``model_names()``; then a name that is not among them is refused before any work.
 
     Attributes
     ----------
@@ -104,6 +107,20 @@ def load_separator(
         model, device=choice.device, precision=precision, repository=folder
     )
     return loaded
+
+
+def check_own_model(model: str, folder: Path) -> None:
+    """Raise `WeightsError` unless a folder has a separation model of that name, by itself or as a bag."""
+    expected = f"the separation model {model}.safetensors or {model}.th"
+    if not folder.is_dir():
+        raise WeightsError(f"{folder}: no such folder; expected one with {expected}")
+    # Demucs calls a file NAME-CHECKSUM.th.
+    found = {path.stem.partition("-")[0] for path in folder.glob("*.th")}
+    found |= {path.stem for suffix in ("safetensors", "yaml") for path in folder.glob(f"*.{suffix}")}
+    if model not in found:
+        raise WeightsError(
+            f"{folder}: expected {expected}; found models {', '.join(sorted(found)) or 'none'}"
+        )
 
 
 def not_loaded(model: str, error: Exception, whence: str = "") -> WeightsError:

@@ -46,6 +46,40 @@ def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPat
     assert line == "spectrogram/fused/exact everything fused is not installed - not judged"
 
 
+@pytest.mark.parametrize(
+    ("row", "absent", "told"),
+    [
+        (Row("network", "fused"), "torch", ("the reference, plain torch, is not installed", True)),
+        (Row("decoder", "cython"), "torch", None),
+        (Row("decoder", "cython", threads=2), "torch", None),
+        (Row("decoder", "cython", threads=3), "torch", ("3 threads, 2 core", False)),
+    ],
+)
+def test_a_row_that_cannot_be_judged_here_says_why(
+    row: Row, absent: str, told: tuple[str, bool] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "installed", lambda _, backend: backend != absent)
+    monkeypatch.setattr(judge, "madmom_is_installed", lambda: True)
+    monkeypatch.setattr(judge, "usable_cores", lambda: 2)
+    verdict = judge.why_not_here(row)
+    assert (verdict and (verdict.measured, verdict.required)) == told
+
+
+@pytest.mark.parametrize(("threads", "peaks"), [(None, [True, False]), (1, [True, False]), (2, [])])
+def test_peak_memory_is_judged_on_one_thread(
+    threads: int | None, peaks: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
+    verdicts = []
+    for measured in (40.0, 40.1):
+        monkeypatch.setattr(judge, "peak_mebibytes", lambda _, measured=measured: measured)
+        _, *found = judge.judge_row(
+            Row("spectrogram", "fused", threads=threads, max_memory_mib=40), read_bars(), []
+        )
+        verdicts += found
+    assert [verdict.passed for verdict in verdicts if isinstance(verdict, Verdict)] == peaks
+
+
 @pytest.mark.parametrize("call", KERNELS)
 @pytest.mark.parametrize(("ours", "passed"), [(1004, True), (1006, False), (990, True)])
 def test_more_instructions_than_the_base_commit_fail(

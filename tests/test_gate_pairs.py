@@ -18,6 +18,7 @@ from bench.gate import base, judge, pairs, simulate
 from bench.gate.bars import read_bars
 from bench.gate.report import write_section
 from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, decide, slowdown
+from bench.gate.speed import ALPHA as BARS_ALPHA
 from bench.measure.tree import ROWS
 
 
@@ -46,6 +47,10 @@ def test_the_first_look_wants_all_pairs_and_what_is_tolerated_is_no_loss() -> No
     assert decide([1.06, 0.99] * 8, len(ROWS)) == (0.99, 1.06, None)
     # Too few to be sure of anything.
     assert decide([3.0] * 5, len(ROWS)) == (0.0, math.inf, None)
+    # 16 pairs of one side have probability 2^-16: less than an eighth of a fourth of ALPHA, more than a ninth.
+    assert [decide([3.0] * 16, rows)[0] for rows in (8, 9)] == [3.0, 0.0]
+    # Of an unchanged tree at most 1 run in 1,000 fails.
+    assert ALPHA + BARS_ALPHA == 0.001
 
 
 def test_the_slowdown_of_a_pair_favours_neither_side() -> None:

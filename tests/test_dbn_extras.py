@@ -19,6 +19,7 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from allin1_core.dbn import viterbi as viterbi_front
+from allin1_core.dbn.chains import make_chains
 from allin1_core.dbn.hidden_markov_model import bar_model, beat_model
 
 
@@ -91,6 +92,16 @@ def test_initial_distribution() -> None:
         path, log_probability = model.viterbi(observations, backend=backend)
         assert log_probability == expected
         assert path.tolist() == expected_path
+
+
+@pytest.mark.parametrize(("state", "column"), [(-1, 1), (1, 0), (0, 0)])
+def test_a_beat_whose_states_see_several_densities_is_refused(state: int, column: int) -> None:
+    space = BarStateSpace(3, 5, 9)
+    pointers = RNNDownBeatTrackingObservationModel(space, 2).pointers.copy()
+    make_chains(BarTransitionModel(space, 50), pointers)
+    pointers[state] = column
+    with pytest.raises(ValueError, match=r"pointers: the states of beat [13] see \[0 [12].*expected one col"):
+        make_chains(BarTransitionModel(space, 50), pointers)
 
 
 def test_off_by_default_changes_nothing() -> None:

@@ -300,6 +300,12 @@ def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
         read_bars(path)
 
 
+def test_the_bars_of_speed_are_those_of_rows_and_of_reading() -> None:
+    rows = (Row("network", "fused"), Row("network", "fused", min_ratio={"AVX2": 2.0}))
+    bars = dataclasses.replace(read_bars(), rows=rows, reading={"wav": 1.0, "flac": 2.0})
+    assert bars.num_speeds == 3
+
+
 def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     baseline.update([record(3.0)], "first", path)

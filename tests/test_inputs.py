@@ -238,6 +238,14 @@ def test_what_is_no_input_is_refused(options: dict[str, Any], given: Any, messag
             Analyzer(**options)(given)
 
 
+def test_a_file_object_without_end_is_refused(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allin1_core.separation.inputs._MOST_CONTENT", 3)
+    with pytest.raises(AudioError, match="file object: more than 3 bytes; expected at most that"):
+        analyze(io.BytesIO(b"RIFF"), **options)
+
+
 def test_a_closed_file_object(tmp_path: Path, options: dict[str, Any]) -> None:
     (tmp_path / "a.wav").touch()
     with (tmp_path / "a.wav").open("rb") as file:

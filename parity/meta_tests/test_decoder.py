@@ -182,8 +182,8 @@ def test_scores_against_annotations() -> None:
 
     assert scores(exact) == [1, 1, 1, 1]
     assert scores(exact + np.where(times < 4.5, 0.2, 0)[:, None] * [1, 0]) == [1, 1, 1, 1]
-    assert scores(exact + [0.069, 0]) == [1, 1, 1, 1]
-    assert scores(exact + [0.071, 0])[::3] == [0, 0]
+    assert scores(exact + np.array([0.069, 0])) == [1, 1, 1, 1]
+    assert scores(exact + np.array([0.071, 0]))[::3] == [0, 0]
     assert scores(np.column_stack([times, np.roll(exact[:, 1], 1)])) == [1, 1, 1, 0]
     assert scores(exact[1::2]) == pytest.approx([2 * 16 / (31 + 16), 0, 1, 0])
 

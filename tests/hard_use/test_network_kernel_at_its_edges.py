@@ -127,6 +127,24 @@ def test_an_absent_instruction_set_is_refused_not_replaced() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "told"),
+    [
+        (
+            (1, 1, 5, 4),
+            3,
+            r"length: 5 positions; expected at least kernel_size \* dilation = 3 \* 2 = 6; pad",
+        ),
+        ((1, 1, 22, 22, 4), 11, "kernel_size: 121 keys in a window; expected at most "),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(shape: tuple[int, ...], kernel_size: int, told: str) -> None:
+    zeros = np.zeros(shape, np.float32)
+    bias = np.zeros((1, *(2 * kernel_size - 1,) * (len(shape) - 3)), np.float32)
+    with pytest.raises(ValueError, match=told):
+        neighbourhood_attention(zeros, zeros, zeros, bias, kernel_size, 2)
+
+
 def test_the_kernels_own_entry_refuses_an_absent_instruction_set() -> None:
     """Whoever passes by the check above would otherwise call a null pointer."""
     one, windows = np.zeros((1, 1, 80), np.float32), np.zeros((1, 1), np.int32)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from allin1_core import backends
 from allin1_core.backends import table as backends_table
 from allin1_core.spectrogram import log_spectrogram
-from bench.gate import judge
+from bench.gate import judge, scores
 from bench.gate.bars import Row, read_bars
 from bench.gate.cases import madmom_is_installed, our_decoder
 from bench.gate.checks import (
@@ -196,6 +198,29 @@ def test_f_measures() -> None:
     )
     assert (good.passed, bad.passed, absent.passed) == (True, False, False)
     assert absent.measured == "not measured"
+
+
+def test_f_measures_are_those_of_each_track_beside_its_own_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = np.arange(6.0, 10)
+    found = [
+        types.SimpleNamespace(beats=list(beats), downbeats=[6.069, 8.0]),
+        types.SimpleNamespace(beats=[6.0, 7.071, 8.0, 9.0], downbeats=[9.0]),
+    ]
+    given: list[Any] = []
+    monkeypatch.setattr(scores, "needed_folder", lambda: tmp_path)
+    monkeypatch.setattr(
+        scores, "read_score", lambda track: (beats, beats[:1] if track == "b" else beats[::2])
+    )
+    monkeypatch.setattr(
+        "allin1_core.analyze", lambda paths, **options: given.append((paths, options)) or found
+    )
+    measured = scores.measure_f_measures(["a", "b"])
+    assert measured == {"a": {"beats": 1, "downbeats": 1}, "b": {"beats": 0.75, "downbeats": 0}}
+    [(paths, options)] = given
+    assert paths == [tmp_path / "audio" / "a", tmp_path / "audio" / "b"]
+    assert options["weights_dir"] == tmp_path / "weights"
 
 
 @pytest.mark.full

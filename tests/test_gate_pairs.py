@@ -98,6 +98,34 @@ def test_the_table_says_what_is_slower_and_what_cannot_be_told(monkeypatch: pyte
     assert not verdicts[2].required
 
 
+def test_either_tree_begins_half_of_the_pairs_and_the_times_keep_their_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Path] = []
+
+    class Process:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+            begun.append(folder)
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def rows(self) -> list[str]:
+            return ["both", f"{self.folder} alone"]
+
+        def seconds(self, row: str) -> float:
+            return 2.0 if self.folder == Path("tree") else 1.0
+
+    monkeypatch.setattr(pairs, "Tree", Process)
+    for number in range(100):
+        times = pairs.time_pair(Path("tree"), Path("base"), number)
+        assert times == {"both": ([2.0] * pairs.ROUNDS, [1.0] * pairs.ROUNDS)}
+    assert 40 <= begun[::2].count(Path("tree")) <= 60
+
+
 def test_a_tree_that_computes_more_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair of real processes."""
     tree, other = base.lay_out(None, tmp_path)

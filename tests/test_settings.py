@@ -17,7 +17,7 @@ import allin1_core
 from allin1_core import Analyzer, analyze
 from allin1_core.cli import make_parser
 from allin1_core.errors import BackendError, OutputError, ResultError
-from allin1_core.settings import Outputs, Settings
+from allin1_core.settings import Outputs, Settings, parse_overwrite
 
 # What `analyze` is asked that is neither what runs nor what is written.
 OF_A_CALL = {"paths": inspect.Parameter.empty, "stems_dir": None, "anchors": None, "progress": None}
@@ -173,3 +173,27 @@ def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
         analyze([], **{name: ""})
     with pytest.raises(OutputError, match="timings_path: found ''; expected a file"):
         Outputs(timings_path="")
+
+
+@pytest.mark.parametrize(
+    ("given", "remade"),
+    [
+        (True, {"json", "demix", "spec"}),
+        (False, set()),
+        ("", set()),
+        ("all", {"json", "demix", "spec"}),
+        ("demix,all", {"json", "demix", "spec"}),
+        (" spec , ", {"json", "spec"}),
+        ("json", {"json"}),
+    ],
+)
+def test_what_is_made_again(given: bool | str, remade: set[str]) -> None:
+    """With byproducts the result, too."""
+    assert parse_overwrite(given) == remade
+
+
+def test_a_byproduct_that_is_not_known_is_not_made_again() -> None:
+    with pytest.raises(
+        OutputError, match="overwrite: stems, viz unknown; expected all, or of json, demix, sp"
+    ):
+        parse_overwrite("viz,json,stems")

@@ -72,6 +72,23 @@ def test_without_either_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         material.default_track()
 
 
+def test_a_folder_that_is_not_there_is_an_error_and_no_reason_to_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLIN1_SHARED", str(tmp_path / "typo"))
+    with pytest.raises(
+        FileNotFoundError, match=r"ALLIN1_SHARED: no folder at .*typo'; correct it or unset it"
+    ):
+        material.shared_folder()
+    monkeypatch.delenv("ALLIN1_SHARED")
+    monkeypatch.setattr(material, "__file__", str(tmp_path / "checkout" / "parity" / "material.py"))
+    assert material.shared_folder() is None
+    with pytest.raises(FileNotFoundError, match="is not here; set ALLIN1_SHARED"):
+        material.needed_folder()
+    (tmp_path / "shared" / "audio").mkdir(parents=True)
+    assert material.needed_folder() == tmp_path / "shared"
+
+
 def test_a_fresh_process_tells_what_memory_a_call_needs_beyond_its_input_and_how_long_it_took() -> None:
     large = np.ones(2**24)  # 128 MiB
     assert peak_memory_bytes(np.sum, large) < 8 * 2**20

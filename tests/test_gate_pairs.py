@@ -19,6 +19,7 @@ from bench.gate.bars import read_bars
 from bench.gate.report import write_section
 from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, decide, slowdown
 from bench.gate.speed import ALPHA as BARS_ALPHA
+from bench.measure import tree as measured_tree
 from bench.measure.tree import ROWS
 
 
@@ -149,6 +150,12 @@ def sections(*inputs):
     assert slowdown(*times["structure/numpy/exact"]) > 1.5
 
 
+def test_a_process_that_imports_another_tree_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/another")
+    with pytest.raises(RuntimeError, match="allin1_core was imported; expected /another/allin1_core"):
+        measured_tree.main([])
+
+
 def test_a_tree_that_cannot_run_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tree, other = base.lay_out(None, tmp_path)
     (tree / "allin1_core" / "structure" / "__init__.py").write_text(
@@ -205,6 +212,9 @@ def test_the_base_is_the_commit_that_the_baseline_came_with(
         base.base_commit()
     monkeypatch.setattr(base, "ROOT", tmp_path)
     with pytest.raises(base.BaseMissingError, match=r"git rev-parse: .*not a git repository"):
+        base.base_commit()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(base.BaseMissingError, match="git is not installed"):
         base.base_commit()
 
 

@@ -110,6 +110,9 @@ def test_off_by_default_changes_nothing() -> None:
     for other in (
         DBNDownBeatTrackingProcessor([3, 4], fps=100, meter_weights=[1, 1]),
         DBNDownBeatTrackingProcessor([3, 4], fps=100, num_threads=2),
+        DBNDownBeatTrackingProcessor(
+            [3, 4], fps=100, transition_lambda=np.array(100), min_bpm=np.array(55.0)
+        ),
     ):
         assert np.array_equal(other(activations), plain(activations))
         assert np.array_equal(other.decode(activations).path, plain.decode(activations).path)

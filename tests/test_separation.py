@@ -292,6 +292,7 @@ def test_stems_are_converted_on_their_device_as_arrays_are() -> None:
                 mono.numpy(), conversion.remix_to_mono(np.ascontiguousarray(array.T))
             )
     assert tensors.quantise(torch.zeros(2, 0)).numpy().dtype == np.int16
+    assert conversion.quantise(np.zeros((2, 0), np.float32)).dtype == np.int16
 
 
 def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(

@@ -46,40 +46,6 @@ def test_what_cannot_be_judged_stands_in_the_table(monkeypatch: pytest.MonkeyPat
     assert line == "spectrogram/fused/exact everything fused is not installed - not judged"
 
 
-@pytest.mark.parametrize(
-    ("row", "absent", "told"),
-    [
-        (Row("network", "fused"), "torch", ("the reference, plain torch, is not installed", True)),
-        (Row("decoder", "cython"), "torch", None),
-        (Row("decoder", "cython", threads=2), "torch", None),
-        (Row("decoder", "cython", threads=3), "torch", ("3 threads, 2 core", False)),
-    ],
-)
-def test_a_row_that_cannot_be_judged_here_says_why(
-    row: Row, absent: str, told: tuple[str, bool] | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judge, "installed", lambda _, backend: backend != absent)
-    monkeypatch.setattr(judge, "madmom_is_installed", lambda: True)
-    monkeypatch.setattr(judge, "usable_cores", lambda: 2)
-    verdict = judge.why_not_here(row)
-    assert (verdict and (verdict.measured, verdict.required)) == told
-
-
-@pytest.mark.parametrize(("threads", "peaks"), [(None, [True, False]), (1, [True, False]), (2, [])])
-def test_peak_memory_is_judged_on_one_thread(
-    threads: int | None, peaks: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(judge, "check_what_runs", lambda *_: HELD)
-    verdicts = []
-    for measured in (40.0, 40.1):
-        monkeypatch.setattr(judge, "peak_mebibytes", lambda _, measured=measured: measured)
-        _, *found = judge.judge_row(
-            Row("spectrogram", "fused", threads=threads, max_memory_mib=40), read_bars(), []
-        )
-        verdicts += found
-    assert [verdict.passed for verdict in verdicts if isinstance(verdict, Verdict)] == peaks
-
-
 @pytest.mark.parametrize("call", KERNELS)
 @pytest.mark.parametrize(("ours", "passed"), [(1004, True), (1006, False), (990, True)])
 def test_more_instructions_than_the_base_commit_fail(
@@ -305,12 +271,6 @@ def test_a_misspelt_bar_is_refused(old: str, new: str, tmp_path: Path) -> None:
     path.write_text(BARS.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
     with pytest.raises(ValueError, match=r"gate\.toml"):
         read_bars(path)
-
-
-def test_the_bars_of_speed_are_those_of_rows_and_of_reading() -> None:
-    rows = (Row("network", "fused"), Row("network", "fused", min_ratio={"AVX2": 2.0}))
-    bars = dataclasses.replace(read_bars(), rows=rows, reading={"wav": 1.0, "flac": 2.0})
-    assert bars.num_speeds == 3
 
 
 def test_a_baseline_keeps_its_reasons(tmp_path: Path) -> None:

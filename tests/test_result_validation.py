@@ -283,23 +283,6 @@ def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ([1], "activations: found a value of type list; expected a dict of arrays"),
-        (
-            ACTIVATIONS | {"beat": [0.5]},
-            r"activations\['beat'\]: found a value of type list; expected float32 \(400,\)",
-        ),
-    ],
-)
-def test_lists_are_no_arrays(arrays: Any, message: str) -> None:
-    result = in_code(FIELDS)
-    result.activations = arrays
-    with pytest.raises(ResultError, match=message):
-        validate(result)
-
-
 VALUES = st.recursive(
     st.none()
     | st.booleans()

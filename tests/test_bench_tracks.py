@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -97,6 +98,13 @@ def test_a_fresh_process_tells_what_memory_a_call_needs_beyond_its_input_and_how
     peak, seconds = peak_memory_and_seconds(time.sleep, 0.05)
     assert 0.05 <= seconds < time.perf_counter() - start
     assert peak < 2**20
+
+
+def test_a_fresh_process_has_the_threads_that_it_is_given() -> None:
+    asked = (
+        "import os; assert (os.environ['OMP_NUM_THREADS'], os.environ['OPENBLAS_NUM_THREADS']) == ('3', '3')"
+    )
+    peak_memory_bytes(subprocess.check_call, [sys.executable, "-c", asked], threads=3)
 
 
 def test_threads_are_pinned_and_released() -> None:

@@ -11,7 +11,7 @@ import pytest
 from sessions import run_session
 
 from parity.reports.records import Outcome, ParityRecord, read_records
-from parity.reports.report import write_parity_report
+from parity.reports.report import worst_measure, write_parity_report
 
 
 def parity_record(**fields: Any) -> ParityRecord:
@@ -46,6 +46,31 @@ def test_the_parity_report_counts_and_names_the_worst(tmp_path: Path) -> None:
     assert "- skipped 2: no folder" in text
     assert "| song/drums | mlx | madmom | <= 1e-6 | **no** |" in text
     assert read_records(tmp_path / "parity.json") == records
+
+
+@pytest.mark.parametrize(
+    ("measures", "words"),
+    [
+        ({"a_difference": 3.0, "max_difference": 2e-6}, "2e-06 (song/drums)"),
+        ({"a_difference": 3.0, "max_ulp": 9}, "3 (song/drums)"),
+        ({"max_difference": 0.0}, "no difference"),
+        ({"frames": 3}, "-"),
+    ],
+)
+def test_the_worst_is_the_largest_difference(measures: dict[str, float], words: str) -> None:
+    assert worst_measure([parity_record(measures=measures)]) == words
+
+
+@pytest.mark.parametrize(("full", "sections"), [(True, ["accuracy_hard_use.json"]), (False, [])])
+def test_hard_use_at_length_stands_in_the_report_of_accuracy(
+    full: bool, sections: list[str], tmp_path: Path
+) -> None:
+    measures = {"area": "properties", "held_to": "", "ran": "", "tried": 9, "failed": 0, "first_failure": ""}
+    records = [parity_record(stage="hard use", measures=measures), parity_record()]
+    write_parity_report(records, tmp_path, full=full)
+    assert [path.name for path in tmp_path.glob("accuracy_*.json")] == sections
+    for name in sections:
+        assert len(json.loads((tmp_path / name).read_text(encoding="utf-8"))["records"]) == 1
 
 
 def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:

@@ -211,6 +211,16 @@ def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_figures_and_notes_of_some_rows_stand_below_their_stage() -> None:
+    figures = [{"gflops": 4.0, "note": "one fold"}, {"note": "one fold"}, {}]
+    records = [bench_record(variant=f"v{number}", figures=given) for number, given in enumerate(figures)]
+    table = report._table(records).splitlines()
+    assert "GFLOP/s" in table[0]
+    assert [row.split("|")[-3].strip() for row in table[2:]] == ["10", "-", "-"]
+    first, second, _ = (plots.label(record, stage=False) for record in records)
+    assert report._notes(records) == [f"- {first}; {second}: one fold", ""]
+
+
 def test_rows_that_cannot_be_judged_look_so() -> None:
     noisy = bench_record(reference_seconds=NOISY)
     few = bench_record(seconds=[0.4], reference_seconds=[2.4])

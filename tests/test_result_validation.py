@@ -21,6 +21,7 @@ from allin1_core import load_result
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
 from allin1_core.results.clicks import click_track
+from allin1_core.results.differences import differences
 from allin1_core.results.exports import FORMATS, beats_text, export
 from allin1_core.results.figures import activations, overview
 from allin1_core.results.page import write_page
@@ -218,6 +219,7 @@ def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: activations(result)
     yield lambda: click_track(result, 44100, 44100)
     yield lambda: write_page(result, folder / "a.html", against=result)
+    yield lambda: differences(result, in_code(FIELDS))
     yield lambda: result._repr_html_()
 
 

@@ -103,6 +103,7 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
         ({"beats_per_bar": []}, "beats_per_bar: empty"),
         ({"beats_per_bar": [3, 0]}, "beats_per_bar: .*0.*; expected a whole number of at least 1"),
         ({"beats_per_bar": [3.5]}, "beats_per_bar: .*3.5.*; expected a whole number"),
+        ({"fps": np.inf}, "fps: inf; expected a positive number of frames per second"),
         ({"min_bpm": 0}, "min_bpm: 0; expected a positive number"),
         ({"min_bpm": 200, "max_bpm": 100}, "min_interval: 60 frames is more than max_interval, 30"),
         ({"max_bpm": 20000}, "min_interval: 0.3 frames; expected at least one frame"),

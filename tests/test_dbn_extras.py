@@ -19,6 +19,7 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from allin1_core.dbn import viterbi as viterbi_front
+from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.chains import make_chains
 from allin1_core.dbn.hidden_markov_model import bar_model, beat_model
 
@@ -102,6 +103,17 @@ def test_a_beat_whose_states_see_several_densities_is_refused(state: int, column
     pointers[state] = column
     with pytest.raises(ValueError, match=r"pointers: the states of beat [13] see \[0 [12].*expected one col"):
         make_chains(BarTransitionModel(space, 50), pointers)
+
+
+def test_an_anchor_without_a_position_leaves_it_open() -> None:
+    """Also beside one that has it, in either order; rounded to frames."""
+    known = [[0.02, 0], [0.02, 3], [0.054, 0], [0.07, 2], [0.07, 0]]
+    required = required_beats(known, 100, 10, [3, 4])
+    assert (required.tolist(), required.dtype) == ([0, 0, 3, 0, 0, -1, 0, 2, 0, 0], np.int64)
+    decoder, activations = DBNDownBeatTrackingProcessor([3, 4], fps=100), _metronome(600, 50, 4)
+    plain = decoder(activations)
+    assert plain[:4, 1].tolist() == [1, 2, 3, 4]
+    assert np.array_equal(decoder(activations, anchors=plain[1:4, 0]), plain)
 
 
 def test_off_by_default_changes_nothing() -> None:

@@ -176,8 +176,10 @@ def test_models_must_fit() -> None:
     transitions = BarTransitionModel(small, 100)
     with pytest.raises(ValueError, match="observation_model: 660 states, but transition_model has 495"):
         HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(large, 16))
-    with pytest.raises(ValueError, match="initial_distribution: shape"):
-        HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(small, 16), np.ones(495))
+    negative = np.ones(495) / 495 + np.eye(495)[0] - np.eye(495)[1]
+    for wrong in (np.ones(495), np.ones(494) / 494, negative, np.ones(495) * np.nan):
+        with pytest.raises(ValueError, match="initial_distribution: shape"):
+            HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(small, 16), wrong)
     with pytest.raises(ValueError, match="transition_lambda: 2 values"):
         BarTransitionModel(small, [100, None])
 

@@ -23,6 +23,7 @@ from bench.measure.instructions import KERNELS, count_instructions
 from bench.measure.tree import COUNTED
 from bench.report import baseline
 from bench.report.records import BenchRecord
+from bench.report.report import write_bench_report
 
 
 def no_base() -> str:
@@ -114,8 +115,6 @@ def test_a_bench_row_that_does_not_agree_is_no_proof_of_speed() -> None:
 
 
 def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report.report import write_bench_report
-
     write_bench_report([record(3.0)], tmp_path)
     assert len(gate.fresh_records(tmp_path)) == 1
     monkeypatch.setattr(gate, "source_digest", lambda: "another")
@@ -124,8 +123,6 @@ def test_records_of_other_sources_are_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_records_of_another_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from bench.report.report import write_bench_report
-
     write_bench_report([record(3.0)], tmp_path)
     monkeypatch.setattr(gate, "describe_machine", lambda: {"cpu": "another"})
     with pytest.raises(
@@ -328,6 +325,19 @@ def test_a_baseline_wants_a_reason_and_figures_that_agree(
     with pytest.raises(ValueError, match=words):
         baseline.update(records, reason, tmp_path / "baseline.json")
     assert not (tmp_path / "baseline.json").exists()
+
+
+def test_the_command_takes_figures_of_these_sources_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(baseline, "update", lambda *given, **_: taken.append(given))
+    write_bench_report([record(3.0)], tmp_path)
+    command = ["--reason", "faster", "--from", str(tmp_path / "bench.json")]
+    assert (baseline.main(command), taken) == (0, [([record(3.0)], "faster")])
+    monkeypatch.setattr(baseline, "source_digest", lambda: "another")
+    assert (baseline.main(command), len(taken)) == (1, 1)
+    assert "measured on another state of allin1_core" in capsys.readouterr().err
 
 
 def test_differences_are_told_apart() -> None:

@@ -260,7 +260,8 @@ def test_an_earlier_baseline_is_drawn_beside_this_run(
     assert (tmp_path / "bench_baseline.png").exists() == (rows > 0)
 
 
-def test_the_fitted_exponent() -> None:
+def test_the_fitted_exponent_and_the_spread() -> None:
+    assert bench_record(seconds=[1.0, 2.0, 4.0, 5.0, 9.0]).spread == 3  # the interquartile range
     lengths = np.array([15.0, 60.0, 240.0])
     assert plots.fitted_exponent(lengths, 3 * lengths**1.5) == pytest.approx(1.5)
 

@@ -116,6 +116,20 @@ def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
             trials.tried += len(found)
 
 
+@pytest.mark.parametrize("shift", [-1024, 1024])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_attention_depends_on_differences_of_scores_alone(instruction_set: str, shift: float) -> None:
+    """However large they are: exponentials of these would be infinite, or all 0."""
+    random = np.random.default_rng(3)
+    queries, keys, values = random.standard_normal((3, 1, 2, 40, 8)).astype(np.float32)
+    bias = np.round(random.standard_normal((2, 9)), 1).astype(np.float32)
+    found, expected = (
+        neighbourhood_attention(queries, keys, values, one, 5, 2, instruction_set=instruction_set)
+        for one in (bias + np.float32(shift), bias)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # the scores are rounded to 1e-4
+
+
 def test_an_absent_instruction_set_is_refused_not_replaced() -> None:
     refused = r"instruction_set: 'SSE9' has no kernels here; expected one of "
     with pytest.raises(ValueError, match=refused):

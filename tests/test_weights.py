@@ -117,6 +117,22 @@ def test_pth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoint.thresholds == Thresholds(beat=0.19, downbeat=0.22)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected a mapping with 'state_dict' and 'config'; found list"),
+        ({"state_dict": {}}, "expected a mapping with 'state_dict' and 'config'; found dict"),
+        ({"state_dict": [], "config": {}}, "'state_dict' is list and 'config' dict; expected mappings"),
+        ({"state_dict": {}, "config": None}, "'state_dict' is dict and 'config' NoneType; expected mappings"),
+        ({"state_dict": {"a": 3}, "config": {}}, r"'a' is int \(\); expected a tensor"),
+    ],
+)
+def test_pth_of_another_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    path = write_pth(tmp_path, content).rename(tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=rf"own\.pth: {message}"):
+        load_checkpoints(str(path))
+
+
 def test_pth_of_another_hash_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_pth(tmp_path, pth_content())
     monkeypatch.setattr(weights, "read_checkpoint_file", lambda *_: pytest.fail("the file was opened"))

@@ -13,7 +13,7 @@ import pytest
 
 from allin1_core import Analyzer, analyze, load_result
 from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
-from allin1_core.files.writing import check_writable, remove
+from allin1_core.files.writing import check_writable, remove, write_text
 from allin1_core.timings.schema import read_timings
 
 WriteStems = Callable[..., Path]
@@ -216,3 +216,22 @@ def test_a_folder_or_file_that_the_disk_refuses(tmp_path: Path, monkeypatch: pyt
     # Another process may have taken the probe for abandoned.
     monkeypatch.setattr(Path, "touch", lambda *_, **__: None)
     assert check_writable(tmp_path) == tmp_path
+
+
+def test_a_file_is_whole_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("synced", os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def renamed(*paths: Path) -> None:
+        done.append(("renamed", os.stat(paths[0]).st_size))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_text(tmp_path / "a", "text")
+    assert done == [("synced", 4), ("renamed", 4)]

@@ -261,6 +261,9 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     viterbi_front.choose_kernel.cache_clear()
     viterbi_front._warn_not_compiled.cache_clear()
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # as it was asked for
+            DBNDownBeatTrackingProcessor([3, 4], fps=100, backend="numpy")
         with pytest.warns(RuntimeWarning, match="not compiled; decoding with numpy") as caught:
             decoder = DBNDownBeatTrackingProcessor([3, 4], fps=100)
         assert len(caught) == 1

@@ -48,6 +48,18 @@ def test_lengths(implementation: Implementation, frames: int, record_parity: Par
     check(record_parity, f"random weights, {frames} frames", naive_network.ORACLE, implementation, agreements)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=str)
+def test_features_near_0(implementation: Implementation, record_parity: ParityRecorder) -> None:
+    """Their variance is a tenth of the epsilon that layer norm adds to it."""
+    checkpoint = random_checkpoint(1, Configuration(num_blocks=2))
+    scale = {"embeddings.norm.weight": np.float32(1e-3), "embeddings.norm.bias": np.float32(1e-3)}
+    small = {name: value * scale.get(name, np.float32(1)) for name, value in checkpoint.parameters.items()}
+    reference = naive_network.run(small, random_spectrogram(20))
+    found = run(implementation, [dataclasses.replace(checkpoint, parameters=small)], random_spectrogram(20))
+    agreements = differences(found, reference, bound(implementation))
+    check(record_parity, "features near 0", naive_network.ORACLE, implementation, agreements)
+
+
 @pytest.mark.parametrize("frames", SEAMS)
 def test_fused_seams(frames: int) -> None:
     found = run(

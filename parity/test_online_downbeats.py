@@ -18,7 +18,7 @@ from allin1_core.dbn import (
 )
 from allin1_core.dbn.viterbi import viterbi
 from allin1_core.simd.instruction_sets import instruction_sets
-from parity.inputs.activations import FPS, from_song, steady
+from parity.inputs.activations import FPS, from_song, regular, steady
 from parity.inputs.annotations import read_annotations
 from parity.inputs.decoder import songs
 
@@ -78,6 +78,16 @@ def test_each_beat_is_that_of_the_best_path_so_far(
         expected += new.tolist()
     assert found == expected
     assert len(found) >= 8
+
+
+@pytest.mark.parametrize(("max_bpm", "interval"), [(200, 30), (213, 28), (100, 60)])
+def test_no_beat_of_the_fastest_tempo_is_left_out(max_bpm: float, interval: int) -> None:
+    decoder = DBNDownBeatTrackingProcessor(4, fps=FPS, max_bpm=max_bpm, threshold=0)
+    activations = regular(1200, interval, 4)
+    online = OnlineDownBeatTracker(decoder, delay=2)
+    found = np.concatenate([*map(online, np.split(activations, range(10, 1200, 10))), online.finish()])
+    np.testing.assert_array_equal(found, decoder(activations))
+    assert len(found) == pytest.approx(1200 / interval, abs=1)
 
 
 @functools.cache

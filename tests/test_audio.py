@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
+import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 import soundfile
 from audio_files import STEREO, encoded, music, read, written
 
+from allin1_core.audio import decoding
 from allin1_core.audio.conversion import resample
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import LARGEST_SAMPLE
@@ -257,3 +262,26 @@ def test_an_empty_wav_with_tags_behind_stays_empty(tmp_path: Path) -> None:
     struct.pack_into("<I", content, 4, len(content) - 8)
     with pytest.raises(AudioError, match="the file holds no samples"):
         read(tmp_path, bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("container", "behind", "is_end"),
+    [
+        ("ogg", b"OggS" + bytes(9), True),
+        ("ogg", b"OggS" + bytes(9) + b"OggS", False),
+        ("mp3", bytes(9), False),
+    ],
+)
+def test_data_that_is_not_valid_is_the_end_only_behind_the_last_page_of_ogg(
+    container: str, behind: bytes, is_end: bool
+) -> None:
+    packet = types.SimpleNamespace(pos=5)
+
+    def demux(_: object) -> Iterator[Any]:
+        yield packet
+        raise av.InvalidDataError(1, "invalid")
+
+    file = types.SimpleNamespace(format=types.SimpleNamespace(name=container), demux=demux)
+    with contextlib.nullcontext() if is_end else pytest.raises(av.InvalidDataError):
+        found = list(decoding._packets(av, Path("a"), file, None, io.BytesIO(bytes(5) + behind)))
+        assert found == [packet]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -72,6 +73,23 @@ def test_without_either_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
         material.default_track()
 
 
+def test_a_folder_that_is_not_there_is_an_error_and_no_reason_to_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLIN1_SHARED", str(tmp_path / "typo"))
+    with pytest.raises(
+        FileNotFoundError, match=r"ALLIN1_SHARED: no folder at .*typo'; correct it or unset it"
+    ):
+        material.shared_folder()
+    monkeypatch.delenv("ALLIN1_SHARED")
+    monkeypatch.setattr(material, "__file__", str(tmp_path / "checkout" / "parity" / "material.py"))
+    assert material.shared_folder() is None
+    with pytest.raises(FileNotFoundError, match="is not here; set ALLIN1_SHARED"):
+        material.needed_folder()
+    (tmp_path / "shared" / "audio").mkdir(parents=True)
+    assert material.needed_folder() == tmp_path / "shared"
+
+
 def test_a_fresh_process_tells_what_memory_a_call_needs_beyond_its_input_and_how_long_it_took() -> None:
     large = np.ones(2**24)  # 128 MiB
     assert peak_memory_bytes(np.sum, large) < 8 * 2**20
@@ -80,6 +98,13 @@ def test_a_fresh_process_tells_what_memory_a_call_needs_beyond_its_input_and_how
     peak, seconds = peak_memory_and_seconds(time.sleep, 0.05)
     assert 0.05 <= seconds < time.perf_counter() - start
     assert peak < 2**20
+
+
+def test_a_fresh_process_has_the_threads_that_it_is_given() -> None:
+    asked = (
+        "import os; assert (os.environ['OMP_NUM_THREADS'], os.environ['OPENBLAS_NUM_THREADS']) == ('3', '3')"
+    )
+    peak_memory_bytes(subprocess.check_call, [sys.executable, "-c", asked], threads=3)
 
 
 def test_threads_are_pinned_and_released() -> None:

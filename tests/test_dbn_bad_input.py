@@ -103,6 +103,7 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
         ({"beats_per_bar": []}, "beats_per_bar: empty"),
         ({"beats_per_bar": [3, 0]}, "beats_per_bar: .*0.*; expected a whole number of at least 1"),
         ({"beats_per_bar": [3.5]}, "beats_per_bar: .*3.5.*; expected a whole number"),
+        ({"fps": np.inf}, "fps: inf; expected a positive number of frames per second"),
         ({"min_bpm": 0}, "min_bpm: 0; expected a positive number"),
         ({"min_bpm": 200, "max_bpm": 100}, "min_interval: 60 frames is more than max_interval, 30"),
         ({"max_bpm": 20000}, "min_interval: 0.3 frames; expected at least one frame"),
@@ -181,8 +182,10 @@ def test_models_must_fit() -> None:
     transitions = BarTransitionModel(small, 100)
     with pytest.raises(ValueError, match="observation_model: 660 states, but transition_model has 495"):
         HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(large, 16))
-    with pytest.raises(ValueError, match="initial_distribution: shape"):
-        HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(small, 16), np.ones(495))
+    negative = np.ones(495) / 495 + np.eye(495)[0] - np.eye(495)[1]
+    for wrong in (np.ones(495), np.ones(494) / 494, negative, np.ones(495) * np.nan):
+        with pytest.raises(ValueError, match="initial_distribution: shape"):
+            HiddenMarkovModel(transitions, RNNDownBeatTrackingObservationModel(small, 16), wrong)
     with pytest.raises(ValueError, match="transition_lambda: 2 values"):
         BarTransitionModel(small, [100, None])
 

@@ -19,6 +19,8 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from allin1_core.dbn import viterbi as viterbi_front
+from allin1_core.dbn.anchors import required_beats
+from allin1_core.dbn.chains import make_chains
 from allin1_core.dbn.hidden_markov_model import bar_model, beat_model
 
 
@@ -93,12 +95,36 @@ def test_initial_distribution() -> None:
         assert path.tolist() == expected_path
 
 
+@pytest.mark.parametrize(("state", "column"), [(-1, 1), (1, 0), (0, 0)])
+def test_a_beat_whose_states_see_several_densities_is_refused(state: int, column: int) -> None:
+    space = BarStateSpace(3, 5, 9)
+    pointers = RNNDownBeatTrackingObservationModel(space, 2).pointers.copy()
+    make_chains(BarTransitionModel(space, 50), pointers)
+    pointers[state] = column
+    with pytest.raises(ValueError, match=r"pointers: the states of beat [13] see \[0 [12].*expected one col"):
+        make_chains(BarTransitionModel(space, 50), pointers)
+
+
+def test_an_anchor_without_a_position_leaves_it_open() -> None:
+    """Also beside one that has it, in either order; rounded to frames."""
+    known = [[0.021, 0], [0.019, 3], [0.054, 0], [0.07, 2], [0.07, 0]]
+    required = required_beats(known, 100, 10, [3, 4])
+    assert (required.tolist(), required.dtype) == ([0, 0, 3, 0, 0, -1, 0, 2, 0, 0], np.int64)
+    decoder, activations = DBNDownBeatTrackingProcessor([3, 4], fps=100), _metronome(600, 50, 4)
+    plain = decoder(activations)
+    assert plain[:4, 1].tolist() == [1, 2, 3, 4]
+    assert np.array_equal(decoder(activations, anchors=plain[1:4, 0]), plain)
+
+
 def test_off_by_default_changes_nothing() -> None:
     activations = _random(5)
     plain = DBNDownBeatTrackingProcessor([3, 4], fps=100)
     for other in (
         DBNDownBeatTrackingProcessor([3, 4], fps=100, meter_weights=[1, 1]),
         DBNDownBeatTrackingProcessor([3, 4], fps=100, num_threads=2),
+        DBNDownBeatTrackingProcessor(
+            [3, 4], fps=100, transition_lambda=np.array(100), min_bpm=np.array(55.0)
+        ),
     ):
         assert np.array_equal(other(activations), plain(activations))
         assert np.array_equal(other.decode(activations).path, plain.decode(activations).path)
@@ -251,6 +277,9 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     viterbi_front.choose_kernel.cache_clear()
     viterbi_front._warn_not_compiled.cache_clear()
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # as it was asked for
+            DBNDownBeatTrackingProcessor([3, 4], fps=100, backend="numpy")
         with pytest.warns(RuntimeWarning, match="not compiled; decoding with numpy") as caught:
             decoder = DBNDownBeatTrackingProcessor([3, 4], fps=100)
         assert len(caught) == 1

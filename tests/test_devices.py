@@ -33,6 +33,13 @@ def test_a_name_of_no_device_is_refused(device: str) -> None:
         devices.validate_device(device)
 
 
+def test_a_device_of_torch_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = dataclasses.replace(backends.get("network", "torch"), module="no_such_module")
+    monkeypatch.setattr(devices, "get", lambda *_: absent)
+    with pytest.raises(BackendError, match="device 'cuda:1': needs torch; pip install"):
+        devices.validate_device("cuda:1")
+
+
 def test_a_card_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -67,13 +67,24 @@ def test_more_instructions_than_the_base_commit_fail(
     assert (verdict.measured, verdict.asked) == (f"{ours:,} ({ours / 1000 - 1:+.2%})", "at most 1,005")
 
 
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        (None, "valgrind took more than 300 s"),
+        (1, "valgrind ended with 1: no such option"),
+        (0, "callgrind saw no instruction of _viterbi; the kernel did not run"),
+    ],
+)
 def test_a_kernel_that_cannot_be_counted_is_required_and_hides_no_other(
-    monkeypatch: pytest.MonkeyPatch,
+    ending: int | None, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = next(iter(KERNELS))
 
-    def hang(command: list[str], **options: Any) -> None:
-        raise subprocess.TimeoutExpired(command, options["timeout"])
+    def end(command: list[str], **options: Any) -> Any:
+        if ending is None:
+            raise subprocess.TimeoutExpired(command, options["timeout"])
+        Path(command[2].partition("=")[2]).write_text("fn=(1) main\n1 5\n", encoding="utf-8")
+        return subprocess.CompletedProcess(command, ending, "", "no such option")
 
     def count(call: str, folder: Path) -> int:
         return count_instructions(call, folder) if call == first else 1000
@@ -81,13 +92,9 @@ def test_a_kernel_that_cannot_be_counted_is_required_and_hides_no_other(
     monkeypatch.setattr("bench.measure.instructions.valgrind_is_installed", lambda: True)
     monkeypatch.setattr("bench.measure.instructions.compiler", lambda: "cc 12")
     monkeypatch.setattr("bench.measure.instructions.count_instructions", count)
-    monkeypatch.setattr("bench.measure.instructions.subprocess.run", hang)
+    monkeypatch.setattr("bench.measure.instructions.subprocess.run", end)
     uncounted, *others = judge.check_instructions(Path("tree"), Path("base"), 1.005)
-    assert (uncounted.measured, uncounted.passed, uncounted.required) == (
-        f"{first}: valgrind took more than 300 s",
-        None,
-        True,
-    )
+    assert (uncounted.measured, uncounted.passed, uncounted.required) == (f"{first}: {told}", None, True)
     assert [verdict.passed for verdict in others] == [True] * (len(KERNELS) - 1)
 
 
@@ -323,6 +330,14 @@ def test_a_baseline_wants_a_reason_and_figures_that_agree(
     with pytest.raises(ValueError, match=words):
         baseline.update(records, reason, tmp_path / "baseline.json")
     assert not (tmp_path / "baseline.json").exists()
+
+
+def test_the_command_takes_figures_and_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(baseline, "update", lambda *given, **_: taken.append(given))
+    write_bench_report([record(3.0)], tmp_path)
+    command = ["--reason", "faster", "--from", str(tmp_path / "bench.json")]
+    assert (baseline.main(command), taken) == (0, [([record(3.0)], "faster")])
 
 
 def test_differences_are_told_apart() -> None:

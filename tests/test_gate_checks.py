@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from allin1_core import backends
 from allin1_core.backends import table as backends_table
 from allin1_core.spectrogram import log_spectrogram
-from bench.gate import judge
+from bench.gate import judge, scores
 from bench.gate.bars import Row, read_bars
 from bench.gate.cases import madmom_is_installed, our_decoder
 from bench.gate.checks import (
@@ -189,6 +191,46 @@ def test_imports_are_held_to_numpys_time_and_their_company(monkeypatch: pytest.M
     assert company.measured == "sys"
 
 
+@pytest.mark.parametrize(
+    ("row", "absent", "told"),
+    [
+        (Row("network", "fused"), "torch", ("the reference, plain torch, is not installed", True)),
+        (Row("decoder", "cython"), "torch", None),
+        (Row("decoder", "cython", threads=2), "torch", None),
+        (Row("decoder", "cython", threads=3), "torch", ("3 threads, 2 core", False)),
+    ],
+)
+def test_a_row_that_cannot_be_judged_here_says_why(
+    row: Row, absent: str, told: tuple[str, bool] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "installed", lambda _, backend: backend != absent)
+    monkeypatch.setattr(judge, "madmom_is_installed", lambda: True)
+    monkeypatch.setattr(judge, "usable_cores", lambda: 2)
+    verdict = judge.why_not_here(row)
+    assert (verdict and (verdict.measured, verdict.required)) == told
+
+
+@pytest.mark.parametrize(("threads", "peaks"), [(None, [True, False]), (1, [True, False]), (2, [])])
+def test_peak_memory_is_judged_on_one_thread(
+    threads: int | None, peaks: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "check_what_runs", lambda *_: None)
+    verdicts = []
+    for measured in (40.0, 40.1):
+        monkeypatch.setattr(judge, "peak_mebibytes", lambda _, measured=measured: measured)
+        _, *found = judge.judge_row(
+            Row("spectrogram", "fused", threads=threads, max_memory_mib=40), read_bars(), []
+        )
+        verdicts += found
+    assert [verdict.passed for verdict in verdicts] == peaks
+
+
+def test_the_bars_of_speed_are_those_of_rows_and_of_reading() -> None:
+    rows = (Row("network", "fused"), Row("network", "fused", min_ratio={"AVX2": 2.0}))
+    bars = dataclasses.replace(read_bars(), rows=rows, reading={"wav": 1.0, "flac": 2.0})
+    assert bars.num_speeds == 3
+
+
 def test_f_measures() -> None:
     measured = {"song": {"beats": 0.99, "downbeats": 0.5}}
     good, bad, absent = check_f_measures(
@@ -196,6 +238,29 @@ def test_f_measures() -> None:
     )
     assert (good.passed, bad.passed, absent.passed) == (True, False, False)
     assert absent.measured == "not measured"
+
+
+def test_f_measures_are_those_of_each_track_beside_its_own_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats = np.arange(6.0, 10)
+    found = [
+        types.SimpleNamespace(beats=list(beats), downbeats=[6.069, 8.0]),
+        types.SimpleNamespace(beats=[6.0, 7.071, 8.0, 9.0], downbeats=[9.0]),
+    ]
+    given: list[Any] = []
+    monkeypatch.setattr(scores, "needed_folder", lambda: tmp_path)
+    monkeypatch.setattr(
+        scores, "read_score", lambda track: (beats, beats[:1] if track == "b" else beats[::2])
+    )
+    monkeypatch.setattr(
+        "allin1_core.analyze", lambda paths, **options: given.append((paths, options)) or found
+    )
+    measured = scores.measure_f_measures(["a", "b"])
+    assert measured == {"a": {"beats": 1, "downbeats": 1}, "b": {"beats": 0.75, "downbeats": 0}}
+    [(paths, options)] = given
+    assert paths == [tmp_path / "audio" / "a", tmp_path / "audio" / "b"]
+    assert options["weights_dir"] == tmp_path / "weights"
 
 
 @pytest.mark.full

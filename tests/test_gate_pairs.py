@@ -18,6 +18,8 @@ from bench.gate import base, judge, pairs, simulate
 from bench.gate.bars import read_bars
 from bench.gate.report import write_section
 from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, decide, slowdown
+from bench.gate.speed import ALPHA as BARS_ALPHA
+from bench.measure import tree as measured_tree
 from bench.measure.tree import ROWS
 
 
@@ -46,6 +48,10 @@ def test_the_first_look_wants_all_pairs_and_what_is_tolerated_is_no_loss() -> No
     assert decide([1.06, 0.99] * 8, len(ROWS)) == (0.99, 1.06, None)
     # Too few to be sure of anything.
     assert decide([3.0] * 5, len(ROWS)) == (0.0, math.inf, None)
+    # 16 pairs of one side have probability 2^-16: less than an eighth of a fourth of ALPHA, more than a ninth.
+    assert [decide([3.0] * 16, rows)[0] for rows in (8, 9)] == [3.0, 0.0]
+    # Of an unchanged tree at most 1 run in 1,000 fails.
+    assert ALPHA + BARS_ALPHA == 0.001
 
 
 def test_the_slowdown_of_a_pair_favours_neither_side() -> None:
@@ -93,6 +99,34 @@ def test_the_table_says_what_is_slower_and_what_cannot_be_told(monkeypatch: pyte
     assert not verdicts[2].required
 
 
+def test_either_tree_begins_half_of_the_pairs_and_the_times_keep_their_sides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[Path] = []
+
+    class Process:
+        def __init__(self, folder: Path) -> None:
+            self.folder = folder
+            begun.append(folder)
+
+        def __enter__(self) -> Process:
+            return self
+
+        def __exit__(self, *_: object) -> None: ...
+
+        def rows(self) -> list[str]:
+            return ["both", f"{self.folder} alone"]
+
+        def seconds(self, row: str) -> float:
+            return 2.0 if self.folder == Path("tree") else 1.0
+
+    monkeypatch.setattr(pairs, "Tree", Process)
+    for number in range(100):
+        times = pairs.time_pair(Path("tree"), Path("base"), number)
+        assert times == {"both": ([2.0] * pairs.ROUNDS, [1.0] * pairs.ROUNDS)}
+    assert 40 <= begun[::2].count(Path("tree")) <= 60
+
+
 def test_a_tree_that_computes_more_takes_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pair of real processes."""
     tree, other = base.lay_out(None, tmp_path)
@@ -114,6 +148,12 @@ def sections(*inputs):
     assert list(times) == list(ROWS)
     assert {len(side) for sides in times.values() for side in sides} == {3}
     assert slowdown(*times["structure/numpy/exact"]) > 1.5
+
+
+def test_a_process_that_imports_another_tree_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/another")
+    with pytest.raises(RuntimeError, match="allin1_core was imported; expected /another/allin1_core"):
+        measured_tree.main([])
 
 
 def test_a_tree_that_cannot_run_is_an_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -172,6 +212,9 @@ def test_the_base_is_the_commit_that_the_baseline_came_with(
         base.base_commit()
     monkeypatch.setattr(base, "ROOT", tmp_path)
     with pytest.raises(base.BaseMissingError, match=r"git rev-parse: .*not a git repository"):
+        base.base_commit()
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(base.BaseMissingError, match="git is not installed"):
         base.base_commit()
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import itertools
 import types
 from collections.abc import Callable
 
@@ -16,7 +18,7 @@ import pytest
 from bench.gate import judge
 from bench.gate.bars import read_bars
 from bench.gate.cases import Case, reading_case
-from bench.gate.speed import PromiseCheck, Timing
+from bench.gate.speed import PromiseCheck, Timing, time_case
 from bench.measure.paired import paired_ratio
 from parity.environment import usable_cores
 from parity.material import default_track
@@ -76,6 +78,17 @@ def timing(ratio: float, busy_elsewhere: float = 0.0, rounds: int = 9) -> Timing
 
 
 PAIR = Case("stage", "backend", "exact", 2, int, int, lambda *_: 0.0, "oracle")
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(1, 1.0), (2, 3.0)])
+def test_one_thread_is_timed_by_its_processor_and_several_by_the_wall(
+    threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocks = {name: itertools.count(0, step) for name, step in (("process_time", 1), ("perf_counter", 3))}
+    clock = types.SimpleNamespace(**{name: functools.partial(next, count) for name, count in clocks.items()})
+    monkeypatch.setattr("bench.gate.speed.time", clock)
+    timed = time_case(dataclasses.replace(PAIR, threads=threads), rounds=2)
+    assert [*timed.candidate, *timed.reference] == [seconds] * 4
 
 
 def promise(

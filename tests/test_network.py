@@ -18,6 +18,7 @@ from allin1_core.network import (
     Model,
     NetworkOutput,
     Thresholds,
+    _fused,
     build_model,
     triton_packing,
 )
@@ -254,6 +255,12 @@ def test_other_dimensions(backend: str) -> None:
         random_spectrogram(20)
     )
     assert output.to_numpy().label.shape == (7, 20)
+
+
+def test_parameters_of_other_sizes_than_the_kernels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_fused.SIZES, "stem", 1)
+    with pytest.raises(AssertionError, match=r"packed sizes .*; the kernels were compiled for {'stem': 1,"):
+        model("fused")
 
 
 def test_no_checkpoints() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bench.measure.allocator import freed_memory_kept
-from bench.measure.paired import Ratio, own_times, paired_ratio, paired_times, sure_rounds
+from bench.measure.paired import Ratio, growth_point, own_times, paired_ratio, paired_times, sure_rounds
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -92,7 +92,7 @@ def test_ratios_are_formed_within_rounds() -> None:
 
 def test_noise_and_too_few_rounds_are_told_apart() -> None:
     assert Ratio(3.0, 2.9, 3.1, 7).sure
-    noisy, few = Ratio(3.0, 2.0, 4.0, 7), Ratio(3.0, 3.0, 3.0, 2)
+    noisy, few = Ratio(3.0, 2.0, 4.0, 7), Ratio(3.0, 2.0, 4.0, 2)
     assert (noisy.too_noisy, noisy.too_few, noisy.sure) == (True, False, False)
     assert (few.too_noisy, few.too_few, few.sure) == (False, True, False)
     assert paired_ratio(np.ones(1), np.ones(1)).too_few
@@ -124,6 +124,11 @@ def test_a_time_on_its_own_is_taken_with_the_same_care() -> None:
     assert collecting == [False] * 4  # the first is not counted
     assert waited == [None] * 4
     assert gc.isenabled()
+
+
+def test_a_point_of_growth_has_the_memory_that_was_measured() -> None:
+    assert growth_point(2.0, int, 7).keys() == {"audio_seconds", "seconds", "peak_memory_bytes"}
+    assert growth_point(2.0, int, None).keys() == {"audio_seconds", "seconds"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from sessions import run_session
 from parity.agreement import ULP_BINS
 from parity.reports import ulps
 from parity.reports.records import Outcome, ParityRecord, read_records
-from parity.reports.report import write_parity_report
+from parity.reports.report import worst_measure, write_parity_report
 from parity.reports.sections import spectrogram
 
 
@@ -77,6 +77,31 @@ def test_a_histogram_alone_takes_the_whole_figure(tmp_path: Path, monkeypatch: p
         assert list(ulps.section("network", records, tmp_path))
     assert [len(figure.axes) for figure in figures] == [1, 4]
     assert [figure.get_size_inches()[0] for figure in figures] == [6.5, 13]
+
+
+@pytest.mark.parametrize(
+    ("measures", "words"),
+    [
+        ({"a_difference": 3.0, "max_difference": 2e-6}, "2e-06 (song/drums)"),
+        ({"a_difference": 3.0, "max_ulp": 9}, "3 (song/drums)"),
+        ({"max_difference": 0.0}, "no difference"),
+        ({"frames": 3}, "-"),
+    ],
+)
+def test_the_worst_is_the_largest_difference(measures: dict[str, float], words: str) -> None:
+    assert worst_measure([parity_record(measures=measures)]) == words
+
+
+@pytest.mark.parametrize(("full", "sections"), [(True, ["accuracy_hard_use.json"]), (False, [])])
+def test_hard_use_at_length_stands_in_the_report_of_accuracy(
+    full: bool, sections: list[str], tmp_path: Path
+) -> None:
+    measures = {"area": "properties", "held_to": "", "ran": "", "tried": 9, "failed": 0, "first_failure": ""}
+    records = [parity_record(stage="hard use", measures=measures), parity_record()]
+    write_parity_report(records, tmp_path, full=full)
+    assert [path.name for path in tmp_path.glob("accuracy_*.json")] == sections
+    for name in sections:
+        assert len(json.loads((tmp_path / name).read_text(encoding="utf-8"))["records"]) == 1
 
 
 def test_the_parity_report_names_the_slowest_tests_and_what_all_took(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from allin1_core import Analyzer, analyze, load_result
 from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
+from allin1_core.files.writing import check_writable, remove, write_text
 from allin1_core.timings.schema import read_timings
 
 WriteStems = Callable[..., Path]
@@ -191,3 +192,48 @@ def test_a_folder_of_songs_is_refused_with_what_to_give_instead(
     status, _, err = command("analyze", folder, "-o", tmp_path / "out")
     assert status == 1
     assert f"To analyse each file as a song, give {folder}/*.mp3\n" in err
+
+
+def test_a_folder_or_file_that_the_disk_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (tmp_path / "a").touch()
+    for method, call, message in (
+        (
+            "unlink",
+            lambda: remove(tmp_path / "a"),
+            r"a: cannot be removed \(Read-only file system\); delete it",
+        ),
+        (
+            "touch",
+            lambda: check_writable(tmp_path),
+            r"cannot be written to \(Read-only file system\); choose an",
+        ),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, method, refuse)
+            with pytest.raises(OutputError, match=message):
+                call()
+    # Another process may have taken the probe for abandoned.
+    monkeypatch.setattr(Path, "touch", lambda *_, **__: None)
+    assert check_writable(tmp_path) == tmp_path
+
+
+def test_a_file_is_whole_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("synced", os.fstat(descriptor).st_size))
+        fsync(descriptor)
+
+    def renamed(*paths: Path) -> None:
+        done.append(("renamed", os.stat(paths[0]).st_size))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_text(tmp_path / "a", "text")
+    assert done == [("synced", 4), ("renamed", 4)]

@@ -211,6 +211,16 @@ def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path, monkeypatch:
     ]
 
 
+def test_figures_and_notes_of_some_rows_stand_below_their_stage() -> None:
+    figures = [{"gflops": 4.0, "note": "one fold"}, {"note": "one fold"}, {}]
+    records = [bench_record(variant=f"v{number}", figures=given) for number, given in enumerate(figures)]
+    table = report._table(records).splitlines()
+    assert "GFLOP/s" in table[0]
+    assert [row.split("|")[-3].strip() for row in table[2:]] == ["10", "-", "-"]
+    first, second, _ = (plots.label(record, stage=False) for record in records)
+    assert report._notes(records) == [f"- {first}; {second}: one fold", ""]
+
+
 def test_rows_that_cannot_be_judged_look_so() -> None:
     noisy = bench_record(reference_seconds=NOISY)
     few = bench_record(seconds=[0.4], reference_seconds=[2.4])
@@ -250,7 +260,8 @@ def test_an_earlier_baseline_is_drawn_beside_this_run(
     assert (tmp_path / "bench_baseline.png").exists() == (rows > 0)
 
 
-def test_the_fitted_exponent() -> None:
+def test_the_fitted_exponent_and_the_spread() -> None:
+    assert bench_record(seconds=[1.0, 2.0, 4.0, 5.0, 9.0]).spread == 3  # the interquartile range
     lengths = np.array([15.0, 60.0, 240.0])
     assert plots.fitted_exponent(lengths, 3 * lengths**1.5) == pytest.approx(1.5)
 

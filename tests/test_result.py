@@ -332,3 +332,17 @@ def test_unknown_format(tmp_path: Path, result: AnalysisResult) -> None:
         match="format 'abc': unknown; expected one of beats, audacity, jams, midi, reaper, rekordbox",
     ):
         export(result, tmp_path / "a.abc", "abc")
+
+
+def test_lists_are_no_arrays(tmp_path: Path, result: AnalysisResult) -> None:
+    assert isinstance(result.activations, dict)
+    for wrong, message in (
+        ([1], "activations: found a value of type list; expected a dict of arrays"),
+        (
+            result.activations | {"beat": [0.5]},
+            r"activations\['beat'\]: found a value of type list; expected fl",
+        ),
+    ):
+        result.activations = wrong  # type: ignore[assignment]
+        with pytest.raises(ResultError, match=message):
+            result.save(tmp_path / "a.json")

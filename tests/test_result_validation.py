@@ -21,6 +21,7 @@ from allin1_core import load_result
 from allin1_core.audio.types import Audio
 from allin1_core.errors import ResultError
 from allin1_core.results.clicks import sonify
+from allin1_core.results.differences import differences
 from allin1_core.results.exports import FORMATS, beats_text, export
 from allin1_core.results.figures import activations, visualize
 from allin1_core.results.page import write_page
@@ -220,6 +221,7 @@ def uses(result: AnalysisResult, folder: Path) -> Iterator[Callable[[], Any]]:
     yield lambda: visualize(result, audio=mix)
     yield lambda: sonify(result, audio=mix)
     yield lambda: write_page(result, folder / "a.html", against=result)
+    yield lambda: differences(result, in_code(FIELDS))
     yield lambda: result._repr_html_()
 
 
@@ -276,11 +278,8 @@ def test_arrays_that_cannot_be_are_refused(
 
 
 def test_numbers_of_numpy_are_refused_before_a_file_is_written(tmp_path: Path) -> None:
-    """`json` cannot write them."""
-    result = in_code(but("beat_positions", 1, to=np.int64(1)))
-    with pytest.raises(
-        ResultError, match=r"beat_positions\[1\]: found a value of type int64; expected a whole"
-    ):
+    result = in_code(but("beat_positions", 1, to=np.int64(1)))  # which `json` cannot write
+    with pytest.raises(ResultError, match=r"beat_positions\[1\]: found a value of type int64; expected a wh"):
         result.save(tmp_path / "a.json")
     assert not list(tmp_path.iterdir())
 

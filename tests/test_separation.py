@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,6 +234,25 @@ def test_mono_is_repeated_and_other_rates_are_resampled(separation_repository: P
     np.testing.assert_array_equal(mono[0], mono[1])
 
 
+@pytest.mark.parametrize(("channels", "expected"), [(1, [[2]]), (2, [[1], [2]]), (4, None)])
+def test_a_mix_of_three_channels(channels: int, expected: list[list[float]] | None) -> None:
+    """The mean for one, the first for two; more there are not."""
+    separator: Any = types.SimpleNamespace(sample_rate=44100, num_channels=channels)
+    mix = Audio(np.array([[1, 2, 3]], np.float32), 44100)
+    if expected:
+        assert mix_for(separator, mix).tolist() == expected
+    else:
+        with pytest.raises(StemsError, match="mix: 3 channels; the separation model takes 4"):
+            mix_for(separator, mix)
+
+
+def test_a_model_of_other_stems_is_refused() -> None:
+    with pytest.raises(
+        StemsError, match="separation: no stem bass, other; found drums, vocals; expected bass"
+    ):
+        stems_from_separated(dict.fromkeys(("drums", "vocals"), np.zeros((9, 1), np.int16)), 44100)
+
+
 def test_unknown_separation_model(separation_repository: Path) -> None:
     session = Session(Settings(demix_model="nothing", demix_repository=separation_repository, device="cpu"))
     with pytest.raises(WeightsError, match=r"expected the separation model nothing\..*; found models small$"):
@@ -271,6 +292,7 @@ def test_stems_are_converted_on_their_device_as_arrays_are() -> None:
                 mono.numpy(), conversion.remix_to_mono(np.ascontiguousarray(array.T))
             )
     assert tensors.quantise(torch.zeros(2, 0)).numpy().dtype == np.int16
+    assert conversion.quantise(np.zeros((2, 0), np.float32)).dtype == np.int16
 
 
 def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(

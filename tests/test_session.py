@@ -89,17 +89,23 @@ def test_weights_that_could_not_be_read_are_read_when_they_are_there(
     assert analyzer(song).beats == Analyzer(model=small_model, device="cpu")(song).beats
 
 
-def test_a_failure_that_no_track_waited_for_is_not_kept(
-    small_model: str, tmp_path: Path, calls: list[str]
+@pytest.mark.parametrize("in_background", [True, False])
+def test_a_failure_is_not_kept_whether_or_not_a_track_waited_for_it(
+    small_model: str, tmp_path: Path, calls: list[str], in_background: bool
 ) -> None:
     own = tmp_path / "own.npz"
     session = Session(Settings(model=str(own), device="cpu"))
-    session.load_in_background(Timings())
-    assert session._reading is not None
-    wait([session._reading])
+    if in_background:
+        session.load_in_background(Timings())
+        assert session._reading is not None
+        wait([session._reading])
+    else:
+        with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
+            session.load_model(Timings())
     own.write_bytes(Path(small_model).read_bytes())
     own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
-    session.load_in_background(Timings())
+    if in_background:
+        session.load_in_background(Timings())
     assert session.load_model(Timings()).num_folds == 1
     assert calls == ["load_checkpoints", "load_checkpoints", "build_chosen"]
 

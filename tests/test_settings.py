@@ -16,9 +16,9 @@ import pytest
 import allin1_core
 from allin1_core import Analyzer, analyze
 from allin1_core.cli import make_parser
-from allin1_core.errors import AudioError, BackendError, OutputError, ResultError, StemsError, WeightsError
+from allin1_core.errors import BackendError, OutputError, ResultError, StemsError, WeightsError
 from allin1_core.library import analyze_library
-from allin1_core.settings import Outputs, Settings
+from allin1_core.settings import Outputs, Settings, parse_overwrite
 
 # What `analyze` is asked that is neither what runs nor what is written.
 OF_A_CALL = {"paths": inspect.Parameter.empty, "stems_dir": None, "anchors": None, "progress": None}
@@ -227,3 +227,27 @@ def test_a_name_that_leads_nowhere_is_refused_though_nothing_is_to_be_done_by_it
     analyze([song], "out", **options)
     with pytest.raises((BackendError, WeightsError), match=told):
         analyze([song], "out", **options | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "remade"),
+    [
+        (True, {"json", "demix", "spec"}),
+        (False, set()),
+        ("", set()),
+        ("all", {"json", "demix", "spec"}),
+        ("demix,all", {"json", "demix", "spec"}),
+        (" spec , ", {"json", "spec"}),
+        ("json", {"json"}),
+    ],
+)
+def test_what_is_made_again(given: bool | str, remade: set[str]) -> None:
+    """With byproducts the result, too."""
+    assert parse_overwrite(given) == remade
+
+
+def test_a_byproduct_that_is_not_known_is_not_made_again() -> None:
+    with pytest.raises(
+        OutputError, match="overwrite: stems, viz unknown; expected all, or of json, demix, sp"
+    ):
+        parse_overwrite("viz,json,stems")

@@ -22,6 +22,7 @@ from allin1_core.errors import OutputError, StemsError
 from allin1_core.network import weights
 from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.mix import read_mix
+from allin1_core.separation.protocol import fold_into_four
 from allin1_core.separation.stem_file import find_stem_streams
 
 # In the order that Native Instruments' own files have.
@@ -282,3 +283,11 @@ def test_the_file_that_the_shared_stems_were_taken_from(shared: Path) -> None:
         expected = read_audio(shared / "audio" / "falcon69" / f"{stem}.flac").samples[:, 0]
         # They were rounded to 16 bits.
         np.testing.assert_allclose(row * 32768, expected, rtol=0, atol=0.51)
+
+
+def test_guitar_and_piano_of_floats_are_added_as_they_are() -> None:
+    stems = dict.fromkeys(
+        ("bass", "drums", "other", "vocals", "guitar", "piano"), np.full(2, 0.5, np.float32)
+    )
+    other = fold_into_four(stems, "song")["other"]
+    assert (other.dtype, other.tolist()) == (np.float32, [1.5, 1.5])

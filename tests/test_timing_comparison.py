@@ -313,6 +313,7 @@ def test_an_empty_file_is_refused(before: Path, tmp_path: Path) -> None:
         ("[stage.nn]\nspeedup = [3, 2]\n", "expected [lowest, highest]"),
         ("[stage.nn]\nspeedup = [1, 2]\nbackends = []\n", "unknown key 'backends'"),
         ('[stage.nn]\nspeedup = [1, 2]\nbackend = "mlx"\n', "expected a list of names"),
+        ("unchange = 1.5\n", "unknown key 'unchange'; expected 'unchanged' and [stage.<name>]"),
         ("unchanged = 0.5\n", "expected a factor of at least 1"),
         ("unchanged = true\n", "unchanged is True; expected a factor"),
         ("unchanged = nan\n", "unchanged is nan; expected a factor"),

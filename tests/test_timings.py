@@ -157,6 +157,25 @@ def test_files_that_are_no_timings(tmp_path: Path, content: bytes, message: str)
         read_timings(path)
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"duration": float("nan")}, "line 1: field duration is 'nan'; expected float"),
+        ({"cached": 1}, "line 1: field cached is '1'; expected bool"),
+        ({"machine": {"cpu": "x", "cores": 2}}, "line 1: machine without platform"),
+        ({"start": 0.6}, r"line 1: start 0.6, end 0.5, duration 0.5; expected 0 <= start <= end"),
+        ({"duration": -0.1}, "line 1: start 0.0, end 0.5, duration -0.1"),
+    ],
+)
+def test_lines_that_cannot_be(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    path, fields = tmp_path / "t.jsonl", dataclasses.asdict(line("nn"))
+    path.write_text(json.dumps(fields), encoding="utf-8")
+    assert read_timings(path) == [line("nn")]
+    path.write_text(json.dumps(fields | changed), encoding="utf-8")
+    with pytest.raises(TimingsError, match=message):
+        read_timings(path)
+
+
 @pytest.fixture
 def run() -> list[StageTiming]:
     """Of two tracks 2 s for each spectrogram, and half a second of decoding in one second of postprocessing."""

@@ -229,6 +229,14 @@ def test_mp3_without_proof_has_the_samples_of_ffmpeg(tmp_path: Path, content: by
     np.testing.assert_array_equal(read(tmp_path, content), as_ffmpeg(content))
 
 
+@pytest.mark.parametrize(("byte", "verified"), [(4, False), (5, False), (6, True), (7, True)])
+def test_the_first_frame_of_mp3_needs_none_before_it(tmp_path: Path, byte: int, verified: bool) -> None:
+    """Behind its header of 4 bytes, 9 bits say where its data begins."""
+    frames = bytearray(MP3[MP3_FRAMES[0][0] :])
+    frames[byte] ^= 0x80
+    assert is_verified(tmp_path, as_lame(bytes(frames), len(MP3_FRAMES))) is verified
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

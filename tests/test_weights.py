@@ -117,6 +117,22 @@ def test_pth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert checkpoint.thresholds == Thresholds(beat=0.19, downbeat=0.22)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "expected a mapping with 'state_dict' and 'config'; found list"),
+        ({"state_dict": {}}, "expected a mapping with 'state_dict' and 'config'; found dict"),
+        ({"state_dict": [], "config": {}}, "'state_dict' is list and 'config' dict; expected mappings"),
+        ({"state_dict": {}, "config": None}, "'state_dict' is dict and 'config' NoneType; expected mappings"),
+        ({"state_dict": {"a": 3}, "config": {}}, r"'a' is int \(\); expected a tensor"),
+    ],
+)
+def test_pth_of_another_content_is_refused(content: Any, message: str, tmp_path: Path) -> None:
+    path = write_pth(tmp_path, content).rename(tmp_path / "own.pth")
+    with pytest.raises(WeightsError, match=rf"own\.pth: {message}"):
+        load_checkpoints(str(path))
+
+
 def test_pth_of_another_hash_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_pth(tmp_path, pth_content())
     monkeypatch.setattr(weights, "read_checkpoint_file", lambda *_: pytest.fail("the file was opened"))
@@ -153,7 +169,10 @@ def _without(name: str) -> dict[str, np.ndarray]:
             r"'norm.bias' is float64 \(24,\); expected float32 \(24,\)",
         ),
         (
-            {**PARAMETERS, "norm.bias": PARAMETERS["norm.bias"] * np.nan},
+            {
+                **PARAMETERS,
+                "norm.bias": np.where(np.arange(24) == 7, np.float32(np.nan), PARAMETERS["norm.bias"]),
+            },
             "'norm.bias' holds values that are not finite",
         ),
     ],
@@ -171,6 +190,7 @@ def test_mismatched_parameters(parameters: dict[str, np.ndarray], message: str, 
         ({"depth": "eleven"}, "entry 'depth' is 'eleven'; expected int"),
         ({"num_heads": 0}, "num_heads: 0; expected a positive value"),
         ({"kernel_size": 4}, "kernel_size: 4; expected an odd number"),
+        ({"num_heads": 5}, "num_channels: 24; expected a multiple of twice the 5 heads"),
         ({"model": "tcn"}, "entry 'model' is 'tcn'; only 'allin1' is implemented"),
         ({"double_attention": False}, "'double_attention' is False; only True is implemented"),
         ({"best_threshold_beat": 1.5}, "threshold beat: 1.5; expected a probability"),

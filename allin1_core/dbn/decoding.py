@@ -90,7 +90,7 @@ def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, m
     if span.required is None:
         warnings.warn(NO_PATH, RuntimeWarning, stacklevel=4)
         return
-    times = (span.anchored + span.first_frame) / fps
+    times = span.anchored / fps
     closest = f", the closest two {np.diff(times).min():g} s apart" if len(times) > 1 else ""
     raise HintError(
         f"anchors: no path goes through all {len(times)} of them{closest}; expected times that beats of "

@@ -274,8 +274,9 @@ def beats_of_path(hmm: HiddenMarkovModel, path: np.ndarray, span: Span, correct:
 
 def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:
     """One value for each bar length: a single value, or a sequence of one, counts for all of them."""
-    is_sequence = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim > 0)
-    values = list(value) if is_sequence else [value]
+    if isinstance(value, np.ndarray):
+        value = list(np.atleast_1d(value))
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
     if len(values) == 1:
         return values * len(meters)
     if len(values) != len(meters):

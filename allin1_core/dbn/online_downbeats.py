@@ -121,10 +121,12 @@ class OnlineDownBeatTracker:
         span = Span(self._frames, self._first, None)
         beats = beats_of_path(decoder.hmms[best], found[best][0], span, decoder.correct)
         beats = beats[beats[:, 0] < settled]
-        beats[:, 0] = (beats[:, 0] + self._first) / float(decoder.fps)
-        beats = beats[beats[:, 0] >= self._last_beat + 60.0 / decoder.max_bpm]
+        beats[:, 0] += self._first
+        # In frames: times are rounded, and where every interval is the shortest one, some would seem shorter.
+        shortest = min(hmm.chains.intervals[0] for hmm in decoder.hmms)
+        beats = beats[beats[:, 0] >= self._last_beat + shortest]
         self._last_beat = beats[-1, 0] if len(beats) else self._last_beat
-        return beats
+        return beats / (float(decoder.fps), 1)
 
     def _leave_behind(self, number: int) -> None:
         for index, (hmm, values) in enumerate(zip(self._decoder.hmms, self._values, strict=True)):

@@ -159,7 +159,7 @@ class MeterStateSpace:
     ----------
     bars : list of BarStateSpace
         One for each bar length; their states stand one after the other.
-    num_beats, num_states, num_intervals : int
+    num_states, num_intervals : int
     intervals : int64 (num_intervals,)
         Intervals of every beat, in frames, ascending.
     state_positions : float64 (num_states,)
@@ -187,7 +187,6 @@ class MeterStateSpace:
         self.bars = [BarStateSpace(meter, min_interval, max_interval, num_intervals) for meter in meters]
         sizes = [bar.num_states for bar in self.bars]
         self.num_states = sum(sizes)
-        self.num_beats = sum(bar.num_beats for bar in self.bars)
         self.intervals = self.bars[0].intervals
         self.num_intervals = len(self.intervals)
         self.state_positions = frozen(np.concatenate([bar.state_positions for bar in self.bars]))

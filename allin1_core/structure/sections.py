@@ -70,12 +70,9 @@ def pick_boundaries(maxima: np.ndarray) -> np.ndarray:
     # Every other one is from a `first` to its `last`, which may be behind the values.
     greatest = np.maximum.reduceat(np.append(values, 0), np.stack([first, last], axis=1).ravel())[::2]
 
-    # Beyond the ends of the track there is nothing, which counts as probability 0.
-    total = np.concatenate([[0.0], np.cumsum(maxima, dtype=np.float64)])
-    past = (total[candidates] - total[np.maximum(candidates - _SURROUNDINGS, 0)]) / _SURROUNDINGS
-    ends = np.minimum(candidates + 1 + _SURROUNDINGS, len(maxima))
-    future = (total[ends] - total[candidates + 1]) / _SURROUNDINGS
-    return candidates[is_new & (values >= greatest) & (values > (past + future) / 2)]
+    # It is also stronger than the mean of what surrounds it: they are equal only where all of that equals it, the frame
+    # before as well, and then the run is not new.
+    return candidates[is_new & (values >= greatest)]
 
 
 def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:

@@ -11,7 +11,14 @@ import pytest
 
 from allin1_core.dbn import DBNDownBeatTrackingProcessor
 from parity import test_decoder
-from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
+from parity.decoder_agreement import (
+    DecoderAgreement,
+    Paths,
+    against_annotations,
+    compare_decodings,
+    decode_all,
+    f_measure,
+)
 from parity.inputs.activations import regular
 from parity.inputs.decoder import Case
 from parity.meta_tests.faults import FAULTS, VALUE_FAULTS
@@ -162,3 +169,39 @@ def test_no_path_on_both_sides_agrees_and_a_log_probability_that_is_no_number_do
     for log, agrees in ((-np.inf, True), (np.nan, False), (np.inf, False)):
         both = [(path, log) for path, _ in paths]
         assert compare_decodings(both, beats, both, beats).identical is agrees
+
+
+def test_scores_against_annotations() -> None:
+    """Within 70 ms, and from five seconds on."""
+    times = np.arange(0.5, 20.5, 0.5)
+    exact = np.column_stack([times, np.arange(len(times)) % 4 + 1])
+
+    def scores(beats: np.ndarray) -> list[float]:
+        found = against_annotations(times, times[::4], beats)
+        return [found[name] for name in ("f_measure", "cmlt", "amlt", "downbeat_f_measure")]
+
+    assert scores(exact) == [1, 1, 1, 1]
+    assert scores(exact + np.where(times < 4.5, 0.2, 0)[:, None] * [1, 0]) == [1, 1, 1, 1]
+    assert scores(exact + np.array([0.069, 0])) == [1, 1, 1, 1]
+    assert scores(exact + np.array([0.071, 0]))[::3] == [0, 0]
+    assert scores(np.column_stack([times, np.roll(exact[:, 1], 1)])) == [1, 1, 1, 0]
+    assert scores(exact[1::2]) == pytest.approx([2 * 16 / (31 + 16), 0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("reference", "estimate", "expected"),
+    [
+        ([], [], 1),
+        ([1], [], 0),
+        ([], [1], 0),
+        ([1, 2], [1, 1, 2], 4 / 5),
+        ([1, 2], [2, 1], 0),
+        ([1, 2], [1, np.nan], 0),
+        ([1, np.inf], [1, np.inf], 0),
+        ([[1, 2]], [[1, 2]], 0),
+    ],
+)
+def test_the_f_measure_of_nothing_and_of_what_is_no_times(
+    reference: list[Any], estimate: list[Any], expected: float
+) -> None:
+    assert f_measure(np.array(reference, float), np.array(estimate, float)) == pytest.approx(expected)

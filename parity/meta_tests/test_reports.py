@@ -26,6 +26,7 @@ from parity.oracles.natten_golden import AttentionCase
 from parity.oracles.network_golden import OUTPUTS
 from parity.oracles.pipeline import compare_results, measures
 from parity.reports import accuracy
+from parity.reports.publish import dump_json
 from parity.reports.records import Outcome, ParityRecorder, read_records
 from parity.reports.report import write_parity_report
 from parity.test_spectrogram import check as check_spectrogram
@@ -209,3 +210,10 @@ def test_a_section_that_is_replaced_leaves_the_others_though_only_the_page_is_th
         "new.png",
         "one.png",
     ]
+
+
+def test_what_json_has_no_form_for_is_refused_and_what_is_not_finite_has_one() -> None:
+    text = dump_json({"NaN": [np.float32(0.5), math.nan, -math.inf, math.inf, "Infinity"]}, indent=None)
+    assert text == '{"NaN": [0.5, null, -1e999, 1e999, "Infinity"]}\n'
+    with pytest.raises(TypeError, match="complex does not go into JSON: 1j"):
+        dump_json([1j])

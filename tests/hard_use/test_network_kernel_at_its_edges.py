@@ -116,6 +116,20 @@ def test_attention_of_odd_shapes(record_parity: ParityRecorder) -> None:
             trials.tried += len(found)
 
 
+@pytest.mark.parametrize("shift", [-1024, 1024])
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_attention_depends_on_differences_of_scores_alone(instruction_set: str, shift: float) -> None:
+    """However large they are: exponentials of these would be infinite, or all 0."""
+    random = np.random.default_rng(3)
+    queries, keys, values = random.standard_normal((3, 1, 2, 40, 8)).astype(np.float32)
+    bias = np.round(random.standard_normal((2, 9)), 1).astype(np.float32)
+    found, expected = (
+        neighbourhood_attention(queries, keys, values, one, 5, 2, instruction_set=instruction_set)
+        for one in (bias + np.float32(shift), bias)
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-3)  # the scores are rounded to 1e-4
+
+
 def test_an_absent_instruction_set_is_refused_not_replaced() -> None:
     refused = r"instruction_set: 'SSE9' has no kernels here; expected one of "
     with pytest.raises(ValueError, match=refused):
@@ -125,6 +139,24 @@ def test_an_absent_instruction_set_is_refused_not_replaced() -> None:
         neighbourhood_attention(
             zeros, zeros, zeros, np.zeros((1, 5), np.float32), 3, 1, instruction_set="SSE9"
         )
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_size", "told"),
+    [
+        (
+            (1, 1, 5, 4),
+            3,
+            r"length: 5 positions; expected at least kernel_size \* dilation = 3 \* 2 = 6; pad",
+        ),
+        ((1, 1, 22, 22, 4), 11, "kernel_size: 121 keys in a window; expected at most "),
+    ],
+)
+def test_windows_that_do_not_fit_are_refused(shape: tuple[int, ...], kernel_size: int, told: str) -> None:
+    zeros = np.zeros(shape, np.float32)
+    bias = np.zeros((1, *(2 * kernel_size - 1,) * (len(shape) - 3)), np.float32)
+    with pytest.raises(ValueError, match=told):
+        neighbourhood_attention(zeros, zeros, zeros, bias, kernel_size, 2)
 
 
 def test_the_kernels_own_entry_refuses_an_absent_instruction_set() -> None:

@@ -39,14 +39,11 @@ def separate(
     import torch
     from demucs_infer import apply
 
-    from allin1_core.backends.devices import products_in_tf32
-
     loudness = mix.mean(0)
     mean = loudness.mean()
     # Of a single sample torch gives NaN.
     scale = (loudness.std() if mix.shape[1] > 1 else 0 * mean) + 1e-8
-    products = contextlib.nullcontext() if tf32 is None else products_in_tf32(tf32)
-    with torch.inference_mode(), products, _draws_of(apply, random.Random(seed)), _real_means():
+    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)), _real_means():
         output = apply.apply_model(
             model, ((mix - mean) / scale)[None].to(device), device=device, overlap=overlap
         )
@@ -91,3 +88,17 @@ def _real_means() -> Iterator[None]:
         yield
     finally:
         hdemucs.ispectro = htdemucs.ispectro = spec.ispectro
+
+
+@contextlib.contextmanager
+def _tf32(allowed: bool | None) -> Iterator[None]:
+    import torch
+
+    matmul, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, convolution.allow_tf32
+    if allowed is not None:
+        matmul.allow_tf32 = convolution.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, convolution.allow_tf32 = before

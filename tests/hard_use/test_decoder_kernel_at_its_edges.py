@@ -292,10 +292,10 @@ def test_forward_algorithm(slowest: float, fastest: float, num_tempi: int | None
             np.testing.assert_array_equal(compiled.advance(densities), plain.advance(densities))
             np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
             assert compiled.is_lost == plain.is_lost
-            for single, one in itertools.product(
-                (False, True), observed[(observed > 0) & (observed < 1)][:5]
-            ):
-                assert compiled.advance_one(one, 16, single) == plain.advance_one(one, 16, single)
+            for precision, one in itertools.product("df", observed[(observed > 0) & (observed < 1)][:5]):
+                alone = np.array([one], dtype=precision)
+                [expected] = plain.advance(np.exp(hmm.observation_model.log_densities(alone)))
+                assert compiled.advance_one(alone, hmm.observation_model.observation_lambda) == expected
                 np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
         compiled.reset()
         plain.reset()

@@ -207,9 +207,8 @@ def _rows(place: Place, table: str, columns: Sequence[str]) -> Iterator[tuple[An
 
     found = read_table(place, table, columns)
     when = found.schema.get_field_index("finished")
-    found = found.set_column(
-        when, "finished", found["finished"].cast(pa.int64())
-    )  # quicker than a million datetimes
+    # As numbers, which are made quicker than a million datetimes.
+    found = found.set_column(when, "finished", found["finished"].cast(pa.int64()))
     return zip(*(found[name].to_pylist() for name in columns), strict=True)
 
 

@@ -116,7 +116,7 @@ def _sources(folder: Path, seconds: float | None) -> list[Path]:
     """Folders of FLAC stems: the shared songs, or one of so many seconds, made."""
     shared = shared_folder()
     if shared is None or seconds is not None:
-        track = default_track() if seconds is None else default_track().lasting(seconds)
+        track = default_track().lasting(seconds)
         return [write_stems(folder / track.name, track.stems)]
     found = [shared / "audio" / name for name in tracks()]
     return [each for each in found if soundfile.info(each / "bass.flac").duration >= _SHORTEST]

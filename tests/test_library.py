@@ -256,9 +256,12 @@ def test_what_cannot_run_claims_no_place(
     for options, told in (
         ({"nn_backend": "none"}, "none"),
         ({"model": "absent.npz"}, r"absent\.npz: cannot be opened"),
+        ({"model": "none", "engine": "ray"}, "weights 'none': unknown"),
+        ({"weights_dir": tmp_path / "none", "engine": "ray"}, "weights_dir: no folder at"),
     ):
         with pytest.raises((BackendError, WeightsError), match=told):
             run_library(library, tmp_path / "out", **options)
+        assert not (tmp_path / "out/library.json").exists()
     assert run_library(library, tmp_path / "out").done == 3
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer, check_separation, check_settings
+from allin1_core.analysis import Analyzer, check_files, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
 from allin1_core.files.writing import check_writable, remove_abandoned
@@ -155,6 +155,8 @@ def analyze_library(
         check_separation(
             session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
         )
+    else:  # backends are chosen where the workers are
+        check_files(options)
     is_resumed = record.claim(place, record.made_with(options, **outputs))
     if not is_resumed:
         songs = found  # nothing says what rows that are there are made with

@@ -68,6 +68,10 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
         ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
         ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
+        ("analyze none*.wav --export wav", "exports: wav unknown"),
+        ("analyze a.wav --weights-dir=", "weights_dir: found ''; expected a folder"),
+        ("library . --out out --shard 0/4", "shard: '0/4'; expected PART/PARTS from 1/1"),
+        ("library . --out out --timings=", "timings_path: found ''; expected a file"),
         (
             "analyze a.wav --device gpu",
             "device 'gpu': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it ",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from allin1_core import Analyzer, analyze, load_result
-from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
+from allin1_core.errors import AudioError, BatchError, OptionError, OutputError, StemsError
 from allin1_core.files.writing import check_writable, remove, write_text
 from allin1_core.timings.schema import read_timings
 
@@ -175,7 +175,7 @@ def test_a_pattern_below_a_folder_whose_name_looks_like_one(
         )
     with pytest.raises(AudioError, match=r"albums \[2020\]/z\*: no file matches this pattern"):
         analyze(tmp_path / "albums [2020]" / "z*", **options)
-    with pytest.raises(AudioError, match="paths: found ''; expected a path"):  # it was the working folder
+    with pytest.raises(OptionError, match="paths: found ''; expected a path"):  # it was the working folder
         analyze("", **options)
 
 

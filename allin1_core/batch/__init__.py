@@ -113,6 +113,8 @@ def analyze(
     ------
     AudioError, StemsError
         If a track cannot be used, or is none of the things named above.
+    OptionError
+        If an option has a value of the wrong form, or a path is empty; before any work.
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     HintError
@@ -128,12 +130,12 @@ def analyze(
     options = locals()
     is_one = is_one_input(paths)
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    outputs = Outputs(**options_of(options, Outputs))
+    analyzer = Analyzer(**options_of(options, Settings))
     # An empty path would be the working folder.
     if stems_dir is not None and not (stems_dir and os.path.isdir(expand_user(stems_dir))):
         raise StemsError(f"stems_dir: no folder at {str(stems_dir)!r}; correct it or leave it out")
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
-    outputs = Outputs(**options_of(options, Outputs))
-    analyzer = Analyzer(**options_of(options, Settings))
     known = checked_anchors(anchors, analyzer.session.settings.decoding["beats_per_bar"])
     if known and len(tracks) != 1:
         raise HintError(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from allin1_core.byproducts import SPECTROGRAM_SUFFIXES
-from allin1_core.errors import AudioError, ResultError
+from allin1_core.errors import AudioError, OptionError, ResultError
 from allin1_core.files.writing import CLAIM, check_names, expand_user, is_deleted, try_lock
 from allin1_core.results.clicks import SOUND_SUFFIX
 from allin1_core.results.exports import FORMATS
@@ -185,12 +185,14 @@ def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises
     ------
     AudioError
-        If a pattern matches nothing, or a path is empty.
+        If a pattern matches nothing.
+    OptionError
+        If a path is empty.
     """
     expanded: dict[Path, None] = {}
     for given in paths:
         if not os.fspath(given):  # as a path that would be the working folder
-            raise AudioError("paths: found ''; expected a path; '.' for the working folder")
+            raise OptionError("paths: found ''; expected a path; '.' for the working folder")
         path = expand_user(given)
         matches = [path]
         if is_pattern(given):

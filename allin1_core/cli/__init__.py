@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from allin1_core import __version__
 from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
-from allin1_core.errors import Allin1Error, BackendError, HintError, printable
+from allin1_core.errors import Allin1Error, BackendError, HintError, OptionError, printable
 
 _DESCRIPTION = """\
 Tempo, beats, downbeats and sections of songs, by the All-In-One network.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
     # What was asked for is wrong, not what was found.
-    except (argparse.ArgumentError, BackendError, HintError) as error:
+    except (argparse.ArgumentError, BackendError, HintError, OptionError) as error:
         print(f"allin1-core: {printable(str(error))}", file=sys.stderr)
         return 2
     except Allin1Error as error:

@@ -127,9 +127,10 @@ def analyze_library(
 
     Raises
     ------
+    OptionError
+        If the shard is none, or a path is empty.
     LibraryError
-        If the source or the shard cannot be used; if the results in `out` are made with other settings or by another
-        version.
+        If the source cannot be used; if the results in `out` are made with other settings or by another version.
     OutputError
         If `out` cannot be written to.
     BackendError, WeightsError, HintError

@@ -199,7 +199,7 @@ def run_batch(
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
-    naming: Callable[[Path], contextlib.AbstractContextManager[Track]] | None = None,
+    naming: Callable[[Path, AudioFiles], contextlib.AbstractContextManager[Track]] | None = None,
     on_end: Callable[[Path, AnalysisResult | Exception], None] = lambda path, outcome: None,
 ) -> list[AnalysisResult]:
     """Analyse tracks, some side by side; a track that fails does not stop the others.
@@ -214,7 +214,8 @@ def run_batch(
         Whether the results carry their arrays. Without, no more are in memory at a time than of the tracks in flight:
         `number_of_jobs` at most, and together no longer than `SECONDS_A_JOB` for each, or one longer track alone.
     naming : callable, optional
-        Gives a context in which a path is a track with a name for its files; see `named` for what they are otherwise.
+        Gives a context in which a path, made from these files, is a track with a name for its own; see `named` for
+        what they are called otherwise.
     on_end : callable
         Called with each track's path and its result when its files are written, or with what it raised. What this
         raises of a result is the track's failure. Several threads may call it at the same time.
@@ -259,9 +260,9 @@ def run_batch(
             if jobs > 1:
                 held.enter_context(limited_cores(share))
             try:
-                with naming(path) if naming else named(path, outputs, taken) as track:
+                files = AudioFiles(Track(path, track_name(path), given), stems_dir)
+                with naming(path, files) if naming else named(path, outputs, taken) as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
-                    files = AudioFiles(track, stems_dir)
                     if jobs > 1:
                         held.enter_context(room.taken(track.stated_seconds(files.ready)))
                         begun()

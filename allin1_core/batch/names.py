@@ -20,6 +20,17 @@ from allin1_core.results.result import ACTIVATIONS, EMBEDDINGS, SUFFIXES, read_j
 from allin1_core.separation.track import Track, absolute, track_name
 from allin1_core.settings import Outputs
 
+_SUFFIXES = (
+    ".json",
+    *FORMATS.values(),
+    *SUFFIXES.values(),
+    *FIGURE_SUFFIXES,
+    SOUND_SUFFIX,
+    *SPECTROGRAM_SUFFIXES,
+)
+# File systems take 255 bytes; whatever is asked for, a track's name with a hash is the same.
+_MOST_BYTES = 255 - max(map(len, _SUFFIXES))
+
 
 @contextlib.contextmanager
 def named(path: Path, outputs: Outputs, taken: set[str]) -> Iterator[Track]:
@@ -167,8 +178,11 @@ def name_with_hash(path: Path) -> str:
 
 
 def with_hash(name: str, path: str | os.PathLike[str], digits: int = 8) -> str:
-    """A name with the first digits of the SHA-256 of its track's path."""
-    return f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:digits]}"
+    """A name with the first digits of the SHA-256 of its track's path; cut short where a file's would be too long."""
+    added = f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:digits]}"
+    while len(os.fsencode(name + added)) > _MOST_BYTES:
+        name = name[:-1]
+    return name + added
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import itertools
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is no reason to fail when the work is done.
             stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGTERM, _interrupt)  # the end of a job or a container: as Ctrl-C
     try:
         try:
             return _run(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
@@ -78,9 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sys.stdout = None
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("allin1-core: interrupted; tracks that are done are kept, run again to go on", file=sys.stderr)
-        return 130
+        return 128 + (interruption.args or (signal.SIGINT,))[0]
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _run(argv: Sequence[str]) -> int:

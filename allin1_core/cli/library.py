@@ -21,7 +21,8 @@ examples:
   allin1-core library music --out labels
       again, after it was stopped: goes on where it was, tries again what failed, and adds what is new or has changed
   allin1-core library status labels
-      how many songs are done, failed and remain; reads the tables alone
+      how many songs are done, failed and remain; reads the tables alone, which lack the last minutes, or the last
+      twentieth, of a run that is at work or was killed: its results are there, and the next run counts them
   allin1-core library songs.txt --out labels
       a path or URL on each line; of songs.parquet the column 'path', or --column NAME
   allin1-core library s3://bucket/music --out s3://bucket/labels

@@ -48,7 +48,7 @@ _SONGS_A_BATCH, _STAGED_SONGS_A_BATCH, _STAGED_BATCHES = 256, 4, 2
 
 @dataclasses.dataclass(frozen=True)
 class LibraryStatus:
-    """How far a library is, by its tables.
+    """How far a library is, by its tables: without the last rows of a run that is at work or was killed.
 
     Attributes
     ----------

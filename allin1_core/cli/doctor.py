@@ -87,7 +87,7 @@ def _stage(stage: str, device: str | None) -> dict[str, Any]:
                 "installed": backend.installed,
                 "version": backend.version if backend.installed else None,
                 "devices": list(backend.devices),
-                "install": f"allin1-core[{backend.extra}]" if backend.extra else backend.distribution,
+                "install": backend.remedy,
             }
             for name, backend in backends.backends(stage).items()
         }
@@ -128,11 +128,7 @@ def _print_findings(report: dict[str, Any]) -> None:
     for stage, found in report["stages"].items():
         print(f"\n{stage}")
         for name, backend in found["backends"].items():
-            state = (
-                backend["version"]
-                if backend["installed"]
-                else f"not installed; pip install '{backend['install']}'"
-            )
+            state = backend["version"] if backend["installed"] else f"not installed; {backend['install']}"
             print(f"  {name:<14}{', '.join(backend['devices']):<16}{state}")
         choice = found.get("choice")
         print(

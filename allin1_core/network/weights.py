@@ -12,6 +12,7 @@ or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -255,7 +256,7 @@ def _find_in_folder(folder: Path, fold: str, origin: str) -> Path:
 
 def _find_in_repository(fold: str) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     published = PUBLISHED[fold]
     download = functools.partial(
@@ -266,8 +267,12 @@ def _find_in_repository(fold: str) -> Path:
     except LocalEntryNotFoundError:
         pass  # not in the cache yet: download
     try:
+        # Asked for once: a download tries for half a minute where nothing answers, or for minutes behind a firewall.
+        with contextlib.suppress(HfHubHTTPError):  # an answer
+            url = huggingface_hub.hf_hub_url(REPOSITORY, published.file, revision=REVISION)
+            huggingface_hub.get_hf_file_metadata(url)
         return Path(download())
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # also of the HTTP library, which is another from version to version
         raise WeightsError(
             f"weights {fold!r}: {published.file} is not in the local cache and could not be downloaded from "
             f"https://huggingface.co/{REPOSITORY} ({type(error).__name__}: {error}); connect to the network once, "

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from allin1_core import Analyzer, analyze, load_result
+from allin1_core.audio.writing import write_wav
 from allin1_core.batch.names import with_hash
 from allin1_core.errors import AudioError, OptionError, OutputError, StemsError
 from allin1_core.files.writing import check_writable, remove, write_text
@@ -255,3 +258,20 @@ def test_a_file_is_whole_on_the_disk_before_it_takes_its_name(
     monkeypatch.setattr(os, "replace", renamed)
     write_text(tmp_path / "a", "text")
     assert done == [("synced", 4), ("renamed", 4)]
+
+
+def test_a_wav_file_for_which_there_is_no_room_is_told_and_not_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It was a traceback of libsndfile's callback, and an assertion that failed without a word."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(
+            OutputError, match=r"a\.wav: cannot be written \(File too large\); nothing was left"
+        ):
+            write_wav(tmp_path / "a.wav", np.zeros((1000, 2), np.float32), 44100, "PCM_16")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr().err == ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 
 from allin1_core.cli.analyze import add_settings
+from allin1_core.errors import printable
 from allin1_core.settings import Settings, options_of
 
 HELP = "a library of songs, on one machine or many"
@@ -114,4 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {number} {error}")
         if status.in_all != status.done:
             print(f"with other sources, {status.in_all} songs are done in this library")
-    return 1 if status.failed and arguments.source != "status" else 0
+    if not status.failed or arguments.source == "status":
+        return 0
+    told = f"{status.failed} of {status.songs} songs failed; the table {arguments.out}/failures says why"
+    print(f"allin1-core: {printable(told)}", file=sys.stderr)
+    return 1

@@ -243,13 +243,17 @@ def explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | 
     return folder, origin
 
 
+def file_names(fold: str) -> list[str]:
+    """What the file of a published fold may be called in a folder, the first that is there counts."""
+    return [*(f"{fold}{suffix}" for suffix in FORMATS), PUBLISHED[fold].file]
+
+
 def _find_in_folder(folder: Path, fold: str, origin: str) -> Path:
-    candidates = [f"{fold}{suffix}" for suffix in FORMATS] + [PUBLISHED[fold].file]
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return folder / candidate
+    for name in file_names(fold):
+        if (folder / name).is_file():
+            return folder / name
     raise WeightsError(
-        f"{folder}: no weights of {fold}; expected one of {', '.join(candidates)}; copy it there or leave "
+        f"{folder}: no weights of {fold}; expected one of {', '.join(file_names(fold))}; copy it there or leave "
         f"{origin} out to download it"
     )
 

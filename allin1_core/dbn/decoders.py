@@ -36,5 +36,5 @@ def load_decoder(backend: str = "auto") -> tuple[DecoderBackend, Choice]:
     if backend != "auto" and not get("decoder", backend).automatic:
         row, choice = choose("decoder", backend, device="cpu")
         return row.load(), choice
-    choice = choose_kernel(backend)[1]
+    choice = choose_kernel(backend)
     return get("decoder", choice.backend).load(), choice

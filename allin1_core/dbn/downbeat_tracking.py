@@ -7,14 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_times, positive_integer, positive_number, probability
-from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
+from allin1_core.dbn.checks import (
+    bar_lengths,
+    check_times,
+    nearest_frames,
+    positive_integer,
+    positive_number,
+    probability,
+)
+from allin1_core.dbn.decoding import (
+    DecodedBeats,
+    Span,
+    check_path,
+    cut_span,
+    interval_range,
+    number_of_tempi,
+    place_beats,
+)
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
-from allin1_core.dbn.hints import checked_meter_change, checked_weights
+from allin1_core.dbn.hints import checked_meter_change, checked_weights, required_beats
 from allin1_core.dbn.observation_model import parts_of_a_beat
 from allin1_core.dbn.posterior import confidences
 from allin1_core.dbn.state_space import MeterStateSpace
+from allin1_core.dbn.transition_model import check_lambda
 from allin1_core.dbn.viterbi import choose_kernel
 from allin1_core.threads import ThreadPool
 
@@ -107,15 +122,15 @@ class DBNDownBeatTrackingProcessor:
         backend: str = "auto",
     ) -> None:
         self.fps = positive_number("fps", fps, "frames per second")
-        meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
-        if not meters:
-            raise ValueError("beats_per_bar: empty; expected at least one bar length")
+        meters = bar_lengths(beats_per_bar)
         slowest = _for_each_meter("min_bpm", min_bpm, meters)
         fastest = _for_each_meter("max_bpm", max_bpm, meters)
         intervals = [interval_range(*bpm, float(self.fps)) for bpm in zip(slowest, fastest, strict=True)]
-        tempi = _for_each_meter("num_tempi", num_tempi, meters)
+        tempi = [number_of_tempi(value) for value in _for_each_meter("num_tempi", num_tempi, meters)]
         changes = [
-            tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else value
+            tuple(map(check_lambda, value))
+            if isinstance(value, (list, tuple, np.ndarray))
+            else check_lambda(value)
             for value in _for_each_meter("transition_lambda", transition_lambda, meters)
         ]
         weights = checked_weights(meter_weights, meters)
@@ -143,7 +158,7 @@ class DBNDownBeatTrackingProcessor:
         self.threshold = probability("threshold", threshold)
         self.correct = correct
         self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
-        self.choice = choose_kernel(backend)[1]
+        self.choice = choose_kernel(backend)
         self.min_bpm = float(np.min(min_bpm))
         self.max_bpm = float(np.max(max_bpm))
 
@@ -231,7 +246,7 @@ class DBNDownBeatTrackingProcessor:
         times = check_times(beats)
         if span.is_void:
             return np.zeros((len(times), 2))
-        frames = np.rint(times * fps).astype(np.int64) - span.first_frame
+        frames = nearest_frames(times, fps) - span.first_frame
         return confidences(self.hmms, self.log_weights, span.activations, span.required, frames, fps)
 
     def _span(self, activations: Any, anchors: Any) -> Span:

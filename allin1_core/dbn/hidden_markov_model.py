@@ -105,7 +105,7 @@ class HiddenMarkovModel:
             If the backend does not exist or is not installed.
         """
         observations = self.observation_model.check(observations)
-        path, log_probability = self.decode(observations, None, choose_kernel(backend)[1].backend)
+        path, log_probability = self.decode(observations, None, choose_kernel(backend).backend)
         if log_probability == -np.inf:
             warnings.warn(NO_PATH, RuntimeWarning, stacklevel=2)
         return path, log_probability
@@ -133,7 +133,7 @@ def bar_model(
     max_interval: float,
     num_intervals: int | None,
     transition_lambda: float | tuple[float | None, ...] | None,
-    observation_lambda: int,
+    observation_lambda: float,
 ) -> HiddenMarkovModel:
     """The model of bars of `num_beats` beats, made once for each set of parameters.
 
@@ -153,7 +153,7 @@ def meter_model(
     max_interval: float,
     num_intervals: int | None,
     transition_lambda: tuple[float | tuple[float | None, ...] | None, ...],
-    observation_lambda: int,
+    observation_lambda: float,
     change_prob: float,
     weights: tuple[float, ...],
 ) -> HiddenMarkovModel:
@@ -182,8 +182,8 @@ def beat_model(
     min_interval: float,
     max_interval: float,
     num_intervals: int | None,
-    transition_lambda: float,
-    observation_lambda: int,
+    transition_lambda: float | None,
+    observation_lambda: float,
 ) -> HiddenMarkovModel:
     """The model of a beat after a beat, made once for each set of parameters.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.checks import real_number
+from allin1_core.dbn.checks import MOST_FRAMES, real_number
 from allin1_core.dbn.decoding import Span
 from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor, beats_of_path
 from allin1_core.dbn.hidden_markov_model import NO_PATH
@@ -45,7 +45,8 @@ class OnlineDownBeatTracker:
     """
 
     def __init__(self, decoder: DBNDownBeatTrackingProcessor, delay: float) -> None:
-        real_number("delay", delay, "seconds, from 0", lambda seconds: 0 <= seconds < np.inf)
+        most = MOST_FRAMES / float(decoder.fps)
+        real_number("delay", delay, "seconds, from 0", lambda seconds: 0 <= seconds < most)
         self._decoder = decoder
         self._kernel = load_kernel(decoder.choice.backend)
         self._delay = round(delay * float(decoder.fps))

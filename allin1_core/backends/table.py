@@ -275,6 +275,8 @@ def module_exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+    except ValueError:  # without a specification: `__main__` of a script or notebook
+        return True
 
 
 def stages() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
 from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import with_mix
+from allin1_core.results.validation import check_of_several, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.structure import LABELS
 
@@ -99,13 +99,15 @@ def visualize(
     Raises
     ------
     ResultError
-        If a result is not valid (see `allin1_core.results.validation`), or matplotlib is not installed.
+        If a result is not valid (see `allin1_core.results.validation`), matplotlib is not installed, or `name` or
+        `audio` is given with several.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
         If a file cannot be written.
     """
     if not (isinstance(results, AnalysisResult) or is_one_input(results)):
+        check_of_several(name=name, audio=audio)
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
     result, mix = with_mix(results, stems_dir, audio)
     figure = overview(result, mix)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -131,6 +133,15 @@ def not_loaded(model: str, error: Exception, whence: str = "") -> WeightsError:
     )
 
 
+def weights_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 of the names and the values of a model's weights, in their order."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def separate(
     separator: Separator,
     mix: Audio,
@@ -159,7 +170,8 @@ def separate(
     Raises
     ------
     BackendError
-        If `seed` is no whole number, or `overlap` is out of its range.
+        If `seed` is no whole number, `overlap` is out of its range, or stems hold NaN or infinity, as where 16 bits do
+        not hold what the weights make of this mix.
     """
     stems = separate_in_place(
         separator, mix, seed=seed, overlap=overlap, as_int16=as_int16, progress=progress
@@ -180,6 +192,12 @@ def separate_in_place(
     check_seed(seed)
     check_overlap(overlap)
     stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
+    damaged = [stem for stem, samples in stems.items() if not math.isfinite(samples.sum())]
+    if damaged:
+        raise BackendError(
+            f"separation gave NaN or infinity in {', '.join(damaged)}; expected finite samples. Check the mix and the "
+            "weights, or use precision 'exact'"
+        )
     if as_int16:
         stems = {stem: _converter(samples).quantise(samples) for stem, samples in stems.items()}
     return {stem: samples.T for stem, samples in stems.items()}
@@ -193,9 +211,9 @@ def check_seed(seed: int) -> None:
 
 def check_overlap(overlap: float) -> None:
     """Raise `BackendError` unless an overlap of segments is in its range."""
-    if not 0 <= overlap <= LARGEST_OVERLAP:
+    if not (isinstance(overlap, numbers.Real) and 0 <= overlap <= LARGEST_OVERLAP):
         raise BackendError(
-            f"demix_overlap: {overlap}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
+            f"demix_overlap: {overlap!r}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
             "repeats"
         )
 

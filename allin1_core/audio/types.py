@@ -159,5 +159,5 @@ def check_finite(samples: np.ndarray, name: str) -> None:
         found = f"beyond {LARGEST_SAMPLE:.0f}, where full scale is 1" if is_finite else "NaN or infinite"
         raise AudioError(
             f"{name}: {number} samples are {found}, the first at sample {first}; expected finite numbers in [-1, 1]. "
-            "Repair the file with an audio editor"
+            "Repair or re-export the audio"
         )

@@ -26,6 +26,8 @@ _FIELDS: tuple[tuple[str, str, type], ...] = (
     ("num_instruments", "data.num_instruments", int),
     ("num_labels", "data.num_labels", int),
 )
+# The heads, by their names in the parameters', in the order of the logits' rows; `function` has a row for each label.
+HEADS = ("beat", "downbeat", "section", "function")
 # No network of this kind has more of anything; without a limit a damaged number would be taken for a size.
 _LARGEST = 4096
 
@@ -154,12 +156,7 @@ class Configuration:
             shapes |= self._attention(f"{instrument}.attention", instrument_bias)
             shapes |= self._feed_forward(instrument, channels)
         shapes |= _affine("norm", channels)
-        for head, num_outputs in (
-            ("beat", 1),
-            ("downbeat", 1),
-            ("section", 1),
-            ("function", self.num_labels),
-        ):
+        for head, num_outputs in zip(HEADS, (1, 1, 1, self.num_labels), strict=True):
             shapes |= _linear(f"{head}_classifier.classifier", self.num_instruments * channels, num_outputs)
         return shapes
 

@@ -19,12 +19,8 @@ from allin1_core.errors import BackendError
 from allin1_core.spectrogram.filterbank import filterbank, num_bands
 from allin1_core.spectrogram.framing import num_frames
 from allin1_core.spectrogram.protocol import LogSpectrogramBackend
-from allin1_core.spectrogram.specification import (
-    SPECIFICATION,
-    SpectrogramSpecification,
-    validate_sample_rate,
-)
-from allin1_core.spectrogram.validation import validate_stems
+from allin1_core.spectrogram.specification import SPECIFICATION, SpectrogramSpecification
+from allin1_core.spectrogram.validation import validate_sample_rate, validate_stems
 
 __all__ = [
     "SPECIFICATION",

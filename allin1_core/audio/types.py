@@ -12,8 +12,8 @@ from allin1_core.errors import Allin1Error, AudioError, StemsError
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
-# Integers of 32 bits that were stored as float as they are; what is beyond is no sound, and its sums and spectra would
-# overflow sooner or later.
+# What 32-bit integers reach that were stored as float without scaling. Larger values are no sound; their sums and
+# spectra would overflow.
 LARGEST_SAMPLE = np.float32(2**31)
 # As libsndfile. More are samples along the wrong axis.
 _MOST_CHANNELS = 1024

@@ -25,13 +25,12 @@ from allin1_core.dbn.checks import (
     probability,
     real_number,
 )
+from allin1_core.dbn.metrical import BEAT_TOLERANCE
 from allin1_core.dbn.observation_model import beat_log_densities
 from allin1_core.dbn.viterbi import choose_kernel, load_kernel
 
-# Within this of a beat its downbeat activation is looked for, in seconds: the tolerance of the field's beat F-measure.
-_TOLERANCE = 0.07
-# Probabilities this near 0 and 1 count as this: a network's sigmoid rounds to 1, and two of those would rule out
-# every path.
+# Probabilities are kept this far from 0 and 1: a network's sigmoid rounds to 1, and two of those in a row would rule
+# out every path.
 _LEAST_PROBABILITY = 1e-6
 
 
@@ -69,7 +68,7 @@ def activations_at_beats(beats: Any, downbeat: Any, fps: float = 100) -> np.ndar
             f"activations, 0 to {(len(activations) - 1) / fps:g} s at {fps:g} frames a second"
         )
     between = (frames[:-1] + frames[1:]) // 2
-    reach = round(_TOLERANCE * fps)
+    reach = round(BEAT_TOLERANCE * fps)
     first = np.maximum(frames - reach, np.r_[0, between + 1])
     last = np.minimum(frames + reach, np.r_[between, len(activations) - 1])
     # Beats a frame apart or less leave each other no frame but their own.

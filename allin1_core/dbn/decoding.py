@@ -85,7 +85,7 @@ def threshold_activations(activations: np.ndarray, threshold: float) -> tuple[np
 
 
 def cut_span(activations: np.ndarray, threshold: float, required: np.ndarray | None) -> Span:
-    """Cut to what reaches the threshold, and to what is required."""
+    """The span from the first to the last frame that reaches the threshold or must hold a beat."""
     kept, first = threshold_activations(activations, threshold) if threshold else (activations, 0)
     if required is None or not required.any():
         return Span(kept, first, None)
@@ -121,7 +121,7 @@ def place_beats(span: Span, in_beat: np.ndarray) -> np.ndarray:
 
 
 def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, max_bpm: float) -> None:
-    """Say so if there is no path, and whose fault it is."""
+    """Where there is no path, raise `HintError` if anchors are the reason, else warn."""
     if log_probability > -np.inf:
         return
     if span.required is None:

@@ -269,7 +269,7 @@ class DBNDownBeatTrackingProcessor:
         def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:
             return hmm.decode(span.activations, span.required, self.choice.backend)
 
-        # The largest model goes first: it is what the others are waited for with.
+        # The largest model takes longest, so it is begun first.
         order = sorted(range(len(self.hmms)), key=lambda index: -self.hmms[index].chains.num_states)
         with ThreadPool(self.num_threads, "dbn") as pool:
             results = dict(zip(order, pool.map(decode, [self.hmms[index] for index in order]), strict=True))

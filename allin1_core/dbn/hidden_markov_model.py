@@ -40,7 +40,7 @@ class HiddenMarkovModel:
     initial_distribution : float64 (num_states,), optional
         Probability of each state before the first frame; by default all are equal.
     total : float
-        What the initial distribution sums to; other than 1 where alternatives each keep their own.
+        Sum of the initial distribution: 1, or the number of alternatives that each keep their own distribution.
 
     Raises
     ------
@@ -160,8 +160,8 @@ def meter_model(
     """The model of bars whose length changes, made once for each set of parameters.
 
     A path begins in bars of each length with the probability that it has in `bar_model`, times the length's weight
-    relative to the mean. So what is not divided among the lengths are the probabilities, and a path that keeps to one
-    has the log probability that it has alone. See `MeterStateSpace` and `MeterTransitionModel`.
+    relative to the mean. It is not divided by the number of lengths, so that a path that keeps to one length has the
+    log probability that it has alone. See `MeterStateSpace` and `MeterTransitionModel`.
     """
     space = MeterStateSpace(meters, min_interval, max_interval, num_intervals)
     sizes = [bar.num_states for bar in space.bars]

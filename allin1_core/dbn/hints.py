@@ -20,7 +20,7 @@ Anchors: TypeAlias = tuple[tuple[float, int], ...]
 # The decoder's states grow with the longest beat and bar.
 _SLOWEST_BPM = 10
 _LONGEST_BAR = 64
-# Of beats in every frame none could be told from the next.
+# Faster beats would leave no frame between one and the next.
 _FASTEST_BPM = 60 * FRAMES_PER_SECOND // 2
 
 

@@ -245,7 +245,7 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
         raise WeightsError(f"{source}: {error}") from error
 
 
-# What kernels that are written for the published dimensions leave open.
+# What kernels take as arguments; for all other dimensions they are compiled.
 _FREE = ("num_blocks", "dilation_factor", "dilation_max", "layer_norm_epsilon")
 
 

@@ -37,7 +37,7 @@ LARGEST_FILE = 64 << 20
 
 _LARGEST_YAML = 1 << 20
 
-# What torch's restricted unpickler lets through when a byte of the file is another.
+# What torch's restricted unpickler raises for damaged files.
 _UNPICKLING_ERRORS = (
     *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError),
     *(OverflowError, AssertionError, MemoryError, struct.error, pickle.UnpicklingError),

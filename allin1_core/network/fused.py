@@ -52,7 +52,7 @@ class FusedNetwork:
                     "the CPU; convert it with numpy.asarray or .cpu()"
                 )
             spectrogram = np.from_dlpack(spectrogram.detach())
-        # A maximum of the kernels takes a number over NaN, so that none would show in what they give.
+        # The maximum in the kernels drops NaN, so that their output would not show it.
         if not (np.isfinite(spectrogram.min()) and np.isfinite(spectrogram.max())):
             raise ValueError(
                 "spectrogram: some values are not finite; expected numbers, as log_spectrogram gives of finite samples"

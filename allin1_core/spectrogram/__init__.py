@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class LogSpectrogram:
-    """A log spectrogram whose backend is decided: call it with stems; `choice` says what runs and why."""
+    """The log spectrogram by one backend: call it with stems; `choice` says which backend runs and why."""
 
     choice: backends.Choice
     implementation: LogSpectrogramBackend
@@ -73,7 +73,7 @@ class LogSpectrogram:
             device=self.choice.device,
             return_native=return_native,
         )
-        # Of another's backend, whose beats would be those of another length.
+        # Somebody else's backend may give another length, and beats at wrong times with it.
         found = (
             tuple(getattr(output, "shape", ())),
             str(getattr(output, "dtype", type(output).__name__)).rpartition(".")[2],

@@ -160,17 +160,10 @@ class MeterStateSpace:
     ----------
     bars : list of BarStateSpace
         One for each bar length; their states stand one after the other.
-    num_states, num_intervals : int
-    intervals : int64 (num_intervals,)
-        Intervals of every beat, in frames, ascending.
-    state_positions : float64 (num_states,)
-        Position within its bar in beats.
-    state_intervals : int64 (num_states,)
-        Interval of each state, in frames.
     state_meters : int64 (num_states,)
         Length of each state's bar, in beats.
-    first_states, last_states : list of int64 (num_intervals,)
-        For each beat, first and last state of each interval.
+    num_states, num_intervals, intervals, state_positions, state_intervals, first_states, last_states
+        As of `BarStateSpace`, of all bars; positions are those within a state's bar.
 
     Raises
     ------

@@ -201,10 +201,6 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
     source : str
         Where it was found, for the error messages.
 
-    Returns
-    -------
-    Configuration, Thresholds
-
     Raises
     ------
     WeightsError

@@ -92,10 +92,6 @@ def visualize(
     audio : path-like, Audio, Stems or binary file object, optional
         Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
 
-    Returns
-    -------
-    matplotlib.figure.Figure or list of them
-
     Raises
     ------
     ResultError
@@ -130,10 +126,6 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
         That is valid; see `allin1_core.results.validation`.
     mix : Audio
         float32 samples.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------
@@ -205,10 +197,6 @@ def activations(result: AnalysisResult) -> Figure:
     ----------
     result : AnalysisResult
         That is valid, with activations.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------

@@ -303,10 +303,6 @@ def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stem
         By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.conversion.quantise` gives it.
         Of torch tensors only the mono stems leave their device.
     sample_rate : int
-
-    Returns
-    -------
-    Stems
     """
     mono = {
         stem: resample(to_host(_converter(samples).remix_to_mono(samples)), sample_rate, SAMPLE_RATE)

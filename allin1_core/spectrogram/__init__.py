@@ -99,10 +99,6 @@ def select(backend: str = "auto", *, device: str | None = None, precision: str =
     precision : str
         ``exact`` or ``fast``; see `log_spectrogram`.
 
-    Returns
-    -------
-    LogSpectrogram
-
     Raises
     ------
     BackendError

@@ -204,16 +204,17 @@ class Session:
         dict
             What a result says about how they were made.
         """
-        from allin1_core.separation.protocol import separate_in_place, stems_from_separated
+        from allin1_core.separation.protocol import separate, stems_from_separated
 
         separator, settings = self.separator(), self.settings
-        separated = separate_in_place(
+        separated = separate(
             separator,
             mix,
             seed=settings.demix_seed,
             overlap=settings.demix_overlap,
             as_int16=settings.stems_as_int16,
             progress=progress,
+            on_host=False,
         )
         provenance = {
             **self.separation_choice.as_dict(),

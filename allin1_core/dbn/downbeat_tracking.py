@@ -1,12 +1,14 @@
-"""Downbeat tracking: beats with their positions in the bar, from beat and downbeat activations."""
+"""Downbeat tracking: beats with their positions in the bar, from beat and downbeat activations; decoders by name."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from allin1_core.backends import Choice, choose, get
 from allin1_core.dbn.checks import (
     bar_lengths,
     check_times,
@@ -28,6 +30,7 @@ from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, me
 from allin1_core.dbn.hints import checked_meter_change, checked_weights, required_beats
 from allin1_core.dbn.observation_model import parts_of_a_beat
 from allin1_core.dbn.posterior import confidences
+from allin1_core.dbn.protocol import DecoderBackend
 from allin1_core.dbn.state_space import MeterStateSpace
 from allin1_core.dbn.transition_model import check_lambda
 from allin1_core.dbn.viterbi import choose_kernel
@@ -300,3 +303,34 @@ def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:
             f"in beats_per_bar"
         )
     return values
+
+
+cython_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="cython")
+numpy_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="numpy")
+
+
+def load_decoder(backend: str = "auto") -> tuple[DecoderBackend, Choice]:
+    """What makes decoders of that name, and the record of the choice.
+
+    Parameters
+    ----------
+    backend : str
+        ``auto``, ``cython``, ``numpy``, a name from the entry point group ``allin1_core.decoder``, or
+        ``module:function``.
+
+    Returns
+    -------
+    make_decoder : callable
+        As in `allin1_core.dbn.protocol`.
+    choice : Choice
+
+    Raises
+    ------
+    BackendError
+        If the backend does not exist or is not installed.
+    """
+    if backend != "auto" and not get("decoder", backend).automatic:
+        row, choice = choose("decoder", backend, device="cpu")
+        return row.load(), choice
+    choice = choose_kernel(backend)
+    return get("decoder", choice.backend).load(), choice

@@ -142,7 +142,7 @@ class FusedNetwork:
 
 
 class _Buffers:
-    """Hidden states of a track, keys and values of the time attentions and of the instruments', and scratch for each thread."""
+    """Hidden states of a track, keys and values of time and instrument attentions, and scratch memory of threads."""
 
     def __init__(self, configuration: Configuration, frames: int, num_threads: int) -> None:
         self._configuration = configuration

@@ -12,8 +12,8 @@ from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError, printable
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
+from allin1_core.results.summary import COLOURS
 from allin1_core.results.validation import check_of_several, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.structure import LABELS

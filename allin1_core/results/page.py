@@ -18,10 +18,9 @@ from allin1_core.audio.types import STEM_NAMES, Audio, Stems
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import AudioError, StemsError, printable
 from allin1_core.files.writing import expand_user, make_folder, write_text
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.small_form import summary
+from allin1_core.results.summary import COLOURS, summary
 from allin1_core.results.validation import check_audio, validate
 from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.inputs import Input, PathLike, check_samples

@@ -150,7 +150,8 @@ def separate(
     overlap: float = 0.25,
     as_int16: bool = True,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, np.ndarray]:
+    on_host: bool = True,
+) -> dict[str, Any]:
     """Stems of a mix, as files would hold them; see `stems_from_separated` for what the spectrogram takes.
 
     Parameters
@@ -161,6 +162,8 @@ def separate(
         See `Separator`.
     as_int16 : bool
         Whether they are quantised as 16-bit files are.
+    on_host : bool
+        Whether they come to the host, as numpy arrays; otherwise they stay where the separator left them.
 
     Returns
     -------
@@ -173,22 +176,6 @@ def separate(
         If `seed` is no whole number, `overlap` is out of its range, or stems hold NaN or infinity, as where 16 bits do
         not hold what the weights make of this mix.
     """
-    stems = separate_in_place(
-        separator, mix, seed=seed, overlap=overlap, as_int16=as_int16, progress=progress
-    )
-    return {stem: np.ascontiguousarray(to_host(samples)) for stem, samples in stems.items()}
-
-
-def separate_in_place(
-    separator: Separator,
-    mix: Audio,
-    *,
-    seed: int,
-    overlap: float,
-    as_int16: bool,
-    progress: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
-    """As `separate`, but the stems stay where the separator left them, as arrays of its library."""
     check_seed(seed)
     check_overlap(overlap)
     stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
@@ -200,7 +187,12 @@ def separate_in_place(
         )
     if as_int16:
         stems = {stem: _converter(samples).quantise(samples) for stem, samples in stems.items()}
-    return {stem: samples.T for stem, samples in stems.items()}
+    stems = {stem: samples.T for stem, samples in stems.items()}
+    return (
+        {stem: np.ascontiguousarray(to_host(samples)) for stem, samples in stems.items()}
+        if on_host
+        else stems
+    )
 
 
 def check_seed(seed: int) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from allin1_core.structure.protocol import LocalMaximaBackend
 
 
-# Four stems are read by as many threads, of which the last one is alone for a while.
+# Cores that reading a track keeps busy: four threads read its stems, of which the last is alone for a while.
 _CORES_OF_A_READER = 3
 
 Loaded = TypeVar("Loaded")
@@ -123,16 +123,16 @@ class Session:
     def on_device(self) -> contextlib.AbstractContextManager[None]:
         """Held by the one track that the network's device works for; by any number where they share the cores.
 
-        A GPU runs what it is given one after the other, so that who waits for its own work waits for all before it.
+        A GPU does its work in the order it is given, so that a track would wait for the work of those before it.
         Torch on a CPU takes all cores, and keeps their number for the whole process.
         """
         return contextlib.nullcontext() if self.shares_cores else self._device
 
     @property
     def reading(self) -> contextlib.AbstractContextManager[None]:
-        """Held by the tracks that are read beside a device: so many as keep the cores busy, and the first is done soon.
+        """Held while a track is read beside a device, by only as many tracks as keep the cores busy.
 
-        Were all in flight read at once, the device would wait until all are nearly done.
+        If all were read at once, the device would wait until all of them are nearly done.
         """
         return contextlib.nullcontext() if self.shares_cores else self._readers
 
@@ -204,16 +204,17 @@ class Session:
         dict
             What a result says about how they were made.
         """
-        from allin1_core.separation.protocol import separate_in_place, stems_from_separated
+        from allin1_core.separation.protocol import separate, stems_from_separated
 
         separator, settings = self.separator(), self.settings
-        separated = separate_in_place(
+        separated = separate(
             separator,
             mix,
             seed=settings.demix_seed,
             overlap=settings.demix_overlap,
             as_int16=settings.stems_as_int16,
             progress=progress,
+            on_host=False,
         )
         provenance = {
             **self.separation_choice.as_dict(),

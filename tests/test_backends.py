@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,6 +93,19 @@ def test_names_of_another_form_are_refused(name: Any) -> None:
         BackendError, match=re.escape(f"{name!r}: unknown; expected 'auto', a name, or 'module:")
     ):
         backends.choose("spectrogram", name)
+
+
+def test_a_function_of_the_script_that_runs_is_a_backend() -> None:
+    """`__main__` has no specification to be found by."""
+    script = """
+import numpy as np, allin1_core
+def mine(stems, sample_rate, *, precision, device, return_native):
+    return np.full((len(stems), 5, 81), 7, np.float32)
+found = allin1_core.log_spectrogram(np.zeros((1, 2205), np.int16), backend="__main__:mine")
+assert (found == 7).all()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_cannot_be_called_is_refused() -> None:

@@ -15,11 +15,13 @@ from allin1_core.dbn import (
     DBNBeatTrackingProcessor,
     DBNDownBeatTrackingProcessor,
     HiddenMarkovModel,
+    OnlineDownBeatTracker,
     RNNDownBeatTrackingObservationModel,
+    activations_at_beats,
     load_decoder,
 )
 from allin1_core.dbn.hidden_markov_model import bar_model
-from allin1_core.errors import BackendError
+from allin1_core.errors import BackendError, HintError
 
 
 @pytest.fixture
@@ -114,7 +116,13 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
             "transition_lambda: 2 values; expected one, or .* 3 beats",
         ),
         ({"transition_lambda": -1}, "transition_lambda: -1; expected a number of at least 0"),
-        ({"num_tempi": 0}, "num_intervals: 0; expected a whole number"),
+        ({"num_tempi": 0}, "num_tempi: 0; expected a whole number"),
+        ({"num_tempi": [[60], 60]}, r"num_tempi: \[60\]; expected a whole number"),
+        ({"transition_lambda": {}}, "transition_lambda: {}; expected a number of at least 0"),
+        (
+            {"transition_lambda": [[100, [1], 1], 100]},
+            r"transition_lambda: \[1\]; expected a number of at least 0",
+        ),
         ({"observation_lambda": 0}, "observation_lambda: 0; expected"),
         (
             {"observation_lambda": np.complex128(16)},
@@ -175,6 +183,24 @@ def test_state_space_limits() -> None:
 def test_states_that_no_memory_holds(make: Callable[[], Any], number: str) -> None:
     with pytest.raises(ValueError, match=f"^{number} states; expected at most 67108864. Lower fps"):
         make()
+
+
+def test_intervals_that_the_logarithmic_grid_does_not_reach() -> None:
+    """Of 14.5 to 25.5 frames, 14 to 26 rounded, it has only 15 to 25: of twelve it would be refined for ever."""
+    assert BeatStateSpace(14.5, 25.5, 12).intervals.tolist() == [*range(14, 27)]
+    assert BeatStateSpace(14.5, 25.5, 11).intervals.tolist() == [*range(15, 26)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_times_beyond_every_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
+    activations = np.full((300, 2), 0.1)
+    with pytest.raises(ValueError, match=r"beats: 0 to 1e\+300 s; expected times within the 300 frames"):
+        activations_at_beats([0, 1e300], activations[:, 1])
+    with pytest.raises(HintError, match=r"anchors: \[1e\+308\]; expected times in seconds"):
+        decoder(activations, anchors=[1e308])
+    with pytest.raises(ValueError, match=r"delay: 1e\+308; expected seconds, from 0"):
+        OnlineDownBeatTracker(decoder, 1e308)
+    assert decoder.confidences(activations, [1e300, 1e308]).tolist() == [[0, 0], [0, 0]]
 
 
 def test_models_must_fit() -> None:

@@ -19,9 +19,9 @@ from allin1_core.dbn import (
     load_decoder,
 )
 from allin1_core.dbn import viterbi as viterbi_front
-from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.chains import make_chains
 from allin1_core.dbn.hidden_markov_model import bar_model, beat_model
+from allin1_core.dbn.hints import required_beats
 
 
 def _metronome(num_frames: int, interval: int, beats_per_bar: int, offset: int = 20) -> np.ndarray:

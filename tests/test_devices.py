@@ -117,6 +117,13 @@ def test_a_thread_does_not_change_the_precision_of_another_ones_products() -> No
     assert matmul.allow_tf32 == before
 
 
+@pytest.mark.parametrize("device", [0, torch.device("cpu"), ("cpu",)])
+def test_a_device_that_is_no_name_is_refused(device: Any) -> None:
+    for backend in ("auto", "torch"):
+        with pytest.raises(BackendError, match=r"device .*: unknown; expected cpu, cuda, cuda:N, mps or mlx"):
+            backends.choose("network", backend, device=device)
+
+
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1.00 GiB free. Of the allocated memory 3 GiB ..."
 
 

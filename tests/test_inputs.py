@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core import Analyzer, Audio, Stems, analyze, load_result, sonify, visualize
+from allin1_core import AnalysisResult, Analyzer, Audio, Stems, analyze, load_result, sonify, visualize
 from allin1_core.audio.reading import read_audio
-from allin1_core.errors import AudioError, BatchError, OutputError, StemsError
+from allin1_core.errors import AudioError, BatchError, OutputError, ResultError, StemsError
+from allin1_core.results.page import page
 from allin1_core.separation.mix import read_mix
+from allin1_core.structure import Segment
 from allin1_core.timings.schema import read_timings
 
 
@@ -40,6 +42,29 @@ def test_stems_as_an_array_give_what_their_folder_gives(
     # No file is called so: the path is relative.
     assert from_array.path == Path(f"track-{digest[:8]}")
     assert analyze(Stems(stems), **options).to_json() == from_array.to_json()
+
+
+@pytest.mark.parametrize("function", [sonify, visualize, page])
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros((4, 0), np.float32), r"samples: shape .*; expected at least one sample"),
+        (np.full((4, 100), np.nan, np.float32), r"samples: 400 samples are NaN or infinite"),
+    ],
+)
+def test_nothing_is_drawn_or_heard_of_samples_that_cannot_be_analysed(
+    function: Callable[..., Any], samples: np.ndarray, message: str
+) -> None:
+    result = AnalysisResult(Path("song"), None, [], [], [], [Segment(0.0, 1.0, "verse")])
+    for audio in (Stems(samples), Audio(samples.T, 44100)):
+        with pytest.raises(AudioError, match=message):
+            function(result, audio=audio)
+    with pytest.raises(AudioError, match=message):
+        page(result, audio=Stems(samples), stems=True)
+    if function is not page:
+        for given in ({"name": "a"}, {"audio": Stems(samples)}):
+            with pytest.raises(ResultError, match=f"{next(iter(given))}: given with several results"):
+                function([result], **given)
 
 
 def test_stems_at_another_rate_are_resampled_as_those_of_files_are(

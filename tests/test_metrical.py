@@ -113,6 +113,10 @@ def test_all_in_ones_value_is_another_for_88_of_156_whole_tempi() -> None:
 
 
 def test_tempo_between_whole_ones() -> None:
+    # Of all tempi from 55 to 215, in steps of an eighth, the one with the largest error; a tempo has two decimals.
+    for first in np.arange(0, 0.01, 0.001):
+        _assert_tempo(_grid(214.25, 30, first), 214.25, within=0.0701)
+        _assert_tempo(_grid(214.25, 60, first), 214.25, within=0.0301)
     for bpm in (61.25, 87.4, 119.97, 133.33, 174.62):
         _assert_tempo(_grid(bpm, 180), bpm, within=0.01)
 

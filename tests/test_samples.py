@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from allin1_core import Audio, Stems
-from allin1_core.errors import AudioError, StemsError
+from allin1_core.audio.types import STEM_NAMES
+from allin1_core.errors import AudioError, BackendError, StemsError
+from allin1_core.separation import read_stems, separate
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,27 @@ def test_samples_are_compared_as_objects() -> None:
     assert stems == stems
     assert stems != Stems(samples)
     assert {stems: 1, audio: 2}[audio] == 2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_stems_that_a_separator_gives_without_numbers_are_refused(value: float) -> None:
+    """Of any backend: quantised, NaN would be silence or a click."""
+
+    class Separator:
+        sample_rate, num_channels = 44100, 2
+
+        def __call__(self, mix: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
+            damaged = mix.copy()
+            damaged[1, 7] = value
+            return dict.fromkeys(STEM_NAMES, mix) | {"drums": damaged}
+
+    mix = Audio(np.zeros((100, 2), np.float32), 44100)
+    with pytest.raises(
+        BackendError, match="separation gave NaN or infinity in drums; expected finite samples"
+    ):
+        separate(Separator(), mix)  # type: ignore[arg-type]
+
+
+def test_no_stems_are_refused() -> None:
+    with pytest.raises(StemsError, match="song: no stem bass, drums, other, vocals; found none"):
+        read_stems({}, "song")

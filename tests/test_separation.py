@@ -346,5 +346,5 @@ def test_stems_of_no_numbers_are_refused(separation_repository: Path, mix: Audio
     session = _session(separation_repository)
     network = session.separator()._model.networks[0]  # type: ignore[attr-defined]
     next(network.decoder[-1].parameters()).data[0, 0] = np.nan
-    with pytest.raises(BackendError, match="separation gave NaN or infinity with precision 'exact'"):
+    with pytest.raises(BackendError, match="separation gave NaN or infinity in "):
         session.separate(mix)

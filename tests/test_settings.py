@@ -205,6 +205,8 @@ def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
         ({"nn_backend": "fussed"}, "network backend 'fussed': unknown; .* one of fused, triton"),
         ({"spec_backend": "nunpy"}, "spectrogram backend 'nunpy': unknown; .* one of fused, numpy"),
         ({"precision": "exacter"}, "precision 'exacter': unknown; expected one of exact, fast"),
+        ({"demix_overlap": "0.25"}, "demix_overlap: '0.25'; expected from 0 to 0.9"),
+        ({"demix_overlap": None}, "demix_overlap: None; expected from 0 to 0.9"),
         ({"device": "cdua"}, "device 'cdua': unknown; expected cpu, cuda"),
     ],
 )

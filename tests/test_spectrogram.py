@@ -95,9 +95,11 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_a_sample_that_is_not_finite_is_named(position: int, value: float) -> None:
     stems = np.zeros((2, 2_000_000), np.float32)
     stems[1, position] = value
-    with pytest.raises(AudioError, match=rf"stems\[1, {position}\]: found {value}; expected finite"):
+    with pytest.raises(
+        AudioError, match=rf"stems\[1\]: 1 samples are NaN or infinite, .* sample {position};"
+    ):
         log_spectrogram(stems, backend="numpy")
-    with pytest.raises(AudioError, match=rf"stems\[{position}\]: found {value}"):
+    with pytest.raises(AudioError, match=rf"stems: 1 samples are NaN or infinite, .* sample {position};"):
         log_spectrogram(stems[1], backend="numpy")
 
 

@@ -20,11 +20,10 @@ import soundfile
 from allin1_core.audio.types import Audio, Stems
 from allin1_core.errors import AudioError, ResultError, StemsError
 from allin1_core.results import page as pages
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
 from allin1_core.results.page import page, peaks
 from allin1_core.results.result import AnalysisResult, load_result
-from allin1_core.results.small_form import small_html
+from allin1_core.results.summary import COLOURS, summary_html
 from allin1_core.structure import LABELS, Segment
 
 
@@ -181,7 +180,7 @@ def test_hostile_names_stay_text(name: str) -> None:
     assert (data["name"], f"/{shown}: this page has neither" in data["note"]) == (shown, True)
     assert f"<title>{html.escape(shown)}</title>" in text
     assert (text.count("<script"), text.count("<img"), text.count("<b>")) == (3, 0, 0)
-    small = small_html(result)
+    small = summary_html(result)
     assert f"<b>{html.escape(shown)}</b>" in small
     assert small.count("<b>") == 1
 

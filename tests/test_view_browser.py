@@ -19,9 +19,9 @@ from test_view import made, noise
 
 from allin1_core.audio.conversion import resample
 from allin1_core.audio.types import STEM_NAMES
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.page import write_page
 from allin1_core.results.result import AnalysisResult
+from allin1_core.results.summary import COLOURS
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import Segment
 

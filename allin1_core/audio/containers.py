@@ -1,7 +1,7 @@
 """Inspection of audio containers before decoding: which decoder a file needs, and whether it was cut off.
 
-Chunks, boxes, pages and elements state their own size, so that one which ends after the file was cut off. Decoders give
-what is there, and do not say so.
+Chunks, boxes, pages and elements state their own size: a file that ends before one of them does was cut off. Decoders
+give what is there, and do not say so.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import BinaryIO
 
 from allin1_core.errors import AudioError
 
-# Writers that cannot seek back (a pipe) leave such a length, or none; the file is whole.
+# Lengths from here on stand for none: the writer could not seek back (a pipe), and the file is whole.
 _UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 62
-# The size of a whole file is off by a header in some writers.
+# Some writers count a header too many in the size of the whole file.
 _SLACK = 64
-# More than any writer makes, few enough to walk in no time.
+# More than any writer makes.
 _MOST_CHUNKS = 10_000
 
 

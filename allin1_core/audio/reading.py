@@ -35,8 +35,8 @@ from allin1_core.files.writing import expand_user
 MOST_BYTES = 2 << 30
 
 
-# Codecs pack sound, silence excepted, to a sixteenth or more. What a header promises within that is taken at once: an
-# array that grows is filled with zeros under the interpreter's lock, for which tracks read beside it would wait.
+# Codecs compress sound, silence excepted, to a sixteenth of its size at best. What a header promises within that is
+# allocated at once: an array that grows is filled with zeros under the interpreter's lock, for which other tracks wait.
 _PACKED_TO = 16
 
 

@@ -12,8 +12,8 @@ from allin1_core.errors import Allin1Error, AudioError, StemsError
 
 STEM_NAMES = ("bass", "drums", "other", "vocals")
 SAMPLE_RATE = 44100
-# Integers of 32 bits that were stored as float as they are; what is beyond is no sound, and its sums and spectra would
-# overflow sooner or later.
+# What 32-bit integers reach that were stored as float without scaling. Larger values are no sound; their sums and
+# spectra would overflow.
 LARGEST_SAMPLE = np.float32(2**31)
 # As libsndfile. More are samples along the wrong axis.
 _MOST_CHANNELS = 1024
@@ -159,5 +159,5 @@ def check_finite(samples: np.ndarray, name: str) -> None:
         found = f"beyond {LARGEST_SAMPLE:.0f}, where full scale is 1" if is_finite else "NaN or infinite"
         raise AudioError(
             f"{name}: {number} samples are {found}, the first at sample {first}; expected finite numbers in [-1, 1]. "
-            "Repair the file with an audio editor"
+            "Repair or re-export the audio"
         )

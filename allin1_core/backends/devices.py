@@ -91,7 +91,7 @@ def default_device() -> tuple[str, str]:
 
 def device_kind(device: str) -> tuple[str, int | None]:
     """Kind and number of a device string, of a machine that may have none: ``cuda:1`` is ``cuda``, 1."""
-    kind, colon, number = device.partition(":")
+    kind, colon, number = device.partition(":") if isinstance(device, str) else ("", "", "")
     is_number = kind == "cuda" and number.isascii() and number.isdecimal()
     if kind not in ("cpu", "cuda", "mps", "mlx") or (colon and not is_number):
         raise BackendError(

@@ -250,9 +250,9 @@ ROWS = (
          "torch", "torch", "torch", _TORCH, "torch", bounds=_TF32),
     _row("network", "mlx", "network.mlx_model:MLXNetwork",
          "mlx", "mlx.core", "mlx", _MLX, "mlx"),
-    _row("decoder", "cython", "dbn.decoders:cython_decoder",
+    _row("decoder", "cython", "dbn.downbeat_tracking:cython_decoder",
          "allin1-core", "allin1_core.dbn._viterbi", "", _CPU),
-    _row("decoder", "numpy", "dbn.decoders:numpy_decoder",
+    _row("decoder", "numpy", "dbn.downbeat_tracking:numpy_decoder",
          "numpy", "numpy", "", _CPU),
     _row("structure", "numpy", "structure.numpy_backend:local_maxima",
          "numpy", "numpy", "", _CPU),
@@ -287,6 +287,8 @@ def module_exists(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+    except ValueError:  # without a specification: `__main__` of a script or notebook
+        return True
 
 
 def stages() -> tuple[str, ...]:

@@ -1,11 +1,9 @@
 """Beats and downbeats from activations: madmom's dynamic Bayesian network, decoded exactly and much faster."""
 
-from allin1_core.dbn.activations import threshold_activations
 from allin1_core.dbn.bar_tracking import DBNBarTrackingProcessor, activations_at_beats
 from allin1_core.dbn.beat_tracking import DBNBeatTrackingProcessor
-from allin1_core.dbn.decoders import load_decoder
-from allin1_core.dbn.decoding import DecodedBeats
-from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor
+from allin1_core.dbn.decoding import DecodedBeats, threshold_activations
+from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor, load_decoder
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel
 from allin1_core.dbn.observation_model import (
     RNNBeatTrackingObservationModel,

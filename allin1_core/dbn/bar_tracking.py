@@ -17,19 +17,20 @@ from typing import Any
 import numpy as np
 
 from allin1_core.dbn.checks import (
+    bar_lengths,
     check_activations,
     check_times,
-    positive_integer,
+    nearest_frames,
     positive_number,
     probability,
+    real_number,
 )
+from allin1_core.dbn.metrical import BEAT_TOLERANCE
 from allin1_core.dbn.observation_model import beat_log_densities
-from allin1_core.dbn.viterbi import choose_kernel, load_dense_kernel
+from allin1_core.dbn.viterbi import choose_kernel, load_kernel
 
-# Within this of a beat its downbeat activation is looked for, in seconds: the tolerance of the field's beat F-measure.
-_TOLERANCE = 0.07
-# Probabilities this near 0 and 1 count as this: a network's sigmoid rounds to 1, and two of those would rule out
-# every path.
+# Probabilities are kept this far from 0 and 1: a network's sigmoid rounds to 1, and two of those in a row would rule
+# out every path.
 _LEAST_PROBABILITY = 1e-6
 
 
@@ -60,14 +61,14 @@ def activations_at_beats(beats: Any, downbeat: Any, fps: float = 100) -> np.ndar
     times = check_times(beats)
     activations = check_activations(downbeat, None).astype(np.float64)
     positive_number("fps", fps, "frames per second")
-    frames = np.rint(times * fps).astype(np.int64)
+    frames = nearest_frames(times, fps)
     if len(frames) and (frames[0] < 0 or frames[-1] >= len(activations)):
         raise ValueError(
             f"beats: {times[0]:g} to {times[-1]:g} s; expected times within the {len(activations)} frames of the "
             f"activations, 0 to {(len(activations) - 1) / fps:g} s at {fps:g} frames a second"
         )
     between = (frames[:-1] + frames[1:]) // 2
-    reach = round(_TOLERANCE * fps)
+    reach = round(BEAT_TOLERANCE * fps)
     first = np.maximum(frames - reach, np.r_[0, between + 1])
     last = np.minimum(frames + reach, np.r_[between, len(activations) - 1])
     # Beats a frame apart or less leave each other no frame but their own.
@@ -115,11 +116,10 @@ class DBNBarTrackingProcessor:
         *,
         backend: str = "auto",
     ) -> None:
-        meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
-        if not meters:
-            raise ValueError("beats_per_bar: empty; expected at least one bar length")
-        if positive_number("observation_weight", observation_weight, "parts of a bar above 1") <= 1:
-            raise ValueError(f"observation_weight: {observation_weight!r}; expected a number above 1")
+        meters = bar_lengths(beats_per_bar)
+        real_number(
+            "observation_weight", observation_weight, "a number above 1", lambda weight: 1 < weight < np.inf
+        )
         change = probability("meter_change_prob", meter_change_prob)
         self.beats_per_bar = np.array(meters)
         self.observation_weight = observation_weight
@@ -128,8 +128,8 @@ class DBNBarTrackingProcessor:
         self._pointers = (self._numbers == 1).astype(np.int64)
         self._log_initial = float(np.log(1 / len(self._numbers)))
         self._log_transitions = _log_transitions(self.beats_per_bar, float(change))
-        self.choice = choose_kernel(backend)[1]
-        self._kernel = load_dense_kernel(self.choice.backend)
+        self.choice = choose_kernel(backend)
+        self._kernel = load_kernel(self.choice.backend, "dense_viterbi")
 
     def __call__(self, data: Any) -> np.ndarray:
         """As `process`."""

@@ -7,12 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.anchors import required_beats
 from allin1_core.dbn.checks import positive_number, probability
-from allin1_core.dbn.decoding import DecodedBeats, check_path, cut_span, interval_range, place_beats
+from allin1_core.dbn.decoding import (
+    DecodedBeats,
+    check_path,
+    cut_span,
+    interval_range,
+    number_of_tempi,
+    place_beats,
+)
 from allin1_core.dbn.hidden_markov_model import NO_PATH, beat_model
+from allin1_core.dbn.hints import required_beats
 from allin1_core.dbn.observation_model import parts_of_a_beat
-from allin1_core.dbn.viterbi import choose_kernel, load_forward_algorithm
+from allin1_core.dbn.transition_model import check_lambda
+from allin1_core.dbn.viterbi import choose_kernel, load_kernel
 
 
 class DBNBeatTrackingProcessor:
@@ -75,15 +83,20 @@ class DBNBeatTrackingProcessor:
     ) -> None:
         self.fps = positive_number("fps", fps, "frames per second")
         intervals = interval_range(min_bpm, max_bpm, float(self.fps))
-        self.hmm = beat_model(*intervals, num_tempi, transition_lambda, parts_of_a_beat(observation_lambda))
+        self.hmm = beat_model(
+            *intervals,
+            number_of_tempi(num_tempi),
+            check_lambda(transition_lambda),
+            parts_of_a_beat(observation_lambda),
+        )
         self.correct = correct
         self.threshold = probability("threshold", threshold)
         self.min_bpm = min_bpm
         self.max_bpm = max_bpm
-        self.choice = choose_kernel(backend)[1]
+        self.choice = choose_kernel(backend)
         self.online = online
         if online:
-            algorithm = load_forward_algorithm(self.choice.backend)
+            algorithm = load_kernel(self.choice.backend, "ForwardAlgorithm")
             self._forward = algorithm(self.hmm.chains, self.hmm.transition_model.beat_transitions[0])
             self._in_beat = self.hmm.observation_model.pointers.astype(np.uint8).tobytes()
             self.reset()

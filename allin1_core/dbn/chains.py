@@ -23,7 +23,7 @@ class Chains:
     intervals : int32 (num_intervals,)
         States of a chain, ascending.
     borders : int32 (num_beats, num_intervals)
-        Of these, the first that see the beat's density; the others see that of no beat.
+        How many of these, from the first on, see the beat's density; the others see that of no beat.
     offsets : int64 (num_beats * num_intervals + 1,)
         The candidates of chain c are ``offsets[c]:offsets[c + 1]`` of the next two.
     origins : int32 (num_candidates,)

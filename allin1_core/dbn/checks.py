@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+# Beyond these, float64 has no longer every whole number.
+MOST_FRAMES = 2.0**53
+
 
 def frozen(array: np.ndarray) -> np.ndarray:
     """The array, made read-only: models are cached and shared between threads."""
@@ -29,6 +32,20 @@ def positive_integer(name: str, value: Any) -> int:
     if number < 1 or number != value:
         raise ValueError(f"{name}: {value!r}; expected a whole number of at least 1")
     return number
+
+
+def bar_lengths(beats_per_bar: Any) -> list[int]:
+    """Bar lengths in beats, from one or several.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is not a whole number of at least 1.
+    """
+    meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
+    if not meters:
+        raise ValueError("beats_per_bar: empty; expected at least one bar length")
+    return meters
 
 
 def positive_number(name: str, value: Any, unit: str) -> float:
@@ -109,6 +126,12 @@ def check_times(beats: Any) -> np.ndarray:
             f"beats: {times[where]:g} s is followed by {times[where + 1]:g} s; expected ascending times"
         )
     return times
+
+
+def nearest_frames(times: np.ndarray, fps: float) -> np.ndarray:
+    """Frame nearest to each time in seconds, ``int64``; of times too far for one, a frame further than any there is."""
+    limit = MOST_FRAMES / fps
+    return np.rint(np.clip(times, -limit, limit) * fps).astype(np.int64)
 
 
 def probability(name: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Decoding of a thresholded span, shared by beat tracking and downbeat tracking."""
+"""What beat tracking and downbeat tracking share: the span that is decoded, and beats at the peaks of activations."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import warnings
 
 import numpy as np
 
-from allin1_core.dbn.activations import beats_at_peaks, regions, threshold_activations
-from allin1_core.dbn.checks import positive_number
+from allin1_core.dbn.checks import positive_integer, positive_number
 from allin1_core.dbn.hidden_markov_model import NO_PATH
 from allin1_core.errors import HintError
 
@@ -63,8 +62,30 @@ class Span:
         return np.zeros(0, dtype=np.int64) if self.required is None else np.nonzero(self.required)[0]
 
 
+def threshold_activations(activations: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
+    """Cut activations to the span from the first to the last that reach a threshold.
+
+    Parameters
+    ----------
+    activations : float (num_frames, ...)
+    threshold : float
+
+    Returns
+    -------
+    activations : float (num_kept, ...)
+        A view. Empty if none reaches the threshold, and, as with madmom, if only the very first frame does.
+    start : int
+        Frame that the view starts at; 0 if it is empty.
+    """
+    frames = np.nonzero(activations >= threshold)[0]
+    if not frames.any():
+        return activations[:0], 0
+    first, last = int(frames[0]), int(frames[-1])
+    return activations[first : last + 1], first
+
+
 def cut_span(activations: np.ndarray, threshold: float, required: np.ndarray | None) -> Span:
-    """Cut to what reaches the threshold, and to what is required."""
+    """The span from the first to the last frame that reaches the threshold or must hold a beat."""
     kept, first = threshold_activations(activations, threshold) if threshold else (activations, 0)
     if required is None or not required.any():
         return Span(kept, first, None)
@@ -74,17 +95,33 @@ def cut_span(activations: np.ndarray, threshold: float, required: np.ndarray | N
     return Span(activations[first : last + 1], first, required[first : last + 1])
 
 
+def _runs(inside: np.ndarray) -> np.ndarray:
+    """First frame and frame after the last of each run of True, ``int64 (num_runs, 2)``."""
+    edges = np.diff(inside.astype(np.int8), prepend=0, append=0)
+    return np.nonzero(edges)[0].reshape(-1, 2)
+
+
+def _peaks(activations: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """Frame of the highest activation in each run of frames, the first of equals, ``int64 (num_runs,)``.
+
+    With two columns both count: a beat is put where either its own activation or the downbeat's is highest.
+    """
+    columns = activations.shape[1] if activations.ndim == 2 else 1
+    peaks = [start + int(np.argmax(activations[start:stop])) // columns for start, stop in runs]
+    return np.array(peaks, dtype=np.int64)
+
+
 def place_beats(span: Span, in_beat: np.ndarray) -> np.ndarray:
     """Frame of the highest activation in each run of `in_beat`; where a beat is required, that frame."""
-    found = regions(in_beat)
-    frames = beats_at_peaks(span.activations, found)
+    found = _runs(in_beat)
+    frames = _peaks(span.activations, found)
     for anchor in span.anchored:
         frames[np.searchsorted(found[:, 0], anchor, side="right") - 1] = anchor
     return frames
 
 
 def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, max_bpm: float) -> None:
-    """Say so if there is no path, and whose fault it is."""
+    """Where there is no path, raise `HintError` if anchors are the reason, else warn."""
     if log_probability > -np.inf:
         return
     if span.required is None:
@@ -97,6 +134,11 @@ def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, m
         f"{60 / max_bpm:.3g} to {60 / min_bpm:.3g} s ({min_bpm:g} to {max_bpm:g} BPM) can reach, at positions "
         "that follow from one another, and activations above 0 between them"
     )
+
+
+def number_of_tempi(num_tempi: int | None) -> int | None:
+    """The number of tempi, None for all; `ValueError` if it is neither."""
+    return None if num_tempi is None else positive_integer("num_tempi", num_tempi)
 
 
 def interval_range(min_bpm: float, max_bpm: float, fps: float) -> tuple[float, float]:

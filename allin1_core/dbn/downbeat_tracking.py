@@ -1,20 +1,38 @@
-"""Downbeat tracking: beats with their positions in the bar, from beat and downbeat activations."""
+"""Downbeat tracking: beats with their positions in the bar, from beat and downbeat activations; decoders by name."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.anchors import required_beats
-from allin1_core.dbn.checks import check_times, positive_integer, positive_number, probability
-from allin1_core.dbn.decoding import DecodedBeats, Span, check_path, cut_span, interval_range, place_beats
+from allin1_core.backends import Choice, choose, get
+from allin1_core.dbn.checks import (
+    bar_lengths,
+    check_times,
+    nearest_frames,
+    positive_integer,
+    positive_number,
+    probability,
+)
+from allin1_core.dbn.decoding import (
+    DecodedBeats,
+    Span,
+    check_path,
+    cut_span,
+    interval_range,
+    number_of_tempi,
+    place_beats,
+)
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel, bar_model, meter_model
-from allin1_core.dbn.hints import checked_meter_change, checked_weights
+from allin1_core.dbn.hints import checked_meter_change, checked_weights, required_beats
 from allin1_core.dbn.observation_model import parts_of_a_beat
 from allin1_core.dbn.posterior import confidences
+from allin1_core.dbn.protocol import DecoderBackend
 from allin1_core.dbn.state_space import MeterStateSpace
+from allin1_core.dbn.transition_model import check_lambda
 from allin1_core.dbn.viterbi import choose_kernel
 from allin1_core.threads import ThreadPool
 
@@ -107,15 +125,15 @@ class DBNDownBeatTrackingProcessor:
         backend: str = "auto",
     ) -> None:
         self.fps = positive_number("fps", fps, "frames per second")
-        meters = [positive_integer("beats_per_bar", value) for value in np.atleast_1d(beats_per_bar)]
-        if not meters:
-            raise ValueError("beats_per_bar: empty; expected at least one bar length")
+        meters = bar_lengths(beats_per_bar)
         slowest = _for_each_meter("min_bpm", min_bpm, meters)
         fastest = _for_each_meter("max_bpm", max_bpm, meters)
         intervals = [interval_range(*bpm, float(self.fps)) for bpm in zip(slowest, fastest, strict=True)]
-        tempi = _for_each_meter("num_tempi", num_tempi, meters)
+        tempi = [number_of_tempi(value) for value in _for_each_meter("num_tempi", num_tempi, meters)]
         changes = [
-            tuple(value) if isinstance(value, (list, tuple, np.ndarray)) else value
+            tuple(map(check_lambda, value))
+            if isinstance(value, (list, tuple, np.ndarray))
+            else check_lambda(value)
             for value in _for_each_meter("transition_lambda", transition_lambda, meters)
         ]
         weights = checked_weights(meter_weights, meters)
@@ -143,7 +161,7 @@ class DBNDownBeatTrackingProcessor:
         self.threshold = probability("threshold", threshold)
         self.correct = correct
         self.num_threads = min(positive_integer("num_threads", num_threads), len(self.hmms))
-        self.choice = choose_kernel(backend)[1]
+        self.choice = choose_kernel(backend)
         self.min_bpm = float(np.min(min_bpm))
         self.max_bpm = float(np.max(max_bpm))
 
@@ -231,7 +249,7 @@ class DBNDownBeatTrackingProcessor:
         times = check_times(beats)
         if span.is_void:
             return np.zeros((len(times), 2))
-        frames = np.rint(times * fps).astype(np.int64) - span.first_frame
+        frames = nearest_frames(times, fps) - span.first_frame
         return confidences(self.hmms, self.log_weights, span.activations, span.required, frames, fps)
 
     def _span(self, activations: Any, anchors: Any) -> Span:
@@ -254,7 +272,7 @@ class DBNDownBeatTrackingProcessor:
         def decode(hmm: HiddenMarkovModel) -> tuple[np.ndarray, float]:
             return hmm.decode(span.activations, span.required, self.choice.backend)
 
-        # The largest model goes first: it is what the others are waited for with.
+        # The largest model takes longest, so it is begun first.
         order = sorted(range(len(self.hmms)), key=lambda index: -self.hmms[index].chains.num_states)
         with ThreadPool(self.num_threads, "dbn") as pool:
             results = dict(zip(order, pool.map(decode, [self.hmms[index] for index in order]), strict=True))
@@ -285,3 +303,34 @@ def _for_each_meter(name: str, value: Any, meters: list[int]) -> list[Any]:
             f"in beats_per_bar"
         )
     return values
+
+
+cython_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="cython")
+numpy_decoder: DecoderBackend = functools.partial(DBNDownBeatTrackingProcessor, backend="numpy")
+
+
+def load_decoder(backend: str = "auto") -> tuple[DecoderBackend, Choice]:
+    """What makes decoders of that name, and the record of the choice.
+
+    Parameters
+    ----------
+    backend : str
+        ``auto``, ``cython``, ``numpy``, a name from the entry point group ``allin1_core.decoder``, or
+        ``module:function``.
+
+    Returns
+    -------
+    make_decoder : callable
+        As in `allin1_core.dbn.protocol`.
+    choice : Choice
+
+    Raises
+    ------
+    BackendError
+        If the backend does not exist or is not installed.
+    """
+    if backend != "auto" and not get("decoder", backend).automatic:
+        row, choice = choose("decoder", backend, device="cpu")
+        return row.load(), choice
+    choice = choose_kernel(backend)
+    return get("decoder", choice.backend).load(), choice

@@ -40,7 +40,7 @@ class HiddenMarkovModel:
     initial_distribution : float64 (num_states,), optional
         Probability of each state before the first frame; by default all are equal.
     total : float
-        What the initial distribution sums to; other than 1 where alternatives each keep their own.
+        Sum of the initial distribution: 1, or the number of alternatives that each keep their own distribution.
 
     Raises
     ------
@@ -105,7 +105,7 @@ class HiddenMarkovModel:
             If the backend does not exist or is not installed.
         """
         observations = self.observation_model.check(observations)
-        path, log_probability = self.decode(observations, None, choose_kernel(backend)[1].backend)
+        path, log_probability = self.decode(observations, None, choose_kernel(backend).backend)
         if log_probability == -np.inf:
             warnings.warn(NO_PATH, RuntimeWarning, stacklevel=2)
         return path, log_probability
@@ -133,7 +133,7 @@ def bar_model(
     max_interval: float,
     num_intervals: int | None,
     transition_lambda: float | tuple[float | None, ...] | None,
-    observation_lambda: int,
+    observation_lambda: float,
 ) -> HiddenMarkovModel:
     """The model of bars of `num_beats` beats, made once for each set of parameters.
 
@@ -153,15 +153,15 @@ def meter_model(
     max_interval: float,
     num_intervals: int | None,
     transition_lambda: tuple[float | tuple[float | None, ...] | None, ...],
-    observation_lambda: int,
+    observation_lambda: float,
     change_prob: float,
     weights: tuple[float, ...],
 ) -> HiddenMarkovModel:
     """The model of bars whose length changes, made once for each set of parameters.
 
     A path begins in bars of each length with the probability that it has in `bar_model`, times the length's weight
-    relative to the mean. So what is not divided among the lengths are the probabilities, and a path that keeps to one
-    has the log probability that it has alone. See `MeterStateSpace` and `MeterTransitionModel`.
+    relative to the mean. It is not divided by the number of lengths, so that a path that keeps to one length has the
+    log probability that it has alone. See `MeterStateSpace` and `MeterTransitionModel`.
     """
     space = MeterStateSpace(meters, min_interval, max_interval, num_intervals)
     sizes = [bar.num_states for bar in space.bars]
@@ -182,8 +182,8 @@ def beat_model(
     min_interval: float,
     max_interval: float,
     num_intervals: int | None,
-    transition_lambda: float,
-    observation_lambda: int,
+    transition_lambda: float | None,
+    observation_lambda: float,
 ) -> HiddenMarkovModel:
     """The model of a beat after a beat, made once for each set of parameters.
 

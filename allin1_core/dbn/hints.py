@@ -9,16 +9,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from allin1_core.dbn.checks import MOST_FRAMES
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import HintError
 
+ANY_BEAT = -1
 # Seconds and position in the bar, 0 where it is not known; ascending.
 Anchors: TypeAlias = tuple[tuple[float, int], ...]
 
 # The decoder's states grow with the longest beat and bar.
 _SLOWEST_BPM = 10
 _LONGEST_BAR = 64
-# Of beats in every frame none could be told from the next.
+# Faster beats would leave no frame between one and the next.
 _FASTEST_BPM = 60 * FRAMES_PER_SECOND // 2
 
 
@@ -130,7 +132,10 @@ def checked_anchors(
         if rows.ndim != 2 or rows.shape[1] != 2:
             return False
         times, positions = rows.T
-        return bool(np.all((times >= 0) & (times < np.inf)) and np.isin(positions, range(longest + 1)).all())
+        return bool(
+            np.all((times >= 0) & (times < MOST_FRAMES / fps))
+            and np.isin(positions, range(longest + 1)).all()
+        )
 
     expected = f"times in seconds, each alone or with its position in the bar, 1 to {longest} (0: any)"
     array = _checked("anchors", given, expected, are_anchors, rows)
@@ -152,6 +157,42 @@ def check_within(anchors: Anchors, seconds: float, fps: float = FRAMES_PER_SECON
     for time, _ in anchors:
         if round(time * fps) > last:
             raise HintError(f"anchors: {time:g} s; expected a time within the song, 0 to {last / fps:g} s")
+
+
+def required_beats(
+    anchors: Any, fps: float, num_frames: int, beats_per_bar: Sequence[int] | np.ndarray
+) -> np.ndarray:
+    """What the path must hold in each frame.
+
+    Parameters
+    ----------
+    anchors : array_like
+        Times in seconds, ``(num_anchors,)``, or times with the position of the beat in the bar, from 1,
+        ``(num_anchors, 2)``; position 0 leaves it open. Times are rounded to frames.
+    fps : float
+        Frames per second.
+    num_frames : int
+        Frames of the activations.
+    beats_per_bar : int (num_meters,)
+        The bar lengths that a position may belong to.
+
+    Returns
+    -------
+    int64 (num_frames,)
+        0 where nothing is required, `ANY_BEAT` where a beat starts, the position in the bar where that is known.
+
+    Raises
+    ------
+    HintError
+        As `checked_anchors`, or if a time is not within the activations.
+    """
+    known = checked_anchors(anchors, beats_per_bar, fps)
+    check_within(known, num_frames / fps, fps)
+    required = np.zeros(num_frames, dtype=np.int64)
+    for time, position in known:
+        frame = round(time * fps)
+        required[frame] = position or required[frame] or ANY_BEAT
+    return required
 
 
 def _checked(

@@ -57,13 +57,13 @@ class RNNBeatTrackingObservationModel(ObservationModel):
     Parameters
     ----------
     state_space : BeatStateSpace
-    observation_lambda : int
+    observation_lambda : float
         Parts of a beat period; the first is the beat.
     """
 
     num_columns = None
 
-    def __init__(self, state_space: BeatStateSpace, observation_lambda: int) -> None:
+    def __init__(self, state_space: BeatStateSpace, observation_lambda: float) -> None:
         parts = parts_of_a_beat(observation_lambda)
         super().__init__((state_space.state_positions < 1.0 / parts).astype(np.uint32), parts)
 
@@ -98,13 +98,13 @@ class RNNDownBeatTrackingObservationModel(ObservationModel):
     Parameters
     ----------
     state_space : BarStateSpace or MeterStateSpace
-    observation_lambda : int
+    observation_lambda : float
         Parts of a beat period; the first is the beat.
     """
 
     num_columns = 2
 
-    def __init__(self, state_space: BarStateSpace | MeterStateSpace, observation_lambda: int) -> None:
+    def __init__(self, state_space: BarStateSpace | MeterStateSpace, observation_lambda: float) -> None:
         parts = parts_of_a_beat(observation_lambda)
         border = 1.0 / parts
         positions = state_space.state_positions

@@ -1,12 +1,12 @@
 """Downbeat tracking online: beats with their positions in the bar a while after they were heard.
 
-After each frame there is a best path through all frames so far (Viterbi). The further back, the less does it change
-with what is still to come. So beats are reported once they are `delay` old, as the best path then has them. Where
-nothing is reported before the end they are those of the whole.
+After each frame there is a best path through all frames so far (Viterbi). Later frames change its recent part most. So
+beats are reported once they are `delay` old, as the best path then has them. If nothing is reported before the end,
+they are the beats of the best path through everything.
 
-To go on, the recursion needs no more than the value of each state in one frame. Frames from which all was reported are
-left behind with these values, and the others are decoded again, from them on, when there are more: exactly what
-decoding everything would give.
+To go on, the recursion needs no more than the value of each state in one frame. Frames whose beats were all reported
+are dropped, and these values kept. The other frames are decoded again from there when more come, with exactly the
+result of decoding everything.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from allin1_core.dbn.checks import real_number
+from allin1_core.dbn.checks import MOST_FRAMES, real_number
 from allin1_core.dbn.decoding import Span
 from allin1_core.dbn.downbeat_tracking import DBNDownBeatTrackingProcessor, beats_of_path
 from allin1_core.dbn.hidden_markov_model import NO_PATH
 from allin1_core.dbn.viterbi import load_kernel, viterbi
 
-# Frames are left behind so many at a time: each time costs as much as decoding some twenty.
+# Frames are dropped this many at a time: each time costs as much as decoding some twenty.
 _FRAMES_LEFT_BEHIND = 100
 
 
@@ -45,7 +45,8 @@ class OnlineDownBeatTracker:
     """
 
     def __init__(self, decoder: DBNDownBeatTrackingProcessor, delay: float) -> None:
-        real_number("delay", delay, "seconds, from 0", lambda seconds: 0 <= seconds < np.inf)
+        most = MOST_FRAMES / float(decoder.fps)
+        real_number("delay", delay, "seconds, from 0", lambda seconds: 0 <= seconds < most)
         self._decoder = decoder
         self._kernel = load_kernel(decoder.choice.backend)
         self._delay = round(delay * float(decoder.fps))

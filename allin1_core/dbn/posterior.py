@@ -27,12 +27,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from allin1_core.dbn.hidden_markov_model import HiddenMarkovModel
+from allin1_core.dbn.metrical import BEAT_TOLERANCE
 from allin1_core.dbn.viterbi import kernel_rows
 
-# Within this of a beat another counts as the same, in seconds: the tolerance of the field's beat F-measure.
-_TOLERANCE = 0.07
 _FRAMES_IN_PART = 4096
-# Of a sum whose greatest possible term is 1: anything less has lost digits, or all.
+# A sum of terms up to 1 that is less than this has lost digits to underflow.
 _LEAST_SUM = 1e-290
 
 
@@ -77,7 +76,7 @@ def confidences(
         starts = one.starts()
         is_first = one.chains.numbers == 1
         shortest = int(one.chains.intervals[0])
-        after = min(round(_TOLERANCE * fps), (shortest - 1) // 2)
+        after = min(round(BEAT_TOLERANCE * fps), (shortest - 1) // 2)
         # A beat is put anywhere into the first part of its interval, so it may have started before.
         before = max(after, int(one.chains.borders.max()) - 1)
         for column, probability in enumerate((starts.sum(axis=1), starts[:, is_first].sum(axis=1))):

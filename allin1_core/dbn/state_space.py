@@ -29,12 +29,13 @@ def _check_number(num_states: float) -> None:
 
 def _intervals(min_interval: float, max_interval: float, num_intervals: int | None) -> np.ndarray:
     """Beat intervals in whole frames, ascending ``int64 (num_intervals,)``."""
-    shortest, longest = np.round(min_interval), np.round(max_interval)
-    linear = np.arange(shortest, longest + 1)
-    if num_intervals is None or num_intervals >= len(linear):
+    linear = np.arange(np.round(min_interval), np.round(max_interval) + 1)
+    first, last = np.log2(min_interval), np.log2(max_interval)
+    # The grid's ends may round to other frames than the intervals that they stand for, of which it then has fewer.
+    shortest, longest = np.round(np.logspace(first, last, 2, base=2))
+    if num_intervals is None or num_intervals >= len(linear) or num_intervals > longest - shortest + 1:
         return linear.astype(np.int64)
     # Rounding merges neighbours of the logarithmic grid, so the grid is refined until enough distinct ones are left.
-    first, last = np.log2(min_interval), np.log2(max_interval)
     grid_size = num_intervals
     while True:
         intervals = np.unique(np.round(np.logspace(first, last, grid_size, base=2)))
@@ -159,17 +160,10 @@ class MeterStateSpace:
     ----------
     bars : list of BarStateSpace
         One for each bar length; their states stand one after the other.
-    num_states, num_intervals : int
-    intervals : int64 (num_intervals,)
-        Intervals of every beat, in frames, ascending.
-    state_positions : float64 (num_states,)
-        Position within its bar in beats.
-    state_intervals : int64 (num_states,)
-        Interval of each state, in frames.
     state_meters : int64 (num_states,)
         Length of each state's bar, in beats.
-    first_states, last_states : list of int64 (num_intervals,)
-        For each beat, first and last state of each interval.
+    num_states, num_intervals, intervals, state_positions, state_intervals, first_states, last_states
+        As of `BarStateSpace`, of all bars; positions are those within a state's bar.
 
     Raises
     ------

@@ -151,12 +151,12 @@ class BeatTransitionModel(TransitionModel):
     Parameters
     ----------
     state_space : BeatStateSpace
-    transition_lambda : float
-        The higher, the more a constant tempo is preferred.
+    transition_lambda : float or None
+        The higher, the more a constant tempo is preferred; None forbids a change.
     """
 
-    def __init__(self, state_space: BeatStateSpace, transition_lambda: float) -> None:
-        self.transition_lambda = _check_lambda(transition_lambda)
+    def __init__(self, state_space: BeatStateSpace, transition_lambda: float | None) -> None:
+        self.transition_lambda = check_lambda(transition_lambda)
         super().__init__(state_space, [self.transition_lambda])
 
 
@@ -190,7 +190,7 @@ class BarTransitionModel(TransitionModel):
                 f"transition_lambda: {len(values)} values; expected one, or one for each of the "
                 f"{state_space.num_beats} beats of the state space"
             )
-        self.transition_lambda = [_check_lambda(value) for value in values]
+        self.transition_lambda = [check_lambda(value) for value in values]
         super().__init__(state_space, self.transition_lambda)
 
 
@@ -247,7 +247,8 @@ def meter_changes(weights: np.ndarray, change_prob: float) -> np.ndarray:
     return change_prob * others / totals + np.diag(np.full(len(weights), 1 - change_prob))
 
 
-def _check_lambda(value: float | None) -> float | None:
+def check_lambda(value: float | None) -> float | None:
+    """`transition_lambda` of one beat as it is; `ValueError` if it is neither None nor a number of at least 0."""
     expected = "a number of at least 0, or None for no change"
     if value is not None:
         real_number("transition_lambda", value, expected, lambda number: 0 <= number < np.inf)

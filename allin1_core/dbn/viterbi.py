@@ -16,16 +16,10 @@ from allin1_core.errors import BackendError
 
 ViterbiKernel = Callable[..., tuple[np.ndarray, float]]
 
-# Of each decoder of ours the modules of its Viterbi recursion and of its forward algorithm.
-_KERNELS = {
-    "cython": ("allin1_core.dbn._viterbi", "allin1_core.dbn._viterbi"),
-    "numpy": ("allin1_core.dbn.viterbi_numpy", "allin1_core.dbn.forward_numpy"),
-}
-
 
 @functools.cache
-def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
-    """The kernel of that name, and the record of the choice.
+def choose_kernel(backend: str = "auto") -> Choice:
+    """Decide which kernel decodes.
 
     Parameters
     ----------
@@ -46,25 +40,24 @@ def choose_kernel(backend: str = "auto") -> tuple[ViterbiKernel, Choice]:
         )
     if backend == "auto" and row.name == "numpy":
         _warn_not_compiled()
-    return load_kernel(row.name), choice
+    load_kernel(row.name)  # imported now, so that no decoding is charged with it
+    return choice
 
 
 @functools.cache
-def load_kernel(name: str) -> ViterbiKernel:
-    """The kernel of that name, ``cython`` or ``numpy``, which was chosen before."""
-    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name][0]).viterbi
-    return kernel
+def load_kernel(backend: str, algorithm: str = "viterbi") -> Any:
+    """An algorithm of the kernel that was chosen.
 
-
-def load_dense_kernel(name: str) -> ViterbiKernel:
-    """The function `dense_viterbi` of the kernel of that name, which was chosen before."""
-    kernel: ViterbiKernel = importlib.import_module(_KERNELS[name][0]).dense_viterbi
-    return kernel
-
-
-def load_forward_algorithm(name: str) -> Any:
-    """The class `ForwardAlgorithm` of the kernel of that name, which was chosen before."""
-    return importlib.import_module(_KERNELS[name][1]).ForwardAlgorithm
+    Parameters
+    ----------
+    backend : str
+        ``cython`` or ``numpy``.
+    algorithm : str
+        ``viterbi`` or ``dense_viterbi``, functions, or ``ForwardAlgorithm``, a class.
+    """
+    in_numpy = "forward_numpy" if algorithm == "ForwardAlgorithm" else "viterbi_numpy"
+    module = importlib.import_module(f"allin1_core.dbn.{in_numpy if backend == 'numpy' else '_viterbi'}")
+    return getattr(module, algorithm)
 
 
 @functools.cache
@@ -90,7 +83,7 @@ def viterbi(
     Parameters
     ----------
     kernel : callable
-        From `choose_kernel`.
+        From `load_kernel`.
     chains : Chains
     log_densities : float64 (num_frames, num_columns)
         Columns as the chains see them; NaN counts as -inf.

@@ -24,11 +24,10 @@ import numpy as np
 
 from allin1_core.network import neighbourhood
 from allin1_core.network.attention import attend, windows_on
+from allin1_core.network.configuration import HEADS
 from allin1_core.network.model import NUM_SCALARS
 from allin1_core.network.operations import Array, Operations
 from allin1_core.network.weights import Checkpoint
-
-_HEADS = ("beat", "downbeat", "section", "function")
 
 
 def ensemble(
@@ -67,7 +66,7 @@ class Folds:
         }
         # The heads are one linear layer.
         for kind in ("weight", "bias"):
-            heads = [stacked[f"{head}_classifier.classifier.{kind}"] for head in _HEADS]
+            heads = [stacked[f"{head}_classifier.classifier.{kind}"] for head in HEADS]
             stacked[f"heads.{kind}"] = np.concatenate(heads, axis=1)
         self._parameters = {name: operations.array(value) for name, value in stacked.items()}
 

@@ -26,6 +26,8 @@ _FIELDS: tuple[tuple[str, str, type], ...] = (
     ("num_instruments", "data.num_instruments", int),
     ("num_labels", "data.num_labels", int),
 )
+# The heads, by their names in the parameters', in the order of the logits' rows; `function` has a row for each label.
+HEADS = ("beat", "downbeat", "section", "function")
 # No network of this kind has more of anything; without a limit a damaged number would be taken for a size.
 _LARGEST = 4096
 
@@ -154,12 +156,7 @@ class Configuration:
             shapes |= self._attention(f"{instrument}.attention", instrument_bias)
             shapes |= self._feed_forward(instrument, channels)
         shapes |= _affine("norm", channels)
-        for head, num_outputs in (
-            ("beat", 1),
-            ("downbeat", 1),
-            ("section", 1),
-            ("function", self.num_labels),
-        ):
+        for head, num_outputs in zip(HEADS, (1, 1, 1, self.num_labels), strict=True):
             shapes |= _linear(f"{head}_classifier.classifier", self.num_instruments * channels, num_outputs)
         return shapes
 
@@ -204,10 +201,6 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
     source : str
         Where it was found, for the error messages.
 
-    Returns
-    -------
-    Configuration, Thresholds
-
     Raises
     ------
     WeightsError
@@ -248,7 +241,7 @@ def read_configuration(mapping: Mapping[str, Any], source: str) -> tuple[Configu
         raise WeightsError(f"{source}: {error}") from error
 
 
-# What kernels that are written for the published dimensions leave open.
+# What kernels take as arguments; for all other dimensions they are compiled.
 _FREE = ("num_blocks", "dilation_factor", "dilation_max", "layer_norm_epsilon")
 
 

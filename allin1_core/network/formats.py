@@ -37,11 +37,12 @@ LARGEST_FILE = 64 << 20
 
 _LARGEST_YAML = 1 << 20
 
-# What torch's restricted unpickler lets through when a byte of the file is another.
+# What torch's restricted unpickler raises for damaged files.
 _UNPICKLING_ERRORS = (
     *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError),
     *(OverflowError, AssertionError, MemoryError, struct.error, pickle.UnpicklingError),
 )
+_TENSOR = "torch.float32, torch.strided, cpu"
 _DOWNLOAD = "the file is truncated or not a checkpoint: delete it and get it again"
 
 
@@ -108,7 +109,7 @@ def _read_safetensors(path: Path, content: bytes) -> _Content:
     try:
         arrays = safetensors.numpy.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        embedded = header.get("__metadata__", {}).get("config")
+        embedded = (header.get("__metadata__") or {}).get("config")
         return arrays, None if embedded is None else json.loads(embedded)
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
@@ -141,11 +142,13 @@ def _read_pth(path: Path, content: bytes) -> _Content:
             + _DOWNLOAD
         )
     for name, value in state.items():
+        is_tensor = isinstance(value, torch.Tensor)
+        kind = f"{value.dtype}, {value.layout}, {value.device}" if is_tensor else type(value).__name__
         # A tensor may claim to be larger than what it stores, by a stride of 0.
-        if not isinstance(value, torch.Tensor) or value.numel() * value.element_size() > LARGEST_FILE:
+        if kind != _TENSOR or value.numel() * value.element_size() > LARGEST_FILE:
             raise WeightsError(
-                f"{path}: {str(name)[:80]!r} is {type(value).__name__} {tuple(getattr(value, 'shape', ()))}; "
-                f"expected a tensor of at most {LARGEST_FILE} bytes; {_DOWNLOAD}"
+                f"{path}: {str(name)[:80]!r} is {kind} {tuple(getattr(value, 'shape', ()))}; expected a tensor "
+                f"({_TENSOR}) of at most {LARGEST_FILE} bytes; {_DOWNLOAD}"
             )
     return {str(name): value.numpy(force=True) for name, value in state.items()}, config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +52,7 @@ class FusedNetwork:
                     "the CPU; convert it with numpy.asarray or .cpu()"
                 )
             spectrogram = np.from_dlpack(spectrogram.detach())
-        # A maximum of the kernels takes a number over NaN, so that none would show in what they give.
+        # The maximum in the kernels drops NaN, so that their output would not show it.
         if not (np.isfinite(spectrogram.min()) and np.isfinite(spectrogram.max())):
             raise ValueError(
                 "spectrogram: some values are not finite; expected numbers, as log_spectrogram gives of finite samples"
@@ -69,16 +69,15 @@ class FusedNetwork:
         if return_embeddings:
             shape = (batch, instruments, frames, self._configuration.num_channels, len(self._folds))
             embeddings = np.empty(shape, dtype=np.float32)
-        buffers = _Buffers(self._configuration, frames)
         with ThreadPool(self._num_threads, "allin1-network") as pool:
-            threads = _Threads(pool)
+            buffers = _Buffers(self._configuration, frames, pool.num_threads)
             for track in range(batch):
                 for fold in range(len(self._folds)):
                     self._run_fold(
                         fold,
                         spectrogram[track],
                         buffers,
-                        threads,
+                        pool,
                         logits[track],
                         None if embeddings is None else embeddings[track],
                     )
@@ -101,7 +100,7 @@ class FusedNetwork:
         fold: int,
         spectrogram: np.ndarray,
         buffers: _Buffers,
-        threads: _Threads,
+        pool: ThreadPool,
         logits: np.ndarray,
         embeddings: np.ndarray | None,
     ) -> None:
@@ -115,23 +114,23 @@ class FusedNetwork:
             dilation: int = 0,
             **more: Any,
         ) -> None:
-            threads.run(
-                functools.partial(
-                    _fused.run_pass,
-                    self._instruction_set,
-                    name,
-                    buffers.frames,
-                    length,
-                    dilation,
-                    given,
-                    following,
-                    buffers.hidden,
-                    buffers.keys_values,
-                    buffers.instrument_keys_values,
-                    self._configuration.layer_norm_epsilon,
-                    **more,
-                )
+            kernel = functools.partial(
+                _fused.run_pass,
+                self._instruction_set,
+                name,
+                buffers.frames,
+                length,
+                dilation,
+                given,
+                following,
+                buffers.hidden,
+                buffers.keys_values,
+                buffers.instrument_keys_values,
+                self._configuration.layer_norm_epsilon,
+                np.zeros(1, dtype=np.int64),  # the counter that hands out the tiles to the threads
+                **more,
             )
+            pool.map(kernel, buffers.scratch)
 
         run("stem", parameters.stem, parameters.keys_values[0], spectrogram=spectrogram)
         last: dict[str, Any] = {"logits": logits, "embeddings": embeddings, "fold": fold}
@@ -143,9 +142,9 @@ class FusedNetwork:
 
 
 class _Buffers:
-    """Hidden states of a whole track, with keys and values for the time attentions and for the instruments'."""
+    """Hidden states of a track, keys and values of time and instrument attentions, and scratch memory of threads."""
 
-    def __init__(self, configuration: Configuration, frames: int) -> None:
+    def __init__(self, configuration: Configuration, frames: int, num_threads: int) -> None:
         self._configuration = configuration
         self.frames = frames
         longest = max(self._length(block) for block in range(configuration.num_blocks))
@@ -157,6 +156,7 @@ class _Buffers:
         self.hidden = _aligned((rows, stride))
         self.keys_values = _aligned((configuration.num_instruments * _fused.SIZES["key_value_rows"], stride))
         self.instrument_keys_values = _aligned((2 * rows, stride))
+        self.scratch = [_aligned((_fused.SIZES["scratch"],)) for _ in range(num_threads)]
 
     def _length(self, block: int) -> int:
         dilation = self._configuration.dilations[block]
@@ -171,19 +171,6 @@ class _Buffers:
             )
             rows[:, :, self.frames : length] = parameters.padding[block][:, None]
         return length
-
-
-class _Threads:
-    """The threads of a call, which share the tiles of a pass, each with scratch memory of its own."""
-
-    def __init__(self, pool: ThreadPool) -> None:
-        self._pool = pool
-        self._scratch = [_aligned((_fused.SIZES["scratch"],)) for _ in range(pool.num_threads)]
-
-    def run(self, kernel: Callable[[np.ndarray, np.ndarray], None]) -> None:
-        """Call ``kernel(counter, scratch)`` in every thread; `counter` hands out the tiles."""
-        counter = np.zeros(1, dtype=np.int64)
-        self._pool.map(functools.partial(kernel, counter), self._scratch)
 
 
 def _aligned(shape: tuple[int, ...]) -> np.ndarray:

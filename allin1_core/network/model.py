@@ -268,10 +268,6 @@ def load_model(
     num_threads : int, optional
         Threads that a CPU backend may use; by default all cores of this process.
 
-    Returns
-    -------
-    Model
-
     Raises
     ------
     WeightsError

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from allin1_core.network import _fused
-from allin1_core.network.configuration import Configuration
+from allin1_core.network.configuration import HEADS, Configuration
 
 # As in fused.h.
 OUTPUTS = 6
@@ -97,9 +97,8 @@ def _stem(parameters: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _heads(parameters: Mapping[str, np.ndarray], configuration: Configuration) -> np.ndarray:
-    names = ("beat", "downbeat", "section", "function")
-    weight = np.concatenate([parameters[f"{name}_classifier.classifier.weight"] for name in names])
-    bias = np.concatenate([parameters[f"{name}_classifier.classifier.bias"] for name in names])
+    weight = np.concatenate([parameters[f"{head}_classifier.classifier.weight"] for head in HEADS])
+    bias = np.concatenate([parameters[f"{head}_classifier.classifier.bias"] for head in HEADS])
     missing = _LOGITS_PADDED - bias.size
     weight = np.pad(weight, ((0, missing), (0, 0))).reshape(_LOGITS_PADDED, configuration.num_instruments, -1)
     instruments = [_groups(weight[:, instrument]) for instrument in range(configuration.num_instruments)]

@@ -22,7 +22,7 @@ from allin1_core.network.weights import Checkpoint
 
 _LOG = logging.getLogger(__name__)
 _TILE = 32
-# Bytes of what lies between the kernels, of folds and tracks that run together; more run one after another.
+# Bytes that folds and tracks that run together may take between the kernels; more run one after another.
 _TOGETHER = 1 << 30
 # Channels of it: hidden states, queries, keys and values of both attentions, and what they attend to.
 _CHANNELS_TOGETHER = 24 + 144 + 48
@@ -134,7 +134,7 @@ class TritonNetwork:
         configuration = self._configuration
         num_folds, per_fold, tiles = folds.stop - folds.start, tiled.shape[0], tiled.shape[1]
         sequences = num_folds * per_fold
-        # Programs that give the frames, that give one more, and of attention.
+        # Numbers of programs: for all frames, for one frame more, and for attention.
         programs, further, attending = -(-frames // _FRAMES), frames // _FRAMES + 1, -(-frames // _LANES)
         dtype = torch.float32 if self._exact else torch.float16
 

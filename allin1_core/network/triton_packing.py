@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from allin1_core.errors import UnfitBackendError
-from allin1_core.network.configuration import Configuration
+from allin1_core.network.configuration import HEADS, Configuration
 
 _WIDTH = 32
 _LOG2_E = np.log2(np.e)
@@ -196,8 +196,7 @@ def _table(values: np.ndarray) -> np.ndarray:
 
 
 def _heads(get: _Getter, configuration: Configuration) -> Arrays:
-    names = ("beat", "downbeat", "section", "function")
-    linear = [get.linear(f"{name}_classifier.classifier") for name in names]
+    linear = [get.linear(f"{head}_classifier.classifier") for head in HEADS]
     weight = np.concatenate([weight for weight, _ in linear])
     bias = np.concatenate([bias for _, bias in linear])
     by_instrument = weight.reshape(weight.shape[0], configuration.num_instruments, -1).transpose(1, 2, 0)

@@ -195,10 +195,6 @@ def load_checkpoints(name: str, *, weights_dir: str | os.PathLike[str] | None = 
     weights_dir : path, optional
         Folder to take the files from, and from nowhere else.
 
-    Returns
-    -------
-    list of Checkpoint
-
     Raises
     ------
     WeightsError

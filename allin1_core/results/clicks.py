@@ -12,7 +12,7 @@ from allin1_core.audio.writing import write_wav
 from allin1_core.errors import AudioError
 from allin1_core.files.writing import expand_user, make_folder
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import with_mix
+from allin1_core.results.validation import check_of_several, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 
 SOUND_SUFFIX = ".sonif.wav"
@@ -117,6 +117,7 @@ def sonify(
         If the file cannot be written.
     """
     if not (isinstance(results, AnalysisResult) or is_one_input(results)):
+        check_of_several(name=name, audio=audio)
         return [sonify(result, out_dir, stems_dir=stems_dir) for result in results]
     result, mix = with_mix(results, stems_dir, audio)
     clicks = click_track(result, len(mix.samples), mix.sample_rate)

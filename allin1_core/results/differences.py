@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from allin1_core.dbn.metrical import BEAT_TOLERANCE
 from allin1_core.errors import ResultError
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import validate
 
-# Seconds: closer beats are the same; further apart than the window of mir_eval's F-measure they are different ones.
-SAME, WINDOW = 0.001, 0.07
+# Seconds up to which beats are the same ones at the same time.
+SAME = 0.001
 _ROUNDING = 1e-9
 _LARGEST_DIFFERENCE = 1.0
 KINDS = ("same", "moved", "position", "only here", "only there")
@@ -62,7 +63,7 @@ def _matched(result: AnalysisResult, other: AnalysisResult) -> list[tuple[int | 
     while ours < len(result.beats) or theirs < len(other.beats):
         here = result.beats[ours] if ours < len(result.beats) else float("inf")
         there = other.beats[theirs] if theirs < len(other.beats) else float("inf")
-        if abs(there - here) <= WINDOW + _ROUNDING:
+        if abs(there - here) <= BEAT_TOLERANCE + _ROUNDING:
             is_same_position = result.beat_positions[ours] == other.beat_positions[theirs]
             is_moved = abs(there - here) > SAME + _ROUNDING
             matched.append(

@@ -12,9 +12,9 @@ from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError, printable
 from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import with_mix
+from allin1_core.results.summary import COLOURS
+from allin1_core.results.validation import check_of_several, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.structure import LABELS
 
@@ -92,20 +92,18 @@ def visualize(
     audio : path-like, Audio, Stems or binary file object, optional
         Of a single result; what is read instead of its `path`, as where it was made from samples or a file object.
 
-    Returns
-    -------
-    matplotlib.figure.Figure or list of them
-
     Raises
     ------
     ResultError
-        If a result is not valid (see `allin1_core.results.validation`), or matplotlib is not installed.
+        If a result is not valid (see `allin1_core.results.validation`), matplotlib is not installed, or `name` or
+        `audio` is given with several.
     AudioError, StemsError
         If the track cannot be read.
     OutputError
         If a file cannot be written.
     """
     if not (isinstance(results, AnalysisResult) or is_one_input(results)):
+        check_of_several(name=name, audio=audio)
         return [visualize(result, out_dir, stems_dir=stems_dir) for result in results]
     result, mix = with_mix(results, stems_dir, audio)
     figure = overview(result, mix)
@@ -128,10 +126,6 @@ def overview(result: AnalysisResult, mix: Audio) -> Figure:
         That is valid; see `allin1_core.results.validation`.
     mix : Audio
         float32 samples.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------
@@ -203,10 +197,6 @@ def activations(result: AnalysisResult) -> Figure:
     ----------
     result : AnalysisResult
         That is valid, with activations.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------

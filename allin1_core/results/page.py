@@ -18,13 +18,12 @@ from allin1_core.audio.types import STEM_NAMES, Audio, Stems
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import AudioError, StemsError, printable
 from allin1_core.files.writing import expand_user, make_folder, write_text
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.differences import differences
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.small_form import summary
+from allin1_core.results.summary import COLOURS, summary
 from allin1_core.results.validation import check_audio, validate
 from allin1_core.separation import find_stems, read_stems
-from allin1_core.separation.inputs import Input, PathLike
+from allin1_core.separation.inputs import Input, PathLike, check_samples
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS
 from allin1_core.threads import ThreadPool
@@ -184,12 +183,14 @@ def _sound(result: AnalysisResult, audio: Input | None, stems: bool) -> dict[str
             source = read_stems(files, str(path))
         if not isinstance(source, Stems):
             raise StemsError(f"audio: found {type(source).__name__}; expected Stems or the path of some")
+        check_samples(source)
         rows = zip(STEM_NAMES, source.samples, strict=True)
         sound = {name: Audio(as_float32(row)[:, np.newaxis], source.sample_rate) for name, row in rows}
     seconds, expected = next(iter(sound.values())).seconds, result.segments[-1].end
     if abs(seconds - expected) > _LARGEST_DIFFERENCE:
+        name = result.path if audio is None else audio if isinstance(audio, str | os.PathLike) else "audio"
         raise AudioError(
-            f"{result.path if audio is None else audio}: {seconds:.2f} s long; expected the {expected:.2f} s of the "
+            f"{name}: {seconds:.2f} s long; expected the {expected:.2f} s of the "
             "result. Name the audio that was analysed (--audio)"
         )
     return sound

@@ -26,7 +26,7 @@ from allin1_core.files.writing import (
     write_text,
     written_whole,
 )
-from allin1_core.results.small_form import small_html
+from allin1_core.results.summary import summary_html
 from allin1_core.results.validation import validate
 from allin1_core.structure import Segment
 
@@ -96,7 +96,7 @@ class AnalysisResult:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a bar of the sections, and the beats in a line."""
-        return small_html(self)
+        return summary_html(self)
 
     def to_json(self, arrays_sha256: Mapping[str, str] | None = None, path: str | None = None) -> str:
         """The text of the JSON file: one line a field, so that results compare well line by line.

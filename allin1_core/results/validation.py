@@ -229,6 +229,15 @@ def check_audio(result: AnalysisResult) -> None:
             )
 
 
+def check_of_several(**of_one: Any) -> None:
+    """Raise `ResultError` if something is given for several results that one alone can have."""
+    for name, value in of_one.items():
+        if value is not None:
+            raise ResultError(
+                f"{name}: given with several results; expected with a single one. Call it for each"
+            )
+
+
 def with_mix(
     result: Any, stems_dir: PathLike | None = None, audio: Input | None = None
 ) -> tuple[AnalysisResult, Audio]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from allin1_core.errors import WeightsError
-from allin1_core.separation.protocol import not_loaded
+from allin1_core.separation.protocol import not_loaded, weights_digest
 
 
 class Separator:
@@ -54,7 +53,10 @@ class Separator:
             raise not_loaded(model, error) from error
         self.sample_rate = int(self._demucs.samplerate)
         self.num_channels = int(self._demucs.audio_channels)
-        self.provenance: dict[str, object] = {"model": model, "weights_sha256": _digest(self._demucs.model)}
+        self.provenance: dict[str, object] = {
+            "model": model,
+            "weights_sha256": weights_digest(_arrays(self._demucs.model)),
+        }
 
     def __call__(
         self,
@@ -72,13 +74,9 @@ class Separator:
         return {stem: np.asarray(samples, dtype=np.float32) for stem, samples in separated.items()}
 
 
-def _digest(model: Any) -> str:
+def _arrays(model: Any) -> Iterator[tuple[str, np.ndarray]]:
     from mlx.utils import tree_flatten
 
-    digest = hashlib.sha256()
     for part in getattr(model, "models", [model]):
         arrays: dict[str, Any] = dict(tree_flatten(part.parameters()))
-        for name, array in sorted(arrays.items()):
-            digest.update(name.encode())
-            digest.update(np.asarray(array).tobytes())
-    return digest.hexdigest()
+        yield from ((name, np.asarray(array)) for name, array in sorted(arrays.items()))

@@ -154,14 +154,14 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
     AudioError
         If a file cannot be used.
     """
-    most_bytes = MOST_BYTES_OF_STEMS // len(files)
+    most_bytes = MOST_BYTES_OF_STEMS // max(1, len(files))
     # Decoding releases the interpreter's lock.
     with ThreadPool(name="stems") as pool:
         read = functools.partial(_read_mono, most_bytes)
         stems = dict(zip(files, pool.map(read, files.values()), strict=True))
     if len({samples.dtype for samples in stems.values()}) > 1:
         stems = {stem: as_float32(samples) for stem, samples in stems.items()}
-    longest = max(len(samples) for samples in stems.values())
+    longest = max((len(samples) for samples in stems.values()), default=0)
     for stem, samples in stems.items():
         if (longest - len(samples)) / SAMPLE_RATE > _LONGEST_DIFFERENCE:
             raise StemsError(

@@ -68,7 +68,7 @@ def take(given: Audio | Stems | BinaryIO) -> Given:
         scale.
     """
     if isinstance(given, Audio | Stems):
-        _check_samples(given)
+        check_samples(given)
         return Given(given, samples_digest(given))
     if hasattr(given, "read"):
         content = _read(given)
@@ -84,7 +84,8 @@ def take(given: Audio | Stems | BinaryIO) -> Given:
     raise AudioError(f"input: found {found}; {_ACCEPTED}{hint}")
 
 
-def _check_samples(audio: Audio | Stems) -> None:
+def check_samples(audio: Audio | Stems) -> None:
+    """Raise `AudioError` unless there are samples, all of them finite and not far above full scale."""
     samples = audio.samples if isinstance(audio, Audio) else audio.samples.T
     name = f"{type(audio).__name__}.samples"
     if samples.size == 0:

@@ -13,7 +13,7 @@ from allin1_core.audio.types import Audio, Stems
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user
 from allin1_core.separation import find_stems, read_stems, stems_folder
-from allin1_core.separation.inputs import Input, take
+from allin1_core.separation.inputs import Input, check_samples, take
 
 
 def read_mix(
@@ -38,14 +38,16 @@ def read_mix(
     Raises
     ------
     AudioError, StemsError
-        If it cannot be read.
+        If it cannot be read, is empty, or holds samples that are not finite or far above full scale.
     """
     if audio is None:
         is_elsewhere = stems_dir is not None and not os.path.exists(path)
         audio = stems_folder(stems_dir or "", path.stem) if is_elsewhere else path
     elif isinstance(audio, str | os.PathLike):
         audio = expand_user(audio)
-    elif not isinstance(audio, Audio | Stems | FileContent):
+    elif isinstance(audio, Audio | Stems):
+        check_samples(audio)
+    elif not isinstance(audio, FileContent):
         audio = take(audio).audio
     if isinstance(audio, Path | FileContent):
         stems = find_stems(audio)

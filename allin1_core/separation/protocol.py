@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -131,6 +133,15 @@ def not_loaded(model: str, error: Exception, whence: str = "") -> WeightsError:
     )
 
 
+def weights_digest(arrays: Iterable[tuple[str, np.ndarray]]) -> str:
+    """SHA-256 of the names and the values of a model's weights, in their order."""
+    digest = hashlib.sha256()
+    for name, array in arrays:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 def separate(
     separator: Separator,
     mix: Audio,
@@ -139,7 +150,8 @@ def separate(
     overlap: float = 0.25,
     as_int16: bool = True,
     progress: Callable[[float], None] | None = None,
-) -> dict[str, np.ndarray]:
+    on_host: bool = True,
+) -> dict[str, Any]:
     """Stems of a mix, as files would hold them; see `stems_from_separated` for what the spectrogram takes.
 
     Parameters
@@ -150,6 +162,8 @@ def separate(
         See `Separator`.
     as_int16 : bool
         Whether they are quantised as 16-bit files are.
+    on_host : bool
+        Whether they come to the host, as numpy arrays; otherwise they stay where the separator left them.
 
     Returns
     -------
@@ -159,30 +173,26 @@ def separate(
     Raises
     ------
     BackendError
-        If `seed` is no whole number, or `overlap` is out of its range.
+        If `seed` is no whole number, `overlap` is out of its range, or stems hold NaN or infinity, as where 16 bits do
+        not hold what the weights make of this mix.
     """
-    stems = separate_in_place(
-        separator, mix, seed=seed, overlap=overlap, as_int16=as_int16, progress=progress
-    )
-    return {stem: np.ascontiguousarray(to_host(samples)) for stem, samples in stems.items()}
-
-
-def separate_in_place(
-    separator: Separator,
-    mix: Audio,
-    *,
-    seed: int,
-    overlap: float,
-    as_int16: bool,
-    progress: Callable[[float], None] | None = None,
-) -> dict[str, Any]:
-    """As `separate`, but the stems stay where the separator left them, as arrays of its library."""
     check_seed(seed)
     check_overlap(overlap)
     stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
+    damaged = [stem for stem, samples in stems.items() if not math.isfinite(samples.sum())]
+    if damaged:
+        raise BackendError(
+            f"separation gave NaN or infinity in {', '.join(damaged)}; expected finite samples. Check the mix and the "
+            "weights, or use precision 'exact'"
+        )
     if as_int16:
         stems = {stem: _converter(samples).quantise(samples) for stem, samples in stems.items()}
-    return {stem: samples.T for stem, samples in stems.items()}
+    stems = {stem: samples.T for stem, samples in stems.items()}
+    return (
+        {stem: np.ascontiguousarray(to_host(samples)) for stem, samples in stems.items()}
+        if on_host
+        else stems
+    )
 
 
 def check_seed(seed: int) -> None:
@@ -193,9 +203,9 @@ def check_seed(seed: int) -> None:
 
 def check_overlap(overlap: float) -> None:
     """Raise `BackendError` unless an overlap of segments is in its range."""
-    if not 0 <= overlap <= LARGEST_OVERLAP:
+    if not (isinstance(overlap, numbers.Real) and 0 <= overlap <= LARGEST_OVERLAP):
         raise BackendError(
-            f"demix_overlap: {overlap}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
+            f"demix_overlap: {overlap!r}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
             "repeats"
         )
 
@@ -285,10 +295,6 @@ def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stem
         By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.conversion.quantise` gives it.
         Of torch tensors only the mono stems leave their device.
     sample_rate : int
-
-    Returns
-    -------
-    Stems
     """
     mono = {
         stem: resample(to_host(_converter(samples).remix_to_mono(samples)), sample_rate, SAMPLE_RATE)

@@ -19,12 +19,8 @@ from allin1_core.errors import BackendError
 from allin1_core.spectrogram.filterbank import filterbank, num_bands
 from allin1_core.spectrogram.framing import num_frames
 from allin1_core.spectrogram.protocol import LogSpectrogramBackend
-from allin1_core.spectrogram.specification import (
-    SPECIFICATION,
-    SpectrogramSpecification,
-    validate_sample_rate,
-)
-from allin1_core.spectrogram.validation import validate_stems
+from allin1_core.spectrogram.specification import SPECIFICATION, SpectrogramSpecification
+from allin1_core.spectrogram.validation import validate_sample_rate, validate_stems
 
 __all__ = [
     "SPECIFICATION",
@@ -41,7 +37,7 @@ __all__ = [
 
 @dataclasses.dataclass(frozen=True)
 class LogSpectrogram:
-    """A log spectrogram whose backend is decided: call it with stems; `choice` says what runs and why."""
+    """The log spectrogram by one backend: call it with stems; `choice` says which backend runs and why."""
 
     choice: backends.Choice
     implementation: LogSpectrogramBackend
@@ -77,7 +73,7 @@ class LogSpectrogram:
             device=self.choice.device,
             return_native=return_native,
         )
-        # Of another's backend, whose beats would be those of another length.
+        # Somebody else's backend may give another length, and beats at wrong times with it.
         found = (
             tuple(getattr(output, "shape", ())),
             str(getattr(output, "dtype", type(output).__name__)).rpartition(".")[2],
@@ -102,10 +98,6 @@ def select(backend: str = "auto", *, device: str | None = None, precision: str =
         ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``mlx``; by default the backend's best device here.
     precision : str
         ``exact`` or ``fast``; see `log_spectrogram`.
-
-    Returns
-    -------
-    LogSpectrogram
 
     Raises
     ------

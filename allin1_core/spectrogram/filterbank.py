@@ -52,18 +52,8 @@ def window(dtype: str, precision: str = "exact") -> npt.NDArray[np.floating]:
     return values
 
 
-def band_centres(sample_rate: int) -> npt.NDArray[np.intp]:
-    """Bins that the semitones between the minimum and maximum frequency fall on, ascending and distinct.
-
-    Parameters
-    ----------
-    sample_rate : int
-        Samples per second.
-
-    Returns
-    -------
-    intp (num_bands + 2,)
-    """
+def _band_centres(sample_rate: int) -> npt.NDArray[np.intp]:
+    """Bins that the semitones fall on, ascending and distinct, ``intp (num_bands + 2,)``."""
     spec = SPECIFICATION
     lowest = np.ceil(spec.bands_per_octave * np.log2(spec.minimum_frequency / spec.tuning_frequency))
     highest = np.floor(spec.bands_per_octave * np.log2(spec.maximum_frequency / spec.tuning_frequency))
@@ -99,7 +89,7 @@ def filterbank(sample_rate: int) -> npt.NDArray[np.float32]:
     AudioError
         If the sample rate leaves no band: all semitones fall on fewer than three bins.
     """
-    centres = band_centres(sample_rate)
+    centres = _band_centres(sample_rate)
     if centres.size < 3:
         raise AudioError(
             f"sample_rate: {sample_rate} Hz leaves no band between {SPECIFICATION.minimum_frequency:g} and "

@@ -17,9 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.simd.instruction_sets import (
-    instruction_set as instruction_set,
-)  # of the kernels, as of every backend
 from allin1_core.spectrogram import _transform, framing
 from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION

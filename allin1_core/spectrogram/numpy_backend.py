@@ -9,8 +9,8 @@ these calls release the interpreter lock.
 Only the product is not cut into chunks. A BLAS sums in an order that depends on the number of rows and on how it
 shares them among its threads, so the last bit is the oracle's only if the shape is: one product per stem. Its
 magnitudes take 4 kB a frame, 1.5 GB an hour. Beyond `PRODUCT_FRAMES` (33 minutes) the product is cut, to bound memory;
-there the last bits may differ, by what its row of the table of backends declares. No size of the pieces avoids that:
-where rows are summed in another order follows from how many there are in all.
+there the last bits may differ, by what its row of the table of backends declares. No size of the pieces avoids that,
+because BLAS chooses the order of a row's sum by the number of all rows.
 
 ``fast`` computes in ``float32`` throughout and sums the bands block by block within a chunk.
 """

@@ -7,10 +7,6 @@ Demixed Audio", WASPAA 2023, and madmom's processors with the arguments the publ
 from __future__ import annotations
 
 import dataclasses
-import operator
-from typing import SupportsIndex
-
-from allin1_core.errors import AudioError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +48,3 @@ class SpectrogramSpecification:
 
 
 SPECIFICATION = SpectrogramSpecification()
-
-
-def validate_sample_rate(sample_rate: SupportsIndex) -> int:
-    """The sample rate in Hz as an ``int``.
-
-    Raises
-    ------
-    AudioError
-        If it is not a whole number, or leaves less than one sample per frame step.
-    """
-    if isinstance(sample_rate, float) and sample_rate.is_integer():
-        sample_rate = int(sample_rate)
-    try:
-        rate = operator.index(sample_rate)
-    except TypeError as error:
-        raise AudioError(
-            f"sample_rate: found {sample_rate!r}; expected a whole number of samples per second, such as 44100"
-        ) from error
-    if isinstance(sample_rate, bool) or rate < SPECIFICATION.frames_per_second:
-        raise AudioError(
-            f"sample_rate: found {sample_rate!r} Hz; expected at least {SPECIFICATION.frames_per_second}, "
-            "so that a frame step is a sample or more; 44100 is what the models were trained with"
-        )
-    return rate

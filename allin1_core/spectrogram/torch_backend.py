@@ -65,11 +65,11 @@ def _on_host(array: npt.NDArray) -> torch.Tensor:
 
 
 class _Staging:
-    """The way of the samples to a CUDA device: pieces of them go there while it computes on those before.
+    """Copies samples to a CUDA device, each piece while the device computes on the piece before.
 
-    Two pinned buffers take turns, each free again when its copy to the device has ended. torch keeps pinned memory that
-    was freed, so that only a first call allocates it; what was freed on a device it keeps for the stream that took it,
-    so that all calls copy on one stream.
+    Two pinned buffers take turns; each is free again when its copy to the device has ended. torch reuses pinned memory
+    that was freed, so that only the first call allocates it. It reuses a device's memory for the same stream only, so
+    that all calls copy on one stream.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class _Staging:
         piece[:, last - start :].zero_()
         computing = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._stream):
-            # So that the device has few pieces at a time: the one three before was computed on.
+            # Bounds the device's memory: by then the piece of three calls ago was computed on.
             self._stream.wait_event(computed)
             found = piece.to(self._device, non_blocking=True)
             copied.record()
@@ -164,7 +164,7 @@ def _magnitudes(spectrum: torch.Tensor) -> torch.Tensor:
 def _sections(
     stems: npt.NDArray, num_frames: int, sample_rate: int, device: torch.device
 ) -> Callable[[int, int], torch.Tensor]:
-    """What gives samples from a start to a stop, with zeros where there are none, on the device."""
+    """A function that gives samples ``start`` to ``stop`` on the device, with zeros where there are none."""
     if device.type == "cuda":
         starts = framing.frame_starts(0, num_frames, sample_rate)
         # Where the hop is no whole number of samples, the same number of frames may be a sample longer.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
+
 import numpy as np
 import numpy.typing as npt
 
-from allin1_core.audio.types import LARGEST_SAMPLE, check_sample_type
+from allin1_core.audio.types import check_finite, check_sample_type
 from allin1_core.errors import AudioError
-
-_FINITE_BLOCK = 1 << 20
+from allin1_core.spectrogram.specification import SPECIFICATION
 
 
 def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
@@ -28,20 +30,31 @@ def validate_stems(stems: npt.ArrayLike) -> npt.NDArray:
             f"stems: found shape {array.shape}; expected (num_stems, num_samples) or (num_samples,); "
             "mix channels to mono first"
         )
-    if dtype == np.float32:
-        _validate_finite(array)
+    for stem, signal in enumerate(np.atleast_2d(array)):
+        check_finite(signal, f"stems[{stem}]" if array.ndim == 2 else "stems")
     # A copy only where byte order or strides are not those of plain memory.
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def _validate_finite(array: npt.NDArray) -> None:
-    for stem, signal in enumerate(np.atleast_2d(array)):
-        for start in range(0, signal.size, _FINITE_BLOCK):
-            sound = np.abs(signal[start : start + _FINITE_BLOCK]) <= LARGEST_SAMPLE  # False for NaN
-            if not sound.all():
-                sample = start + int(np.argmin(sound))
-                index = f"[{stem}, {sample}]" if array.ndim == 2 else f"[{sample}]"
-                raise AudioError(
-                    f"stems{index}: found {signal[sample]}; expected finite samples, full scale at 1.0; "
-                    "repair or re-export the audio"
-                )
+def validate_sample_rate(sample_rate: SupportsIndex) -> int:
+    """The sample rate in Hz as an ``int``.
+
+    Raises
+    ------
+    AudioError
+        If it is not a whole number, or leaves less than one sample per frame step.
+    """
+    if isinstance(sample_rate, float) and sample_rate.is_integer():
+        sample_rate = int(sample_rate)
+    try:
+        rate = operator.index(sample_rate)
+    except TypeError as error:
+        raise AudioError(
+            f"sample_rate: found {sample_rate!r}; expected a whole number of samples per second, such as 44100"
+        ) from error
+    if isinstance(sample_rate, bool) or rate < SPECIFICATION.frames_per_second:
+        raise AudioError(
+            f"sample_rate: found {sample_rate!r} Hz; expected at least {SPECIFICATION.frames_per_second}, "
+            "so that a frame step is a sample or more; 44100 is what the models were trained with"
+        )
+    return rate

@@ -138,10 +138,6 @@ def compare(
     expectations_path : path-like, optional
         TOML, as `allin1_core.timings.expectations` describes.
 
-    Returns
-    -------
-    Comparison
-
     Raises
     ------
     TimingsError

@@ -126,10 +126,6 @@ def waterfall(records: Sequence[StageTiming]) -> Figure:
     records : sequence of StageTiming
         Of one run, at least one.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     ResultError

@@ -16,7 +16,7 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.backends.devices import computation, to_host
-from allin1_core.dbn.viterbi import choose_kernel
+from allin1_core.dbn.viterbi import load_kernel
 from bench.gate.cases import madmom_decoder, our_decoder
 from bench.gate.speed import Verdict
 from parity.agreement import compare, largest_difference
@@ -107,7 +107,7 @@ def check_what_runs(stage: str, backend: str, precision: str = "exact") -> Verdi
         wanted.append(f"arrays of {row.arrays}")
     elif stage == "decoder":
         decoded_by = row.load()(beats_per_bar=4, fps=100).choice.backend
-        is_python = inspect.isfunction(choose_kernel(decoded_by)[0])
+        is_python = inspect.isfunction(load_kernel(decoded_by))
         found += [decoded_by, "in Python" if is_python else "compiled"]
         wanted += [backend, "in Python" if row.instruction_set is None else "compiled"]
     measured = ", ".join(dict.fromkeys(found))

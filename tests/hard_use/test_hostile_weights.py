@@ -204,3 +204,22 @@ def test_a_hostile_configuration_is_one_error_that_names_it(
         load_checkpoints(str(tmp_path / "a.npz"))
     assert len(str(caught.value)) < 1000
     assert not Path("planted").exists()
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "to_sparse", "half"])
+def test_pth_of_tensors_that_are_no_plain_float32(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.pth"
+    path.write_bytes(pth({"state_dict": {"a": getattr(torch.ones(2), form)()}, "config": CONFIG}))
+    with pytest.raises(WeightsError, match=r"own\.pth: 'a' is torch\..*, cpu \(2,\); expected a tensor"):
+        load_checkpoints(str(path))
+
+
+def test_safetensors_with_empty_metadata(tmp_path: Path) -> None:
+    content, path = wholesome()["safetensors"], tmp_path / "own.safetensors"
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps({**json.loads(content[8:start]), "__metadata__": None}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + content[start:])
+    with pytest.raises(
+        WeightsError, match=r"own\.safetensors: no configuration; put own\.yaml beside the file"
+    ):
+        load_checkpoints(str(path))

@@ -1,15 +1,31 @@
-"""A result in a line of text, and in a few kilobytes of HTML."""
+"""Summary of a result, in a line of text and in a few kilobytes of HTML, and the colours of section labels."""
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 from allin1_core.errors import printable
-from allin1_core.results.colours import COLOURS
 from allin1_core.results.validation import validate
 
 if TYPE_CHECKING:
     from allin1_core.results.result import AnalysisResult
+
+
+# Okabe and Ito's palette, which readers with any colour vision can tell apart; labels that play the same part share
+# a colour, as in All-In-One's figures.
+COLOURS = {
+    "start": "#999999",
+    "end": "#999999",
+    "intro": "#56B4E9",
+    "outro": "#56B4E9",
+    "break": "#F0E442",
+    "bridge": "#F0E442",
+    "inst": "#009E73",
+    "solo": "#009E73",
+    "verse": "#E69F00",
+    "chorus": "#D55E00",
+}
 
 
 def summary(result: AnalysisResult) -> str:
@@ -25,10 +41,8 @@ def summary(result: AnalysisResult) -> str:
     return ", ".join([tempo, *counts, f"{minutes}:{seconds:02d}"])
 
 
-def small_html(result: AnalysisResult) -> str:
+def summary_html(result: AnalysisResult) -> str:
     """A few kilobytes of HTML for a notebook: a bar of the sections, and the beats in a line."""
-    import html
-
     validate(result)
     bar = "display:flex;gap:1px;max-width:1000px;margin:4px 0;font:600 12px/24px system-ui,sans-serif;color:#111"
     cell = "overflow:hidden;min-width:0;text-indent:4px;white-space:nowrap"

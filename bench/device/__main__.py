@@ -266,7 +266,7 @@ def _report(
         result["error"] = result["error"] or f"no report: {type(error).__name__}: {error}"
         with contextlib.suppress(OSError):
             write_text(place.with_suffix(".json"), dump_json(content))
-        return [f"{part}: {result['error']}"]
+        return [f"{name}: {one['error']}" for name, one in content["parts"].items() if one["error"]]
 
 
 if __name__ == "__main__":

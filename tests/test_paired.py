@@ -32,6 +32,8 @@ def test_sides_alternate_and_warm_up_is_not_counted() -> None:
     assert times.candidate.shape == times.reference.shape == (4,)
     assert calls == ["oracle", "ours"] * 5
     assert (times.candidate_output, times.reference_output) == ("ours", "oracle")
+    fields = times.as_fields
+    assert fields == {"seconds": [*times.candidate], "reference_seconds": [*times.reference]}
     assert not any(collecting)
     assert gc.isenabled()
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from allin1_core.separation import onednn
 from allin1_core.separation.onednn import with_onednn
 
 _PRODUCT = "mkldnn::_linear_pointwise"
@@ -61,12 +62,35 @@ def test_layers_have_their_values_whatever_they_are_asked(
     of_the_layer: dict[str, Any],
     of_the_call: dict[str, Any],
     expected: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(onednn, "_has_avx512", lambda: False)
     network = _network(**of_the_layer)
     by_torch, none = _products(network, *inputs, **of_the_call)
     by_onednn, products = _products(with_onednn(network), *inputs, **of_the_call)
     assert (none, products) == (0, expected)
     torch.testing.assert_close(by_onednn, by_torch, rtol=0, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")
+@pytest.mark.parametrize("rows", [1, 7, 64, 70, 1000])
+def test_attention_in_blocks_has_the_values_of_the_layer(
+    inputs: tuple[torch.Tensor, torch.Tensor], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onednn, "_has_avx512", lambda: True)
+    monkeypatch.setattr(onednn, "_rows_of_a_block", lambda num_keys: rows)
+    query, key = (4 * values for values in inputs)  # so that weights are far from even
+    network = _network()
+    by_torch, _ = _products(network, query, key, need_weights=False)
+    by_onednn, products = _products(with_onednn(network), query, key, need_weights=False)
+    assert products == 6 + 2 * 4 * 2 * -(-70 // rows)  # batches, heads, keys and values, blocks
+    torch.testing.assert_close(by_onednn, by_torch, rtol=0, atol=2e-6)
+
+
+def test_blocks_hold_so_many_weights_for_each_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert onednn._rows_of_a_block(2688) == 390
+    assert onednn._rows_of_a_block(2**24) == 1
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")

@@ -150,6 +150,19 @@ def test_other_normalisations_stay(layer: nn.GroupNorm) -> None:
 
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")
+def test_a_normalisation_that_transposes_gives_what_lies_in_order() -> None:
+    class Transposing(nn.GroupNorm):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            return super().forward(values.transpose(1, 2)).transpose(1, 2)
+
+    layer, values = Transposing(1, 6), torch.randn(2, 30, 6, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        found, expected = with_onednn(layer)(values), layer(values)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert (found.is_contiguous(), expected.is_contiguous()) == (True, False)
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch without MKL is left as it is")
 def test_what_drives_an_lstm_is_given_signals_with_time_innermost() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:

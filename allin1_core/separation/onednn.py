@@ -52,6 +52,9 @@ def _converted(module: nn.Module) -> nn.Module:
         converted.forward = functools.partial(_convolution, module)
     elif type(module) is nn.GroupNorm and module.num_groups == 1 and module.affine:
         converted.forward = functools.partial(_normalised, module)
+    elif isinstance(module, nn.GroupNorm) and type(module) is not nn.GroupNorm:
+        # Demucs' own, between linear layers, transposes before and after: whatever follows would be strided.
+        converted.forward = functools.partial(_made_contiguous, module.forward)
     elif any(type(child) is nn.LSTM for child in module.children()):
         # It cuts its input by strides, and wants time innermost.
         converted.forward = functools.partial(_of_contiguous, converted.forward)
@@ -100,6 +103,10 @@ def _normalised(layer: nn.GroupNorm, signals: Tensor) -> Tensor:
 
 def _of_contiguous(forward: Callable[[Tensor], Tensor], signals: Tensor) -> Tensor:
     return forward(signals.contiguous())
+
+
+def _made_contiguous(forward: Callable[[Tensor], Tensor], signals: Tensor) -> Tensor:
+    return forward(signals).contiguous()
 
 
 def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -78,6 +78,7 @@ cdef extern from "viterbi_kernel.h":
     ctypedef struct forward_place_t:
         ptrdiff_t first
         double factor
+        ptrdiff_t begin
 
     ctypedef struct kernels_t:
         ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
@@ -270,7 +271,7 @@ cdef class ForwardAlgorithm:
     def reset(self):
         self.room[:] = 0
         self.room[FORWARD_ROOM:FORWARD_ROOM + self.model.num_states] = 1.0 / self.model.num_states
-        self.place.first, self.place.factor = FORWARD_ROOM, 1
+        self.place.first, self.place.factor, self.place.begin = FORWARD_ROOM, 1, 0
 
     def advance(self, const double[:, ::1] densities):
         cdef ptrdiff_t frame

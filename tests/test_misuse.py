@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -112,14 +115,22 @@ def test_what_is_misused_is_told_as_json_too(misuse: str, command: Command) -> N
     assert err == f"allin1-core: {failure['message']}\n"
 
 
-def test_a_folder_of_weights_that_is_not_there_is_told(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_of_weights_that_is_not_there_or_cannot_be_read_is_told(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken for one without weights."""
-    told = "allin1-core: {}: no folder at 'none'; correct it or leave it out\n".format
-    assert command("doctor", "--weights-dir", "none") == (1, "", told("weights_dir"))
-    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", "none")
-    assert command("doctor") == (1, "", told("ALLIN1_WEIGHTS_DIR"))
+    """Doctor took it for one without weights, or ended in a traceback."""
+    told = "allin1-core: {}: no folder at {!r} ({}); correct it or leave it out\n".format
+    of_none = told("weights_dir", "none", "No such file or directory")
+    assert command("doctor", "--weights-dir", "none") == (1, "", of_none)
+    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", __file__)
+    assert command("doctor") == (1, "", told("ALLIN1_WEIGHTS_DIR", __file__, "Not a directory"))
+    monkeypatch.setattr(os, "scandir", denied := Mock(side_effect=PermissionError(errno.EACCES, "Denied")))
+    assert command("doctor", "--weights-dir", tmp_path) == (
+        1,
+        "",
+        told("weights_dir", str(tmp_path), "Denied"),
+    )
+    denied.assert_called_once_with(tmp_path)
 
 
 def test_songs_that_failed_are_told_though_quiet(tmp_path: Path, small_model: str, command: Command) -> None:

@@ -88,6 +88,8 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ("timings a.jsonl --plot=", "argument --plot: found ''; expected a path"),
         ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
         ("decode a.npy --fps -1", "fps"),
+        ("decode a.npy --anchor 0:9", "anchors: [(0.0, 9)]; expected times in seconds"),
+        ("decode a.npy --anchor 9", "anchors: 9 s; expected a time within the song, 0 to 0.49 s"),
         ("decode a.npy --min-bpm 300", "min_bpm"),
         ("decode a.npy --backend nope", "decoder backend 'nope': unknown"),
     ],
@@ -131,6 +133,12 @@ def test_a_folder_of_weights_that_is_not_there_or_cannot_be_read_is_told(
         told("weights_dir", str(tmp_path), "Denied"),
     )
     denied.assert_called_once_with(tmp_path)
+
+
+def test_a_folder_of_arrays_that_is_not_there_is_told(command: Command) -> None:
+    """The page was without activations."""
+    told = "allin1-core: array_dir: no folder at 'none'; correct it or leave it out\n"
+    assert command("view", "a.json", "--array-dir", "none") == (1, "", told)
 
 
 def test_songs_that_failed_are_told_though_quiet(tmp_path: Path, small_model: str, command: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_a_folder_of_arrays_that_is_not_there_is_told(command: Command) -> None:
     assert command("view", "a.json", "--array-dir", "none") == (1, "", told)
 
 
+def test_a_file_that_is_no_json_is_told_with_what_to_do(tmp_path: Path, command: Command) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{")
+    told = f"allin1-core: {path}: cannot be read as JSON, 1 bytes ("
+    status, _, err = command("view", path)
+    assert status == 1
+    assert err.startswith(told)
+    assert err.endswith("); the file is damaged or of another kind: make it again\n")
+
+
 def test_songs_that_failed_are_told_though_quiet(tmp_path: Path, small_model: str, command: Command) -> None:
     (tmp_path / "a.wav").write_text("none")
     out = tmp_path / "out"
@@ -164,6 +175,25 @@ def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["view", "missing.json"]) == 1
     assert capsys.readouterr().out == ""
+
+
+_INTERRUPTED = """
+import sys
+class Interruption:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interruption())
+from allin1_core.cli import main
+sys.exit(main(["doctor"]))
+"""
+
+
+def test_an_interruption_while_modules_are_imported_is_a_line() -> None:
+    """It was a traceback."""
+    child = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
+    told = "allin1-core: interrupted; tracks that are done are kept, run again to go on\n"
+    assert (child.returncode, child.stdout, child.stderr) == (130, "", told)
 
 
 def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> None:

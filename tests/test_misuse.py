@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -89,6 +92,8 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ("timings a.jsonl --plot=", "argument --plot: found ''; expected a path"),
         ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
         ("decode a.npy --fps -1", "fps"),
+        ("decode a.npy --anchor 0:9", "anchors: [(0.0, 9)]; expected times in seconds"),
+        ("decode a.npy --anchor 9", "anchors: 9 s; expected a time within the song, 0 to 0.49 s"),
         ("decode a.npy --min-bpm 300", "min_bpm"),
         ("decode a.npy --backend nope", "decoder backend 'nope': unknown"),
     ],
@@ -116,14 +121,38 @@ def test_what_is_misused_is_told_as_json_too(misuse: str, command: Command) -> N
     assert err == f"allin1-core: {failure['message']}\n"
 
 
-def test_a_folder_of_weights_that_is_not_there_is_told(
-    command: Command, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_of_weights_that_is_not_there_or_cannot_be_read_is_told(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It was taken for one without weights."""
-    told = "allin1-core: {}: no folder at 'none'; correct it or leave it out\n".format
-    assert command("doctor", "--weights-dir", "none") == (1, "", told("weights_dir"))
-    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", "none")
-    assert command("doctor") == (1, "", told("ALLIN1_WEIGHTS_DIR"))
+    """Doctor took it for one without weights, or ended in a traceback."""
+    told = "allin1-core: {}: no folder at {!r} ({}); correct it or leave it out\n".format
+    of_none = told("weights_dir", "none", "No such file or directory")
+    assert command("doctor", "--weights-dir", "none") == (1, "", of_none)
+    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", __file__)
+    assert command("doctor") == (1, "", told("ALLIN1_WEIGHTS_DIR", __file__, "Not a directory"))
+    monkeypatch.setattr(os, "scandir", denied := Mock(side_effect=PermissionError(errno.EACCES, "Denied")))
+    assert command("doctor", "--weights-dir", tmp_path) == (
+        1,
+        "",
+        told("weights_dir", str(tmp_path), "Denied"),
+    )
+    denied.assert_called_once_with(tmp_path)
+
+
+def test_a_folder_of_arrays_that_is_not_there_is_told(command: Command) -> None:
+    """The page was without activations."""
+    told = "allin1-core: array_dir: no folder at 'none'; correct it or leave it out\n"
+    assert command("view", "a.json", "--array-dir", "none") == (1, "", told)
+
+
+def test_a_file_that_is_no_json_is_told_with_what_to_do(tmp_path: Path, command: Command) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("{")
+    told = f"allin1-core: {path}: cannot be read as JSON, 1 bytes ("
+    status, _, err = command("view", path)
+    assert status == 1
+    assert err.startswith(told)
+    assert err.endswith("); the file is damaged or of another kind: make it again\n")
 
 
 def test_songs_that_failed_are_told_though_quiet(tmp_path: Path, small_model: str, command: Command) -> None:
@@ -160,6 +189,25 @@ def test_an_error_that_is_none_of_standard_output_is_not_taken_for_one(
     monkeypatch.setattr("allin1_core.cli.view.run", fail)
     with pytest.raises(OSError, match="Input/output error"):
         main(["view", "a.json"])
+
+
+_INTERRUPTED = """
+import sys
+class Interruption:
+    def find_spec(self, name, *_):
+        if name == "numpy":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interruption())
+from allin1_core.cli import main
+sys.exit(main(["doctor"]))
+"""
+
+
+def test_an_interruption_while_modules_are_imported_is_a_line() -> None:
+    """It was a traceback."""
+    child = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True, text=True, check=False)
+    told = "allin1-core: interrupted; tracks that are done are kept, run again to go on\n"
+    assert (child.returncode, child.stdout, child.stderr) == (130, "", told)
 
 
 def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> None:

@@ -173,7 +173,7 @@ def _without_result(tracks: Mapping[Path, Given | None], outputs: Outputs) -> It
     for path, given in tracks.items():
         name = track_name(path)
         result_path = outputs.result_path(name)
-        if result_path is None or "json" in outputs.remade or not result_path.is_file():
+        if result_path is None or "json" in outputs.remade or not os.path.isfile(result_path):
             yield Track(path, name, given)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from allin1_core import __version__
-from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
 from allin1_core.errors import Allin1Error, BackendError, HintError, OptionError, printable
 
 _DESCRIPTION = """\
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _interrupt)  # the end of a job or a container: as Ctrl-C
     try:
         try:
-            return _run(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
+            return _run(sys.argv[1:] if argv is None else argv)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
@@ -92,7 +91,10 @@ def _interrupt(number: int, frame: object) -> NoReturn:
 
 
 def _run(argv: Sequence[str]) -> int:
-    arguments, unknown = make_parser().parse_known_args(argv)
+    # Imported by what main calls: an interruption in the second that it may take is then told as any other.
+    from allin1_core.cli.analyze import complete_overwrite
+
+    arguments, unknown = make_parser().parse_known_args(complete_overwrite(argv))
     if unknown:
         arguments.refuse(f"unrecognized arguments: {' '.join(unknown)}")
     return int(arguments.run(arguments))
@@ -126,6 +128,8 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all arguments."""
+    from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
+
     parser = _Parser(
         "allin1-core",
         description=_DESCRIPTION,

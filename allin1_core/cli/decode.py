@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from allin1_core.cli.hints import add_anchors, add_hints
 from allin1_core.cli.paths import path
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND, beats_from_decoder, decoder_input
-from allin1_core.errors import ActivationsError
+from allin1_core.errors import ActivationsError, HintError
 from allin1_core.files.writing import make_folder, write_text
 from allin1_core.results.exports import beats_lines
 
@@ -75,6 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise argparse.ArgumentError(None, str(error)) from error
     try:
         beats = beats_from_decoder(decode(activations, anchors=arguments.anchors))
+    except HintError:
+        raise
     except ValueError as error:
         raise ActivationsError(f"{arguments.path}: {error}") from error
     if arguments.json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -116,7 +117,7 @@ def _weights(weights_dir: Path | None) -> dict[str, str | None]:
     for fold, published in PUBLISHED.items():
         if folder is not None:
             files = (folder / name for name in file_names(fold))
-            found[fold] = next((str(file) for file in files if file.is_file()), None)
+            found[fold] = next((str(file) for file in files if os.path.isfile(file)), None)
         else:
             cached = try_to_load_from_cache(REPOSITORY, published.file, revision=REVISION)
             found[fold] = cached if isinstance(cached, str) else None

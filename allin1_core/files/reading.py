@@ -140,7 +140,10 @@ def read_json(path: str | os.PathLike[str], error: type[Allin1Error], *, most: i
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as cause:
-        raise error(f"{path}: cannot be read as JSON, {len(content)} bytes ({cause})") from cause
+        raise error(
+            f"{path}: cannot be read as JSON, {len(content)} bytes ({cause}); the file is damaged or of another kind: "
+            "make it again"
+        ) from cause
 
 
 def read_arrays(

@@ -119,6 +119,15 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def lock(descriptor: int) -> bool:
+    """Wait for an open file and lock it for this process alone, until it is closed; False where there are no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
 def is_deleted(descriptor: int) -> bool:
     """Whether an open file was deleted since it was opened."""
     return os.fstat(descriptor).st_nlink == 0
@@ -136,8 +145,7 @@ def _open_temporary(folder: Path) -> tuple[Path, BinaryIO]:
     while True:
         path = folder / temporary_name()
         file = path.open("xb")
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file.fileno())
         if not is_deleted(file.fileno()):
             return path, file
         file.close()  # another process saw it before it was locked
@@ -237,7 +245,7 @@ def append_line(path: Path, line: bytes) -> None:
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        is_locked = _lock(descriptor)
+        is_locked = lock(descriptor)
         start, written = os.fstat(descriptor).st_size, 0
         try:
             while written < len(line):
@@ -248,12 +256,3 @@ def append_line(path: Path, line: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file until it is closed; False where the file system has no locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True

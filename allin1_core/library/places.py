@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from allin1_core.errors import Allin1Error, LibraryError, OptionError, OutputError
-from allin1_core.files.writing import expand_user, written_whole
+from allin1_core.files.writing import expand_user, lock, written_whole
 
 
 def plain(location: str | os.PathLike[str]) -> str:
@@ -100,8 +99,7 @@ class Place:
             return
         descriptor = os.open(self.folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor)
             yield
         finally:
             os.close(descriptor)

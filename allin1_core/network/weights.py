@@ -226,7 +226,13 @@ def check_name(name: str) -> None:
 
 
 def explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | None, str]:
-    """The folder that weights are taken from, if one is named, and what names it; `WeightsError` if it is not there."""
+    """The folder that weights are taken from, if one is named, and what names it.
+
+    Raises
+    ------
+    WeightsError
+        If it is not there or cannot be read.
+    """
     named = os.environ.get(FOLDER_VARIABLE)
     if weights_dir is not None:
         folder, origin = expand_user(weights_dir), "weights_dir"
@@ -234,8 +240,12 @@ def explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | 
         folder, origin = expand_user(named), FOLDER_VARIABLE
     else:
         return None, ""
-    if not folder.is_dir():
-        raise WeightsError(f"{origin}: no folder at {str(folder)!r}; correct it or leave it out")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise WeightsError(
+            f"{origin}: no folder at {str(folder)!r} ({error.strerror}); correct it or leave it out"
+        ) from error
     return folder, origin
 
 
@@ -246,7 +256,7 @@ def file_names(fold: str) -> list[str]:
 
 def _find_in_folder(folder: Path, fold: str, origin: str) -> Path:
     for name in file_names(fold):
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     raise WeightsError(
         f"{folder}: no weights of {fold}; expected one of {', '.join(file_names(fold))}; copy it there or leave "

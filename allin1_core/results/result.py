@@ -213,11 +213,13 @@ def load_result(
     Raises
     ------
     ResultError
-        If a file is missing, or is not such a result (see `allin1_core.results.validation`). If arrays that are there
-        are not those that the JSON names by their SHA-256: they are of another run, of one that was killed before it
-        wrote the JSON, or of a version that did not record them. All-In-One's own JSON, which says nothing of how it
-        was made, is taken to belong to the arrays beside it.
+        If the file or `array_dir` is missing, or a file is not such a result (see `allin1_core.results.validation`). If
+        arrays that are there are not those that the JSON names by their SHA-256: they are of another run, of one that
+        was killed before it wrote the JSON, or of a version that did not record them. All-In-One's own JSON, which says
+        nothing of how it was made, is taken to belong to the arrays beside it.
     """
+    if array_dir is not None and not os.path.isdir(expand_user(array_dir)):
+        raise ResultError(f"array_dir: no folder at {str(array_dir)!r}; correct it or leave it out")
     path = expand_user(path)
     result, arrays_sha256 = read_json_result(path)
     for kind, array_path in array_paths(path, array_dir).items():

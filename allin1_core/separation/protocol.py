@@ -114,7 +114,7 @@ def load_separator(
 def check_own_model(model: str, folder: Path) -> None:
     """Raise `WeightsError` unless a folder has a separation model of that name, by itself or as a bag."""
     expected = f"the separation model {model}.safetensors or {model}.th"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise WeightsError(f"{folder}: no such folder; expected one with {expected}")
     # Demucs calls a file NAME-CHECKSUM.th.
     found = {path.stem.partition("-")[0] for path in folder.glob("*.th")}

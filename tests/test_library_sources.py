@@ -15,10 +15,11 @@ import pytest
 from hard_use.libraries import rows
 from pyarrow import parquet
 
-from allin1_core.errors import BackendError, LibraryError, OutputError
+from allin1_core.errors import BackendError, LibraryError, OutputError, WeightsError
 from allin1_core.library import record
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
+from allin1_core.settings import Settings
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -229,6 +230,13 @@ def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:
     status, _, errors = command("library", "music", "--out", "out", "--anchor", "1.4")
     assert status == 2
     assert "unrecognized arguments: --anchor 1.4" in errors
+
+
+def test_a_repository_without_the_separation_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"expected the separation model own\.safetensors .*; found models none"
+    ):
+        record.made_with(Settings(demix_model="own", demix_repository=tmp_path))
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

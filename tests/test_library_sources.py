@@ -51,6 +51,16 @@ def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
     assert [song.name for song in again] == [found["b/Song.flac"], found["a/song.wav"]]
 
 
+def test_a_folder_that_two_names_lead_to_goes_by_the_first_of_them(tmp_path: Path) -> None:
+    """In whatever order the disk lists them: other machines call the songs the same."""
+    for index in range(8):
+        (tmp_path / f"z{index}").mkdir()
+        (tmp_path / f"z{index}" / "song.wav").touch()
+        (tmp_path / f"a{index}").symlink_to(tmp_path / f"z{index}")
+    songs, _ = find_songs(tmp_path)
+    assert [song.location for song in songs] == [f"{tmp_path}/a{index}/song.wav" for index in range(8)]
+
+
 def test_stems_of_which_one_is_missing_are_no_songs(
     run_library: Callable[..., Any], library: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +247,15 @@ def test_a_repository_without_the_separation_model_is_told(tmp_path: Path) -> No
         WeightsError, match=r"expected the separation model own\.safetensors .*; found models none"
     ):
         record.made_with(Settings(demix_model="own", demix_repository=tmp_path))
+
+
+def test_what_a_place_cannot_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "library.json").mkdir()
+    with pytest.raises(
+        OutputError, match=r"library\.json: cannot be read \(Is a directory\); check the place"
+    ):
+        Place(tmp_path).read("library.json")
+    assert Place(tmp_path).read("absent") is None
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

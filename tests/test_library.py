@@ -61,6 +61,9 @@ def test_what_is_done_is_not_done_again(
         run_library(library, out, shard=part)
     assert sorted(analysed) == ["one", "three", "two"]
     run_library(library, out)
+    # The same songs in another order are the same source.
+    run_library(sorted(library.iterdir(), reverse=True), out)
+    assert len([*(out / "sources").iterdir()]) == 1
     assert len(analysed) == 3
     # Touched, but the same; then another song in its place; then a new one.
     os.utime(library / "one/bass.wav", (1, 1))
@@ -284,6 +287,7 @@ def test_other_settings_are_refused(run_library: Callable[..., Any], library: Pa
     for other, told in (
         ({"max_bpm": 200.0}, "max_bpm 215.0, not 200.0"),
         ({"precision": "fast"}, 'not "fast"'),
+        ({"precision": "fast", "min_bpm": 60.0, "max_bpm": 99.0}, "max_bpm .*; min_bpm .*; precision .*"),
     ):
         with pytest.raises(LibraryError, match=f"made with .*{told}; choose another --out"):
             run_library(library, out, **other)

@@ -59,7 +59,7 @@ def test_what_each_worker_has(
     assert ray_engine._share(machines, asked, use_cards=use_cards) == shares
 
 
-def test_machines_without_a_core_for_a_worker_are_told() -> None:
+def test_machines_without_a_core_for_a_worker_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LibraryError, match="no machine of the cluster has a core for a worker"):
         ray_engine._share([{"memory": 1e9}], None, use_cards=True)
     cluster = Cluster()
@@ -71,6 +71,17 @@ def test_machines_without_a_core_for_a_worker_are_told() -> None:
             LibraryError, match="no machine of the cluster is left for workers; what is done is"
         ):
             run._check_machines()
+    # Also while it waits for one.
+    waits = iter([([], [])] * 2)
+    monkeypatch.setattr(cluster, "wait", lambda *_, **__: next(waits))
+    with pytest.raises(LibraryError, match="no machine of the cluster is left for workers"):
+        [*run.rows([Song("/0.wav", "0")])]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 2), (1, 1)])
+def test_a_worker_has_a_thread_for_each_of_its_cores(asked: int | None, expected: int) -> None:
+    run = ray_engine._Run(Cluster(), Job("/out", {"device": "cpu", "num_threads": asked}), 1)
+    assert run._job.options["num_threads"] == expected
 
 
 def test_a_worker_that_sees_another_place_under_the_path_is_told(tmp_path: Path, small_model: str) -> None:

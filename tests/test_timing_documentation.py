@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from timing_lines import record
 
 from allin1_core.timings import causes, verdicts
 
@@ -43,6 +45,14 @@ def test_the_example_of_a_comparison(
     assert "2.5-100x, fused" in row
     assert "not comparable" not in report
     assert re.findall(r"^- \*\*.*?\*\* \((\w+)\)", report, flags=re.MULTILINE) == []
+
+
+def test_a_comparison_as_json(tmp_path: Path, command: Command) -> None:
+    before, after = record(tmp_path / "a.jsonl"), record(tmp_path / "b.jsonl", scale={"nn": 2.0})
+    status, out, _ = command("timings", "compare", before, after, "--json")
+    report = json.loads(out)
+    found = {row["stage"]: row["status"] for row in report["components"]}
+    assert (status, report["before"], found["nn"]) == (1, str(before), "regressed")
 
 
 def test_a_file_that_cannot_be_used_is_an_error_without_a_table(tmp_path: Path, command: Command) -> None:

@@ -129,6 +129,7 @@ def test_status_counts_the_songs_of_the_last_source(
     assert counts(library) == (3, 2, 1, 0, 2)
     shutil.copytree(library / "one", tmp_path / "other/four")
     assert counts(tmp_path / "other") == (1, 1, 0, 0, 3)
+    assert command("library", "status", out, "--quiet") == (0, "", "")
     assert command("library", "status", out)[1] == (
         "1 of 1 songs done, 0 failed, 0 remain\nwith other sources, 3 songs are done in this library\n"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,7 +18,7 @@ from hard_use.libraries import rows
 from pyarrow import parquet
 
 from allin1_core.errors import BackendError, LibraryError, OutputError, WeightsError
-from allin1_core.library import record
+from allin1_core.library import analyze_library, record
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
 from allin1_core.settings import Settings
@@ -233,6 +235,23 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
         status, _, errors = command("library", *arguments)
         assert status == expected
         assert told in errors
+
+
+def test_the_command_has_the_defaults_of_the_function(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded(*paths: str, **options: object) -> None:
+        given.update(options)
+        raise LibraryError(f"recorded: {paths}")
+
+    given: dict[str, object] = {}
+    expected = {name: one.default for name, one in inspect.signature(analyze_library).parameters.items()}
+    expected |= {field.name: field.default for field in dataclasses.fields(Settings)}
+    monkeypatch.setattr("allin1_core.library.analyze_library", recorded)
+    status, _, err = command("library", "songs", "--out", "labels")
+    assert (status, err) == (1, "allin1-core: recorded: ('songs', 'labels')\n")
+    assert given == {name: expected[name] for name in given}
+    assert {"engine", "column", "shard", "device", "min_bpm", "jobs"} <= given.keys()
 
 
 def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:

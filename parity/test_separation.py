@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import random
 import sys
@@ -263,3 +264,8 @@ def test_the_lowest_bin_is_real_before_the_inverse_transform(
         assert spectrum[..., 1, :].imag.any()
     model()(torch.from_numpy(music()[None, :, :22050]))
     assert seen[-1][..., 0, :].imag.any()  # as the network itself has it
+
+
+def test_a_network_that_was_being_trained_is_evaluated() -> None:
+    separate = OverlapAdd(copy.deepcopy(small()).train(), device="cpu", precision="exact")
+    assert not any(layer.training for network in separate.networks for layer in network.modules())

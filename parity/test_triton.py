@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -146,9 +147,17 @@ def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three folds on two tracks, two and then one fold at a time: logits are the mean, embeddings each fold's own."""
     frames = 6
     monkeypatch.setattr(triton_model, "_TOGETHER", 4 * 4 * 32 * 216 * 4)  # four pairs of a fold and a track
+    run_folds, together = TritonNetwork._run, []
+
+    def recorded(self: TritonNetwork, tiled: Any, frames: int, folds: slice, *others: Any) -> None:
+        together.append((folds.start, folds.stop))
+        run_folds(self, tiled, frames, folds, *others)
+
+    monkeypatch.setattr(TritonNetwork, "_run", recorded)
     seeds = (1, 2, 3)
     batch = np.stack([random_spectrogram(frames, track) for track in range(2)])
     logits, embeddings = run([random_checkpoint(seed, FEW_BLOCKS) for seed in seeds], batch, "exact")
+    assert together == [(0, 2), (2, 3)]
     for track in range(2):
         folds = [expected(seed, frames, 1, track) for seed in seeds]
         scalars = [np.mean([logit(fold[name]) for fold in folds], axis=0) for name in OUTPUTS[:3]]

@@ -180,6 +180,25 @@ def test_decode_activations_of_either_kind(tmp_path: Path, command: Command) -> 
 STEADY = np.full((50, 2), 0.1, np.float32)
 
 
+def test_decode_hands_on_every_option(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record_options(**options: object) -> None:
+        given.update(options)
+        raise ValueError("recorded")
+
+    given: dict[str, object] = {}
+    monkeypatch.setattr("allin1_core.dbn.DBNDownBeatTrackingProcessor", record_options)
+    np.save(tmp_path / "a.npy", STEADY)
+    options = "--beats-per-bar 3,4 --min-bpm 60 --max-bpm 90 --meter-weights 1,2 --meter-change-prob 0.1"
+    options += " --threshold 0.2 --fps 50 --backend numpy"
+    assert command("decode", tmp_path / "a.npy", *options.split())[0] == 2
+    assert given == {
+        **{"beats_per_bar": [3, 4], "min_bpm": 60, "max_bpm": 90, "meter_weights": [1, 2]},
+        **{"meter_change_prob": 0.1, "threshold": 0.2, "fps": 50, "backend": "numpy"},
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -64,6 +64,9 @@ def test_what_is_done_is_not_done_again(
         run_library(library, out, shard=part)
     assert sorted(analysed) == ["one", "three", "two"]
     run_library(library, out)
+    # The same songs in another order are the same source.
+    run_library(sorted(library.iterdir(), reverse=True), out)
+    assert len([*(out / "sources").iterdir()]) == 1
     assert len(analysed) == 3
     # Touched, but the same; then another song in its place; then a new one.
     os.utime(library / "one/bass.wav", (1, 1))
@@ -132,6 +135,7 @@ def test_status_counts_the_songs_of_the_last_source(
     assert counts(library) == (3, 2, 1, 0, 2)
     shutil.copytree(library / "one", tmp_path / "other/four")
     assert counts(tmp_path / "other") == (1, 1, 0, 0, 3)
+    assert command("library", "status", out, "--quiet") == (0, "", "")
     assert command("library", "status", out)[1] == (
         "1 of 1 songs done, 0 failed, 0 remain\nwith other sources, 3 songs are done in this library\n"
     )
@@ -293,6 +297,7 @@ def test_other_settings_are_refused(run_library: Callable[..., Any], library: Pa
     for other, told in (
         ({"max_bpm": 200.0}, "max_bpm 215.0, not 200.0"),
         ({"precision": "fast"}, 'not "fast"'),
+        ({"precision": "fast", "min_bpm": 60.0, "max_bpm": 99.0}, "max_bpm .*; min_bpm .*; precision .*"),
     ):
         with pytest.raises(LibraryError, match=f"made with .*{told}; choose another --out"):
             run_library(library, out, **other)

@@ -49,6 +49,8 @@ def cluster() -> Iterator[None]:
         ([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 64.0}], None, True, (1, 8, 1)),
         # Three on two cards: room for two on each.
         ([{"CPU": 16.0, "GPU": 2.0}], 3, True, (3, 4, 0.5)),
+        # Two heads without a core for a worker.
+        ([{"CPU": 16.0}, {"CPU": 0.0}, {"memory": 1e9}], 2, True, (2, 8, 0)),
     ],
 )
 def test_what_each_worker_has(
@@ -57,7 +59,7 @@ def test_what_each_worker_has(
     assert ray_engine._share(machines, asked, use_cards=use_cards) == shares
 
 
-def test_machines_without_a_core_for_a_worker_are_told() -> None:
+def test_machines_without_a_core_for_a_worker_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LibraryError, match="no machine of the cluster has a core for a worker"):
         ray_engine._share([{"memory": 1e9}], None, use_cards=True)
     cluster = Cluster()
@@ -69,6 +71,17 @@ def test_machines_without_a_core_for_a_worker_are_told() -> None:
             LibraryError, match="no machine of the cluster is left for workers; what is done is"
         ):
             run._check_machines()
+    # Also while it waits for one.
+    waits = iter([([], [])] * 2)
+    monkeypatch.setattr(cluster, "wait", lambda *_, **__: next(waits))
+    with pytest.raises(LibraryError, match="no machine of the cluster is left for workers"):
+        [*run.rows([Song("/0.wav", "0")])]
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 2), (1, 1)])
+def test_a_worker_has_a_thread_for_each_of_its_cores(asked: int | None, expected: int) -> None:
+    run = ray_engine._Run(Cluster(), Job("/out", {"device": "cpu", "num_threads": asked}), 1)
+    assert run._job.options["num_threads"] == expected
 
 
 def test_a_worker_that_sees_another_place_under_the_path_is_told(tmp_path: Path, small_model: str) -> None:
@@ -92,7 +105,8 @@ class Cluster:
     def __init__(self) -> None:
         self.started: list[str] = []
         self.resources = {"CPU": 2.0}
-        self.ended: dict[str, list[dict[str, str]] | None] = {}
+        self.ended: dict[str, list[dict[str, str]]] = {}
+        self.lost: list[dict[str, str]] = []
         self.waits = 0
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -117,6 +131,10 @@ class Cluster:
     def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
         self.waits += 1
         assert self.waits < 100, "it waits for ever"
+        workers = [name.split()[0] for name in references]
+        for name, worker in zip(references, workers, strict=True):
+            if any(row in self.lost for row in self.ended[name]):  # tried again: alone, if it kills once more
+                assert (len(self.ended[name]), workers.count(worker)) == (1, 1)
         there = sorted(
             (name for name in references if name < "worker2"), key=lambda name: int(name.split()[1])
         )
@@ -125,16 +143,34 @@ class Cluster:
     def get(self, reference: str) -> Any:
         rows = self.ended[reference]
         if reference.startswith("worker1") and rows:
+            self.lost += rows
             raise ray.exceptions.RayActorError
         return rows
 
 
 def test_songs_of_a_lost_machine_go_to_a_worker_that_was_idle() -> None:
-    songs = [Song(f"/{index}.wav", f"{index}") for index in range(4)]
+    songs = [Song(f"/{index:03d}.wav", f"{index}") for index in range(ray_engine._SONGS_A_CALL * 9)]
     cluster = Cluster()
     run = ray_engine._Run(cluster, Job("/out", {"device": "cpu"}), 2)
     assert sorted(row["song"] for row in run.rows(songs)) == [song.location for song in songs]
     assert cluster.started == ["worker0", "worker1", "worker2"]
+    assert cluster.lost
+
+
+def test_workers_that_die_before_they_have_songs_end_the_run() -> None:
+    class Lost(Cluster):
+        def wait(self, references: list[str], timeout: float) -> tuple[list[str], list[str]]:
+            super().wait(references, timeout)
+            return references[:1], []
+
+        def get(self, reference: str) -> Any:
+            raise ray.exceptions.RayActorError
+
+    cluster = Lost()
+    run = ray_engine._Run(cluster, Job("/out", {"device": "cpu"}), 2)
+    with pytest.raises(LibraryError, match=r"workers die as they load \(.*\); give them more memory"):
+        [*run.rows([Song("/0.wav", "0"), Song("/1.wav", "1")])]
+    assert len(cluster.started) == 2 * 3 + 2
 
 
 def test_a_song_that_kills_its_worker_fails_and_no_other(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -15,10 +17,11 @@ import pytest
 from hard_use.libraries import rows
 from pyarrow import parquet
 
-from allin1_core.errors import BackendError, LibraryError, OptionError, OutputError
-from allin1_core.library import record
+from allin1_core.errors import BackendError, LibraryError, OptionError, OutputError, WeightsError
+from allin1_core.library import analyze_library, record
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
+from allin1_core.settings import Settings
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -48,6 +51,16 @@ def test_songs_of_a_folder_have_names_of_their_own(music: Path) -> None:
     # The same in another order, and beside fewer songs.
     again, _ = find_songs([music / "b/Song.flac", music / "a/song.wav"])
     assert [song.name for song in again] == [found["b/Song.flac"], found["a/song.wav"]]
+
+
+def test_a_folder_that_two_names_lead_to_goes_by_the_first_of_them(tmp_path: Path) -> None:
+    """In whatever order the disk lists them: other machines call the songs the same."""
+    for index in range(8):
+        (tmp_path / f"z{index}").mkdir()
+        (tmp_path / f"z{index}" / "song.wav").touch()
+        (tmp_path / f"a{index}").symlink_to(tmp_path / f"z{index}")
+    songs, _ = find_songs(tmp_path)
+    assert [song.location for song in songs] == [f"{tmp_path}/a{index}/song.wav" for index in range(8)]
 
 
 def test_stems_of_which_one_is_missing_are_no_songs(
@@ -224,11 +237,44 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
         assert told in errors
 
 
+def test_the_command_has_the_defaults_of_the_function(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recorded(*paths: str, **options: object) -> None:
+        given.update(options)
+        raise LibraryError(f"recorded: {paths}")
+
+    given: dict[str, object] = {}
+    expected = {name: one.default for name, one in inspect.signature(analyze_library).parameters.items()}
+    expected |= {field.name: field.default for field in dataclasses.fields(Settings)}
+    monkeypatch.setattr("allin1_core.library.analyze_library", recorded)
+    status, _, err = command("library", "songs", "--out", "labels")
+    assert (status, err) == (1, "allin1-core: recorded: ('songs', 'labels')\n")
+    assert given == {name: expected[name] for name in given}
+    assert {"engine", "column", "shard", "device", "min_bpm", "jobs"} <= given.keys()
+
+
 def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:
     """The option was there, and what it said was dropped."""
     status, _, errors = command("library", "music", "--out", "out", "--anchor", "1.4")
     assert status == 2
     assert "unrecognized arguments: --anchor 1.4" in errors
+
+
+def test_a_repository_without_the_separation_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"expected the separation model own\.safetensors .*; found models none"
+    ):
+        record.made_with(Settings(demix_model="own", demix_repository=tmp_path))
+
+
+def test_what_a_place_cannot_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "library.json").mkdir()
+    with pytest.raises(
+        OutputError, match=r"library\.json: cannot be read \(Is a directory\); check the place"
+    ):
+        Place(tmp_path).read("library.json")
+    assert Place(tmp_path).read("absent") is None
 
 
 def test_a_damaged_record_is_told(tmp_path: Path) -> None:

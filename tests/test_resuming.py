@@ -139,6 +139,15 @@ def test_arrays_of_a_run_before_are_never_those_of_this_one(
     np.testing.assert_array_equal(again.embeddings, fresh.embeddings)
 
 
+def test_what_is_asked_for_later_is_made_once_and_nothing_else_is_read(run: Run) -> None:
+    assert run(include_activations=True).activations is not None
+    assert run().activations is None
+    assert run(include_confidences=True).confidences is not None
+    stamp = run.made
+    assert run(include_confidences=True).confidences is not None
+    assert run.made == stamp
+
+
 def replace_by_another(path: Path) -> None:
     """Good arrays of the same shapes, as a run leaves them that is killed before it writes the JSON."""
     if path.suffix == ".npy":

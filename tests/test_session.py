@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -50,7 +51,7 @@ def test_eight_threads_get_the_same_objects(small_model: str, calls: list[str]) 
     assert calls == ["load_checkpoints", "build_chosen"]
 
 
-def test_eight_threads_load_one_separator_and_separate_as_one_thread_does(
+def test_eight_threads_load_one_separator_a_session_and_separate_as_one_thread_does(
     separation_repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Demucs draws from the one global generator: without a lock each would get numbers of another's seed."""
@@ -64,13 +65,16 @@ def test_eight_threads_load_one_separator_and_separate_as_one_thread_does(
 
     monkeypatch.setattr(demucs_torch, "Separator", Slow)
     noise = np.random.default_rng(0).integers(-9000, 9000, (THREADS, 8000, 2), np.int16)
-    alone, shared = (
+    alone, *shared = (
         Session(Settings(demix_model="small", demix_repository=separation_repository, device="cpu"))
-        for _ in range(2)
+        for _ in range(3)
     )
+    state = random.getstate()
     expected = [alone.separate(Audio(samples, 44100))[2] for samples in noise]
-    found = all_at_once(lambda index: shared.separate(Audio(noise[index], 44100))[2], THREADS)
-    assert made == [alone.separator(), shared.separator()]
+    found = all_at_once(lambda index: shared[index % 2].separate(Audio(noise[index], 44100))[2], THREADS)
+    assert random.getstate() == state
+    assert len(made) == 3
+    assert {*made} == {session.separator() for session in (alone, *shared)}
     for index in range(THREADS):
         np.testing.assert_array_equal(found[index].samples, expected[index].samples, err_msg=f"{index}")
 

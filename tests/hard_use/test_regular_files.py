@@ -117,6 +117,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, stated: int, method: int) ->
         npy(np.zeros(10)).replace(b"(10,), }      ", b"(10**18,), }  "),
         npy(np.zeros(10)).replace(b"(10,), }           ", b"(999999999999,), } "),
         npy(np.zeros(10)).replace(b"'<f8'", b"'|V0'"),
+        npy(np.zeros(0)).replace(b"'<f8'", b"'|V0'"),
         npy(np.zeros(10)).replace(b"{", b"("),
         b"\x93NUMPY\x01\x00\xff\xff" + b"(" * 65535,
         b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + b"(" * 1000,

@@ -264,23 +264,29 @@ def check_separation(session: Session, tracks: Iterable[Track], stems_dir: PathL
                 _separation_of(session, track)
 
 
+def check_files(settings: Settings) -> None:
+    """Refuse files and folders of weights that are not there, whether or not their stage will run: `WeightsError`."""
+    from allin1_core.network.weights import check_name, explicit_folder
+    from allin1_core.separation.protocol import check_own_model
+
+    check_name(settings.model)
+    explicit_folder(settings.weights_dir)
+    if settings.demix_repository is not None:
+        check_own_model(settings.demix_model, Path(settings.demix_repository))
+
+
 def check_settings(session: Session) -> None:
-    """Refuse names of models, and folders, that lead nowhere, whether or not their stage will run.
+    """Refuse what `check_files` does, and names of separation models that the chosen backend does not know.
 
     Raises
     ------
     WeightsError
         Says which there are.
     """
-    from allin1_core.network.weights import check_name, explicit_folder
-    from allin1_core.separation.protocol import check_own_model
-
     settings = session.settings
-    check_name(settings.model)
-    explicit_folder(settings.weights_dir)
-    if settings.demix_repository is not None:
-        check_own_model(settings.demix_model, Path(settings.demix_repository))
-    elif settings.demix_model != Settings.demix_model:  # to ask for others may import torch
+    check_files(settings)
+    # To ask for others than the usual one may import torch.
+    if settings.demix_repository is None and settings.demix_model != Settings.demix_model:
         names = session.demix_model_names()
         if names and settings.demix_model not in names:
             raise WeightsError(

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems, samples_digest
+from allin1_core.audio.writing import write_wav
 from allin1_core.backends import Choice
 from allin1_core.backends.devices import to_host
 from allin1_core.errors import AudioError, OutputError, StemsError
@@ -186,14 +187,11 @@ class Byproducts:
         OutputError
             If a file cannot be written.
         """
-        import soundfile
-
         folder = make_folder(self.stems_folder(track, model))
         remove_abandoned(folder)
         for stem, samples in ((stem, to_host(array)) for stem, array in separated.items()):
             subtype = "PCM_16" if samples.dtype == np.int16 else "FLOAT"
-            with written_whole(folder / f"{stem}.wav") as file:
-                soundfile.write(file, samples, sample_rate, subtype=subtype, format="WAV")
+            write_wav(folder / f"{stem}.wav", samples, sample_rate, subtype)
         _save_record(folder / _RECORD, key, samples_digest(stems), provenance)
 
     def spectrogram_path(self, track: Track) -> Path:

@@ -31,6 +31,10 @@ class AudioError(Allin1Error, ValueError):
     """An audio file or array that cannot be used: unreadable, empty, truncated or not finite."""
 
 
+class OptionError(Allin1Error, ValueError):
+    """An option of the wrong form, which no file makes right: an empty path, an unknown name, one without another."""
+
+
 class StemsError(Allin1Error, ValueError):
     """A set of stems that cannot be used: one is missing, named twice, or does not match the others."""
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from allin1_core import backends
 from allin1_core.backends.table import module_exists
 from allin1_core.dbn.hints import checked_meter_change, checked_meters, checked_tempo_range
-from allin1_core.errors import OutputError, ResultError, WeightsError
+from allin1_core.errors import OptionError
 from allin1_core.files.writing import expand_user
 from allin1_core.plotting import MATPLOTLIB_MISSING
 from allin1_core.results.exports import FORMATS, JAMS_MISSING
@@ -85,7 +85,7 @@ class Settings:
     BackendError
         If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none; if there is no such precision or
         backend.
-    WeightsError
+    OptionError
         If a folder's path is empty.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
@@ -122,7 +122,7 @@ class Settings:
                 backends.get(stage, getattr(self, f"{name}_backend"))
         for name in ("demix_repository", "weights_dir"):
             if getattr(self, name) == "":  # as a path that would be the working folder
-                raise WeightsError(f"{name}: found ''; expected a folder; '.' for the working folder")
+                raise OptionError(f"{name}: found ''; expected a folder; '.' for the working folder")
         _expand_paths(self, "demix_repository", "weights_dir")
         meters, weights = checked_meters(self.beats_per_bar, self.meter_weights)
         checked = (
@@ -189,11 +189,10 @@ class Outputs:
 
     Raises
     ------
-    OutputError
-        If `overwrite` has a name that is unknown; if `exports` or `array_dir` are given without `out_dir`, or
-        `array_dir` without arrays to be written; if a path is empty.
-    ResultError
-        If an export format is unknown, or the package that it or `visualize` needs is not installed.
+    OptionError
+        If `overwrite` or `exports` have a name that is unknown; if the package that an export or `visualize` needs is
+        not installed; if `exports` or `array_dir` are given without `out_dir`, or `array_dir` without arrays to be
+        written; if a path is empty.
     """
 
     out_dir: PathLike | None = None
@@ -215,26 +214,26 @@ class Outputs:
         for name in (*folders, "timings_path"):
             if getattr(self, name) == "":  # as a path that would be the working folder
                 expected = "a folder; '.' for the working folder" if name in folders else "a file"
-                raise OutputError(f"{name}: found ''; expected {expected}")
+                raise OptionError(f"{name}: found ''; expected {expected}")
         _expand_paths(self, "out_dir", "demix_dir", "spec_dir", "array_dir", "timings_path")
         parse_overwrite(self.overwrite)
         object.__setattr__(self, "exports", tuple(self.exports))
         unknown = [name for name in self.exports if name not in FORMATS]
         if unknown:
-            raise ResultError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
+            raise OptionError(f"exports: {', '.join(unknown)} unknown; expected of {', '.join(FORMATS)}")
         for wanted, module, missing in (
             ("jams" in self.exports, "jams", JAMS_MISSING),
             (self.visualize, "matplotlib", MATPLOTLIB_MISSING),
         ):
             if wanted and not module_exists(module):
-                raise ResultError(missing)
+                raise OptionError(missing)
         if self.out_dir is None and (self.exports or self.array_dir is not None):
             name = "exports" if self.exports else "array_dir"
-            raise OutputError(
+            raise OptionError(
                 f"{name}: given without out_dir, so that nothing would be written; expected out_dir, too"
             )
         if self.array_dir is not None and not (self.include_activations or self.include_embeddings):
-            raise OutputError(
+            raise OptionError(
                 "array_dir: given without arrays to be written; expected include_activations (--activ) or "
                 "include_embeddings (--embed), too"
             )
@@ -275,7 +274,7 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
 
     Raises
     ------
-    OutputError
+    OptionError
         If a name is unknown.
     """
     if isinstance(overwrite, bool):
@@ -285,7 +284,7 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
         return frozenset(_REMAKE)
     unknown = sorted(names - set(_REMAKE))
     if unknown:
-        raise OutputError(
+        raise OptionError(
             f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
         )
     # A result made from older byproducts would contradict the new ones.

@@ -173,6 +173,7 @@ _FULL = torch.cuda.OutOfMemoryError("CUDA out of memory.")
     ("cause", "raised", "message"),
     [
         (RuntimeError("no compiler"), UnfitBackendError, r"\(RuntimeError: no compiler\); Triton needs"),
+        (AssertionError("no libcuda"), UnfitBackendError, r"\(AssertionError: no libcuda\); Triton needs"),
         # Else `auto` would go on to plain torch, which takes more memory.
         (_FULL, torch.cuda.OutOfMemoryError, r"^CUDA out of memory\.$"),
     ],

@@ -224,6 +224,27 @@ def test_doctor_explains_choices_finds_weights_and_tests(tmp_path: Path, command
     assert all(check["passed"] for check in report["self_test"])
 
 
+@pytest.mark.parametrize(
+    ("platform", "of_mlx"),
+    [("linux", "it is for macOS alone"), ("darwin", "pip install 'allin1-core[demucs-mlx]'")],
+)
+def test_what_cannot_be_installed_here_is_not_suggested(
+    platform: str, of_mlx: str, only: set[str], monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
+    only.add("numpy")
+    monkeypatch.setattr(sys, "platform", platform)
+    lines = command("doctor", "--no-self-test")[1].splitlines()
+    assert f"  demucs-mlx    mlx             not installed; {of_mlx}" in lines
+    assert "  demucs-infer  cpu, cuda       not installed; pip install 'allin1-core[demucs]'" in lines
+    with pytest.raises(BackendError, match=re.escape(f"'demucs_mlx' not found); {of_mlx}")):
+        backends.choose("separation", "demucs-mlx")
+    monkeypatch.setattr(backends, "validate_device", str)
+    with pytest.raises(BackendError) as caught:
+        backends.choose("separation", device="mlx")
+    also = f", or {of_mlx}" if platform == "darwin" else ""
+    assert str(caught.value).endswith(f"device 'mlx'; pip install 'allin1-core[demucs]'{also}")
+
+
 def test_doctor_fails_when_a_backend_computes_something_else(
     monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:

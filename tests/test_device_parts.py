@@ -12,9 +12,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bench.device import network, parity, spectrogram
+from allin1_core import Analyzer
+from allin1_core.batch.side_by_side import number_of_jobs
+from bench.device import library, network, parity, spectrogram
 from bench.device.timing import times_by_turns
+from bench.gate.bars import read_bars
 from parity.reports.records import ParityRecord
+
+
+def figures_with_a_bar(part: str) -> list[tuple[str, str]]:
+    """Names of rows of a part, and of their figures that the gate judges."""
+    found = [(bar.name, bar.figure) for bar in read_bars().device.rows if bar.part == part]
+    assert found
+    return found
 
 
 def test_tests_of_a_file_are_recorded_from_every_process(pytestconfig: pytest.Config) -> None:
@@ -74,6 +84,7 @@ def test_rows_of_the_spectrogram() -> None:
         assert rows[f"torch, {precision}"]["ratio"] > 0
     assert "ratio" not in rows["plain torch, exact"]
     assert {"torch, exact, from float32", "the copy of the samples alone, pageable"} <= set(rows)
+    assert all(figure in rows[name] for name, figure in figures_with_a_bar("spectrogram"))
 
 
 def test_rows_of_the_network() -> None:
@@ -89,6 +100,23 @@ def test_rows_of_the_network() -> None:
     assert {"1 fold, fused, exact", "2 folds, 1 s, fused, exact"} <= set(rows)
     assert all(np.isfinite(row["seconds"]) for row in rows.values())
     assert not any("must_seconds" in row for row in rows.values())  # of a GPU
+    for name, figure in figures_with_a_bar("network"):
+        assert figure in rows[name.replace("8 folds", "2 folds").replace("triton", "fused")]
+
+
+def test_rows_of_a_list_of_songs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that has no FFmpeg."""
+    monkeypatch.setitem(sys.modules, "av", None)
+    rows = list(library.rows(device="cpu", seconds=1.0, songs=3, alone=1, more=4))
+    lists = {str(row["name"]): row for row in rows[1:]}
+    together = number_of_jobs(Analyzer(device="cpu").session, 3)
+    how = "one after another" if together == 1 else f"{together} at the same time"
+    assert {"1 songs, FLAC, one after another", f"4 songs, FLAC, {how}", f"3 songs, WAV, {how}"} <= set(lists)
+    own = float(str(rows[0]["seconds"]))
+    for name, row in lists.items():
+        assert row["agrees"] is True
+        assert row["share"] == own / row["seconds"]
+        assert ("must_seconds" in row) == (name in (f"3 songs, FLAC, {how}", f"3 songs, WAV, {how}"))
 
 
 def test_the_kernels_of_triton_are_compiled_while_the_others_are() -> None:

@@ -13,6 +13,7 @@ pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra
 
 from allin1_core.results.result import Segment  # noqa: E402
 from bench.device import separation  # noqa: E402
+from bench.gate.bars import read_bars  # noqa: E402
 from parity.inputs.separation import SMALL  # noqa: E402
 
 
@@ -52,6 +53,8 @@ def test_a_row_for_each_case_with_its_ratio_and_difference() -> None:
     assert exact["ratio"] == theirs["seconds"] / exact["seconds"]
     assert fast["ratio"] == defaults["seconds"] / fast["seconds"]
     assert exact["difference"] <= exact["bound"] == 1e-5
+    of = {row["name"]: row for row in rows}
+    assert all(bar.figure in of[bar.name] for bar in read_bars().device.rows if bar.part == "separation")
     # On a CPU ours differs by rounding, and the two precisions not at all: no noise, and no beat that moves.
     assert min(exact["snr_db"], fast["snr_db"]) > 110
     assert [row["snr_db"] for row in (theirs, defaults, *rows[4:])] == [None] * (len(rows) - 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -68,3 +69,19 @@ def test_every_entry_point_leads_into_the_wheel() -> None:
         module, _, attribute = target.partition(":")
         assert module in packages or module.rpartition(".")[0] in packages, f"{target} is not in the wheel"
         assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_the_source_distribution_is_what_the_wheel_is_built_from(tmp_path: Path) -> None:
+    """It had the tests called test_*.py, which cannot run without the files that they import."""
+    setup = "from setuptools import setup; setup()"
+    command = [sys.executable, "-c", setup, "--quiet", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    [sources] = tmp_path.glob("*/SOURCES.txt")
+    found = {Path(line) for line in sources.read_text().splitlines() if not line.startswith("/")}
+    others = {path for path in found if path.parts[0] != "allin1_core"}
+    assert others == {Path(name) for name in ("LICENSE", "MANIFEST.in", "README.md", "pyproject.toml")}
+    suffixes = {".py", ".pyi", ".pyx", ".pxd", ".h", ".html", ".npz", ".typed"}
+    of_package = {
+        path.relative_to(ROOT) for path in (ROOT / "allin1_core").rglob("*") if path.suffix in suffixes
+    }
+    assert found - others == of_package

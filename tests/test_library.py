@@ -16,10 +16,12 @@ from hard_use.libraries import rows
 
 from allin1_core import Analyzer, __version__, analyze, load_result
 from allin1_core.errors import BackendError, LibraryError, WeightsError
+from allin1_core.files.reading import file_digest
 from allin1_core.library import LibraryStatus, library_status, tables, worker
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard
 from allin1_core.results.result import AnalysisResult
+from allin1_core.separation import track
 from allin1_core.separation.track import Track
 
 Command = Callable[..., tuple[int, str, str]]
@@ -55,6 +57,7 @@ def test_what_is_done_is_not_done_again(
     tmp_path: Path,
     analysed: list[str],
     write_stems: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     for part in ("2/2", "1/2"):
@@ -74,10 +77,13 @@ def test_what_is_done_is_not_done_again(
     assert (status.songs, status.done) == (4, 4)
     # Rows of before stay; the last one of a song counts.
     assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "one", "one", "three", "two"]
-    # Rows that were lost with the process that had them are made of the results.
+    # Rows that were lost with the process that had them are made of the results, whose audio is hashed once.
     shutil.rmtree(out / "songs")
+    hashed: list[Path] = []
+    monkeypatch.setattr(track, "file_digest", lambda path: hashed.append(path) or file_digest(path))
     run_library(library, out)
     assert len(analysed) == 5
+    assert len(hashed) == len(set(hashed)) == 16
     assert [Path(row["song"]).name for row in rows(out)] == ["four", "one", "three", "two"]
     # Of rows without a record nothing says what they are made with.
     (out / "library.json").unlink()
@@ -256,9 +262,12 @@ def test_what_cannot_run_claims_no_place(
     for options, told in (
         ({"nn_backend": "none"}, "none"),
         ({"model": "absent.npz"}, r"absent\.npz: cannot be opened"),
+        ({"model": "none", "engine": "ray"}, "weights 'none': unknown"),
+        ({"weights_dir": tmp_path / "none", "engine": "ray"}, "weights_dir: no folder at"),
     ):
         with pytest.raises((BackendError, WeightsError), match=told):
             run_library(library, tmp_path / "out", **options)
+        assert not (tmp_path / "out/library.json").exists()
     assert run_library(library, tmp_path / "out").done == 3
 
 

@@ -15,7 +15,7 @@ import pytest
 from hard_use.libraries import rows
 from pyarrow import parquet
 
-from allin1_core.errors import BackendError, LibraryError, OutputError
+from allin1_core.errors import BackendError, LibraryError, OptionError, OutputError
 from allin1_core.library import record
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
@@ -145,7 +145,7 @@ def test_bad_input_is_one_clear_error(
     for name in ("bytes.txt", "bytes.parquet"):
         (tmp_path / name).write_bytes(b"\xff\xfe\x00")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((LibraryError, OutputError, BackendError), match=told) as caught:
+    with pytest.raises((LibraryError, OptionError, OutputError, BackendError), match=told) as caught:
         run_library(source, **{"out": "out"} | more)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out/library.json").exists()
@@ -215,7 +215,7 @@ def test_the_command_says_what_is_missing(command: Command, tmp_path: Path) -> N
     for arguments, expected, told in (
         (["music"], 2, "out: not given"),
         (["status"], 2, "status: of nothing"),
-        (["status", ""], 1, "out: found ''; expected a folder or URL"),
+        (["status", ""], 2, "out: found ''; expected a folder or URL"),
         (["status", tmp_path], 1, "no library is there"),
         (["music", "more", "--out", "out"], 2, "more: a second source"),
     ):

@@ -1,15 +1,24 @@
-"""The tables of a library: which outcome of a song counts, and how many parts a run leaves."""
+"""The tables of a library: which outcome of a song counts, how many parts a run leaves, and what one that is ended."""
 
 from __future__ import annotations
 
+import functools
+import os
+import signal
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hard_use.libraries import rows
 
+from allin1_core import Analyzer
 from allin1_core.library import tables
 from allin1_core.library.places import Place
+from allin1_core.results.result import AnalysisResult
+from allin1_core.separation.track import Track
 
 
 def test_a_failure_counts_that_is_later_and_of_another_state(tmp_path: Path) -> None:
@@ -49,3 +58,31 @@ def test_a_run_of_a_day_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.Mon
         writer.add({"song": str(second)})
     writer.close()
     assert [rows for _, rows in parts[-3:]] == [1000, 1000, 500]
+
+
+def test_the_end_of_a_job_leaves_the_rows_of_what_is_done(
+    library: Path,
+    tmp_path: Path,
+    small_model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    command: Callable[..., tuple[int, str, str]],
+) -> None:
+    """SIGTERM, of a time limit or a container, killed it: rows of the last minutes were not written."""
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGTERM, signal.getsignal(signal.SIGTERM)))
+    analyze_track = Analyzer.analyze_track
+
+    def end_at_the_second(self: Analyzer, track: Track, *arguments: Any, **keywords: Any) -> AnalysisResult:
+        if track.name == "three":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.2)
+        return analyze_track(self, track, *arguments, **keywords)
+
+    monkeypatch.setattr(Analyzer, "analyze_track", end_at_the_second)
+    arguments = ("library", library, "--out", tmp_path / "out", "-q", "-m", small_model, "-d", "cpu", "-j", 1)
+    assert command(*arguments) == (
+        143,
+        "",
+        "allin1-core: interrupted; tracks that are done are kept, run again to go on\n",
+    )
+    assert [row["name"] for row in rows(tmp_path / "out")] == ["one"]

@@ -68,12 +68,21 @@ def test_timings_of_the_wrong_number_of_files(command: Command) -> None:
         ("analyze a.wav --export wav", "exports: wav unknown; expected of beats"),
         ("analyze a.wav --overwrite viz", "overwrite: viz unknown; expected all"),
         ("analyze a.wav --array-dir a", "array_dir: given without arrays"),
+        ("analyze none*.wav --export wav", "exports: wav unknown"),
+        ("analyze a.wav --weights-dir=", "weights_dir: found ''; expected a folder"),
+        ("library . --out out --shard 0/4", "shard: '0/4'; expected PART/PARTS from 1/1"),
+        ("library . --out out --timings=", "timings_path: found ''; expected a file"),
         (
             "analyze a.wav --device gpu",
             "device 'gpu': unknown; expected cpu, cuda, cuda:N, mps or mlx. Leave it ",
         ),
         ("analyze a.wav --jobs 0", "jobs: 0; expected at least 1. Leave it out for one for each core"),
         ("doctor --device gpu", "device 'gpu': unknown"),
+        ("doctor --weights-dir=", "argument --weights-dir: found ''; expected a path"),
+        ("view a.json --out=", "argument -o/--out: found ''; expected a path"),
+        ("spectrogram a.wav --out=", "argument -o/--out: found ''; expected a path"),
+        ("decode a.npy --out=", "argument -o/--out: found ''; expected a path"),
+        ("timings a.jsonl --plot=", "argument --plot: found ''; expected a path"),
         ("decode a.npy --beats-per-bar 0", "beats_per_bar"),
         ("decode a.npy --fps -1", "fps"),
         ("decode a.npy --min-bpm 300", "min_bpm"),
@@ -101,6 +110,23 @@ def test_what_is_misused_is_told_as_json_too(misuse: str, command: Command) -> N
     [failure] = report["failures"]
     assert failure["path"] is None
     assert err == f"allin1-core: {failure['message']}\n"
+
+
+def test_a_folder_of_weights_that_is_not_there_is_told(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for one without weights."""
+    told = "allin1-core: {}: no folder at 'none'; correct it or leave it out\n".format
+    assert command("doctor", "--weights-dir", "none") == (1, "", told("weights_dir"))
+    monkeypatch.setenv("ALLIN1_WEIGHTS_DIR", "none")
+    assert command("doctor") == (1, "", told("ALLIN1_WEIGHTS_DIR"))
+
+
+def test_songs_that_failed_are_told_though_quiet(tmp_path: Path, small_model: str, command: Command) -> None:
+    (tmp_path / "a.wav").write_text("none")
+    out = tmp_path / "out"
+    told = f"allin1-core: 1 of 1 songs failed; the table {out}/failures says why\n"
+    assert command("library", tmp_path, "--out", out, "-q", "-m", small_model) == (1, "", told)
 
 
 def test_timings_without_lines_say_why_there_may_be_none(tmp_path: Path, command: Command) -> None:

@@ -263,6 +263,13 @@ def test_parameters_of_other_sizes_than_the_kernels_are_refused(monkeypatch: pyt
         model("fused")
 
 
+def test_a_pass_of_another_name_is_refused() -> None:
+    """It was taken for the last of the three."""
+    row, plane, nothing_left = np.zeros(1, np.float32), np.zeros((1, 1), np.float32), np.ones(1, np.int64)
+    with pytest.raises(KeyError, match="'time_layer'"):
+        _fused.run_pass(None, "time_layer", 0, 0, 0, row, None, plane, plane, plane, 0, nothing_left, row)
+
+
 def test_no_checkpoints() -> None:
     with pytest.raises(ValueError, match="checkpoints: none; expected one"):
         build_model([])

@@ -16,7 +16,7 @@ import pytest
 import allin1_core
 from allin1_core import Analyzer, analyze
 from allin1_core.cli import make_parser
-from allin1_core.errors import BackendError, OutputError, ResultError, StemsError, WeightsError
+from allin1_core.errors import BackendError, OptionError, StemsError, WeightsError
 from allin1_core.library import analyze_library
 from allin1_core.settings import Outputs, Settings, parse_overwrite
 
@@ -141,9 +141,9 @@ def test_folders_are_the_documented_ones_unless_others_are_named() -> None:
 
 
 def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match="exports: mp3 unknown; expected of beats, audacity, jams"):
+    with pytest.raises(OptionError, match="exports: mp3 unknown; expected of beats, audacity, jams"):
         analyze([], out_dir=tmp_path / "out", exports=["mp3"])
-    with pytest.raises(OutputError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
+    with pytest.raises(OptionError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
         analyze([], out_dir=tmp_path / "out", overwrite="viz")
     for overlap in (-0.1, 0.95, float("nan")):
         with pytest.raises(BackendError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
@@ -159,10 +159,10 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
 
 def test_what_needs_an_output_folder_is_not_passed_over_without_one() -> None:
     for name, value in (("exports", ["midi"]), ("array_dir", "arrays")):
-        with pytest.raises(OutputError, match=f"{name}: given without out_dir, .* expected out_dir, too"):
+        with pytest.raises(OptionError, match=f"{name}: given without out_dir, .* expected out_dir, too"):
             analyze([], **{name: value})
     with pytest.raises(
-        OutputError, match=r"array_dir: given without arrays .* \(--activ\) or .* \(--embed\)"
+        OptionError, match=r"array_dir: given without arrays .* \(--activ\) or .* \(--embed\)"
     ):
         analyze([], out_dir="out", array_dir="arrays")
     Outputs(out_dir="out", array_dir="arrays", include_embeddings=True)
@@ -170,12 +170,12 @@ def test_what_needs_an_output_folder_is_not_passed_over_without_one() -> None:
 
 @pytest.mark.parametrize("name", ["out_dir", "visualize", "sonify", "demix_dir", "spec_dir", "array_dir"])
 def test_an_empty_path_is_not_the_working_folder(name: str) -> None:
-    with pytest.raises(OutputError, match=f"{name}: found ''; expected a folder; '.' for the working folder"):
+    with pytest.raises(OptionError, match=f"{name}: found ''; expected a folder; '.' for the working folder"):
         analyze([], **{name: ""})
-    with pytest.raises(OutputError, match="timings_path: found ''; expected a file"):
+    with pytest.raises(OptionError, match="timings_path: found ''; expected a file"):
         Outputs(timings_path="")
     for name in ("demix_repository", "weights_dir"):
-        with pytest.raises(WeightsError, match=f"{name}: found ''; expected a folder; '.' for the working"):
+        with pytest.raises(OptionError, match=f"{name}: found ''; expected a folder; '.' for the working"):
             Settings(**{name: ""})
     for name in ("", "none"):
         with pytest.raises(StemsError, match=f"stems_dir: no folder at '{name}'; correct it or leave it out"):
@@ -250,6 +250,6 @@ def test_what_is_made_again(given: bool | str, remade: set[str]) -> None:
 
 def test_a_byproduct_that_is_not_known_is_not_made_again() -> None:
     with pytest.raises(
-        OutputError, match="overwrite: stems, viz unknown; expected all, or of json, demix, sp"
+        OptionError, match="overwrite: stems, viz unknown; expected all, or of json, demix, sp"
     ):
         parse_overwrite("viz,json,stems")

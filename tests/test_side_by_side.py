@@ -298,11 +298,12 @@ def test_the_length_that_a_header_states(stems: np.ndarray, song: Path, tmp_path
         assert track.stated_seconds(find_ready_stems(track, None)) == pytest.approx(5.0, abs=0.1)
 
 
-def test_the_length_of_a_flac_file_needs_no_ffmpeg(
+def test_the_length_of_a_file_of_libsndfile_needs_no_ffmpeg(
     stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    soundfile.write(tmp_path / "a.flac", stems[1], 44100)
-    assert stated_seconds(tmp_path / "a.flac") == len(stems[1]) / 44100
+    for suffix in ("flac", "wav", "aiff"):
+        soundfile.write(tmp_path / f"a.{suffix}", stems[1], 44100)
+        assert stated_seconds(tmp_path / f"a.{suffix}") == len(stems[1]) / 44100
     (tmp_path / "none.flac").write_bytes(b"fLaC and no more")
     assert stated_seconds(tmp_path / "none.flac") == 0.0

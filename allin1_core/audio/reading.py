@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from allin1_core.audio.containers import read_at
+from allin1_core.audio.containers import is_plain_pcm, read_at
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.decoding import Source, open_container, open_source
 from allin1_core.audio.libsndfile import open_soundfile
@@ -115,7 +115,8 @@ def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
 
     try:
         with open_file(source, AudioError) as file:
-            if read_at(file, 0, 4) == b"fLaC":
+            # Without FFmpeg, whose import takes longer than the rest.
+            if read_at(file, 0, 4) == b"fLaC" or is_plain_pcm(Path(str(source)), file):
                 with open_soundfile(file) as sound:
                     return float(sound.frames / sound.samplerate)
             file.seek(0)

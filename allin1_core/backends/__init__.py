@@ -244,7 +244,7 @@ def _choose_automatically(
                 return candidate, device if wanted == kind else "cpu", device, because, tuple(passed_over)
             else:
                 passed_over.append(f"{candidate.name} is not installed")
-    fitting = [row.remedy for row in built_in(stage) if {kind, "cpu"} & {*row.devices}]
+    fitting = [row.remedy for row in built_in(stage) if row.installable and {kind, "cpu"} & {*row.devices}]
     raise BackendError(
         f"{stage}: no backend is installed for device {device!r}; {', or '.join(dict.fromkeys(fitting))}"
     )

@@ -7,12 +7,14 @@ import functools
 import importlib
 import importlib.util
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from allin1_core.errors import BackendError
 
 PRECISIONS = ("exact", "fast")
+_PLATFORMS = {"darwin": "macOS", "linux": "Linux"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Backend:
         The devices and precisions for which another backend computes; elsewhere it computes itself.
     own_operations : str
         Target of what it computes itself where it does not hand on, which runs on any device; empty if `target` is.
+    platforms : tuple of str
+        Of `sys.platform`, those that its distribution is made for; empty if it is for all.
     automatic : bool
         Whether it is a row of the table below, hence open to ``auto``; False for what others registered.
     """
@@ -101,6 +105,7 @@ class Backend:
     least_snr: float = 0.0
     hands_on: tuple[HandOn, ...] = ()
     own_operations: str = ""
+    platforms: tuple[str, ...] = ()
     automatic: bool = True
 
     @property
@@ -109,8 +114,15 @@ class Backend:
         return module_exists(self.module)
 
     @property
+    def installable(self) -> bool:
+        """Whether its distribution is made for this platform."""
+        return not self.platforms or sys.platform in self.platforms
+
+    @property
     def remedy(self) -> str:
-        """The command that installs what it needs."""
+        """The command that installs what it needs, or the platforms that it can be installed on."""
+        if not self.installable:
+            return f"it is for {', '.join(map(_PLATFORMS.__getitem__, self.platforms))} alone"
         what = f"'allin1-core[{self.extra}]'" if self.extra else self.distribution
         return f"pip install {what}"
 
@@ -215,7 +227,7 @@ ROWS = (
     _row("separation", "demucs-infer", "separation.demucs_torch:Separator",
          "demucs-infer", "demucs_infer", "demucs", ("cpu", "cuda"), bounds=_OF_DEMUCS, least_snr=50.0),
     _row("separation", "demucs-mlx", "separation.demucs_mlx:Separator",
-         "demucs-mlx", "demucs_mlx", "demucs-mlx", _MLX),
+         "demucs-mlx", "demucs_mlx", "demucs-mlx", _MLX, platforms=("darwin",)),
     _row("spectrogram", "fused", "spectrogram.fused_backend:log_spectrogram",
          "allin1-core", "allin1_core.spectrogram._transform", "", _CPU, bounds=_CLOSER),
     _row("spectrogram", "numpy", "spectrogram.numpy_backend:log_spectrogram",
@@ -233,7 +245,7 @@ ROWS = (
     _row("network", "fused", "network.fused:FusedNetwork",
          "allin1-core", "allin1_core.network._fused", "", _CPU),
     _row("network", "triton", "network.triton_model:TritonNetwork",
-         "triton", "triton", "torch", ("cuda",), "torch", bounds=_FLOAT16),
+         "triton", "triton", "torch", ("cuda",), "torch", bounds=_FLOAT16, platforms=("linux",)),
     _row("network", "torch", "network.torch_model:TorchNetwork",
          "torch", "torch", "torch", _TORCH, "torch", bounds=_TF32),
     _row("network", "mlx", "network.mlx_model:MLXNetwork",

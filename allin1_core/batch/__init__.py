@@ -113,6 +113,8 @@ def analyze(
     ------
     AudioError, StemsError
         If a track cannot be used, or is none of the things named above.
+    OptionError
+        If an option has a value of the wrong form, or a path is empty; before any work.
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     HintError
@@ -128,12 +130,12 @@ def analyze(
     options = locals()
     is_one = is_one_input(paths)
     is_single = is_one and not (isinstance(paths, str | os.PathLike) and is_pattern(paths))
+    outputs = Outputs(**options_of(options, Outputs))
+    analyzer = Analyzer(**options_of(options, Settings))
     # An empty path would be the working folder.
     if stems_dir is not None and not (stems_dir and os.path.isdir(expand_user(stems_dir))):
         raise StemsError(f"stems_dir: no folder at {str(stems_dir)!r}; correct it or leave it out")
     tracks = _expand(cast("Sequence[Input]", [paths] if is_one else paths))
-    outputs = Outputs(**options_of(options, Outputs))
-    analyzer = Analyzer(**options_of(options, Settings))
     known = checked_anchors(anchors, analyzer.session.settings.decoding["beats_per_bar"])
     if known and len(tracks) != 1:
         raise HintError(
@@ -197,7 +199,7 @@ def run_batch(
     progress: bool | None = None,
     keep_arrays: bool = True,
     is_single: bool = False,
-    naming: Callable[[Path], contextlib.AbstractContextManager[Track]] | None = None,
+    naming: Callable[[Path, AudioFiles], contextlib.AbstractContextManager[Track]] | None = None,
     on_end: Callable[[Path, AnalysisResult | Exception], None] = lambda path, outcome: None,
 ) -> list[AnalysisResult]:
     """Analyse tracks, some side by side; a track that fails does not stop the others.
@@ -212,7 +214,8 @@ def run_batch(
         Whether the results carry their arrays. Without, no more are in memory at a time than of the tracks in flight:
         `number_of_jobs` at most, and together no longer than `SECONDS_A_JOB` for each, or one longer track alone.
     naming : callable, optional
-        Gives a context in which a path is a track with a name for its files; see `named` for what they are otherwise.
+        Gives a context in which a path, made from these files, is a track with a name for its own; see `named` for
+        what they are called otherwise.
     on_end : callable
         Called with each track's path and its result when its files are written, or with what it raised. What this
         raises of a result is the track's failure. Several threads may call it at the same time.
@@ -257,9 +260,9 @@ def run_batch(
             if jobs > 1:
                 held.enter_context(limited_cores(share))
             try:
-                with naming(path) if naming else named(path, outputs, taken) as track:
+                files = AudioFiles(Track(path, track_name(path), given), stems_dir)
+                with naming(path, files) if naming else named(path, outputs, taken) as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
-                    files = AudioFiles(track, stems_dir)
                     if jobs > 1:
                         held.enter_context(room.taken(track.stated_seconds(files.ready)))
                         begun()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from allin1_core.byproducts import SPECTROGRAM_SUFFIXES
-from allin1_core.errors import AudioError, ResultError
+from allin1_core.errors import AudioError, OptionError, ResultError
 from allin1_core.files.writing import CLAIM, check_names, expand_user, is_deleted, try_lock
 from allin1_core.results.clicks import SOUND_SUFFIX
 from allin1_core.results.exports import FORMATS
@@ -19,6 +19,17 @@ from allin1_core.results.figures import FIGURE_SUFFIXES
 from allin1_core.results.result import ACTIVATIONS, EMBEDDINGS, SUFFIXES, read_json_result
 from allin1_core.separation.track import Track, absolute, track_name
 from allin1_core.settings import Outputs
+
+_SUFFIXES = (
+    ".json",
+    *FORMATS.values(),
+    *SUFFIXES.values(),
+    *FIGURE_SUFFIXES,
+    SOUND_SUFFIX,
+    *SPECTROGRAM_SUFFIXES,
+)
+# File systems take 255 bytes; whatever is asked for, a track's name with a hash is the same.
+_MOST_BYTES = 255 - max(map(len, _SUFFIXES))
 
 
 @contextlib.contextmanager
@@ -167,8 +178,11 @@ def name_with_hash(path: Path) -> str:
 
 
 def with_hash(name: str, path: str | os.PathLike[str], digits: int = 8) -> str:
-    """A name with the first digits of the SHA-256 of its track's path."""
-    return f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:digits]}"
+    """A name with the first digits of the SHA-256 of its track's path; cut short where a file's would be too long."""
+    added = f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:digits]}"
+    while len(os.fsencode(name + added)) > _MOST_BYTES:
+        name = name[:-1]
+    return name + added
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:
@@ -185,12 +199,14 @@ def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises
     ------
     AudioError
-        If a pattern matches nothing, or a path is empty.
+        If a pattern matches nothing.
+    OptionError
+        If a path is empty.
     """
     expanded: dict[Path, None] = {}
     for given in paths:
         if not os.fspath(given):  # as a path that would be the working folder
-            raise AudioError("paths: found ''; expected a path; '.' for the working folder")
+            raise OptionError("paths: found ''; expected a path; '.' for the working folder")
         path = expand_user(given)
         matches = [path]
         if is_pattern(given):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import itertools
 import os
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import NoReturn
 
 from allin1_core import __version__
 from allin1_core.cli import analyze, decode, doctor, library, spectrogram, timings, view
-from allin1_core.errors import Allin1Error, BackendError, HintError, printable
+from allin1_core.errors import Allin1Error, BackendError, HintError, OptionError, printable
 
 _DESCRIPTION = """\
 Tempo, beats, downbeats and sections of songs, by the All-In-One network.
@@ -51,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is no reason to fail when the work is done.
             stream.reconfigure(errors="backslashreplace")
+    with contextlib.suppress(ValueError):  # in another thread than the main one
+        signal.signal(signal.SIGTERM, _interrupt)  # the end of a job or a container: as Ctrl-C
     try:
         try:
             return _run(analyze.complete_overwrite(sys.argv[1:] if argv is None else argv))
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()  # the interpreter would do it where nothing can be caught any more
     # What was asked for is wrong, not what was found.
-    except (argparse.ArgumentError, BackendError, HintError) as error:
+    except (argparse.ArgumentError, BackendError, HintError, OptionError) as error:
         print(f"allin1-core: {printable(str(error))}", file=sys.stderr)
         return 2
     except Allin1Error as error:
@@ -78,9 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         sys.stdout = None
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         print("allin1-core: interrupted; tracks that are done are kept, run again to go on", file=sys.stderr)
-        return 130
+        return 128 + (interruption.args or (signal.SIGINT,))[0]
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(number)
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from allin1_core import backends
 from allin1_core.cli.hints import add_anchors, add_hints
-from allin1_core.errors import Allin1Error, BatchError, OutputError, ResultError, failure_line, printable
+from allin1_core.errors import Allin1Error, BatchError, OptionError, failure_line, printable
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.result import AnalysisResult
 from allin1_core.settings import Outputs, Settings, options_of, parse_overwrite
@@ -208,7 +208,7 @@ def _is_path(argument: str) -> bool:
 
     try:
         parse_overwrite(argument)
-    except OutputError:
+    except OptionError:
         looks_like_one = os.sep in argument or "." in argument or is_pattern(argument)
         return looks_like_one or os.path.lexists(argument)
     return False
@@ -227,12 +227,6 @@ def run(arguments: argparse.Namespace) -> int:
         "anchors": arguments.anchors,
         "progress": False if arguments.quiet or arguments.json else None,
     }
-    try:
-        Outputs(**options_of(options, Outputs))
-    except (OutputError, ResultError) as error:
-        if arguments.json:
-            _print_json([], [(None, error)])
-        raise argparse.ArgumentError(None, str(error)) from error
     failures: Sequence[tuple[Path, Exception]] = ()
     try:
         paths: list[str] = arguments.paths

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from allin1_core.cli.hints import add_anchors, add_hints
+from allin1_core.cli.paths import path
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError
-from allin1_core.files.writing import expand_user, make_folder, write_text
+from allin1_core.files.writing import make_folder, write_text
 from allin1_core.results.exports import beats_lines
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
     parser.add_argument(
-        "path", metavar="FILE", help="NAME.activ.npz of 'analyze --activ', or .npy of shape (T, 2)"
+        "path", type=path, metavar="FILE", help="NAME.activ.npz of 'analyze --activ', or .npy of shape (T, 2)"
     )
-    parser.add_argument("-o", "--out", metavar="FILE", help="write the beats there instead of printing them")
+    parser.add_argument(
+        "-o", "--out", type=path, metavar="FILE", help="write the beats there instead of printing them"
+    )
     parser.add_argument(
         "--threshold",
         type=float,
@@ -56,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Decode and print; returns the exit status."""
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
-    path = expand_user(arguments.path)
-    activations = read_activations(path)
+    activations = read_activations(arguments.path)
     try:
         decode = DBNDownBeatTrackingProcessor(
             beats_per_bar=arguments.beats_per_bar,
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         beats = beats_from_decoder(decode(activations, anchors=arguments.anchors))
     except ValueError as error:
-        raise ActivationsError(f"{path}: {error}") from error
+        raise ActivationsError(f"{arguments.path}: {error}") from error
     if arguments.json:
         text = json.dumps(
             {
@@ -88,9 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         text = beats_lines(beats.times, beats.positions)
     if arguments.out:
-        out = expand_user(arguments.out)
-        make_folder(out.parent)
-        write_text(out, text)
+        make_folder(arguments.out.parent)
+        write_text(arguments.out, text)
     else:
         print(text, end="" if text.endswith("\n") or not text else "\n")
     return 0

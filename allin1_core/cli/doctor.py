@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__, backends
 from allin1_core.backends.devices import device_kind
 from allin1_core.backends.table import installed_version
+from allin1_core.cli.paths import path
 from allin1_core.errors import BackendError, printable
-from allin1_core.files.writing import expand_user
 
 HELP = "what is installed, what would run here and why, and whether it computes what it should"
 DESCRIPTION = (
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--device", help="explain the choices for this device (default: the best one here)"
     )
-    parser.add_argument("--weights-dir", help="look for weights in this folder")
+    parser.add_argument("--weights-dir", type=path, help="look for weights in this folder")
     parser.add_argument("--no-self-test", action="store_true", help="do not compute anything")
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
@@ -87,7 +87,7 @@ def _stage(stage: str, device: str | None) -> dict[str, Any]:
                 "installed": backend.installed,
                 "version": backend.version if backend.installed else None,
                 "devices": list(backend.devices),
-                "install": f"allin1-core[{backend.extra}]" if backend.extra else backend.distribution,
+                "install": backend.remedy,
             }
             for name, backend in backends.backends(stage).items()
         }
@@ -99,19 +99,24 @@ def _stage(stage: str, device: str | None) -> dict[str, Any]:
     return found
 
 
-def _weights(weights_dir: str | None) -> dict[str, str | None]:
-    """Where each fold's weights are, looked for in the order of `load_model`; downloads none."""
+def _weights(weights_dir: Path | None) -> dict[str, str | None]:
+    """Where each fold's weights are, looked for in the order of `load_model`; downloads none.
+
+    Raises
+    ------
+    WeightsError
+        If the folder that is named is not there.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    from allin1_core.network.weights import FOLDER_VARIABLE, FORMATS, PUBLISHED, REPOSITORY, REVISION
+    from allin1_core.network.weights import PUBLISHED, REPOSITORY, REVISION, explicit_folder, file_names
 
-    named = weights_dir or os.environ.get(FOLDER_VARIABLE)
+    folder, _ = explicit_folder(weights_dir)
     found: dict[str, str | None] = {}
     for fold, published in PUBLISHED.items():
-        if named:
-            names = [f"{fold}{suffix}" for suffix in FORMATS] + [published.file]
-            paths = [expand_user(named) / name for name in names]
-            found[fold] = next((str(path) for path in paths if path.is_file()), None)
+        if folder is not None:
+            files = (folder / name for name in file_names(fold))
+            found[fold] = next((str(file) for file in files if file.is_file()), None)
         else:
             cached = try_to_load_from_cache(REPOSITORY, published.file, revision=REVISION)
             found[fold] = cached if isinstance(cached, str) else None
@@ -128,11 +133,7 @@ def _print_findings(report: dict[str, Any]) -> None:
     for stage, found in report["stages"].items():
         print(f"\n{stage}")
         for name, backend in found["backends"].items():
-            state = (
-                backend["version"]
-                if backend["installed"]
-                else f"not installed; pip install '{backend['install']}'"
-            )
+            state = backend["version"] if backend["installed"] else f"not installed; {backend['install']}"
             print(f"  {name:<14}{', '.join(backend['devices']):<16}{state}")
         choice = found.get("choice")
         print(
@@ -141,6 +142,6 @@ def _print_findings(report: dict[str, Any]) -> None:
             else f"  -> {found['error']}"
         )
     print("\nweights")
-    for fold, path in report["weights"].items():
-        where = printable(path or "not here; from the folder named, or downloaded when first needed")
+    for fold, file in report["weights"].items():
+        where = printable(file or "not here; from the folder named, or downloaded when first needed")
         print(f"  {fold:<18}{where}")

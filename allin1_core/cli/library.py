@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 
 from allin1_core.cli.analyze import add_settings
+from allin1_core.errors import printable
 from allin1_core.settings import Settings, options_of
 
 HELP = "a library of songs, on one machine or many"
@@ -21,7 +23,8 @@ examples:
   allin1-core library music --out labels
       again, after it was stopped: goes on where it was, tries again what failed, and adds what is new or has changed
   allin1-core library status labels
-      how many songs are done, failed and remain; reads the tables alone
+      how many songs are done, failed and remain; reads the tables alone, which lack the last minutes, or the last
+      twentieth, of a run that is at work or was killed: its results are there, and the next run counts them
   allin1-core library songs.txt --out labels
       a path or URL on each line; of songs.parquet the column 'path', or --column NAME
   allin1-core library s3://bucket/music --out s3://bucket/labels
@@ -113,4 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"  {number} {error}")
         if status.in_all != status.done:
             print(f"with other sources, {status.in_all} songs are done in this library")
-    return 1 if status.failed and arguments.source != "status" else 0
+    if not status.failed or arguments.source == "status":
+        return 0
+    told = f"{status.failed} of {status.songs} songs failed; the table {arguments.out}/failures says why"
+    print(f"allin1-core: {printable(told)}", file=sys.stderr)
+    return 1

@@ -6,8 +6,9 @@ import argparse
 import json
 
 from allin1_core import backends
+from allin1_core.cli.paths import path
 from allin1_core.errors import printable
-from allin1_core.files.writing import expand_user, make_folder, written_whole
+from allin1_core.files.writing import make_folder, written_whole
 
 HELP = "log spectrogram of stems or of an audio file"
 DESCRIPTION = "Compute the log spectrogram that the network takes, and save it as .npy."
@@ -22,8 +23,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
-    parser.add_argument("path", metavar="PATH", help="folder of stems, stem file, or audio file")
-    parser.add_argument("-o", "--out", required=True, metavar="FILE", help="where the .npy goes")
+    parser.add_argument("path", type=path, metavar="PATH", help="folder of stems, stem file, or audio file")
+    parser.add_argument("-o", "--out", type=path, required=True, metavar="FILE", help="where the .npy goes")
     parser.add_argument(
         "--backend",
         default="auto",
@@ -46,26 +47,25 @@ def run(arguments: argparse.Namespace) -> int:
     from allin1_core.spectrogram import select
 
     log_spectrogram = select(arguments.backend, device=arguments.device, precision=arguments.precision)
-    path = expand_user(arguments.path)
-    files = find_stems(path)
+    files = find_stems(arguments.path)
     if files is not None:
-        stems = read_stems(files, str(path))
+        stems = read_stems(files, str(arguments.path))
         spectrogram = log_spectrogram(stems.samples, stems.sample_rate)
     else:
-        audio = read_audio(path)
+        audio = read_audio(arguments.path)
         spectrogram = log_spectrogram(remix_to_mono(audio.samples), audio.sample_rate)
-    out = expand_user(arguments.out)
-    make_folder(out.parent)
-    with written_whole(out) as file:
+    make_folder(arguments.out.parent)
+    with written_whole(arguments.out) as file:
         np.save(file, spectrogram)
     if arguments.json:
         report = {
-            "file": str(out),
+            "file": str(arguments.out),
             "shape": list(spectrogram.shape),
             "dtype": str(spectrogram.dtype),
             **log_spectrogram.choice.as_dict(),
         }
         print(json.dumps(report, indent=2))
     elif not arguments.quiet:
-        print(f"{printable(str(out))}: {spectrogram.dtype} {spectrogram.shape}, {log_spectrogram.choice}")
+        out = printable(str(arguments.out))
+        print(f"{out}: {spectrogram.dtype} {spectrogram.shape}, {log_spectrogram.choice}")
     return 0

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 import json
 
+from allin1_core.cli.paths import path
 from allin1_core.errors import TimingsError, printable
-from allin1_core.files.writing import expand_user
 
 HELP = "where the time of a run went, and what changed between two"
 DESCRIPTION = "Show the timings of a run, or compare two."
@@ -30,18 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "allin1-core timings FILE [options]\n       allin1-core timings compare BEFORE AFTER [options]"
     )
     parser.add_argument(
-        "files", nargs="+", metavar="FILE", help="JSONL of 'analyze --timings'; or compare and two"
+        "files", type=path, nargs="+", metavar="FILE", help="JSONL of 'analyze --timings'; or compare and two"
     )
     parser.add_argument("--run", dest="run_id", metavar="ID", help="the run to show (default: the last one)")
-    parser.add_argument("--plot", metavar="FILE", help="waterfall plot (default: the timings file, as .png)")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="waterfall plot (default: FILE, as .png)")
     parser.add_argument("--no-plot", action="store_true", help="only the table")
-    parser.add_argument("--expect", metavar="TOML", help="compare: what was expected of each stage")
+    parser.add_argument(
+        "--expect", type=path, metavar="TOML", help="compare: what was expected of each stage"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Show or compare; returns the exit status."""
-    is_compared = arguments.files[0] == "compare"
+    is_compared = str(arguments.files[0]) == "compare"
     others = {"--run": arguments.run_id, "--plot": arguments.plot, "--no-plot": arguments.no_plot}
     for option, value in (others if is_compared else {"--expect": arguments.expect}).items():
         if value:
@@ -64,11 +66,11 @@ def _show(arguments: argparse.Namespace) -> int:
     from allin1_core.timings import report as timing_report
     from allin1_core.timings.schema import read_timings
 
-    path = expand_user(arguments.files[0])
-    lines = read_timings(path)
+    [file] = arguments.files
+    lines = read_timings(file)
     if not lines:
         raise TimingsError(
-            f"{path}: holds no lines; expected those of 'analyze --timings'. A result that was there is read, in no "
+            f"{file}: holds no lines; expected those of 'analyze --timings'. A result that was there is read, in no "
             "stage: --overwrite json makes it again"
         )
     records = timing_report.select_run(lines, arguments.run_id)
@@ -77,7 +79,7 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         print(timing_report.stage_table(records))
     if not arguments.no_plot:
-        plot = expand_user(arguments.plot) if arguments.plot else path.with_suffix(".png")
+        plot = arguments.plot or file.with_suffix(".png")
         save(timing_report.waterfall(records), plot)
         if not arguments.json:
             print(f"\nwaterfall plot: {printable(str(plot))}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from allin1_core.cli.paths import path
 from allin1_core.errors import printable
-from allin1_core.files.writing import expand_user
 
 HELP = "a page to look at a result and to listen to it"
 DESCRIPTION = (
@@ -28,18 +28,23 @@ audio where the result was made from, and none is named, the page has no sound.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the subcommand's arguments."""
-    parser.add_argument("path", metavar="RESULT.json", help="what 'analyze' wrote")
+    parser.add_argument("path", type=path, metavar="RESULT.json", help="what 'analyze' wrote")
     parser.add_argument(
-        "-o", "--out", metavar="PAGE.html", help="where the page goes (default: beside the result)"
+        "-o", "--out", type=path, metavar="PAGE.html", help="where the page goes (default: beside the result)"
     )
     parser.add_argument(
         "--audio",
+        type=path,
         metavar="PATH",
         help="audio file, folder of stems or stem file (default: what the result was made from)",
     )
     parser.add_argument("--stems", action="store_true", help="show and play the stems one by one")
-    parser.add_argument("--against", metavar="OTHER.json", help="another result of the song, to compare with")
-    parser.add_argument("--array-dir", help="folder with the activations (default: that of the result)")
+    parser.add_argument(
+        "--against", type=path, metavar="OTHER.json", help="another result of the song, to compare with"
+    )
+    parser.add_argument(
+        "--array-dir", type=path, help="folder with the activations (default: that of the result)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,12 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
     from allin1_core.results.page import write_page
     from allin1_core.results.result import load_result
 
-    path = expand_user(arguments.path)
-    result = load_result(path, load_embeddings=False, array_dir=arguments.array_dir)
+    result = load_result(arguments.path, load_embeddings=False, array_dir=arguments.array_dir)
     against = None
     if arguments.against:
         against = load_result(arguments.against, load_activations=False, load_embeddings=False)
-    out = arguments.out or path.with_suffix(".html")
+    out = arguments.out or arguments.path.with_suffix(".html")
     written = write_page(result, out, audio=arguments.audio, stems=arguments.stems, against=against)
     silent = "" if arguments.audio or os.path.exists(result.path) else f"; no sound: nothing at {result.path}"
     print(printable(f"{written}: {os.path.getsize(written) / 1e6:.1f} MB{silent}"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from allin1_core.analysis import Analyzer, check_separation, check_settings
+from allin1_core.analysis import Analyzer, check_files, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError
 from allin1_core.files.writing import check_writable, remove_abandoned
@@ -48,7 +48,7 @@ _SONGS_A_BATCH, _STAGED_SONGS_A_BATCH, _STAGED_BATCHES = 256, 4, 2
 
 @dataclasses.dataclass(frozen=True)
 class LibraryStatus:
-    """How far a library is, by its tables.
+    """How far a library is, by its tables: without the last rows of a run that is at work or was killed.
 
     Attributes
     ----------
@@ -127,9 +127,10 @@ def analyze_library(
 
     Raises
     ------
+    OptionError
+        If the shard is none, or a path is empty.
     LibraryError
-        If the source or the shard cannot be used; if the results in `out` are made with other settings or by another
-        version.
+        If the source cannot be used; if the results in `out` are made with other settings or by another version.
     OutputError
         If `out` cannot be written to.
     BackendError, WeightsError, HintError
@@ -155,6 +156,8 @@ def analyze_library(
         check_separation(
             session, (Track(Path(song.location), song.name) for song in songs if not is_url(song.location))
         )
+    else:  # backends are chosen where the workers are
+        check_files(options)
     is_resumed = record.claim(place, record.made_with(options, **outputs))
     if not is_resumed:
         songs = found  # nothing says what rows that are there are made with

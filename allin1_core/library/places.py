@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from allin1_core.errors import Allin1Error, LibraryError, OutputError
+from allin1_core.errors import Allin1Error, LibraryError, OptionError, OutputError
 from allin1_core.files.writing import expand_user, written_whole
 
 
@@ -70,14 +70,16 @@ class Place:
 
     Raises
     ------
+    OptionError
+        If it is empty.
     LibraryError
-        If it is empty, or the URL's file system cannot be used.
+        If the URL's file system cannot be used.
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
         text = plain(location)
         if not text:  # as a path that would be the working folder
-            raise LibraryError("out: found ''; expected a folder or URL; '.' for the working folder")
+            raise OptionError("out: found ''; expected a folder or URL; '.' for the working folder")
         self.folder = None if is_url(text) else Path(os.path.abspath(expand_user(text)))
         self.location = text.rstrip("/") if self.folder is None else str(self.folder)
         self.filesystem, self.root = filesystem(self.location)

@@ -7,7 +7,6 @@ import datetime
 import json
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from allin1_core import __version__
@@ -15,7 +14,6 @@ from allin1_core.errors import LibraryError, WeightsError
 from allin1_core.files.reading import file_digest
 from allin1_core.files.writing import expand_user
 from allin1_core.library.places import Place
-from allin1_core.separation.protocol import check_own_model
 from allin1_core.session import repository_sha256
 from allin1_core.settings import Settings
 
@@ -25,26 +23,24 @@ _NO_DIFFERENCE = ("device", "num_threads", "jobs", "weights_dir", "demix_reposit
 
 
 def made_with(settings: Settings, **outputs: bool) -> dict[str, Any]:
-    """What decides a result besides its audio, JSON-ready: version, settings, and what is written.
+    """What decides a result besides its audio, JSON-ready: version, settings that were checked, and what is written.
 
     Raises
     ------
     WeightsError
         If files of weights cannot be read.
     """
-    from allin1_core.network.weights import ENSEMBLE, PUBLISHED, check_name
+    from allin1_core.network.weights import ENSEMBLE, PUBLISHED
 
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in _NO_DIFFERENCE
     }
-    check_name(settings.model)
     if settings.model not in (ENSEMBLE, *PUBLISHED):
         model = expand_user(settings.model)
         values["model"] = f"{model.name}, SHA-256 {file_digest(model, WeightsError)}"
     if settings.demix_repository is not None:
-        check_own_model(settings.demix_model, Path(settings.demix_repository))
         values["demix_repository"] = repository_sha256(settings)
     return json.loads(json.dumps({"allin1_core_version": __version__, **values, **outputs}))
 

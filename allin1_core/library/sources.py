@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from allin1_core.batch.names import with_hash
-from allin1_core.errors import LibraryError
+from allin1_core.errors import LibraryError, OptionError
 from allin1_core.files.writing import expand_user
 from allin1_core.library.places import errors_as, filesystem, is_url, plain
 from allin1_core.library.walking import REACH, Found, is_folder_of_stems, state_of, walk, walk_url
@@ -64,16 +64,14 @@ class Shard:
 
         Raises
         ------
-        LibraryError
+        OptionError
             If it is something else.
         """
         if text is None:
             return cls(1, 1)
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise LibraryError(
-                f"shard: {text!r}; expected PART/PARTS from 1/1, such as 3/64 of 1/64 to 64/64"
-            )
+            raise OptionError(f"shard: {text!r}; expected PART/PARTS from 1/1, such as 3/64 of 1/64 to 64/64")
         return cls(int(index), int(count))
 
     def __contains__(self, location: str) -> bool:
@@ -101,6 +99,8 @@ def find_songs(
     ------
     LibraryError
         If the source is missing, cannot be read or reached, or has no songs.
+    OptionError
+        If a path is empty.
     """
     files = dict(_songs(source, column))
     if not files:
@@ -120,11 +120,11 @@ def find_songs(
 def _songs(source: PathLike | Sequence[PathLike], column: str) -> Iterator[tuple[str, Found]]:
     if not isinstance(source, str | os.PathLike):
         if "" in source:  # as a path that would be the working folder
-            raise LibraryError("source: found '' among the songs; expected paths or URLs")
+            raise OptionError("source: found '' among the songs; expected paths or URLs")
         return (_single(location) for location in source)
     source = plain(source)
     if not source:
-        raise LibraryError("source: found ''; expected a folder, list or song; '.' for the working folder")
+        raise OptionError("source: found ''; expected a folder, list or song; '.' for the working folder")
     suffix = path_of(source).suffix.lower()
     if suffix in (".txt", ".parquet"):
         content = _content(source)

@@ -141,8 +141,8 @@ class Worker:
         songs = dict(songs)
 
         @contextlib.contextmanager
-        def naming(path: Path) -> Iterator[Track]:
-            with _named(path, songs[path], outputs) as songs[path]:
+        def naming(path: Path, audio: AudioFiles) -> Iterator[Track]:
+            with _named(path, audio, songs[path], outputs) as songs[path]:
                 yield Track(path, songs[path].name)
 
         def on_end(path: Path, outcome: AnalysisResult | Exception) -> None:
@@ -211,7 +211,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _named(path: Path, song: Song, outputs: Outputs) -> Iterator[Song]:
+def _named(path: Path, audio: AudioFiles, song: Song, outputs: Outputs) -> Iterator[Song]:
     """The song by a name under which no other has its result, nor makes it while the block runs, as another source's.
 
     Raises
@@ -224,7 +224,7 @@ def _named(path: Path, song: Song, outputs: Outputs) -> Iterator[Song]:
             check_names(files(named.name, outputs))
             json_path = Path(outputs.out_dir or "", f"{named.name}.json")
             is_ours = claims.enter_context(claimed(json_path.parent, named.name, path))
-            recorded = _path_of_other_audio(path, json_path)
+            recorded = _path_of_other_audio(path, audio, json_path)
             if is_ours and recorded in (None, path, Path(song.location)):
                 if recorded is not None:  # the song has changed since
                     remove(json_path)
@@ -235,13 +235,13 @@ def _named(path: Path, song: Song, outputs: Outputs) -> Iterator[Song]:
         yield named
 
 
-def _path_of_other_audio(path: Path, json_path: Path) -> Path | None:
+def _path_of_other_audio(path: Path, audio: AudioFiles, json_path: Path) -> Path | None:
     """What a result is of that was made from other audio than the song; None if there is none."""
     if not json_path.is_file():
         return None
     try:
         result, _ = read_json_result(json_path)
-        now = AudioFiles(Track(path, json_path.stem), None).digests
+        now = audio.digests
     except ResultError:
         return path  # damaged: to be made again
     except Allin1Error:

@@ -70,6 +70,8 @@ SIZES = {
     "max_keys": MAX_KEYS,
 }
 
+_PASSES = {"stem": 0, "time_layers": 1, "instrument_layers": 2}
+
 
 def run_pass(
     instruction_set,
@@ -91,7 +93,7 @@ def run_pass(
     float[:, :, :, ::1] embeddings=None,
     ptrdiff_t fold=0,
 ):
-    """A pass over the chunks or tiles that `counter` hands out. By `name`:
+    """A pass over the chunks or tiles that `counter` hands out. By `name`, of which any other is a KeyError:
 
     ``stem``: of `spectrogram`, `hidden` (4 * 24, stride) and the first `keys_values`.
     ``time_layers``: a block's, `hidden` in place, and `instrument_keys_values`.
@@ -100,11 +102,8 @@ def run_pass(
     """
     cdef pass_t call
     cdef const kernels_t *kernels = kernels_for(checked(instruction_set).encode())
-    cdef run_pass_t kernel = kernels.instrument_layers
-    if name == "stem":
-        kernel = kernels.stem
-    elif name == "time_layers":
-        kernel = kernels.time_layers
+    cdef run_pass_t[3] passes = [kernels.stem, kernels.time_layers, kernels.instrument_layers]
+    cdef run_pass_t kernel = passes[<int>_PASSES[name]]
     call.frames = frames
     call.length = length
     call.stride = hidden.shape[1]

@@ -21,6 +21,8 @@ from allin1_core.network.triton_packing import Arrays, pack, split
 from allin1_core.network.weights import Checkpoint
 
 _LOG = logging.getLogger(__name__)
+# What Triton raises where it cannot compile, load or run a kernel; the third where it finds no libcuda.
+_UNFIT = (RuntimeError, OSError, AssertionError, ImportError, subprocess.SubprocessError, TritonError)
 _TILE = 32
 # Bytes that folds and tracks that run together may take between the kernels; more run one after another.
 _TOGETHER = 1 << 30
@@ -77,7 +79,7 @@ class TritonNetwork:
             self.synchronize([])
         except torch.cuda.OutOfMemoryError:
             raise  # plain torch takes more
-        except (RuntimeError, OSError, subprocess.SubprocessError, TritonError) as error:
+        except _UNFIT as error:
             raise UnfitBackendError(
                 "network backend 'triton': its kernels cannot be compiled and run here "
                 f"({type(error).__name__}: {error}); Triton needs a C compiler, Python's headers and a folder that it "

@@ -12,6 +12,7 @@ or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -219,20 +220,24 @@ def explicit_folder(weights_dir: str | os.PathLike[str] | None) -> tuple[Path | 
     return folder, origin
 
 
+def file_names(fold: str) -> list[str]:
+    """What the file of a published fold may be called in a folder, the first that is there counts."""
+    return [*(f"{fold}{suffix}" for suffix in FORMATS), PUBLISHED[fold].file]
+
+
 def _find_in_folder(folder: Path, fold: str, origin: str) -> Path:
-    candidates = [f"{fold}{suffix}" for suffix in FORMATS] + [PUBLISHED[fold].file]
-    for candidate in candidates:
-        if (folder / candidate).is_file():
-            return folder / candidate
+    for name in file_names(fold):
+        if (folder / name).is_file():
+            return folder / name
     raise WeightsError(
-        f"{folder}: no weights of {fold}; expected one of {', '.join(candidates)}; copy it there or leave "
+        f"{folder}: no weights of {fold}; expected one of {', '.join(file_names(fold))}; copy it there or leave "
         f"{origin} out to download it"
     )
 
 
 def _find_in_repository(fold: str) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     published = PUBLISHED[fold]
     download = functools.partial(
@@ -243,8 +248,12 @@ def _find_in_repository(fold: str) -> Path:
     except LocalEntryNotFoundError:
         pass  # not in the cache yet: download
     try:
+        # Asked for once: a download tries for half a minute where nothing answers, or for minutes behind a firewall.
+        with contextlib.suppress(HfHubHTTPError):  # an answer
+            url = huggingface_hub.hf_hub_url(REPOSITORY, published.file, revision=REVISION)
+            huggingface_hub.get_hf_file_metadata(url)
         return Path(download())
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # also of the HTTP library, which is another from version to version
         raise WeightsError(
             f"weights {fold!r}: {published.file} is not in the local cache and could not be downloaded from "
             f"https://huggingface.co/{REPOSITORY} ({type(error).__name__}: {error}); connect to the network once, "

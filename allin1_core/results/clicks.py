@@ -8,8 +8,9 @@ from typing import overload
 import numpy as np
 
 from allin1_core.audio.types import check_sample_rate
+from allin1_core.audio.writing import write_wav
 from allin1_core.errors import AudioError
-from allin1_core.files.writing import expand_user, make_folder, written_whole
+from allin1_core.files.writing import expand_user, make_folder
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.validation import check_of_several, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
@@ -123,9 +124,6 @@ def sonify(
     # Room for the clicks, so that the sum rarely clips.
     mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)
     if out_dir is not None:
-        import soundfile
-
         path = make_folder(expand_user(out_dir)) / f"{name or result.path.stem}{SOUND_SUFFIX}"
-        with written_whole(path) as file:
-            soundfile.write(file, mixed, mix.sample_rate, subtype="PCM_16", format="WAV")
+        write_wav(path, mixed, mix.sample_rate, "PCM_16")
     return mixed, mix.sample_rate

@@ -149,19 +149,21 @@ class AudioFiles:
     ----------
     track : Track
     stems_dir : path-like, optional
-        As of `find_ready_stems`, which also says what is raised.
-
-    Attributes
-    ----------
-    ready : ReadyStems or None
-        From `find_ready_stems`.
+        As of `find_ready_stems`.
     """
 
     def __init__(self, track: Track, stems_dir: str | os.PathLike[str] | None) -> None:
-        self.ready = find_ready_stems(track, stems_dir)
-        self._given = track.given
-        files = self.ready.values() if isinstance(self.ready, Mapping) else [(track.path, 0)]
-        self._files = [] if track.given else [path for path in dict(files) if isinstance(path, Path)]
+        self._track, self._stems_dir = track, stems_dir
+
+    @functools.cached_property
+    def ready(self) -> ReadyStems | None:
+        """From `find_ready_stems`, which also says what is raised."""
+        return find_ready_stems(self._track, self._stems_dir)
+
+    @functools.cached_property
+    def _files(self) -> list[Path]:
+        files = self.ready.values() if isinstance(self.ready, Mapping) else [(self._track.path, 0)]
+        return [] if self._track.given else [path for path in dict(files) if isinstance(path, Path)]
 
     @functools.cached_property
     def digests(self) -> dict[str, str]:
@@ -171,12 +173,13 @@ class AudioFiles:
 
         Raises
         ------
-        AudioError
+        AudioError, StemsError
             If one is missing or cannot be read.
         """
         self._before = self._states()
-        if self._given is not None:
-            return {"file" if isinstance(self._given.audio, FileContent) else "samples": self._given.sha256}
+        if self._track.given is not None:
+            given = self._track.given
+            return {"file" if isinstance(given.audio, FileContent) else "samples": given.sha256}
         return {path.name: file_digest(path) for path in self._files}
 
     def read(self, read: Callable[[], Read]) -> Read:

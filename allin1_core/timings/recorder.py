@@ -92,7 +92,7 @@ class Timings:
                 self.path.open("ab").close()
             except OSError as error:
                 raise OutputError(
-                    f"{self.path}: timings cannot be written ({error}); choose another path"
+                    f"{self.path}: timings cannot be written ({error.strerror or error}); choose another path"
                 ) from error
 
     @contextlib.contextmanager
@@ -182,7 +182,9 @@ class Timings:
             try:
                 append_line(self.path, line)
             except OSError as error:
-                raise OutputError(f"{self.path}: timings cannot be written ({error})") from error
+                raise OutputError(
+                    f"{self.path}: timings cannot be written ({error.strerror or error}); free space first"
+                ) from error
 
 
 def synchronize(choice: Choice | None, output: Any = None) -> None:

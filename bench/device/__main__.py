@@ -3,9 +3,9 @@
     python -m bench.device [--device cuda] [--reports reports] [--limit SECONDS] [--commit HASH] [--brief]
 
 Each part runs in a process of its own with a time limit, so that one that fails does not cost the others; what it had
-measured by then is kept. It needs no network and no madmom. It exits 0 if all parts ran, all tests passed and all bars
-held, 1 if not, and 2 without such a device. With ``--device cpu --brief`` everything is run on small inputs, and proves
-that it runs.
+measured by then is kept, also if the whole is interrupted or ended (SIGTERM). It needs no network and no madmom. It
+exits 0 if all parts ran, all tests passed and all bars held, 1 if not, and 2 without such a device. With
+``--device cpu --brief`` everything is run on small inputs, and proves that it runs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -23,15 +24,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from allin1_core.backends.table import installed_version
 from allin1_core.files.writing import write_text
 from parity.environment import describe_machine, source_digest
 from parity.reports.history import commit
 from parity.reports.publish import dump_json, now, publish, scratch_folder
+
+if TYPE_CHECKING:
+    from bench.gate.speed import Verdict
 
 _ROOT = Path(__file__).resolve().parents[2]
 _VERSIONS = ("torch", "triton", "numpy", "scipy", "demucs-infer")
@@ -56,6 +61,7 @@ _LIMITS = {
     "network": 80,
     "parity": 100,
 }
+_INTERRUPTED = "interrupted"
 # Less than it takes to begin a part, in seconds.
 _TOO_LITTLE = 5.0
 # Of a part's time what is left to its tests' beginning and end.
@@ -109,10 +115,13 @@ def run_part(part: str, device: str, brief: bool, limit: float) -> dict[str, Any
                 process.wait(timeout=max(limit, 1.0))
             except subprocess.TimeoutExpired:
                 error = f"not done within {limit:.0f} s"
+            except KeyboardInterrupt:
+                error = _INTERRUPTED
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-                process.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):  # one that a driver holds does not end
+                    process.wait(_TOO_LITTLE)
         text = log.read_text(encoding="utf-8", errors="replace")
         if process.returncode and not error:
             error = _last_line(text, process.returncode)
@@ -128,28 +137,30 @@ def _last_line(output: str, status: int) -> str:
 
 
 def card_of(device: str) -> tuple[str, str]:
-    """Name of a device and version of its driver.
+    """Name of a device, of a part of a card that part's, and version of its driver.
 
     Raises
     ------
     RuntimeError
-        If it is not here.
+        If torch does not see it.
     """
     if device == "cpu":
         return "CPU", "none"
-    # Without torch, which takes seconds to import; of several cards `cuda:N` names one.
-    number = int(device.partition(":")[2] or 0)
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    cards: list[str] = []
-    if device.startswith("cuda") and shutil.which(command[0]):
-        cards = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
-    if number >= len(cards):
+    script = "import sys, torch; print(torch.cuda.get_device_name(sys.argv[1]))"
+    asked = subprocess.run(
+        [sys.executable, "-c", script, device], capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
         raise RuntimeError(
-            f"device {device!r}: nvidia-smi shows no such GPU; run it on a machine with an NVIDIA card, or with "
-            "--device cpu --brief to see that it runs"
+            f"device {device!r}: {_last_line(asked.stderr, asked.returncode)}; run it with a Python whose torch sees "
+            "an NVIDIA card (PYTHON=...), or with --device cpu --brief to see that it runs"
         )
-    name, _, driver = cards[number].rpartition(",")
-    return name.strip(), driver.strip()
+    driver = "unknown"
+    if shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        driver = output.partition("\n")[0].strip() or driver
+    return asked.stdout.strip(), driver
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -178,14 +189,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"device: {error}", file=sys.stderr)
         return 2
     # Here, as it takes as long to import as some parts to measure.
-    from bench.device.report import draw, render
     from bench.gate.bars import read_bars
     from bench.gate.device import baseline, judge_device
 
     name = "device-" + re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-")
     before = baseline(options.reports / f"{name}.json")
+    judge = functools.partial(judge_device, before=before, bars=read_bars().device, brief=options.brief)
     parts = {
         part: {"rows": [], "error": "not begun", "seconds": 0.0} for part in options.part or tuple(_PARTS)
+    }
+    content = {
+        "card": card,
+        "driver": driver,
+        "created": now(),
+        "commit": options.commit or commit()[0],
+        "source": source_digest(),
+        "machine": describe_machine(),
+        "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},
+        "parts": parts,
     }
     figures: dict[str, str] = {}
     for part in parts:
@@ -194,32 +215,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if left < _TOO_LITTLE:
             parts[part] = {**parts[part], "error": f"not begun: the {options.limit:.0f} s were over"}
         else:
-            parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
-        print(f"device: {part} took {parts[part]['seconds']:.0f} s", file=sys.stderr, flush=True)
-        verdicts = judge_device(parts, before, read_bars().device, brief=options.brief)
-        content = {
-            "card": card,
-            "driver": driver,
-            "created": now(),
-            "commit": options.commit or commit()[0],
-            "source": source_digest(),
-            "machine": describe_machine(),
-            "versions": {one: version for one in _VERSIONS if (version := installed_version(one))},
-            "seconds": time.perf_counter() - start,
-            "parts": parts,
-            "gate": [dataclasses.asdict(verdict) for verdict in verdicts],
-        }
+            try:
+                parts[part] = run_part(part, options.device, options.brief, min(_LIMITS[part], left))
+            except OSError as error:  # no room for what it writes
+                parts[part] = {**parts[part], "error": f"not begun: {error}"}
+        print(
+            f"device: {part} took {parts[part]['seconds']:.0f} s{' and failed' * bool(parts[part]['error'])}",
+            file=sys.stderr,
+            flush=True,
+        )
+        content["seconds"] = time.perf_counter() - start
         # After each part: what was measured is kept if a machine is taken back before the last one.
-        with scratch_folder(options.reports) as scratch:
-            figures |= draw({"parts": {part: parts[part]}}, name, scratch)
-            text = render(content, figures)
-            path = publish(scratch, options.reports, name, text, content)
-    print(f"device report: {path} (and {path.with_suffix('.json').name})")
-    failed = [verdict for verdict in verdicts if verdict.passed is False]
-    for verdict in failed:
-        print(f"device: FAILED {verdict}", file=sys.stderr)
+        failed = _report(content, part, figures, options.reports / name, judge)
+        if parts[part]["error"] == _INTERRUPTED:
+            break
+    print(f"device report: {options.reports / name}.md (and {name}.json)")
+    for line in failed:
+        print(f"device: FAILED {line}", file=sys.stderr)
     return 1 if failed else 0
 
 
+def _report(
+    content: dict[str, Any],
+    part: str,
+    figures: dict[str, str],
+    place: Path,
+    judge: Callable[[Any], Sequence[Verdict]],
+) -> list[str]:
+    """Judge what there is, and write the report, to which a part has come; what failed.
+
+    Whatever is wrong with a figure or a page is the part's error: the others are still to be measured.
+    """
+    from bench.device.report import draw, render
+
+    result = content["parts"][part]
+    content["gate"] = []
+    try:
+        with scratch_folder(place.parent) as scratch:
+            try:
+                figures |= draw({"parts": {part: result}}, place.name, scratch)
+            except Exception as error:
+                traceback.print_exc()
+                result["error"] = result["error"] or f"no figure: {type(error).__name__}: {error}"
+            verdicts = judge(content["parts"])
+            content["gate"] = [dataclasses.asdict(verdict) for verdict in verdicts]
+            publish(scratch, place.parent, place.name, render(content, figures), content)
+        return [str(verdict) for verdict in verdicts if verdict.passed is False]
+    except Exception as error:
+        traceback.print_exc()
+        result["error"] = result["error"] or f"no report: {type(error).__name__}: {error}"
+        with contextlib.suppress(OSError):
+            write_text(place.with_suffix(".json"), dump_json(content))
+        return [f"{name}: {one['error']}" for name, one in content["parts"].items() if one["error"]]
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -23,7 +23,6 @@ from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
 from allin1_core.separation import read_stems_folder
 from allin1_core.settings import Outputs
-from allin1_core.threads import usable_cores
 from allin1_core.timings.schema import StageTiming, read_timings
 from bench.device.timing import times_by_turns
 from parity.material import default_track, shared_folder, tracks, write_stems
@@ -66,12 +65,12 @@ def rows(
     dict
         ``name``; ``seconds`` a song; of a list also ``share``, the part of the device's own rate, ``busy``, the part of
         the time in which the device works for a song, medians of what it computes, ``cores at work``, and ``agrees``,
-        whether each has the beats that it has alone; of the first that runs as by default, ``must_seconds``, the time
-        at which the share is 90 %.
+        whether each has the beats that it has alone; of `songs` that run as by default, ``must_seconds``, the time at
+        which the share is 90 %.
     """
     shared = shared_folder()
     weights = None if shared is None else shared / "weights"
-    common: dict[str, object] = {"device": device, "cores": usable_cores()}
+    common: dict[str, object] = {"device": device}
     analyzer = Analyzer(device=device, weights_dir=weights)
     session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
@@ -108,7 +107,7 @@ def rows(
                 **_of_stages(read_timings(out / "timings.jsonl")),
                 "cores at work": worked / whole,
                 "agrees": all(agrees),
-                **({"must_seconds": own / _MUST} if (kind, jobs, number) == ("FLAC", None, songs) else {}),
+                **({"must_seconds": own / _MUST} if (jobs, number) == (None, songs) else {}),
             }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -87,12 +88,18 @@ def test_reading_a_16_bit_file(
     assert audio.sample_rate == signal.sample_rate
 
 
+@functools.cache
+def _madmoms() -> tuple[np.ndarray, np.ndarray]:
+    """madmom's spectrogram of the self-test's stems, every 25th frame, and its beats."""
+    spectrogram = np.stack([madmom_spectrogram(stem, 44100) for stem in self_test.stems()])[:, ::25]
+    decode = make_decoder(beats_per_bar=[3, 4], fps=100)
+    return spectrogram, np.asarray(decode(decoder_input(*self_test.probabilities())))
+
+
 def test_the_doctors_stored_values_are_madmoms(record_parity: ParityRecorder) -> None:
     """Stored values within their bound, whatever the machine; what numpy computes on this one bit for bit."""
     stored = self_test.stored_values()
-    spectrogram = np.stack([madmom_spectrogram(stem, 44100) for stem in self_test.stems()])[:, ::25]
-    decode = make_decoder(beats_per_bar=[3, 4], fps=100)
-    beats = np.asarray(decode(decoder_input(*self_test.probabilities())))
+    spectrogram, beats = _madmoms()
     check(
         record_parity,
         "self-test, spectrogram",

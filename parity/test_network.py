@@ -93,14 +93,13 @@ def check(
     require_each(agreements, f"{implementation}, {case}, beside {oracle}")
 
 
-# By default: MLX without Metal takes a second a fold for two seconds of music. The pipeline's tests hold the
-# probabilities of the fused network on every track, and of the others on falcon69, to the same goldens.
-QUICK = {"fused": ("falcon69",), "torch": ("jaxius",)}
-
-
 def is_quick(implementation: Implementation, track: str) -> bool:
-    """Whether a track is left to no other test: on a GPU every one, on a CPU those of `QUICK`."""
-    return implementation.on("network") == "cuda" or track in QUICK.get(implementation.backend, ())
+    """Whether an ensemble runs by default: on a GPU on every track, on a CPU the fused one on a short track.
+
+    MLX without Metal takes a second a fold for two seconds of music. The pipeline's tests hold the probabilities of
+    the fused network on every track, and of the others on falcon69, to the same goldens.
+    """
+    return implementation.on("network") == "cuda" or (implementation.backend, track) == ("fused", "falcon69")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from parity.agreement import compare
 from parity.decoder_agreement import DecoderAgreement, compare_decodings
 from parity.inputs.activations import FPS, from_song
 from parity.inputs.annotations import read_annotations
-from parity.inputs.decoder import songs
+from parity.inputs.decoder import EXCERPT_SECONDS, songs
 from parity.material import tracks
 from parity.oracles import madmom_dbn
 from parity.oracles.network_golden import read_golden
@@ -107,15 +107,19 @@ def test_one_by_one(dtype: type, observation_lambda: float, record_parity: Parit
 
 
 @pytest.mark.parametrize("track", tracks() or ["none"])
-def test_goldens(track: str, shared: Path, record_parity: ParityRecorder) -> None:
-    _check(record_parity, f"golden {track}", "cython", _agreement(read_golden(shared, track)["beat"]))
+def test_goldens(
+    track: str, shared: Path, record_parity: ParityRecorder, pytestconfig: pytest.Config
+) -> None:
+    """Their first minute; the whole in the full form."""
+    activations = read_golden(shared, track)["beat"][: None if pytestconfig.getoption("--full") else 60 * FPS]
+    _check(record_parity, f"golden {track}", "cython", _agreement(activations))
 
 
 @pytest.mark.parametrize("song", songs())
 def test_songs(song: str, shared: Path, record_parity: ParityRecorder, pytestconfig: pytest.Config) -> None:
-    """Their first minute; all of them in the full form."""
+    """Their beginnings; all of them whole in the full form."""
     activations = np.minimum(from_song(read_annotations(shared)[song]).sum(axis=1), 1)
-    activations = activations if pytestconfig.getoption("--full") else activations[: 60 * FPS]
+    activations = activations if pytestconfig.getoption("--full") else activations[: EXCERPT_SECONDS * FPS]
     # In pieces, because madmom keeps the probabilities of a whole call: 1 GB of a song.
     pieces = [500] * (len(activations) // 500)
     _check(record_parity, song, "cython", _agreement(activations, pieces))

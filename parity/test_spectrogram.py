@@ -39,7 +39,8 @@ from parity.oracles.network_golden import SHORT_TRACKS
 from parity.reports.records import ParityRecord, ParityRecorder
 
 STEREO_RATES = (22050, 44100, 48000)
-IMPLEMENTATIONS = implementations("spectrogram") + own_operations()
+OWN_OPERATIONS = own_operations()
+IMPLEMENTATIONS = implementations("spectrogram") + OWN_OPERATIONS
 NUMPY = Implementation("numpy", "exact")
 
 Expected = tuple[Case, npt.NDArray, npt.NDArray]
@@ -121,7 +122,7 @@ def is_full(case: Case, implementation: Implementation) -> bool:
     device = implementation.on("spectrogram")
     by = computation("spectrogram", implementation.backend, device, implementation.precision).by
     quick_music = case.sample_rate == 44100 and case.name.startswith(SHORT_TRACKS)
-    is_repeated = implementation in own_operations() or by != implementation.backend
+    is_repeated = implementation in OWN_OPERATIONS or by != implementation.backend
     return case.full or (is_repeated and case.kind == "music" and not quick_music)
 
 

@@ -7,6 +7,7 @@ enough for the interpreter, which takes a second for a block of a fold: few bloc
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator
@@ -48,7 +49,8 @@ def language_patched_once() -> Iterator[None]:
 
     By itself it does so at each call of one, in a third of its time. Replaced are `_patch_lang` and the call of a
     `GridExecutor` in `triton.runtime.interpreter`, which are internals (here those of Triton 3.9). Where one is gone,
-    setting it fails; where they are used otherwise, so that no call is saved, the end does.
+    setting it fails; where they are used otherwise, so that no call is saved, the end does. Left out is what it
+    computes, for a fifth of its time, to see sums of int32 overflow: without its option `debug` it looks at none.
     """
     saved, kernels = [], []
     with pytest.MonkeyPatch.context() as patch:
@@ -68,6 +70,10 @@ def language_patched_once() -> Iterator[None]:
                 kernels.append(kernel)
                 return execute(kernel, *arguments, **keywords)
 
+            builder = interpreter.interpreter_builder
+            assert not builder.options.debug
+            options = dataclasses.replace(builder.options, sanitize_overflow=False)
+            patch.setattr(builder, "options", options)
             patch.setattr(interpreter, "_patch_lang", patch_once)
             patch.setattr(interpreter.GridExecutor, "__call__", execute_anew)
         yield

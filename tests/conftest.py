@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -24,6 +25,15 @@ from allin1_core.session import Session
 from allin1_core.settings import Settings
 
 _CONFIGURATION = {**SETTINGS, "depth": 3, "best_threshold_beat": 0.0, "best_threshold_downbeat": 0.0}
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected by now stays; collections of garbage, which tests ask for, pass over it."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # for what libraries look for at the end of the process
 
 
 @pytest.fixture(scope="session")

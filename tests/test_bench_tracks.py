@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -110,16 +111,33 @@ def test_a_fresh_process_has_the_threads_that_it_is_given() -> None:
 def test_threads_are_pinned_and_released() -> None:
     import torch
 
-    before = torch.get_num_threads()
+    found = torch.get_num_threads()
+    before = found + 2  # no number that torch takes by itself
+    torch.set_num_threads(before)
     cores = usable_cores()
     with load.pinned_threads(1) as threads:
         assert threads == 1
         assert torch.get_num_threads() == 1
         assert usable_cores() == 1
-    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as another:  # each thread of OpenMP has a number of its own
+        assert torch.get_num_threads() == another.submit(torch.get_num_threads).result() == before
+    torch.set_num_threads(found)
     assert usable_cores() == cores
     with pytest.raises(ValueError, match="threads: 0; expected at least 1"), load.pinned_threads(0):
         pass
+
+
+def test_what_others_kept_busy_is_all_without_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 12 CPU seconds in 4 seconds 2 were its own, so others had 2.5 cores."""
+    for owner, name, clock in (
+        (load, "_busy_seconds", [100.0, 112.0]),
+        (load.time, "process_time", [5.0, 7.0]),
+        (load.time, "perf_counter", [1.0, 5.0]),
+    ):
+        monkeypatch.setattr(owner, name, iter(clock).__next__)
+    with load.OtherLoad() as others:
+        pass
+    assert others.cores == 2.5
 
 
 def test_the_digest_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

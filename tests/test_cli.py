@@ -42,7 +42,7 @@ def test_analyze_writes_everything_asked_for(
     out = tmp_path / "out"
     arguments = ["analyze", song, "-m", small_model, "-d", "cpu", "--spec-backend", "numpy"]
     arguments += ["-o", out, "--activ", "--embed", "--array-dir", tmp_path / "arrays"]
-    arguments += ["--export", "beats,audacity,jams", "--timings", tmp_path / "t.jsonl"]
+    arguments += ["--export", "beats, audacity, ,jams", "--timings", tmp_path / "t.jsonl"]
     arguments += ["--visualize", "--viz-dir", tmp_path / "viz", "--sonify", "--sonif-dir", tmp_path / "son"]
     status, summary, _ = command(*arguments)
     assert status == 0
@@ -188,17 +188,20 @@ STEADY = np.full((50, 2), 0.1, np.float32)
         ("a.npz", b"PK and nothing", "a.npz: cannot be read as .npz, 14 bytes (File is not a zip file)"),
         ("a.npy", STEADY[:, 0], "(T, 2)"),
         ("a.npy", np.zeros((5, 3), np.float32), "(T, 2)"),
+        ("a.npz", {"beat": np.full(5, 2.0), "downbeat": np.zeros(5)}, "2.0 in frame 0 (5 such values)"),
     ],
 )
 def test_what_cannot_be_decoded(
     tmp_path: Path,
     command: Command,
     name: str,
-    content: bytes | np.ndarray | None,
+    content: bytes | np.ndarray | dict[str, np.ndarray] | None,
     message: str,
 ) -> None:
     if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
+    elif isinstance(content, dict):
+        np.savez(tmp_path / name, **content)
     elif content is not None:
         np.save(tmp_path / name, content)
     status, _, err = command("decode", tmp_path / name)

@@ -155,7 +155,8 @@ def test_what_a_part_had_measured_is_kept_when_it_is_ended(
 
 
 def test_each_row_is_written_when_it_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rows(*_: Any) -> Iterator[dict[str, object]]:
+    def rows(*given: Any) -> Iterator[dict[str, object]]:
+        assert given == ("network", "cuda", False, 330.0)
         yield {"name": "the first"}
         raise RuntimeError("out of memory")
 

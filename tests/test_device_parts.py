@@ -7,14 +7,16 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from timing_lines import line
 
 from allin1_core import Analyzer
 from allin1_core.batch.side_by_side import number_of_jobs
-from bench.device import library, network, parity, spectrogram
+from bench.device import library, network, parity, spectrogram, timing
 from bench.device.timing import times_by_turns
 from bench.gate.bars import read_bars
 from parity.reports.records import ParityRecord
@@ -65,7 +67,25 @@ def test_differences_of_an_implementation_are_its_worst() -> None:
     assert row["agrees"] is False
 
 
-def test_cases_are_timed_by_turns() -> None:
+def test_tests_that_failed_are_rows_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pytest ends with 1 where some failed, and with others where it could not run them."""
+    for status in (1, 2):
+
+        def run(command: list[str], status: int = status, **_: object) -> SimpleNamespace:
+            outcome = {"passed": 3, "failed": ["a", "b"], "skipped": ["no reason"]}
+            Path(command[-1], "parity.json").write_text(json.dumps({"outcome": outcome, "records": []}))
+            return SimpleNamespace(returncode=status)
+
+        monkeypatch.setattr(parity.subprocess, "run", run)
+        if status == 1:
+            (tests,) = parity.rows(device="cuda:1")
+            assert [tests[name] for name in ("passed", "failed", "skipped", "not reached")] == [3, 2, 1, 0]
+        else:
+            with pytest.raises(RuntimeError, match="pytest ended with 2"):
+                parity.rows(device="cuda:1")
+
+
+def test_cases_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     times = times_by_turns({name: lambda name=name: calls.append(name) or name for name in "ab"}, "cpu", 3, 1)
     assert calls == list("ab") * 5
@@ -74,6 +94,8 @@ def test_cases_are_timed_by_turns() -> None:
     times["a"].seconds, times["b"].seconds = [2.0, 4.0, 9.0], [1.0, 1.0, 1.0]
     row = times["b"].as_row("b", times["a"])
     assert (row["seconds"], row["ratio"], row["rounds"]) == (1.0, 4.0, 3)
+    monkeypatch.setattr(timing, "_ENOUGH_SECONDS", 0.0)  # as if each took long
+    assert len(times_by_turns({"a": lambda: sum(range(99))}, "cpu", 7)["a"].seconds) == 3
 
 
 def test_rows_of_the_spectrogram() -> None:
@@ -98,6 +120,7 @@ def test_rows_of_the_network() -> None:
     batch = rows["2 folds, batch of 2, fused, exact"]
     assert batch["seconds_a_track"] == batch["seconds"] / 2
     assert {"1 fold, fused, exact", "2 folds, 1 s, fused, exact"} <= set(rows)
+    assert not [name for name in rows if "torch" in name and not name.startswith("2 folds, torch, ")]
     assert all(np.isfinite(row["seconds"]) for row in rows.values())
     assert not any("must_seconds" in row for row in rows.values())  # of a GPU
     for name, figure in figures_with_a_bar("network"):
@@ -116,7 +139,19 @@ def test_rows_of_a_list_of_songs(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, row in lists.items():
         assert row["agrees"] is True
         assert row["share"] == own / row["seconds"]
+        assert 0 < row["busy"] <= 1
         assert ("must_seconds" in row) == (name in (f"3 songs, FLAC, {how}", f"3 songs, WAV, {how}"))
+
+
+def test_the_part_in_which_the_device_works_counts_what_overlaps_once() -> None:
+    lines = [
+        line(stage, start=start, end=end, duration=end - start)
+        for stage, start, end in (
+            *(("audio_read", 0.0, 2.0), ("spectrogram", 2.0, 4.0), ("nn", 3.0, 6.0)),
+            *(("spectrogram", 3.5, 5.0), ("nn", 8.0, 9.0), ("save", 9.0, 10.0)),
+        )
+    ]
+    assert library._of_stages(lines) == {"busy": 0.5, "seconds_spectrogram": 1.75, "seconds_nn": 2.0}
 
 
 def test_the_kernels_of_triton_are_compiled_while_the_others_are() -> None:

@@ -25,7 +25,7 @@ from bench.gate.checks import (
     check_spectrogram_difference,
     check_what_runs,
 )
-from bench.measure.instructions import count_instructions, valgrind_is_installed
+from bench.measure.instructions import _self_cost, count_instructions, valgrind_is_installed
 from bench.measure.memory import peak_memory_bytes
 from parity.material import SAMPLE_RATE, default_track
 
@@ -272,3 +272,27 @@ def test_instruction_counts_repeat() -> None:
         counts = list(pool.map(count_instructions, [call] * 2))
     assert counts[0] > 1_000_000
     assert abs(counts[0] - counts[1]) < (read_bars().max_instruction_growth - 1) / 10 * counts[0]
+
+
+def test_instructions_are_those_of_the_kernels_own_lines() -> None:
+    """Not what its callees cost, nor other objects; a name is written once, here with a callee's."""
+    profile = """
+ob=(1) /usr/bin/python3
+fn=(1) main
+12 100
+cob=(2) /a/_viterbi.cpython-311-x86_64-linux-gnu.so
+calls=1 3
++3 500
+ob=(2)
+fn=(2) forward
+10 7
+cob=(3) /lib/libm.so.6
+calls=2 5
+* 1000
+-2 11
+ob=(3)
++1 9
+ob=(2)
+* 2
+"""
+    assert _self_cost(profile, "/_viterbi.") == 7 + 11 + 2

@@ -319,8 +319,11 @@ def test_a_recording_is_pairs_of_the_tree_and_itself(
 
 
 @pytest.mark.parametrize("row", ["spectrogram/fused/exact", "network/fused/exact", "decoder/cython/exact"])
-def test_a_kernel_that_was_slowed_gives_the_same_in_more_time(tmp_path: Path, row: str) -> None:
-    """A twentieth more is what it gets; here it is six times as much, which one pair shows."""
+def test_a_kernel_that_was_slowed_gives_the_same_in_more_time(
+    tmp_path: Path, row: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth more is what it gets; here it is six times as much, which three rounds of one pair show."""
+    monkeypatch.setattr(pairs, "ROUNDS", 3)
     tree, base = simulate.lay_out(None, tmp_path / "laid out")
     simulate.slow_down(tree, row, 6.0)
     slowed = {name: simulate.slowdown(*sides) for name, sides in simulate.time_pair(tree, base, 0).items()}

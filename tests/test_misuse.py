@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -25,6 +26,9 @@ def test_help_fits_a_terminal_of_80_columns(
     lines = command(*filter(None, [name]), "--help")[1].splitlines()
     assert [line for line in lines if len(line) > 80 and not line.startswith(f"  allin1-core {name} ")] == []
     assert f"  allin1-core {name}" in "\n".join(lines)
+    if not name:
+        at = lines.index("start here:")
+        assert [line[:14] for line in lines[at + 1 : at + 9]] == 7 * ["  allin1-core "] + [""]
 
 
 def test_bar_lengths_that_are_no_numbers(command: Command) -> None:
@@ -145,6 +149,17 @@ def test_errors_do_not_go_to_standard_output_where_standard_error_is_closed(
     monkeypatch.setattr(sys, "stderr", None)
     assert main(["view", "missing.json"]) == 1
     assert capsys.readouterr().out == ""
+
+
+def test_an_error_that_is_none_of_standard_output_is_not_taken_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("allin1_core.cli.view.run", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        main(["view", "a.json"])
 
 
 def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> None:

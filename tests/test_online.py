@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,23 @@ def test_pieces_and_an_earlier_stream_change_no_bit(decoder: DBNBeatTrackingProc
         found = [decoder(piece, reset=number == 0) for number, piece in enumerate(pieces)]
         assert np.concatenate(found).tolist() == beats
         np.testing.assert_array_equal(decoder._forward.probabilities(), expected)
+
+
+@pytest.mark.parametrize("backend", ["cython", "numpy"])
+def test_a_pickled_decoder_goes_on_from_its_place(backend: str) -> None:
+    decoder = DBNBeatTrackingProcessor(fps=100, online=True, backend=backend)
+    before = decoder(_PULSE[:230]).tolist()
+    arrived = pickle.loads(pickle.dumps(decoder))
+    after = [one(_PULSE[230:], reset=False).tolist() for one in (decoder, arrived)]
+    assert (
+        before + after[1]
+        == before + after[0]
+        == DBNBeatTrackingProcessor(fps=100, online=True)(_PULSE).tolist()
+    )
+    assert arrived.tempo == decoder.tempo
+    np.testing.assert_array_equal(arrived._forward.probabilities(), decoder._forward.probabilities())
+    arrived(_PULSE)
+    assert decoder.last_beat == 4.7
 
 
 def test_offline_beside_online(decoder: DBNBeatTrackingProcessor) -> None:

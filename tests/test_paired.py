@@ -32,6 +32,8 @@ def test_sides_alternate_and_warm_up_is_not_counted() -> None:
     assert times.candidate.shape == times.reference.shape == (4,)
     assert calls == ["oracle", "ours"] * 5
     assert (times.candidate_output, times.reference_output) == ("ours", "oracle")
+    fields = times.as_fields
+    assert fields == {"seconds": [*times.candidate], "reference_seconds": [*times.reference]}
     assert not any(collecting)
     assert gc.isenabled()
 
@@ -161,10 +163,16 @@ def test_freed_memory_is_kept_inside_the_block_and_returned_after_it() -> None:
 
 
 def test_what_lived_before_is_not_looked_through_in_every_round() -> None:
-    frozen = []
+    frozen: list[int] = []
+    gc.freeze()
     paired_times(lambda: frozen.append(gc.get_freeze_count()), lambda: None, rounds=2)
     assert all(count > 1000 for count in frozen)
+    # What was left out before stays so.
+    assert gc.get_freeze_count() > 1000
+    gc.unfreeze()
+    paired_times(int, int, rounds=1)
     assert gc.get_freeze_count() == 0
+    gc.freeze()
 
 
 PAIR = """

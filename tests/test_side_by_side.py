@@ -164,6 +164,12 @@ def test_room_that_was_given_back_is_there_to_the_last_bit() -> None:
 
     threading.Thread(target=take_all, daemon=True).start()
     assert let_in.wait(10)
+    exactly = Room(1.0)
+    with exactly.taken(0.5):
+        second = threading.Thread(target=exactly.taken(0.5).__enter__, daemon=True)
+        second.start()
+        second.join(10)
+        assert not second.is_alive()
 
 
 def test_what_fails_every_track_is_raised_for_the_foremost_and_ends_the_list(
@@ -192,17 +198,36 @@ def test_what_fails_every_track_is_raised_for_the_foremost_and_ends_the_list(
     assert leftovers(tmp_path / "out") == []
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """What a shell starts in the background ignores Ctrl-C."""
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, handler)
+
+
+@pytest.mark.usefixtures("_interruptible")
+def test_what_runs_is_told_of_an_interruption() -> None:
+    stopping, both, told = threading.Event(), threading.Barrier(2), []
+
+    def run(index: int, item: str, begun: Callable[[], None]) -> None:
+        begun()
+        both.wait(30)
+        if item == "b":
+            os.kill(os.getpid(), signal.SIGINT)
+        told.append(stopping.wait(10))
+        raise StoppedError
+
+    with pytest.raises(KeyboardInterrupt):
+        run_side_by_side("abc", 2, run, stopping)
+    assert told == [True, True]
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interruption_leaves_whole_files_and_no_thread(
-    stems: np.ndarray,
-    options: dict[str, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    stems: np.ndarray, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C, which is the calling thread's: no track runs in it that might end with a lock of the others."""
-    # What a shell starts in the background ignores it.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     paths = write_library(tmp_path / "library", stems, 6, seconds=0.5)
     analyze(paths, out_dir=tmp_path / "undisturbed", jobs=1, **options)
     interrupted, first, call = threading.Event(), threading.Lock(), Model.__call__

@@ -14,7 +14,6 @@ import pytest
 import rpp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyrekordbox.rbxml import RekordboxXml
 
 from allin1_core.errors import ResultError
 from allin1_core.results.exports import export
@@ -164,7 +163,9 @@ def test_reaper_as_rpp_reads_it(result: AnalysisResult) -> None:
     assert {round(of_beats[time], 4) for time in result.downbeats} <= {round(line, 4) for line in lines}
 
 
-def rekordbox(text: str, folder: Path) -> RekordboxXml:
+def rekordbox(text: str, folder: Path) -> Any:
+    from pyrekordbox.rbxml import RekordboxXml  # with a database's library: a second
+
     path = folder / "collection.xml"
     path.write_text(text, encoding="utf-8")
     return RekordboxXml(path)

@@ -99,6 +99,8 @@ def test_a_gain_that_was_expected_of_what_did_not_run(tmp_path: Path) -> None:
     expectations.write_text(gain, encoding="utf-8")
     found = text(compare(*recorded(9), expectations), "backend")
     assert "the same implementation ran before and after: madmom" in found
+    newer = record(tmp_path / "newer.jsonl", edit=change("spectrogram", library_version="1.1"))
+    assert "same" not in compare(record(tmp_path / "old.jsonl"), newer, expectations).markdown()
 
 
 @pytest.mark.parametrize(

@@ -240,5 +240,8 @@ def test_the_waterfall_draws_every_line_at_its_time(
     assert len(bars) == len(lines)
     drawn = sorted((bar.get_x(), bar.get_width()) for bar in bars)
     np.testing.assert_allclose(drawn, sorted((line.start, line.duration) for line in lines))
+    beside = [words.get_position() for words in figure.axes[0].texts]
+    assert sorted(x for x, _ in beside) == (sorted(line.end for line in lines) if copies == 1 else [])
+    assert [y for _, y in beside] == [*range(len(lines))][: len(beside)]
     figures.save(figure, tmp_path / "w.png")
     assert (tmp_path / "w.png").read_bytes().startswith(b"\x89PNG")

@@ -300,10 +300,13 @@ def test_the_command(tmp_path: Path, song: Path, command: Callable[..., tuple[in
         assert (status, error, size) == (0, "", f"{Path(written).stat().st_size / 1e6:.1f}")
         return {"file": written, **content(Path(written).read_text())[0]}, note
 
+    # Of the result, embeddings are not read; of the other, no arrays are.
+    (path.parent / "song.embed.npy").write_bytes(b"damaged")
     data, note = view(path)
     assert (data["file"], data["audio"]["streams"], note) == (str(path.with_suffix(".html")), ["mix"], "")
     assert data["activations"] is None
     out = tmp_path / "new" / "a.html"
+    (path.parent / "song.activ.npz").write_bytes(b"damaged")
     data, _ = view(path, "--stems", "--array-dir", tmp_path / "arrays", "--against", path, "-o", out)
     assert (data["file"], data["audio"]["streams"]) == (str(out), ["bass", "drums", "other", "vocals"])
     assert data["activations"].keys() == {"beat", "downbeat", "segment"}

@@ -179,11 +179,9 @@ def _without_result(tracks: Mapping[Path, Given | None], outputs: Outputs) -> It
 
 def _check_folders(outputs: Outputs) -> None:
     """Make the folders; `OutputError` if one cannot be written to, before there is anything to lose."""
-    folders = [outputs.out_dir, outputs.figures_dir, outputs.sounds_dir]
+    folders = [outputs.out_dir, outputs.figures_dir, outputs.sounds_dir, outputs.array_dir]
     if outputs.keep_byproducts:
         folders += [outputs.demix_dir, outputs.spec_dir]
-    if outputs.include_activations or outputs.include_embeddings:
-        folders.append(outputs.array_dir)
     for folder in folders:
         if folder is not None:
             check_writable(folder)

@@ -108,11 +108,6 @@ def run_side_by_side(
                 run(index, item, begun)
         except StoppedError:
             pass
-        except Exception:
-            raise
-        except BaseException:
-            stopping.set()
-            raise
         finally:
             begun()
 

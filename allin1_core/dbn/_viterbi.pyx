@@ -78,6 +78,7 @@ cdef extern from "viterbi_kernel.h":
     ctypedef struct forward_place_t:
         ptrdiff_t first
         double factor
+        ptrdiff_t begin
 
     ctypedef struct kernels_t:
         ptrdiff_t (*forward)(const viterbi_model_t *, const viterbi_observations_t *, const viterbi_work_t *,
@@ -224,12 +225,13 @@ cdef class ForwardAlgorithm:
     cdef forward_model_t model
     cdef forward_place_t place
     cdef const kernels_t *kernels
-    cdef object arrays, single_array, double_array
+    cdef object arguments, arrays, single_array, double_array
     cdef double[::1] room, doubles
     cdef float[::1] singles
 
     def __init__(self, chains, transitions, *, instruction_set=None):
         self.kernels = kernels_for(checked(instruction_set).encode())
+        self.arguments = chains, transitions
         cdef const int64_t[::1] firsts = np.cumsum([0, *chains.intervals], dtype=np.int64)
         self.model.num_intervals = chains.num_intervals
         self.model.num_states = chains.num_states
@@ -270,7 +272,16 @@ cdef class ForwardAlgorithm:
     def reset(self):
         self.room[:] = 0
         self.room[FORWARD_ROOM:FORWARD_ROOM + self.model.num_states] = 1.0 / self.model.num_states
-        self.place.first, self.place.factor = FORWARD_ROOM, 1
+        self.place.first, self.place.factor, self.place.begin = FORWARD_ROOM, 1, 0
+
+    def __reduce__(self):
+        # With its place in the stream, for the best instruction set of where it arrives: the bits are the same.
+        return ForwardAlgorithm, self.arguments, (np.asarray(self.room), self.place.first, self.place.factor)
+
+    def __setstate__(self, state):
+        cdef const double[::1] room = state[0]
+        self.room[:] = room
+        self.place.first, self.place.factor = state[1:]
 
     def advance(self, const double[:, ::1] densities):
         cdef ptrdiff_t frame

@@ -103,6 +103,7 @@ struct forward_model_t {
 struct forward_place_t {
     ptrdiff_t first;
     double factor;
+    ptrdiff_t begin; /* a hint, the block in `room` where it is worth while to begin to sum exactly */
 };
 
 /* `forward` returns the column of the exits that is the last frame, `forward_frame` the likeliest state. */

@@ -201,10 +201,9 @@ def _undisturbed() -> Iterator[Callable[[], Any]]:
     """Inside the block garbage is collected only by what is handed out, and freed memory stays.
 
     What lived before is left out of collections: looking through the objects of a dozen libraries takes a tenth of a
-    second, a short round far less.
+    second, a short round far less. Where something was left out already, it stays so, and so does this.
     """
-
-    was_collecting = gc.isenabled()
+    was_collecting, was_frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -212,7 +211,8 @@ def _undisturbed() -> Iterator[Callable[[], Any]]:
         with freed_memory_kept():
             yield gc.collect
     finally:
-        gc.unfreeze()
+        if not was_frozen:
+            gc.unfreeze()
         if was_collecting:
             gc.enable()
 

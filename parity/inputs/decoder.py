@@ -18,7 +18,7 @@ from parity.inputs.annotations import read_annotations, representative_songs
 from parity.material import shared_folder, tracks
 
 NUM_SONGS = 24
-EXCERPT_SECONDS = 40
+EXCERPT_SECONDS = 20
 BEGINNING_FRAMES = 300
 
 

@@ -27,8 +27,8 @@ from parity.material import STEMS, read_stems, shared_folder, stempeg_track, tra
 SAMPLE_RATES = (8000, 11025, 16000, 22050, 32000, 44100, 48000, 88200, 96000)
 # Where resampled music is compared in float32, too, outside the full form.
 FLOAT32_RATES = (48000,)
-# Tracks that are compared in int16 alone outside the full form; a longer one is in both types.
-LONG_IN_INT16 = ("boogi_marabi", "midnight_snow_run")
+# Tracks that are compared in int16 alone outside the full form; the short ones and `ten_minutes` are in both types.
+LONG_IN_INT16 = ("boogi_marabi", "keep_on_rolling", "midnight_snow_run")
 LENGTHS = (0, 1, 100, 440, 441, 442, 2047, 2048, 2049)
 DTYPES = ("int16", "float32")
 _SECONDS = 1.3

@@ -22,8 +22,8 @@ from allin1_core.errors import Allin1Error, printable
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = 512 << 20
-# A file may take a hundred times as long as hashing 64 MiB does in the same process; the slowest takes twenty times.
-MOST_HASHINGS = 100
+# A file may take 400 times as long as hashing 16 MiB does in the same process; the slowest takes eighty times.
+MOST_HASHINGS = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Reading:
     peak_bytes : int
         Of resident memory, above what the process held before this file.
     hashing_seconds : float
-        What SHA-256 of 64 MiB took in the same process.
+        What SHA-256 of 16 MiB took in the same process.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Reading:
         if self.ended == "refused" and not self.message.isprintable():
             return f"{self.path!r}: the message breaks its line: {self.message!r}"
         if self.seconds > MOST_HASHINGS * self.hashing_seconds:
-            return f"{self.path!r}: took {self.seconds:.1f} s, SHA-256 of 64 MiB {self.hashing_seconds:.3f} s"
+            return f"{self.path!r}: took {self.seconds:.1f} s, SHA-256 of 16 MiB {self.hashing_seconds:.3f} s"
         if self.peak_bytes > memory:
             return f"{self.path!r}: took {self.peak_bytes >> 20} MB"
         return ""
@@ -138,7 +138,7 @@ def _hashing_seconds() -> float:
     seconds = []
     for _ in range(3):
         start = time.process_time()
-        hashlib.sha256(bytes(64 << 20)).digest()
+        hashlib.sha256(bytes(16 << 20)).digest()
         seconds.append(time.process_time() - start)
     return min(seconds)
 

@@ -37,7 +37,7 @@ def test_misbehaviour_is_noticed(tmp_path: Path, reader: str, fault: str) -> Non
 
 
 def test_a_file_that_takes_too_long_is_noticed_on_a_fast_and_on_a_slow_machine() -> None:
-    for hashing in (0.04, 0.4):
-        quick, slow = (Reading("a", "read", "", times * hashing, 0, hashing) for times in (99, 101))
+    for hashing in (0.01, 0.1):
+        quick, slow = (Reading("a", "read", "", times * hashing, 0, hashing) for times in (399, 401))
         assert quick.fault(memory=1) == ""
         assert slow.fault(memory=1).startswith("'a': took ")

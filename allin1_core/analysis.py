@@ -36,11 +36,11 @@ from allin1_core.timings.recorder import Timings
 
 @documented(Settings)
 class Analyzer:
-    """A session object: loads once, analyses many.
+    """The pipeline with its models, which are loaded once for many tracks.
 
     Any number of threads may use it at the same time: what one of them loads, the others wait for and share. Mixes are
-    separated one after the other. Only where a stage runs on MLX, whose arrays belong to the thread that made them,
-    may no other thread use it than the one that did first. Other processes may use it too: after a fork what is loaded
+    separated one after the other. Where a stage runs on MLX, whose arrays belong to the thread that made them, only
+    the thread that used it first may use it. Other processes may use it too: after a fork what is loaded
     is theirs as well, except on CUDA, which no forked process can use; and pickled (for ``spawn`` or loky) it carries
     its options and loads again.
 

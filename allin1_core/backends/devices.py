@@ -134,6 +134,15 @@ def devices_here(row: Backend) -> list[str]:
     return found
 
 
+def synchronize(device: str) -> None:
+    """Wait until a CUDA device or Metal has computed what it was given; on a CPU nothing is pending."""
+    if device.startswith(("cuda", "mps")):
+        import torch
+
+        wait = torch.mps.synchronize if device == "mps" else functools.partial(torch.cuda.synchronize, device)
+        wait()
+
+
 # Held while torch's precision of products is set: there is one for all threads.
 _PRODUCTS = Lock()
 

@@ -285,10 +285,8 @@ def module_exists(name: str) -> bool:
     """Whether a module can be imported, found without importing it."""
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-    except ValueError:  # without a specification: `__main__` of a script or notebook
-        return True
+    except (ModuleNotFoundError, ValueError) as error:
+        return isinstance(error, ValueError)  # `__main__` of a script or notebook, which has no specification
 
 
 def stages() -> tuple[str, ...]:
@@ -327,9 +325,8 @@ def backends(stage: str) -> dict[str, Backend]:
 
 
 def _foreign(stage: str, name: str, target: str, distribution: str) -> Backend:
-    bounds = next(
-        (row.bounds for row in built_in(stage) if row.own_operations == target), GENERAL_BOUNDS[stage]
-    )
+    own = [row.bounds for row in built_in(stage) if row.own_operations == target]
+    bounds = own[0] if own else GENERAL_BOUNDS[stage]
     module = target.partition(":")[0]
     return Backend(stage, name, target, distribution, module, "", _CPU, bounds=bounds, automatic=False)
 
@@ -348,7 +345,6 @@ def get(stage: str, name: str) -> Backend:
     found = backends(stage)
     if name not in found:
         raise BackendError(
-            f"{stage} backend {name!r}: unknown; "
-            f"expected 'auto', 'module:function' or one of {', '.join(found)}"
+            f"{stage} backend {name!r}: unknown; expected 'auto', 'module:function' or one of {', '.join(found)}"
         )
     return found[name]

@@ -131,10 +131,6 @@ class DBNBarTrackingProcessor:
         self.choice = choose_kernel(backend)
         self._kernel = load_kernel(self.choice.backend, "dense_viterbi")
 
-    def __call__(self, data: Any) -> np.ndarray:
-        """As `process`."""
-        return self.process(data)
-
     def process(self, data: Any) -> np.ndarray:
         """Beats with their positions in the bar.
 
@@ -172,6 +168,8 @@ class DBNBarTrackingProcessor:
         numbers = self._numbers[path]
         numbers = np.append(numbers, numbers[-1] % self._meters[path[-1]] + 1)
         return np.stack([times, numbers], axis=1)
+
+    __call__ = process
 
     def _viterbi(self, activations: np.ndarray) -> np.ndarray:
         """Most likely path of states, ``int64 (num_activations,)``."""

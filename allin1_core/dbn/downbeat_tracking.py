@@ -165,10 +165,6 @@ class DBNDownBeatTrackingProcessor:
         self.min_bpm = float(np.min(min_bpm))
         self.max_bpm = float(np.max(max_bpm))
 
-    def __call__(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
-        """As `process`."""
-        return self.process(activations, anchors=anchors)
-
     def process(self, activations: Any, *, anchors: Any = None) -> np.ndarray:
         """Beats of activations.
 
@@ -193,6 +189,8 @@ class DBNDownBeatTrackingProcessor:
             If the activations have another shape or hold what is no probability, or no path meets the anchors.
         """
         return self.decode(activations, anchors=anchors).beats
+
+    __call__ = process
 
     def decode(self, activations: Any, *, anchors: Any = None) -> DecodedBeats:
         """As `process`, with the path, its log probability, the tempo and the bar length it was found with."""

@@ -60,10 +60,6 @@ class OnlineDownBeatTracker:
         self._last_beat = -np.inf
         self._lost = False
 
-    def __call__(self, activations: Any) -> np.ndarray:
-        """As `process`."""
-        return self.process(activations)
-
     def process(self, activations: Any) -> np.ndarray:
         """Beats that the next frames make old enough.
 
@@ -95,6 +91,8 @@ class OnlineDownBeatTracker:
         if settled >= _FRAMES_LEFT_BEHIND:
             self._leave_behind(settled - 1)  # a change of beat is told by the frame before it
         return beats
+
+    __call__ = process
 
     def finish(self) -> np.ndarray:
         """All other beats, and the end of the stream: what comes then begins another."""

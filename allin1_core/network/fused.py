@@ -198,23 +198,14 @@ def neighbourhood_attention(
     *,
     instruction_set: str | None = None,
 ) -> np.ndarray:
-    """Neighbourhood attention over one axis, or over two with the same kernel size and dilation.
-
-    The kernel is the network's own, compiled for shapes that are known only at run time.
+    """Neighbourhood attention by the network's own kernel, compiled for shapes that are known only at run time.
 
     Parameters
     ----------
-    queries, keys, values : float32 (B, H, T, D) or (B, H, R, T, D)
-        B sequences, H heads, R rows, T frames, D channels of a head. Scores are not scaled.
-    bias : float32 (H, 2 * kernel_size - 1) or (H, 2 * kernel_size - 1, 2 * kernel_size - 1)
-        Relative positional bias.
-    kernel_size, dilation : int
+    queries, keys, values, bias, kernel_size, dilation
+        As of `attention.neighbourhood_attention`, in float32, and so is what is returned.
     instruction_set : str, optional
         Run the kernels of another instruction set than the best one here.
-
-    Returns
-    -------
-    float32, of the shape of `queries`: ``softmax(queries . keys + bias) . values`` over each query's window.
 
     Raises
     ------

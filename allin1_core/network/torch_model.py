@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from allin1_core.backends.devices import products_in_tf32
+from allin1_core.backends.devices import products_in_tf32, synchronize
 from allin1_core.errors import BackendError
 from allin1_core.network import architecture, attention
 from allin1_core.network.weights import Checkpoint
@@ -54,10 +54,7 @@ class TorchNetwork:
             return architecture.probabilities(self._operations, logits)
 
     def synchronize(self, arrays: Sequence[Tensor]) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
+        synchronize(str(self._device))
 
     @contextlib.contextmanager
     def _settings(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from triton.errors import TritonError
 
+from allin1_core.backends.devices import synchronize
 from allin1_core.errors import UnfitBackendError
 from allin1_core.network import architecture, neighbourhood, triton_attention, triton_layers
 from allin1_core.network.configuration import check_published_dimensions
@@ -201,7 +202,7 @@ class TritonNetwork:
             return architecture.probabilities(TorchOperations(self._device), logits)
 
     def synchronize(self, arrays: Sequence[Tensor]) -> None:
-        torch.cuda.synchronize(self._device)
+        synchronize(str(self._device))
 
 
 def _tiled(spectrogram: Tensor, tiles: int) -> Tensor:

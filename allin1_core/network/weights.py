@@ -56,56 +56,37 @@ class PublishedFile:
     thresholds: Thresholds
 
 
+# fmt: off
 PUBLISHED: Mapping[str, PublishedFile] = {
-    "harmonix-fold0": PublishedFile(
-        "harmonix-fold0-0vra4ys2.pth",
-        "0db596dfb0995f41d62f6267d76a9d54c046f1649bd35e1dbeca0c5f9a7b8acd",
-        "6eaef56aa5b3cf60c3ff465e95acaa2c103244259cbd092baddff6ca70a4fc03",
-        Thresholds(0.19, 0.22),
-    ),
-    "harmonix-fold1": PublishedFile(
-        "harmonix-fold1-3ozjhtsj.pth",
-        "607b4864eaabccd4f6951410d5ea6676666ad1cfa6ce2e18bc99f3824b77c3b7",
-        "89aba3d4bc17b5567fdca6dce5f17bd52af1f3a34011be41efa555eabc3ac00e",
-        Thresholds(0.17, 0.22),
-    ),
-    "harmonix-fold2": PublishedFile(
-        "harmonix-fold2-gmgo0nsy.pth",
-        "67c28ec7ca612d365e5fcb152f6530eb53e34c4303940afb30fd17a295c958a4",
-        "258f6775b87604a42f7236b7689cd29f0ebc4c8261e4449de9120dbd042600f1",
-        Thresholds(0.21, 0.24),
-    ),
-    "harmonix-fold3": PublishedFile(
-        "harmonix-fold3-i92b7m8p.pth",
-        "446d05672b2669cdb7d9b8bbbc228a4f3592484335a7995cca89a744e3950ddc",
-        "f11051c1b46d811e13987061edea6c8583cc38f95347c4a0c872ab1d6edee266",
-        Thresholds(0.2, 0.28),
-    ),
-    "harmonix-fold4": PublishedFile(
-        "harmonix-fold4-1bql5qo0.pth",
-        "96327222ab9b33c005388b788ba602f529aa03cc4dde1c859c011f1004490493",
-        "cabd0bac6e57e3b2d1daa2c43283610111a915a90d629543dc5616b8ad9cf9d2",
-        Thresholds(0.24, 0.21),
-    ),
-    "harmonix-fold5": PublishedFile(
-        "harmonix-fold5-x4z5zeef.pth",
-        "c87f162a1090290bcbb863688746784919cf912c56744fb3d81a1a7dba3b114e",
-        "a335ec29c3006fcbfae6b45d991fb044bb170fde2ed0fc0d68576a8f832f79a1",
-        Thresholds(0.22, 0.24),
-    ),
-    "harmonix-fold6": PublishedFile(
-        "harmonix-fold6-x7t226rq.pth",
-        "13e7e639bf30fcd3fa049ad863088773a4e57b06d7c68581385b3ef625c60688",
-        "1724b6fdd70a3540752045f5ea598ec288e8735d9eeb425eb91e2e41d2601a28",
-        Thresholds(0.28, 0.32),
-    ),
-    "harmonix-fold7": PublishedFile(
-        "harmonix-fold7-qwwskhg6.pth",
-        "b888b7fba95efa3d5a37ca013fe7efe2741621ea9ca335e6b2723e4fd0fade57",
-        "2cd0a7ba01cf23fa4842146067e29c0b61545b599fa1198f19b73e12b610bdc6",
-        Thresholds(0.23, 0.19),
-    ),
+    file.rpartition("-")[0]: PublishedFile(file, sha256, values_sha256, Thresholds(beat, downbeat))
+    for file, beat, downbeat, sha256, values_sha256 in (
+        ("harmonix-fold0-0vra4ys2.pth", 0.19, 0.22,
+         "0db596dfb0995f41d62f6267d76a9d54c046f1649bd35e1dbeca0c5f9a7b8acd",
+         "6eaef56aa5b3cf60c3ff465e95acaa2c103244259cbd092baddff6ca70a4fc03"),
+        ("harmonix-fold1-3ozjhtsj.pth", 0.17, 0.22,
+         "607b4864eaabccd4f6951410d5ea6676666ad1cfa6ce2e18bc99f3824b77c3b7",
+         "89aba3d4bc17b5567fdca6dce5f17bd52af1f3a34011be41efa555eabc3ac00e"),
+        ("harmonix-fold2-gmgo0nsy.pth", 0.21, 0.24,
+         "67c28ec7ca612d365e5fcb152f6530eb53e34c4303940afb30fd17a295c958a4",
+         "258f6775b87604a42f7236b7689cd29f0ebc4c8261e4449de9120dbd042600f1"),
+        ("harmonix-fold3-i92b7m8p.pth", 0.2, 0.28,
+         "446d05672b2669cdb7d9b8bbbc228a4f3592484335a7995cca89a744e3950ddc",
+         "f11051c1b46d811e13987061edea6c8583cc38f95347c4a0c872ab1d6edee266"),
+        ("harmonix-fold4-1bql5qo0.pth", 0.24, 0.21,
+         "96327222ab9b33c005388b788ba602f529aa03cc4dde1c859c011f1004490493",
+         "cabd0bac6e57e3b2d1daa2c43283610111a915a90d629543dc5616b8ad9cf9d2"),
+        ("harmonix-fold5-x4z5zeef.pth", 0.22, 0.24,
+         "c87f162a1090290bcbb863688746784919cf912c56744fb3d81a1a7dba3b114e",
+         "a335ec29c3006fcbfae6b45d991fb044bb170fde2ed0fc0d68576a8f832f79a1"),
+        ("harmonix-fold6-x7t226rq.pth", 0.28, 0.32,
+         "13e7e639bf30fcd3fa049ad863088773a4e57b06d7c68581385b3ef625c60688",
+         "1724b6fdd70a3540752045f5ea598ec288e8735d9eeb425eb91e2e41d2601a28"),
+        ("harmonix-fold7-qwwskhg6.pth", 0.23, 0.19,
+         "b888b7fba95efa3d5a37ca013fe7efe2741621ea9ca335e6b2723e4fd0fade57",
+         "2cd0a7ba01cf23fa4842146067e29c0b61545b599fa1198f19b73e12b610bdc6"),
+    )
 }
+# fmt: on
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import html
 import io
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,8 @@ def page(
     # As an element of HTML it ends at the first "</script".
     data = json.dumps(content, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     parts = {_TITLE: html.escape(name), _DATA: data, _AUDIO: "\n".join(pieces)}
-    text = _TEMPLATE.read_text(encoding="utf-8")
-    before, _, text = text.partition(_TITLE)
-    between, _, text = text.partition(_DATA)
-    behind, _, text = text.partition(_AUDIO)
-    return "".join((before, parts[_TITLE], between, parts[_DATA], behind, parts[_AUDIO], text))
+    split = re.split(f"({'|'.join(parts)})", _TEMPLATE.read_text(encoding="utf-8"))
+    return "".join(parts.get(piece, piece) for piece in split)
 
 
 def _model(result: AnalysisResult) -> dict[str, Any]:

@@ -22,13 +22,9 @@ _LIBRARIES = {
 }
 
 
-def machine() -> dict[str, Any]:
-    """Processor, number of cores this process may use, and platform."""
-    return dict(_machine())
-
-
 @functools.cache
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Processor, number of cores this process may use, and platform; the same object for every call."""
     import platform
 
     return {"cpu": _cpu_name(), "cores": _CORES, "platform": platform.platform()}

@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from allin1_core.backends import Choice
+from allin1_core.backends import Choice, devices
 from allin1_core.errors import OutputError
 from allin1_core.files.writing import append_line, expand_user
 from allin1_core.threads import Lock
@@ -199,19 +199,13 @@ def synchronize(choice: Choice | None, output: Any = None) -> None:
     """
     if choice is None:
         return
-    kind = choice.device.partition(":")[0]
-    if choice.library == "mlx" or kind == "mlx":
+    if choice.library == "mlx" or choice.device == "mlx":
         import mlx.core as mx
 
         mx.eval(_mlx_arrays(output, mx.array))
         mx.synchronize()
-    elif kind in ("cuda", "mps"):
-        import torch
-
-        if kind == "cuda":
-            torch.cuda.synchronize(choice.device)
-        else:
-            torch.mps.synchronize()
+    else:
+        devices.synchronize(choice.device)
 
 
 def _mlx_arrays(tree: Any, array_type: type) -> list[Any]:

@@ -48,7 +48,7 @@ SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
 	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_page tests/test_paired tests/test_processes \
 	tests/test_result_validation.py::test_what_is_loaded_can_be_used tests/test_sample_buffer \
 	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
-	tests/test_weights.py::test_loading_the_ensemble tests/test_without_avx512
+	tests/test_weights.py::test_loading_the_ensemble tests/test_avx2_alone
 
 .PHONY: help check lint parity parity-full bench device gate baseline page readme peers sanitize arm clean
 

@@ -27,8 +27,13 @@ from allin1_core.settings import Settings
 _CONFIGURATION = {**SETTINGS, "depth": 3, "best_threshold_beat": 0.0, "best_threshold_downbeat": 0.0}
 
 
+def pytest_collection() -> None:
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
-    """What is imported and collected by now stays; collections of garbage, which tests ask for, pass over it."""
+    """What is imported and collected by now stays: garbage is not looked for in it, now or when a test asks for it."""
+    gc.enable()
     gc.freeze()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from allin1_core.files.reading import FileContent, file_digest, open_regular
 from allin1_core.files.writing import expand_user
 from allin1_core.separation import find_stems, read_stems, stems_folder, stems_from_separated
 from allin1_core.separation.inputs import Given, Input, take
+from allin1_core.threads import ThreadPool
 
 Read = TypeVar("Read")
 
@@ -162,8 +162,9 @@ class AudioFiles:
         self._given = track.given
         files = self.ready.values() if isinstance(self.ready, Mapping) else [(track.path, 0)]
         self._files = [] if track.given else [path for path in dict(files) if isinstance(path, Path)]
+        self._digests: dict[str, str] | None = None
 
-    @functools.cached_property
+    @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files by their names.
 
@@ -174,10 +175,18 @@ class AudioFiles:
         AudioError
             If one is missing or cannot be read.
         """
-        self._before = self._states()
-        if self._given is not None:
-            return {"file" if isinstance(self._given.audio, FileContent) else "samples": self._given.sha256}
-        return {path.name: file_digest(path) for path in self._files}
+        # No `functools.cached_property`: Python 3.11 has one lock for it, so that tracks would wait for each other.
+        if self._digests is None:
+            self._before = self._states()
+            if self._given is not None:
+                kind = "file" if isinstance(self._given.audio, FileContent) else "samples"
+                self._digests = {kind: self._given.sha256}
+            else:
+                with ThreadPool(name="stems") as pool:
+                    digests = pool.map(file_digest, self._files)
+                names = [path.name for path in self._files]
+                self._digests = dict(zip(names, digests, strict=True))
+        return self._digests
 
     def read(self, read: Callable[[], Read]) -> Read:
         """What a function reads of the files, which are what was hashed.

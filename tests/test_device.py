@@ -14,7 +14,7 @@ import pytest
 
 from bench.device import __main__ as device
 from bench.device import pipeline
-from bench.device.report import draw, render, targets
+from bench.device.report import cell, draw, render, targets
 from bench.gate import device as gate
 from bench.gate.bars import DeviceBar, DeviceBars, read_bars
 from parity.reports.publish import dump_json
@@ -205,6 +205,29 @@ def test_the_report_says_what_was_reached() -> None:
     assert "![Stages over time](stages.png)" in text
     unknown = changed("network", 1, seconds=math.nan)
     assert [row["met"] for row in targets(json.loads(dump_json(unknown)))] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("seconds", 0.0134, "13.4 ms"),
+        ("first_seconds", 1.04, "1.04 s"),
+        ("seconds_nn", 0.0134, "13.4 ms"),
+        ("share", 0.914, "91%"),
+        ("busy", 0.934, "93%"),
+        ("ratio", 19.14, "19.1x"),
+        ("memory_gb", 0.8671, "0.867 GB"),
+        ("snr_db", 53.96, "54 dB"),
+        ("snr_db", None, "-"),
+        ("difference", 1.1e-5, "1.1e-05"),
+        ("cores at work", 11.72, "11.7"),
+        ("agrees", True, "yes"),
+        ("beats moved", "1 of 350", "1 of 350"),
+        ("rounds", 7, "7"),
+    ],
+)
+def test_figures_have_their_units(name: str, value: object, shown: str) -> None:
+    assert cell(name, value) == shown
 
 
 def test_the_report_says_what_failed() -> None:

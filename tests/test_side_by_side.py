@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import signal
@@ -20,11 +21,13 @@ from hard_use.libraries import contents, leftovers, write_library
 
 from allin1_core import Analyzer, Audio, Stems, analyze, batch
 from allin1_core.audio.reading import stated_seconds
+from allin1_core.audio.types import STEM_NAMES
 from allin1_core.batch.side_by_side import Room, StoppedError, number_of_jobs, run_side_by_side
 from allin1_core.errors import AudioError, BackendError, BatchError, WeightsError
 from allin1_core.network.model import Model
 from allin1_core.results.result import AnalysisResult
-from allin1_core.separation.track import Track, find_ready_stems
+from allin1_core.separation import track
+from allin1_core.separation.track import AudioFiles, Track, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings
 from allin1_core.threads import limited_cores, usable_cores
@@ -309,6 +312,30 @@ def test_mlx_keeps_to_one_thread(small_model: str) -> None:
     asked_for_two = Session(Settings(model=small_model, device="mlx", jobs=2))
     with pytest.raises(BackendError, match="jobs: 2; expected 1, because MLX's arrays belong to the thread"):
         number_of_jobs(asked_for_two, 5)
+
+
+def test_tracks_are_hashed_at_the_same_time_and_their_stems_too(
+    stems: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_library(tmp_path, stems, 2, seconds=0.5)
+    all_at_once, digest = threading.Barrier(8), track.file_digest
+
+    def together(path: Path) -> str:
+        all_at_once.wait(30)
+        return digest(path)
+
+    monkeypatch.setattr(track, "file_digest", together)
+    found: dict[int, dict[str, str]] = {}
+
+    def run(index: int, path: Path, begun: Callable[[], None]) -> None:
+        begun()
+        found[index] = AudioFiles(Track.of(path), None).digests
+
+    monkeypatch.setattr("allin1_core.threads.at_most_usable", lambda most: most or 4)
+    run_side_by_side(paths, 2, run, threading.Event())
+    for index, path in enumerate(paths):
+        files = {f"{stem}.wav": (path / f"{stem}.wav").read_bytes() for stem in STEM_NAMES}
+        assert found[index] == {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
 def test_the_length_that_a_header_states(stems: np.ndarray, song: Path, tmp_path: Path) -> None:

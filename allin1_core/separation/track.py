@@ -19,6 +19,7 @@ from allin1_core.files.reading import FileContent, file_digest, open_regular
 from allin1_core.files.writing import expand_user
 from allin1_core.separation import find_stems, read_stems, stems_folder, stems_from_separated
 from allin1_core.separation.inputs import Given, Input, take
+from allin1_core.threads import ThreadPool
 
 Read = TypeVar("Read")
 
@@ -154,6 +155,7 @@ class AudioFiles:
 
     def __init__(self, track: Track, stems_dir: str | os.PathLike[str] | None) -> None:
         self._track, self._stems_dir = track, stems_dir
+        self._digests: dict[str, str] | None = None
 
     @functools.cached_property
     def ready(self) -> ReadyStems | None:
@@ -165,7 +167,7 @@ class AudioFiles:
         files = self.ready.values() if isinstance(self.ready, Mapping) else [(self._track.path, 0)]
         return [] if self._track.given else [path for path in dict(files) if isinstance(path, Path)]
 
-    @functools.cached_property
+    @property
     def digests(self) -> dict[str, str]:
         """SHA-256 of the files by their names.
 
@@ -176,11 +178,18 @@ class AudioFiles:
         AudioError, StemsError
             If one is missing or cannot be read.
         """
-        self._before = self._states()
-        if self._track.given is not None:
-            given = self._track.given
-            return {"file" if isinstance(given.audio, FileContent) else "samples": given.sha256}
-        return {path.name: file_digest(path) for path in self._files}
+        # No `functools.cached_property`: Python 3.11 has one lock for it, so that tracks would wait for each other.
+        if self._digests is None:
+            self._before, given = self._states(), self._track.given
+            if given is not None:
+                kind = "file" if isinstance(given.audio, FileContent) else "samples"
+                self._digests = {kind: given.sha256}
+            else:
+                with ThreadPool(name="stems") as pool:
+                    digests = pool.map(file_digest, self._files)
+                names = [path.name for path in self._files]
+                self._digests = dict(zip(names, digests, strict=True))
+        return self._digests
 
     def read(self, read: Callable[[], Read]) -> Read:
         """What a function reads of the files, which are what was hashed.

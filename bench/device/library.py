@@ -87,6 +87,7 @@ def rows(
             ("FLAC", flac, None, songs),
             ("FLAC", flac, None, more),
             ("WAV", wav, None, songs),
+            ("WAV", wav, None, more),
         ):
             session.settings = dataclasses.replace(session.settings, jobs=jobs)
             out = Path(name, f"{kind}-{jobs}-{number}")

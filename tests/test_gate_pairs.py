@@ -20,7 +20,7 @@ from bench.gate.report import write_section
 from bench.gate.sequential import ALPHA, BETA, LOOKS, LOSS, TOLERATED, decide, slowdown
 from bench.gate.speed import ALPHA as BARS_ALPHA
 from bench.measure import tree as measured_tree
-from bench.measure.tree import ROWS
+from bench.measure.tree import COUNTED, ROWS
 
 
 @pytest.mark.parametrize("number", LOOKS)
@@ -148,6 +148,16 @@ def sections(*inputs):
     assert list(times) == list(ROWS)
     assert {len(side) for sides in times.values() for side in sides} == {3}
     assert slowdown(*times["structure/numpy/exact"]) > 1.5
+
+
+def test_what_is_timed_and_counted_computes_what_it_is_called() -> None:
+    found = {name: make()() for name, make in COUNTED.items()}
+    assert found["spectrogram/fused/exact"].shape == found["spectrogram/fused/fast"].shape == (4, 400, 81)
+    assert found["spectrogram/numpy/exact"].shape == (4, 100, 81)
+    assert found["network/fused/exact"].beat.shape == (200,)
+    for row, seconds in (("decoder/cython/exact", 15), ("decoder/cython/online", 5)):
+        assert len(found[row]) >= seconds  # no slower than a beat a second
+    assert len(found["structure/numpy/exact"]) > 1
 
 
 def test_a_process_that_imports_another_tree_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,7 @@ def test_what_fails_every_track_is_raised_for_the_foremost_and_ends_the_list(
     paths = write_library(tmp_path / "library", stems, 9, seconds=0.3)
     with pytest.raises(WeightsError, match="of track 1"):
         analyze(paths, out_dir=tmp_path / "out", jobs=3, **options)
-    assert set(begun[:3]) == {"track0000", "track0001", "track0002"}
+    assert {"track0000", "track0001", "track0002"} <= set(begun)
     assert len(begun) < len(paths)
     assert "track0000.json" in contents(tmp_path / "out")
     assert leftovers(tmp_path / "out") == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -59,25 +60,6 @@ def test_the_card_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     assert waited == ["cuda", "cuda:1"]
 
 
-def _flags() -> tuple[Any, ...]:
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    found = [one.fp32_precision.replace("none", "ieee") for one in (matmul, cudnn.conv, cudnn.rnn)]
-    try:
-        return found, matmul.allow_tf32, cudnn.allow_tf32
-    except RuntimeError:
-        return (found,)
-
-
-def _check_precision_of_products(setting: str) -> None:
-    exec(setting)
-    before = _flags()
-    for allowed in (False, True):
-        with devices.products_in_tf32(allowed):
-            inside = str(_flags())
-            assert ("tf32" in inside, "ieee" in inside) == (allowed, not allowed), (allowed, inside)
-        assert _flags() == before, (before, _flags())
-
-
 @pytest.mark.parametrize(
     "setting",
     [
@@ -91,10 +73,26 @@ def test_the_precision_of_products_is_set_and_restored_whatever_the_caller_has_s
     """By older flags and newer ones of torch, which refuses to read the one where the other was set."""
     if not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("torch before 2.9 has the older flags alone")
-    child = multiprocessing.get_context("fork").Process(target=_check_precision_of_products, args=(setting,))
-    child.start()
-    child.join()
-    assert child.exitcode == 0  # it has printed why
+    script = f"""
+import torch
+from allin1_core.backends.devices import products_in_tf32
+def flags():
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    found = [one.fp32_precision.replace("none", "ieee") for one in (matmul, cudnn.conv, cudnn.rnn)]
+    try:
+        return found, matmul.allow_tf32, cudnn.allow_tf32
+    except RuntimeError:
+        return found
+{setting}
+before = flags()
+for allowed in (False, True):
+    with products_in_tf32(allowed):
+        inside = str(flags())
+        assert ("tf32" in inside, "ieee" in inside) == (allowed, not allowed), (allowed, inside)
+    assert flags() == before, (before, flags())
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_thread_does_not_change_the_precision_of_another_ones_products() -> None:

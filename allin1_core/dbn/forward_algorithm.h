@@ -84,7 +84,7 @@ struct sum_in_order_t {
     ALLIN1_INLINE bool add(const double *values, values_t most) {
         const values_t even = broadcast(of_bits(power)), odd = broadcast(of_bits(power | FRACTION));
         bits_t total = broadcast(-(uint64_t)FORWARD_VECTORS * power), differing = ~bits_t{};
-#pragma GCC unroll 32
+#pragma GCC unroll 16
         for (ptrdiff_t v = 0; v < FORWARD_VECTORS; v++) {
             const values_t value = load(values + v * LANES);
             const bits_t up = (bits_t)(even + value), down = (bits_t)(odd - value);

@@ -299,3 +299,26 @@ def test_forward_algorithm(slowest: float, fastest: float, num_tempi: int | None
                 np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())
         compiled.reset()
         plain.reset()
+
+
+@pytest.mark.parametrize("name", instruction_sets())
+def test_the_likeliest_state_lies_where_sums_began_as_bounds(name: str) -> None:
+    """A slow pulse leaves fast states unlikely; then one of these is the likeliest, before many nearly as likely."""
+    hmm = DBNBeatTrackingProcessor(fps=100).hmm
+    transitions = hmm.transition_model.beat_transitions[0]
+    compiled = _viterbi.ForwardAlgorithm(hmm.chains, transitions, instruction_set=name)
+    plain = forward_numpy.ForwardAlgorithm(hmm.chains, transitions)
+    pulse = np.exp(hmm.observation_model.log_densities(np.where(np.arange(600) % 100 == 9, 0.99, 1e-3)))
+    seen = np.ones((1, 2))
+    for likeliest in range(3000, 3500, 30):
+        compiled.reset()
+        compiled.advance(pulse)
+        room, first, _ = compiled.__reduce__()[2]
+        values = np.where(np.arange(hmm.chains.num_states) < 3500, 0, 0.9)
+        values[likeliest] = 1
+        changed = np.zeros(len(room))
+        changed[first : first + len(values)] = values
+        compiled.__setstate__((changed, first, 1.0))
+        plain._values = values
+        assert compiled.advance(seen) == plain.advance(seen)
+        np.testing.assert_array_equal(compiled.probabilities(), plain.probabilities())

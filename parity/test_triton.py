@@ -143,21 +143,17 @@ def test_what_is_no_number_or_leaves_the_range_does_not_vanish(value: float) -> 
     assert np.isnan(logits).all()
 
 
+# Bytes between the kernels of four pairs of a fold and a track of at most 32 frames.
+_FOUR_PAIRS = 4 * 4 * 32 * 216 * 4
+
+
 def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three folds on two tracks, two and then one fold at a time: logits are the mean, embeddings each fold's own."""
     frames = 6
-    monkeypatch.setattr(triton_model, "_TOGETHER", 4 * 4 * 32 * 216 * 4)  # four pairs of a fold and a track
-    run_folds, together = TritonNetwork._run, []
-
-    def recorded(self: TritonNetwork, tiled: Any, frames: int, folds: slice, *others: Any) -> None:
-        together.append((folds.start, folds.stop))
-        run_folds(self, tiled, frames, folds, *others)
-
-    monkeypatch.setattr(TritonNetwork, "_run", recorded)
+    monkeypatch.setattr(triton_model, "_TOGETHER", _FOUR_PAIRS)
     seeds = (1, 2, 3)
     batch = np.stack([random_spectrogram(frames, track) for track in range(2)])
     logits, embeddings = run([random_checkpoint(seed, FEW_BLOCKS) for seed in seeds], batch, "exact")
-    assert together == [(0, 2), (2, 3)]
     for track in range(2):
         folds = [expected(seed, frames, 1, track) for seed in seeds]
         scalars = [np.mean([logit(fold[name]) for fold in folds], axis=0) for name in OUTPUTS[:3]]
@@ -168,6 +164,22 @@ def test_folds_and_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
         for index, fold in enumerate(folds):
             found = {**probabilities(logits[track]), "embeddings": embeddings[track, ..., index]}
             require(found, {**reference, "embeddings": fold["embeddings"]}, "exact")
+
+
+def test_as_many_folds_run_together_as_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = []
+
+    def recorded(self: TritonNetwork, tiled: Any, frames: int, folds: slice, *others: Any) -> None:
+        together.append((folds.start, folds.stop))
+
+    monkeypatch.setattr(TritonNetwork, "_run", recorded)
+    monkeypatch.setattr(triton_model, "_TOGETHER", _FOUR_PAIRS)
+    run(
+        [random_checkpoint(seed, FEW_BLOCKS) for seed in (1, 2, 3)],
+        np.ones((2, 4, 6, 81), np.float32),
+        "exact",
+    )
+    assert together == [(0, 2), (2, 3)]
 
 
 def logit(probability: np.ndarray) -> np.ndarray:

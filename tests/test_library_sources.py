@@ -17,6 +17,7 @@ import pytest
 from hard_use.libraries import rows
 from pyarrow import parquet
 
+from allin1_core.analysis import check_files
 from allin1_core.errors import BackendError, LibraryError, OptionError, OutputError, WeightsError
 from allin1_core.library import analyze_library, record
 from allin1_core.library.places import Place
@@ -265,7 +266,7 @@ def test_a_repository_without_the_separation_model_is_told(tmp_path: Path) -> No
     with pytest.raises(
         WeightsError, match=r"expected the separation model own\.safetensors .*; found models none"
     ):
-        record.made_with(Settings(demix_model="own", demix_repository=tmp_path))
+        check_files(Settings(demix_model="own", demix_repository=tmp_path))
 
 
 def test_what_a_place_cannot_read_is_told(tmp_path: Path) -> None:

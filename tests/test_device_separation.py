@@ -55,8 +55,9 @@ def test_a_row_for_each_case_with_its_ratio_and_difference() -> None:
     assert exact["difference"] <= exact["bound"] == 1e-5
     of = {row["name"]: row for row in rows}
     assert all(bar.figure in of[bar.name] for bar in read_bars().device.rows if bar.part == "separation")
-    # On a CPU ours differs by rounding, and the two precisions not at all: no noise, and no beat that moves.
-    assert min(exact["snr_db"], fast["snr_db"]) > 110
+    # On a CPU ours differs by the rounding of sums in another order (105 dB with AVX2, 110 with AVX-512; TF32 has 54),
+    # and the two precisions not at all: no noise, and no beat that moves.
+    assert exact["snr_db"] == fast["snr_db"] > 100
     assert [row["snr_db"] for row in (theirs, defaults, *rows[4:])] == [None] * (len(rows) - 2)
     assert all(row["agrees"] and str(row["beats moved"]).startswith("0 of") for row in rows[4:])
 

@@ -217,6 +217,7 @@ def test_what_runs_is_told_of_an_interruption() -> None:
         begun()
         both.wait(30)
         if item == "b":
+            time.sleep(0.2)  # a signal just before the calling thread begins to wait would not end its wait
             os.kill(os.getpid(), signal.SIGINT)
         told.append(stopping.wait(10))
         raise StoppedError

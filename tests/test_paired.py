@@ -158,7 +158,7 @@ def test_freed_memory_is_kept_inside_the_block_and_returned_after_it() -> None:
             np.ones(size // 8)
         assert resident() - before > 0.9 * size
     assert resident() - before < 0.1 * size
-    np.ones(size // 8)
+    np.ones(3 * size // 8)  # more than the block may have left as a gap in the heap, which is filled first
     assert resident() - before < 0.1 * size
 
 

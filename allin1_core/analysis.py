@@ -52,6 +52,8 @@ class Analyzer:
     ------
     BackendError
         If a backend, device or precision does not exist, is not installed, or the two do not fit.
+    OptionError
+        If an option has a value of the wrong form.
     HintError
         If a hint for the beats is out of its range, or contradicts another.
     """

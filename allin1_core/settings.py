@@ -57,8 +57,8 @@ class Settings:
     demix_seed : int
         Of Demucs' random time shift; the same seed gives the same stems.
     demix_overlap : float
-        What part of a segment of the separation the next one repeats, from 0 to 0.9; another is a `BackendError`. More
-        takes longer: the time grows with 1 / (1 - overlap).
+        What part of a segment of the separation the next one repeats, from 0 to 0.9. More takes longer: the time
+        grows with 1 / (1 - overlap).
     stems_as_int16 : bool
         Whether separated stems are quantised as 16-bit files are, as All-In-One does. False keeps float32.
     weights_dir : path-like, optional
@@ -83,10 +83,10 @@ class Settings:
     Raises
     ------
     BackendError
-        If `num_threads` or `jobs` is no positive whole number, or `demix_seed` none; if there is no such precision or
-        backend.
+        If there is no such precision or backend.
     OptionError
-        If a folder's path is empty.
+        If `num_threads` or `jobs` is no positive whole number, `demix_seed` no whole one, or `demix_overlap` out of its
+        range; if a folder's path is empty.
     HintError
         If the tempo range is empty, a bar length is not positive, there is not one weight for each, or a probability is
         none.

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
-from allin1_core.errors import BackendError
+from allin1_core.errors import OptionError
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
 
@@ -34,9 +34,9 @@ def at_most_usable(num_threads: int | None) -> int:
 
 
 def check_count(name: str, count: int | None, none: str) -> None:
-    """Raise `BackendError` unless it is a whole number of at least 1, or None, which stands for what `none` says."""
+    """Raise `OptionError` unless it is a whole number of at least 1, or None, which stands for what `none` says."""
     if count is not None and not (isinstance(count, numbers.Integral) and count >= 1):
-        raise BackendError(f"{name}: {count!r}; expected at least 1. Leave it out for {none}")
+        raise OptionError(f"{name}: {count!r}; expected at least 1. Leave it out for {none}")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import allin1_core
-from allin1_core.errors import BackendError, UnfitBackendError
+from allin1_core.errors import BackendError, OptionError, UnfitBackendError
 from allin1_core.network import (
     Checkpoint,
     Configuration,
@@ -283,7 +283,7 @@ def test_checkpoints_that_differ() -> None:
 
 @pytest.mark.parametrize("num_threads", [0, -1])
 def test_num_threads(num_threads: int) -> None:
-    with pytest.raises(BackendError, match=f"num_threads: {num_threads}; expected at least 1"):
+    with pytest.raises(OptionError, match=f"num_threads: {num_threads}; expected at least 1"):
         model("fused", num_threads=num_threads)
 
 

@@ -18,7 +18,7 @@ from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.backends.devices import to_host
-from allin1_core.errors import AudioError, BackendError, StemsError, WeightsError
+from allin1_core.errors import AudioError, BackendError, OptionError, StemsError, WeightsError
 from allin1_core.separation import find_stem_files, read_stems_folder, separate, stems_from_separated
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
@@ -307,9 +307,9 @@ def test_an_overlap_of_ones_own_changes_the_stems_and_is_recorded(
     separated = separate(quarter.separator(), mix, overlap=0.5)
     for stem, samples in _separated(half, mix).items():
         np.testing.assert_array_equal(separated[stem], samples)
-    with pytest.raises(BackendError, match=r"demix_overlap: 1.5; expected from 0 to 0.9"):
+    with pytest.raises(OptionError, match=r"demix_overlap: 1.5; expected from 0 to 0.9"):
         separate(quarter.separator(), mix, overlap=1.5)
-    with pytest.raises(BackendError, match="demix_seed: None; expected a whole number"):
+    with pytest.raises(OptionError, match="demix_seed: None; expected a whole number"):
         separate(quarter.separator(), mix, seed=None)  # type: ignore[arg-type]
 
 

@@ -146,13 +146,13 @@ def test_options_that_cannot_be_are_refused_before_any_folder_is_made(tmp_path: 
     with pytest.raises(OptionError, match="overwrite: viz unknown; expected all, or of json, demix, spec"):
         analyze([], out_dir=tmp_path / "out", overwrite="viz")
     for overlap in (-0.1, 0.95, float("nan")):
-        with pytest.raises(BackendError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
+        with pytest.raises(OptionError, match=rf"demix_overlap: {overlap}; expected from 0 to 0\.9"):
             analyze([], out_dir=tmp_path / "out", demix_overlap=overlap)
     for seed in (None, 1.5, float("nan")):
-        with pytest.raises(BackendError, match=f"demix_seed: {seed}; expected a whole number"):
+        with pytest.raises(OptionError, match=f"demix_seed: {seed}; expected a whole number"):
             analyze([], out_dir=tmp_path / "out", demix_seed=seed)  # type: ignore[arg-type]
     for number, name in itertools.product((0, -1, 1.5, float("nan"), "2"), ("num_threads", "jobs")):
-        with pytest.raises(BackendError, match=f"{name}: {number!r}; expected at least 1. Leave it out"):
+        with pytest.raises(OptionError, match=f"{name}: {number!r}; expected at least 1. Leave it out"):
             analyze([], out_dir=tmp_path / "out", **{name: number})
     assert list(tmp_path.iterdir()) == []
 
@@ -223,11 +223,11 @@ def test_a_name_that_leads_nowhere_is_refused_though_nothing_is_to_be_done_by_it
     for name in ("small-01234567.th", "other.safetensors", "mine.yaml", "htdemucs.txt"):
         Path("models", name).touch()
     for run in (analyze, analyze_library):
-        with pytest.raises((BackendError, WeightsError), match=told):
+        with pytest.raises((BackendError, OptionError, WeightsError), match=told):
             run([song], "out", **options | given)  # stems: nothing is to be separated
     assert not list(Path("out").rglob("*.json"))
     analyze([song], "out", **options)
-    with pytest.raises((BackendError, WeightsError), match=told):
+    with pytest.raises((BackendError, OptionError, WeightsError), match=told):
         analyze([song], "out", **options | given)
 
 

@@ -23,7 +23,7 @@ from allin1_core import Analyzer, Audio, Stems, analyze, batch
 from allin1_core.audio.reading import stated_seconds
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.batch.side_by_side import Room, StoppedError, number_of_jobs, run_side_by_side
-from allin1_core.errors import AudioError, BackendError, BatchError, WeightsError
+from allin1_core.errors import AudioError, BackendError, BatchError, OptionError, WeightsError
 from allin1_core.network.model import Model
 from allin1_core.results.result import AnalysisResult
 from allin1_core.separation import track
@@ -303,7 +303,7 @@ def test_jobs_are_those_asked_for_or_one_for_each_core(small_model: str) -> None
     with limited_cores(1):
         assert jobs() == jobs(jobs=3) == 1
     for number in (0, -1):
-        with pytest.raises(BackendError, match=f"jobs: {number}; expected at least 1"):
+        with pytest.raises(OptionError, match=f"jobs: {number}; expected at least 1"):
             Settings(jobs=number)
 
 

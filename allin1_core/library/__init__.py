@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from allin1_core.analysis import Analyzer, check_files, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
-from allin1_core.errors import BackendError, LibraryError
+from allin1_core.errors import BackendError, LibraryError, OptionError
 from allin1_core.files.writing import check_writable, remove_abandoned
 from allin1_core.library import record
 from allin1_core.library.places import Place, is_url
@@ -128,7 +128,8 @@ def analyze_library(
     Raises
     ------
     OptionError
-        If the shard is none, or a path is empty.
+        If an option has a value of the wrong form, the shard is none, or a path is empty; if the local engine is given
+        what is Ray's.
     LibraryError
         If the source cannot be used; if the results in `out` are made with other settings or by another version.
     OutputError
@@ -141,7 +142,7 @@ def analyze_library(
     if engine not in ENGINES:
         raise BackendError(f"engine: {engine!r} unknown; expected {' or '.join(ENGINES)}")
     if engine == "local" and (address, num_workers) != (None, None):
-        raise BackendError("engine: 'local' takes no address and no number of workers; they are Ray's")
+        raise OptionError("engine: 'local' takes no address and no number of workers; they are Ray's")
     check_count("num_workers", num_workers, "one for each GPU or core")
     part = Shard.parse(shard)
     options, timed = Settings(**settings), Outputs(timings_path=timings_path)

@@ -198,7 +198,9 @@ def build_model(
     Raises
     ------
     BackendError
-        If the backend or device is unknown or not installed, or `num_threads` is not positive.
+        If the backend or device is unknown or not installed.
+    OptionError
+        If `num_threads` is not positive.
     ValueError
         If there is no checkpoint, or they differ in their configurations.
     """

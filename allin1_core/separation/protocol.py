@@ -18,7 +18,7 @@ from allin1_core.audio import conversion
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, check_finite
 from allin1_core.backends.devices import to_host
-from allin1_core.errors import BackendError, StemsError, WeightsError
+from allin1_core.errors import BackendError, OptionError, StemsError, WeightsError
 from allin1_core.files.writing import expand_user
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
@@ -172,9 +172,10 @@ def separate(
 
     Raises
     ------
+    OptionError
+        If `seed` is no whole number, or `overlap` is out of its range.
     BackendError
-        If `seed` is no whole number, `overlap` is out of its range, or stems hold NaN or infinity, as where 16 bits do
-        not hold what the weights make of this mix.
+        If stems hold NaN or infinity, as where 16 bits do not hold what the weights make of this mix.
     """
     check_seed(seed)
     check_overlap(overlap)
@@ -196,15 +197,15 @@ def separate(
 
 
 def check_seed(seed: int) -> None:
-    """Raise `BackendError` unless the seed is a whole number: of None each run would draw another shift."""
+    """Raise `OptionError` unless the seed is a whole number: of None each run would draw another shift."""
     if not isinstance(seed, numbers.Integral):
-        raise BackendError(f"demix_seed: {seed!r}; expected a whole number")
+        raise OptionError(f"demix_seed: {seed!r}; expected a whole number")
 
 
 def check_overlap(overlap: float) -> None:
-    """Raise `BackendError` unless an overlap of segments is in its range."""
+    """Raise `OptionError` unless an overlap of segments is in its range."""
     if not (isinstance(overlap, numbers.Real) and 0 <= overlap <= LARGEST_OVERLAP):
-        raise BackendError(
+        raise OptionError(
             f"demix_overlap: {overlap!r}; expected from 0 to {LARGEST_OVERLAP}, the part of a segment that the next "
             "repeats"
         )

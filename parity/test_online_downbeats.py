@@ -112,6 +112,17 @@ def test_going_on_is_decoding_all_at_once(instruction_set: str, frames: int) -> 
     assert found_log == log_probability
 
 
+def test_a_stream_may_begin_with_whole_numbers() -> None:
+    activations = regular(600, 50, 4)
+    beats = []
+    for first in ([[0, 0]], [[0.0, 0.0]]):
+        online = OnlineDownBeatTracker(_decoder("bars that change"), 1.0)
+        found = [online(first), *map(online, np.split(activations, 6)), online.finish()]
+        beats.append(np.concatenate(found))
+    np.testing.assert_array_equal(beats[0], beats[1])
+    assert len(beats[0]) > 5
+
+
 def test_bad_input() -> None:
     decoder = _decoder("not corrected")
     for delay in (-1, np.nan, np.inf, None):

@@ -36,6 +36,10 @@ _CASES: dict[str, tuple[Callable[[], np.ndarray], dict[str, Any]]] = {
     "one frame": (lambda: _random(1, 4), {"beats_per_bar": 2}),
     "shorter than a beat": (lambda: _random(9, 5), {"beats_per_bar": 2}),
     "beats of one frame": (lambda: _random(60, 6), {"beats_per_bar": 2, "min_bpm": 2000, "max_bpm": 6000}),
+    "beats that are seen all through": (
+        lambda: _random(60, 9),
+        {"beats_per_bar": 2, "observation_lambda": 1},
+    ),
     "exact zeros": (
         lambda: np.where(_random(200, 7) > 1e-3, 0.4, 0.0) * [1, 0.5],
         {"beats_per_bar": 2},

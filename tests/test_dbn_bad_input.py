@@ -15,10 +15,12 @@ from allin1_core.dbn import (
     DBNBeatTrackingProcessor,
     DBNDownBeatTrackingProcessor,
     HiddenMarkovModel,
+    MeterStateSpace,
     OnlineDownBeatTracker,
     RNNDownBeatTrackingObservationModel,
     activations_at_beats,
     load_decoder,
+    state_space,
 )
 from allin1_core.dbn.hidden_markov_model import bar_model
 from allin1_core.errors import BackendError, HintError
@@ -136,6 +138,9 @@ def test_viterbi_needs_a_frame(decoder: DBNDownBeatTrackingProcessor) -> None:
         ({"meter_weights": [0, 0]}, "meter_weights"),
         ({"meter_weights": [1, -1]}, "meter_weights"),
         ({"meter_weights": [1, np.nan]}, "meter_weights"),
+        ({"meter_weights": [1e308, 1e308]}, r"meter_weights: \[1e\+308, 1e\+308\]; expected one weight"),
+        ({"transition_lambda": 10**309}, "transition_lambda: 10{309}; expected a number of at least 0"),
+        ({"fps": 10**309}, "fps: 10{309}; expected a positive number"),
         ({"meter_change_prob": np.nan}, "meter_change_prob: nan; expected a probability from 0 to below 1"),
         ({"meter_change_prob": 1}, "meter_change_prob: 1; expected a probability from 0 to below 1"),
         (
@@ -185,6 +190,12 @@ def test_states_that_no_memory_holds(make: Callable[[], Any], number: str) -> No
         make()
 
 
+def test_states_of_all_bar_lengths_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_space, "_MOST_STATES", 1000)  # 495 and 660
+    with pytest.raises(ValueError, match=r"^1.16e\+03 states; expected at most 1000. Lower fps"):
+        MeterStateSpace((3, 4), 10, 20)
+
+
 def test_intervals_that_the_logarithmic_grid_does_not_reach() -> None:
     """Of 14.5 to 25.5 frames, 14 to 26 rounded, it has only 15 to 25: of twelve it would be refined for ever."""
     assert BeatStateSpace(14.5, 25.5, 12).intervals.tolist() == [*range(14, 27)]
@@ -201,6 +212,7 @@ def test_times_beyond_every_frame(decoder: DBNDownBeatTrackingProcessor) -> None
     with pytest.raises(ValueError, match=r"delay: 1e\+308; expected seconds, from 0"):
         OnlineDownBeatTracker(decoder, 1e308)
     assert decoder.confidences(activations, [1e300, 1e308]).tolist() == [[0, 0], [0, 0]]
+    assert activations_at_beats([0], [0.5], fps=1e300).tolist() == [[0, 0.5]]
 
 
 def test_models_must_fit() -> None:

@@ -175,6 +175,13 @@ def test_anchors_outside_the_threshold() -> None:
     assert decoder(np.full((500, 2), 0.01), anchors=[2.0])[:, 0].tolist() == [2.0]
 
 
+def test_anchors_in_successive_frames() -> None:
+    """Of beats of one frame each the states are all in a beat, and would be a single one."""
+    decoder = DBNDownBeatTrackingProcessor(4, min_bpm=6000, max_bpm=6000, fps=100)
+    beats = decoder(np.full((300, 2), 0.1), anchors=[1.0, 1.01, (1.02, 3)])
+    assert beats.tolist() == [[1.0, 1], [1.01, 2], [1.02, 3]]
+
+
 def test_anchors_without_correction() -> None:
     activations = _random(7)
     anchors = [0.0, 1.23, 4.56]
@@ -255,15 +262,16 @@ def test_models_are_made_once() -> None:
 def test_a_model_is_the_same_whatever_type_of_number_asked_for_it_first(first: int) -> None:
     """Numbers that are equal share a model: of numpy's types as well, which decide a precision."""
     beat_model.cache_clear()
-    given = [(np.float64(16), np.float32(60), 60.0), (16, 60, 60)]
+    given = [(np.float64(16), np.float32(60), 60.0, np.longdouble(100)), (16, 60, 60, 100)]
     activations = np.random.default_rng(13).random(50).astype(np.float32)
-    for observation_lambda, min_bpm, num_tempi in (given[first], given[1 - first]):
-        parameters = {"observation_lambda": observation_lambda, "min_bpm": min_bpm, "num_tempi": num_tempi}
-        model = DBNBeatTrackingProcessor(fps=100, **parameters).hmm
+    names = ("observation_lambda", "min_bpm", "num_tempi", "transition_lambda")
+    for values in (given[first], given[1 - first]):
+        model = DBNBeatTrackingProcessor(fps=100, **dict(zip(names, values, strict=True))).hmm
         densities = model.observation_model.log_densities(activations)
         expected = np.stack([np.log((np.float32(1) - activations) / np.float32(15)), np.log(activations)], 1)
         np.testing.assert_array_equal(densities, expected)
         assert model.transition_model.state_space.num_intervals == 60
+        assert model.chains.log_transitions.dtype == np.float64
     assert beat_model.cache_info().misses == 1
 
 

@@ -163,7 +163,7 @@ TIMES = "expected times in seconds, each alone or with its position in the bar, 
         *(
             (
                 {"meter_weights": weights},
-                f"meter_weights: {weights}; expected one weight of at least 0, not all of them 0, for each of "
+                f"meter_weights: {weights}; expected one weight of at least 0, with a finite sum above 0, for each of "
                 "beats_per_bar [3, 4]",
             )
             for weights in ([1], [0, 0], [1, -1], [1, float("nan")], [1, float("inf")], 1)

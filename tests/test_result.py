@@ -278,14 +278,14 @@ def test_jams_is_valid_and_holds_the_same(result: AnalysisResult) -> None:
 
 
 def test_jams_has_the_length_of_each_bar(result: AnalysisResult) -> None:
-    """Of bars of 3 and 2 between an upbeat and a last bar, which are taken for the longest."""
-    result.beat_positions = [4, 1, 2, 3, 1, 2, 1]
-    result.beats = [round(0.2 * number, 1) for number in range(1, 8)]
-    result.downbeats = [0.4, 1.0, 1.4]
+    """Of bars of 3 and 4 after an upbeat to the first; the last goes on as the one before."""
+    result.beat_positions = [3, 1, 2, 3, 1, 2, 3, 4, 1, 2, 3, 1]
+    result.beats = [round(0.1 * number, 1) for number in range(1, 13)]
+    result.downbeats = [0.2, 0.5, 0.9, 1.2]
     document = jams.load(io.StringIO(jams_text(result)), validate=True, strict=True)
     rows = [row.value for row in document.search(namespace="beat_position")[0].data]
-    assert [row["num_beats"] for row in rows] == [4, 3, 3, 3, 2, 2, 4]
-    assert [row["measure"] for row in rows] == [0, 1, 1, 1, 2, 2, 3]
+    assert [row["num_beats"] for row in rows] == [3] * 4 + [4] * 4 + [3] * 4
+    assert [row["measure"] for row in rows] == [0, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4]
 
 
 def test_formats_without_beats(result: AnalysisResult) -> None:

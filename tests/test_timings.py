@@ -163,6 +163,7 @@ def test_files_that_are_no_timings(tmp_path: Path, content: bytes, message: str)
         ({"duration": float("nan")}, "line 1: field duration is 'nan'; expected float"),
         ({"end": 10**400}, "line 1: field end is '1000.*'; expected float"),
         ({"cached": 1}, "line 1: field cached is '1'; expected bool"),
+        ({"stage": "mixing"}, "line 1: stage 'mixing'; expected one of audio_read, demix"),
         ({"machine": {"cpu": "x"}}, "line 1: machine without cores, platform"),
         ({"start": 0.6}, r"line 1: start 0.6, end 0.5, duration 0.5; expected 0 <= start <= end"),
         ({"duration": -0.1}, "line 1: start 0.0, end 0.5, duration -0.1"),

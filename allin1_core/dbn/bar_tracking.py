@@ -68,7 +68,7 @@ def activations_at_beats(beats: Any, downbeat: Any, fps: float = 100) -> np.ndar
             f"activations, 0 to {(len(activations) - 1) / fps:g} s at {fps:g} frames a second"
         )
     between = (frames[:-1] + frames[1:]) // 2
-    reach = round(BEAT_TOLERANCE * fps)
+    reach = min(round(BEAT_TOLERANCE * fps), len(activations))
     first = np.maximum(frames - reach, np.r_[0, between + 1])
     last = np.minimum(frames + reach, np.r_[between, len(activations) - 1])
     # Beats a frame apart or less leave each other no frame but their own.
@@ -117,9 +117,7 @@ class DBNBarTrackingProcessor:
         backend: str = "auto",
     ) -> None:
         meters = bar_lengths(beats_per_bar)
-        real_number(
-            "observation_weight", observation_weight, "a number above 1", lambda weight: 1 < weight < np.inf
-        )
+        real_number("observation_weight", observation_weight, "a number above 1", lambda weight: weight > 1)
         change = probability("meter_change_prob", meter_change_prob)
         self.beats_per_bar = np.array(meters)
         self.observation_weight = observation_weight

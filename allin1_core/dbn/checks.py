@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,7 +58,7 @@ def positive_number(name: str, value: Any, unit: str) -> float:
     ValueError
         If it is anything else.
     """
-    return real_number(name, value, f"a positive number of {unit}", lambda number: 0 < number < np.inf)
+    return real_number(name, value, f"a positive number of {unit}", lambda number: number > 0)
 
 
 def real_number(name: str, value: Any, expected: str, is_valid: Callable[[Any], bool]) -> Any:
@@ -65,10 +67,12 @@ def real_number(name: str, value: Any, expected: str, is_valid: Callable[[Any], 
     Raises
     ------
     ValueError
-        If it is no real number, or not valid.
+        If it is no real number, not finite as a float64, or not valid.
     """
-    if isinstance(value, (int, float, np.integer, np.floating)) and is_valid(value):
-        return value
+    with contextlib.suppress(OverflowError):
+        is_number = isinstance(value, (int, float, np.integer, np.floating))
+        if is_number and math.isfinite(value) and is_valid(value):
+            return value
     raise ValueError(f"{name}: {value!r}; expected {expected}")
 
 

@@ -117,7 +117,7 @@ def place_beats(span: Span, in_beat: np.ndarray) -> np.ndarray:
     frames = _peaks(span.activations, found)
     for anchor in span.anchored:
         frames[np.searchsorted(found[:, 0], anchor, side="right") - 1] = anchor
-    return frames
+    return np.union1d(frames, span.anchored)  # of several in a run each
 
 
 def check_path(log_probability: float, span: Span, fps: float, min_bpm: float, max_bpm: float) -> None:

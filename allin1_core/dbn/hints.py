@@ -68,15 +68,15 @@ def checked_weights(meter_weights: Any, beats_per_bar: Sequence[int]) -> tuple[f
     Raises
     ------
     HintError
-        If there is not one finite weight of at least 0 for each, or all of them are 0.
+        If there is not one weight of at least 0 for each, with a finite sum above 0.
     """
     if meter_weights is None:
         return None
     weights = _checked(
         "meter_weights",
         meter_weights,
-        f"one weight of at least 0, not all of them 0, for each of beats_per_bar {list(beats_per_bar)}",
-        lambda v: v.shape == (len(beats_per_bar),) and np.all((v >= 0) & (v < np.inf)) and v.any(),
+        f"one weight of at least 0, with a finite sum above 0, for each of beats_per_bar {list(beats_per_bar)}",
+        lambda v: v.shape == (len(beats_per_bar),) and np.all(v >= 0) and 0 < sum(v.tolist()) < np.inf,
     )
     return tuple(float(weight) for weight in weights)
 

@@ -19,8 +19,9 @@ from allin1_core.dbn.state_space import BarStateSpace, BeatStateSpace, MeterStat
 
 def parts_of_a_beat(value: float) -> float:
     """`observation_lambda` as an int or float; `ValueError` if it is no number of at least 1."""
-    expected = "a number of parts of a beat, at least 1"
-    real_number("observation_lambda", value, expected, lambda number: 1 <= number < np.inf)
+    real_number(
+        "observation_lambda", value, "a number of parts of a beat, at least 1", lambda number: number >= 1
+    )
     # Of Python's types: numpy's would decide the precision of logarithms.
     return int(value) if isinstance(value, (int, np.integer)) else float(value)
 

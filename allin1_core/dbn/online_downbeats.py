@@ -80,10 +80,9 @@ class OnlineDownBeatTracker:
             If the activations have another shape or hold what is no probability.
         """
         array = self._decoder.hmms[0].observation_model.check(activations)
-        is_first = self._first + len(self._frames) == 0
-        self._frames = (
-            array.copy() if is_first else np.concatenate([self._frames, array.astype(self._frames.dtype)])
-        )
+        if self._first + len(self._frames) == 0:  # whole numbers would round what follows
+            self._frames = self._frames.astype(array.dtype if array.dtype.kind == "f" else float)
+        self._frames = np.concatenate([self._frames, array.astype(self._frames.dtype)])
         settled = len(self._frames) - self._delay
         if settled <= 0 or len(array) == 0:
             return np.empty((0, 2))

@@ -125,7 +125,7 @@ class BeatPosterior:
         self._seen, seen_by = np.unique(seen, axis=0, return_inverse=True)
         self._seen_by = seen_by.reshape(-1)
         padded = np.pad(rows, ((0, 0), (self.before, 2 * self.before + self._step)))
-        impossible = padded == -np.inf
+        impossible = ~np.isfinite(padded)  # inf in a row that no state sees
         self._sums = [
             np.pad(np.cumsum(values, axis=1), ((0, 0), (1, 0)))
             for values in (np.where(impossible, 0.0, padded), impossible)

@@ -178,15 +178,11 @@ class MeterStateSpace:
         max_interval: float,
         num_intervals: int | None = None,
     ) -> None:
+        # But for the positions the states are those of one bar of all these beats.
+        whole = BarStateSpace(sum(meters), min_interval, max_interval, num_intervals)
         self.bars = [BarStateSpace(meter, min_interval, max_interval, num_intervals) for meter in meters]
-        sizes = [bar.num_states for bar in self.bars]
-        self.num_states = sum(sizes)
-        self.intervals = self.bars[0].intervals
-        self.num_intervals = len(self.intervals)
+        self.num_states, self.num_intervals = whole.num_states, whole.num_intervals
+        self.intervals, self.state_intervals = whole.intervals, whole.state_intervals
+        self.first_states, self.last_states = whole.first_states, whole.last_states
         self.state_positions = frozen(np.concatenate([bar.state_positions for bar in self.bars]))
-        self.state_intervals = frozen(np.concatenate([bar.state_intervals for bar in self.bars]))
-        self.state_meters = frozen(np.repeat([bar.num_beats for bar in self.bars], sizes))
-        starts = np.cumsum(sizes) - sizes
-        ours = list(zip(self.bars, starts, strict=True))
-        self.first_states = [frozen(states + start) for bar, start in ours for states in bar.first_states]
-        self.last_states = [frozen(states + start) for bar, start in ours for states in bar.last_states]
+        self.state_meters = frozen(np.repeat(meters, [bar.num_states for bar in self.bars]))

@@ -248,8 +248,8 @@ def meter_changes(weights: np.ndarray, change_prob: float) -> np.ndarray:
 
 
 def check_lambda(value: float | None) -> float | None:
-    """`transition_lambda` of one beat as it is; `ValueError` if it is neither None nor a number of at least 0."""
+    """`transition_lambda` of one beat as a float; `ValueError` if it is neither None nor a number of at least 0."""
+    if value is None:
+        return None
     expected = "a number of at least 0, or None for no change"
-    if value is not None:
-        real_number("transition_lambda", value, expected, lambda number: 0 <= number < np.inf)
-    return value
+    return float(real_number("transition_lambda", value, expected, lambda number: number >= 0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +60,8 @@ def jams_text(result: AnalysisResult) -> str:
     ResultError
         If the result is not valid, or the package ``jams`` is not installed.
     """
+    from allin1_core.results.tempo_maps import bar_lengths
+
     validate(result)
     try:
         import jams
@@ -79,20 +80,13 @@ def jams_text(result: AnalysisResult) -> str:
         return annotation
 
     beats, positions = annotate("beat"), annotate("beat_position")
-    longest = max(result.beat_positions, default=4)
-    measures = list(itertools.accumulate(int(position == 1) for position in result.beat_positions))
-    # Bars may change; of an upbeat (0) and the last bar the length is not known.
-    lengths = dict(zip(measures, result.beat_positions, strict=True)) | {
-        0: longest,
-        max(measures, default=0): longest,
-    }
-    for time, position, measure in zip(result.beats, result.beat_positions, measures, strict=True):
+    lengths = bar_lengths(result)
+    measure = length = 0  # of an upbeat
+    for index, (time, position) in enumerate(zip(result.beats, result.beat_positions, strict=True)):
+        measure, length = measure + (position == 1), lengths.get(index, length)
+        value = {"position": position, "measure": measure, "num_beats": length, "beat_units": 4}
         beats.append(time=time, duration=0, value=position)
-        positions.append(
-            time=time,
-            duration=0,
-            value={"position": position, "measure": measure, "num_beats": lengths[measure], "beat_units": 4},
-        )
+        positions.append(time=time, duration=0, value=value)
     segments = annotate("segment_open")
     for segment in result.segments:
         segments.append(time=segment.start, duration=segment.end - segment.start, value=segment.label)

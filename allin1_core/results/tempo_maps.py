@@ -100,6 +100,15 @@ def _meters(result: AnalysisResult) -> dict[int, int]:
     return meters
 
 
+def bar_lengths(result: AnalysisResult) -> dict[int, int]:
+    """As `_meters`, by position: the first bar of a song that begins with an upbeat has all its beats."""
+    positions = result.beat_positions
+    return {
+        start: max(meter, *positions[start : start + meter])
+        for start, meter in (_meters(result) if positions else {}).items()
+    }
+
+
 def _lead_in(seconds: float, interval: float, meter: int) -> tuple[int, int, float]:
     """Time signature and quarters of the bars before the first beat.
 
@@ -262,10 +271,7 @@ def _grids(result: AnalysisResult) -> list[dict[str, str]]:
     beats, positions = result.beats, result.beat_positions
     if len(beats) < 2:
         return []
-    # By position, not by number: the first bar of a song that begins with an upbeat has all its beats in the grid.
-    meters = {
-        start: max(meter, *positions[start : start + meter]) for start, meter in _meters(result).items()
-    }
+    meters = bar_lengths(result)
     times = [round(time, 3) for time in beats]
     grids: list[dict[str, str]] = []
     meter, period, expected, position = 0, 0.0, -math.inf, 0

@@ -20,4 +20,4 @@ def local_maxima(probability: mx.array, window: int) -> mx.array:
     rest = window - length
     if rest:
         highest = mx.maximum(highest[:-rest], highest[rest:])
-    return mx.where(probability == highest, probability, mx.zeros_like(probability))
+    return mx.where(probability < highest, mx.zeros_like(probability), probability)

@@ -11,4 +11,4 @@ def local_maxima(probability: np.ndarray, window: int) -> np.ndarray:
     if probability.size == 0:
         return probability.copy()
     highest = maximum_filter1d(probability, window, mode="constant", cval=-np.inf)
-    return np.where(probability == highest, probability, np.float32(0))
+    return np.where(probability < highest, np.float32(0), probability)

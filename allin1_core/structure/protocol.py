@@ -21,5 +21,6 @@ class LocalMaximaBackend(Protocol):
         Returns
         -------
         float32 (T,)
-            Of the same library: the probability at local maxima, 0 elsewhere. Frames that share a maximum are all kept.
+            Of the same library: the probability at local maxima, 0 elsewhere. Frames that share a maximum are all kept,
+            and so is NaN, for `pick_boundaries` to refuse.
         """

@@ -98,6 +98,7 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
     label, boundaries = np.asarray(label), np.asarray(boundaries)
     if label.ndim != 2 or len(label) != len(LABELS) or not label.size:
         raise ActivationsError(f"label: shape {label.shape}; expected ({len(LABELS)}, num_frames)")
+    _check_probabilities("label", label)
     num_frames = label.shape[1]
     are_frames = boundaries.ndim == 1 and (boundaries.dtype.kind in "iu" or not boundaries.size)
     if not are_frames or not (np.diff(boundaries, prepend=-1, append=num_frames) > 0).all():
@@ -107,7 +108,6 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
         )
     spans = list(itertools.pairwise([0, *boundaries[boundaries > 0].tolist(), num_frames]))
     means = np.array([label[:, start:end].mean(axis=1) for start, end in spans])
-    _check_probabilities("label, means over sections", means)
     return [
         Segment(start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, LABELS[best])
         for (start, end), best in zip(spans, means.argmax(axis=1).tolist(), strict=True)

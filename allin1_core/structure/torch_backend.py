@@ -11,4 +11,4 @@ def local_maxima(probability: torch.Tensor, window: int) -> torch.Tensor:
         return probability.clone()
     # Max pooling pads with -inf, as wanted.
     pooled = torch.nn.functional.max_pool1d(probability[None], window, stride=1, padding=window // 2)
-    return torch.where(probability == pooled[0], probability, torch.zeros_like(probability))
+    return torch.where(probability < pooled[0], torch.zeros_like(probability), probability)

@@ -128,6 +128,8 @@ def _parse(path: Path, number: int, line: str) -> StageTiming:
     for name, kinds in known.items():
         if not _is_of_kind(fields[name], kinds):
             raise TimingsError(f"{where}: field {name} is {str(fields[name])[:40]!r}; expected {kinds}")
+    if fields["stage"] not in STAGES:
+        raise TimingsError(f"{where}: stage {fields['stage'][:40]!r}; expected one of {', '.join(STAGES)}")
     absent = sorted(machine().keys() - fields["machine"].keys())
     if absent:
         raise TimingsError(f"{where}: machine without {', '.join(absent)}; see docs/timings.md")

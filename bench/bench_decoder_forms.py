@@ -45,7 +45,7 @@ def test_form(form: str, record_bench: BenchRecorder, rounds: int, benchmark: An
             stage=case.stage,
             backend=case.backend,
             variant=_variant(form, seconds, times.reference_output),
-            reference="our own [3, 4] without it" if form in OURS_ALONE else case.oracle,
+            reference=case.oracle,
             track="made from a score",
             audio_seconds=seconds,
             threads=case.threads,

@@ -198,7 +198,9 @@ def report(
     counts: Mapping[str, int], doctor: str, agreements: dict[str, Agreement], seconds: dict[str, float]
 ) -> str:
     """Markdown: what ran, how it ended, with which versions, and how long it took."""
-    passed = counts["failed"] == 0 and all(agreement.passed for agreement in agreements.values())
+    passed = counts["passed"] > counts["failed"] == 0 and all(
+        agreement.passed for agreement in agreements.values()
+    )
     tests = f"{counts['passed']} tests passed, {counts['failed']} failed, {counts['skipped']} skipped"
     others = f"{sum(one.passed for one in agreements.values())} of {len(agreements)} outputs are the same"
     lines = [

@@ -35,7 +35,10 @@ def outputs(track: str) -> dict[str, np.ndarray]:
     beats = decoder(decoder_input(found.beat, found.downbeat))
     compare(beats, np.stack([expected.beats, expected.positions], axis=-1), allowed=1e-9).require(track)
     boundaries = pick_boundaries(local_maxima(found.segment, LOCAL_MAXIMA_WINDOW))
-    require_each(compare_sections(sections(boundaries, found.label), expected.segments, allowed=0.015), track)
+    require_each(
+        compare_sections(sections(boundaries, found.label), expected.segments, allowed=pipeline.ONE_FRAME),
+        track,
+    )
     _, paths = decode_all(decoder, decoder_input(golden["beat"], golden["downbeat"]))
     return {
         "spectrogram": spectrogram,

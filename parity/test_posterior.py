@@ -101,16 +101,27 @@ def test_sums_that_would_round_to_nothing() -> None:
     assert (found[2] == -np.inf).all()
 
 
-@pytest.mark.parametrize("change_prob", [None, 1e-3])
-def test_confidences_are_those_of_all_models_together(change_prob: float | None) -> None:
-    """Of each bar length by how well it explains all; a beat's own frame and 7 on both sides."""
+@pytest.mark.parametrize(
+    ("parameters", "before", "after"),
+    [
+        ({"max_bpm": 400}, 7, 7),
+        ({"max_bpm": 400, "meter_change_prob": 1e-3}, 7, 7),
+        # Of beats that may be 10 frames apart less than half of that; and where the first half of up to 20 is one.
+        ({"max_bpm": 600}, 4, 4),
+        ({"max_bpm": 400, "observation_lambda": 2}, 9, 7),
+    ],
+    ids=str,
+)
+def test_confidences_are_those_of_all_models_together(
+    parameters: dict[str, Any], before: int, after: int
+) -> None:
+    """Of each bar length by how well it explains all; a beat's own frame and those before and after it."""
     weights = [1.0, 3.0]
     decoder = DBNDownBeatTrackingProcessor(
         [2, 3],
         meter_weights=weights,
-        meter_change_prob=change_prob,
         threshold=0.0,
-        **{**_SMALL, "max_bpm": 400},
+        **{**_SMALL, **parameters},
     )
     activations = _random(250, 8)
     times = np.array([0.02, 0.3, 1.0, 1.01, 2.2, 2.49])
@@ -119,11 +130,11 @@ def test_confidences_are_those_of_all_models_together(change_prob: float | None)
     for model, weight in zip(decoder.hmms, weights, strict=False):
         states, log_probability = naive_posterior.posterior(model, activations)
         starts = _starts(model, states)
-        before = len(starts) - len(activations)
+        start = len(starts) - len(activations)
         share = weight * np.exp(log_probability + 400)
         total += share
         for row, time in enumerate(times):
-            window = starts[before + round(time * FPS) - 7 :][:15]
+            window = starts[start + round(time * FPS) - before :][: before + 1 + after]
             expected[row] += share * np.array([window.sum(), window[:, model.chains.numbers == 1].sum()])
     np.testing.assert_allclose(decoder.confidences(activations, times), expected / total, rtol=0, atol=1e-10)
 

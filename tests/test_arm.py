@@ -87,6 +87,7 @@ def test_the_report_says_no_where_a_test_or_an_output_failed(
         {**counts, "passed": 399, "failed": 1}, doctor, same, {"tests": 1}
     )
     other = arm.compare_outputs({**outputs(), "song, path": np.zeros(600, np.uint32)}, outputs())
+    assert "**No: 0 tests passed" in arm.report({**counts, "passed": 0}, doctor, same, {"tests": 1})
     text = arm.report(counts, doctor, other, {"tests": 1})
     assert "14 skipped; 5 of 6 outputs are the same.**" in text
     assert "**No: " in text

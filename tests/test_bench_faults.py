@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import bench_decoder, bench_network, bench_pipeline, bench_spectrogram
+from bench import bench_decoder, bench_decoder_forms, bench_network, bench_pipeline, bench_spectrogram
 from bench.gate import cases, checks
-from parity.inputs.activations import regular
+from bench.gate.forms import OURS_ALONE, form_case
+from parity.inputs.activations import regular, steady
 from parity.material import SAMPLE_RATE, Track
 from parity.meta_tests.faults import FAULTS
 from parity.meta_tests.test_network import made_up, spoilt
@@ -56,6 +57,15 @@ def test_of_beats(fault: str) -> None:
     assert words.startswith(("of 8 beats ", "0 beats instead of 8", "found shape ", "found dtype "))
     assert "nan" not in words.lower()
     assert "of 8 beats 0 at other times (up to 0 ms), 0 in other positions" not in words
+
+
+@pytest.mark.parametrize("form", OURS_ALONE)
+def test_of_a_form_that_madmom_has_not(form: str) -> None:
+    activations, case = steady(20), form_case("cython", form, 20)
+    found, expected = case.candidate(), case.reference()
+    assert bench_decoder_forms._agreement(form, activations, found, expected)[1]
+    for name, fault in {**FAULTS, "half of them": lambda array: array[: len(array) // 2]}.items():
+        assert not bench_decoder_forms._agreement(form, activations, fault(found), expected)[1], name
 
 
 def test_beats_that_differ_are_counted() -> None:

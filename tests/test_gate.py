@@ -16,7 +16,7 @@ from bench.gate import __main__ as gate
 from bench.gate import judge
 from bench.gate.bars import BARS, Row, read_bars
 from bench.gate.base import BaseMissingError
-from bench.gate.cases import can_be_installed, madmom_is_installed, madmom_name
+from bench.gate.cases import can_be_installed, madmom_is_installed
 from bench.gate.checks import check_difference
 from bench.gate.speed import PromiseCheck, Timing, Verdict
 from bench.measure.instructions import KERNELS, count_instructions
@@ -24,6 +24,7 @@ from bench.measure.tree import COUNTED
 from bench.report import baseline, records
 from bench.report.records import BenchRecord
 from bench.report.report import write_bench_report
+from parity.oracles.madmom_dbn import oracle_name
 
 
 def no_base() -> str:
@@ -108,10 +109,10 @@ def record(ratio: float, *, agrees: bool = True, memory: int | None = None) -> B
 
 def test_a_bench_row_that_does_not_agree_is_no_proof_of_speed() -> None:
     row = Row("spectrogram", "numpy", "exact")
-    assert judge.proof(row, 2.0, [record(3.0)]) is not None
-    assert judge.proof(row, 2.0, [record(3.0, agrees=False)]) is None
-    assert judge.proof(row, 2.0, [record(1.9)]) is None
-    assert judge.proof(row, 2.0, [record(3.0), record(1.9)]) is None
+    assert judge.proof(row, 2.0, "madmom", [record(3.0)]) is not None
+    assert judge.proof(row, 2.0, "madmom", [record(3.0, agrees=False)]) is None
+    assert judge.proof(row, 2.0, "madmom", [record(1.9)]) is None
+    assert judge.proof(row, 2.0, "madmom", [record(3.0), record(1.9)]) is None
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_a_bar_is_that_of_the_instruction_set_that_runs(
     if bar is None:
         assert outcome == Verdict(
             "decoder/cython/exact/1 thread",
-            f"ratio to {madmom_name()}",
+            f"ratio to {oracle_name()}",
             f"no bar for {running}",
             "-",
             None,

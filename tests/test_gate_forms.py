@@ -100,11 +100,11 @@ def test_a_bench_row_of_the_form_alone_is_its_proof(form: str) -> None:
         )
         for name, variant in VARIANTS.items()
     ]
-    proven = judge.proof(ROWS[form], 50.0, records)
+    proven = judge.proof(ROWS[form], 50.0, "madmom", records)
     assert proven is not None
     assert proven.variant == VARIANTS[form]
-    assert judge.proof(ROWS[form], 100.0, records) is None
-    assert judge.proof(ROWS[form], math.nan, records) is None
+    assert judge.proof(ROWS[form], 100.0, "madmom", records) is None
+    assert judge.proof(ROWS[form], math.nan, "madmom", records) is None
 
 
 def test_a_form_that_there_is_not_is_refused() -> None:

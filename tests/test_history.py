@@ -188,8 +188,10 @@ def test_the_comment_compares_with_the_newest_run_of_another_commit_here(tmp_pat
         after["rows"][row][1:4] = cells
     before["rows"][ROWS[2]][4] = 1
     after["rows"][FURTHER] = ["madmom 0.17", 99, 98, 99, 9]
+    before["rows"]["library/ray"] = ["local", 2, 1, 3, 9]
     worse = parity_line(DESK, "bbb", 6)
     worse["rows"]["spectrogram/fused/exact"][3] = 888
+    worse["rows"].pop("pipeline/fused/exact")
     lines = [
         before,
         bench_line(DESK, "ddd", 2, uncommitted=True),
@@ -207,9 +209,9 @@ def test_the_comment_compares_with_the_newest_run_of_another_commit_here(tmp_pat
         f"  - {ROWS[0]}: 10x (9-11) → 8x (7-8.9): **slower**",
         f"  - {ROWS[1]}: 20x (18-22) → 21x (19-23): intervals overlap",
         f"  - {ROWS[2]}: 7x (one round) → 7x (7-7): too few rounds to tell",
-        f"  - of 4 rows, 1 slower ({ROWS[0]}), 1 faster ({FURTHER})",
-        "- accuracy at bbb: 215 comparisons, 1 outside their bounds; beside aaa, 1 further from the oracle "
-        "(spectrogram/fused/exact), 0 closer to it",
+        f"  - of 4 rows, 1 slower ({ROWS[0]}), 1 faster ({FURTHER}), 1 gone (library/ray)",
+        "- accuracy at bbb: 4,534 tests passed, 0 failed, 3 skipped; 210 comparisons, 1 outside their bounds; beside "
+        "aaa, 1 further from the oracle (spectrogram/fused/exact), 0 closer to it, 1 gone (pipeline/fused/exact)",
         "- gate: 1 of 3 rows hold, 1 failed (decoder/cython)",
     ]
 

@@ -201,6 +201,7 @@ def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path, monkeypatch:
         bench_record(40.0, stage="decoder", variant="[3, 4], 1 thread"),
         bench_record(30.0, stage="decoder", variant="[4], 1 thread"),
         bench_record(stage="decoder", backend="metricon", role="peer", **of_a_minute),
+        bench_record(stage="decoder", variant="hints", reference="our own"),  # beside no other project
     ]
     assert plots.draw_peers(rows, tmp_path / "peers.png")
     labels = [label.get_text() for label in drawn[0].axes[0].get_yticklabels()]
@@ -209,6 +210,7 @@ def test_rows_on_other_inputs_are_not_one_reference(tmp_path: Path, monkeypatch:
         "decoder · madmom 0.17, [4], 196 s",
         "decoder · madmom 0.17, [3, 4], 60 s",
     ]
+    assert len(labels) == 6
 
 
 def test_figures_and_notes_of_some_rows_stand_below_their_stage() -> None:

@@ -19,6 +19,7 @@ from allin1_core.backends.devices import to_host
 from allin1_core.spectrogram import SPECIFICATION, filterbank, numpy_backend, select
 from allin1_core.spectrogram.filterbank import window
 from bench.device.timing import times_by_turns
+from parity.agreement import largest_difference
 from parity.material import SAMPLE_RATE, default_track
 
 # Frames of a stem in one piece of the plain form, which has 64 kB for each.
@@ -64,7 +65,7 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
         row: dict[str, object] = {**taken.as_row(name, reference), "device": device}
         if "torch" in name and "float32" not in name:
             precision = name.rpartition(", ")[2]
-            row["difference"] = float(np.abs(to_host(taken.output) - expected).max())  # NaN if there is one
+            row["difference"] = largest_difference(to_host(taken.output), expected)
             row["bound"] = backends.get("spectrogram", "torch").bounds[precision].music
         if name == "torch, exact" and device.startswith("cuda"):
             row["aim_seconds"] = _AIM

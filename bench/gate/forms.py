@@ -15,7 +15,7 @@ from allin1_core.dbn import (
     OnlineDownBeatTracker,
     activations_at_beats,
 )
-from bench.gate.cases import Case, madmom_name
+from bench.gate.cases import Case
 from parity.agreement import largest_difference
 from parity.inputs.activations import FPS, steady
 from parity.oracles import madmom_dbn
@@ -109,7 +109,7 @@ def form_case(backend: str, form: str, seconds: float | None = None) -> Case:
     """One of `FORMS` on one thread, of the gate's length unless another is given."""
     shortest, sides = FORMS[form]
     candidate, reference = sides(seconds or shortest, backend)
-    oracle = "plain decoding" if form in OURS_ALONE else madmom_name()
+    oracle = "our own [3, 4] without it" if form in OURS_ALONE else madmom_dbn.oracle_name()
     return Case(
         "decoder", backend, "exact", 1, candidate, reference, largest_difference, oracle, variant=form
     )

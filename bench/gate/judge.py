@@ -123,7 +123,7 @@ def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -
     if bar is None:
         why = f"no bar for {instruction_set()}"
         return Verdict(case.key, f"ratio to {case.oracle}", why, "-", None, required=False)
-    proven = proof(row, bar, records)
+    proven = proof(row, bar, case.oracle, records)
     if proven is not None:
         asked = f"at least {bar:.3g}x at the lower end"
         return Verdict(proven.key, f"ratio to {proven.reference}", str(proven.ratio), asked, True)
@@ -132,19 +132,19 @@ def _promise(row: Row, case: Case, bars: Bars, records: Sequence[BenchRecord]) -
     return check
 
 
-def proof(row: Row, bar: float, records: Sequence[BenchRecord]) -> BenchRecord | None:
-    """The record of a bench session that shows that a row reaches a bar.
+def proof(row: Row, bar: float, oracle: str, records: Sequence[BenchRecord]) -> BenchRecord | None:
+    """The record of a bench session that shows that a row reaches a bar beside its oracle: of another it says nothing.
 
-    Where several variants were measured it is the slowest; None if that one falls short, or does not agree with its
-    reference, so that the gate measures itself.
+    Where several variants were measured it is the slowest; None if that one falls short, has too few rounds, or does
+    not agree with its reference, so that the gate measures itself.
     """
     threads = row.threads or usable_cores()
     found = [
-        (record.agrees * ratio.low, record)
+        (0.0 if ratio.too_few else record.agrees * ratio.low, record)
         for record in records
         if (record.stage, record.backend, record.precision, record.threads)
         == (row.stage, row.backend, row.precision, threads)
-        and record.role == "candidate"
+        and (record.role, record.reference) == ("candidate", oracle)
         and record.audio_seconds > 0
         and row.variant in record.variant
         and (ratio := record.ratio) is not None

@@ -89,8 +89,12 @@ def _draw_ratio(axes: Axes, position: int, record: BenchRecord, color: str) -> t
 
 
 def draw_peers(records: Sequence[BenchRecord], path: Path) -> bool:
-    """Time for a minute of audio: ours, other projects' and the reference's, where another project was timed."""
-    worked = [record for record in in_order(records) if record.audio_seconds > 0 and record.reference]
+    """Time for a minute of audio: ours, other projects' and the reference's, where another project was timed.
+
+    Of a stage with such rows also those that have madmom alone beside them; what is beside ours is left out.
+    """
+    worked = [record for record in in_order(records) if record.audio_seconds > 0]
+    worked = [record for record in worked if _is_peer(record.reference) or "madmom" in record.reference]
     with_peers = {record.stage for record in worked if record.role == "peer" or _is_peer(record.reference)}
     inputs: dict[tuple[str, str], list[BenchRecord]] = {}
     for record in worked:

@@ -56,7 +56,7 @@ class BenchRecord:
     role : str
         ``candidate`` for ours, ``peer`` for another project timed beside ours.
     reference_threads : int, optional
-        What the reference uses at most: 1 for madmom, whatever it is allowed.
+        What the reference uses at most: 1 for madmom, as All-In-One calls it.
     reference_peak_memory_bytes : int, optional
         As `peak_memory_bytes`.
     """

@@ -147,7 +147,7 @@ def _how(records: Sequence[BenchRecord], session: Session) -> list[str]:
         "the true median in at least 95 of 100 such runs (order statistics of the rounds, for any distribution); where "
         "it says how many rounds there were, it is their range, with the share of such runs in which that holds it. A "
         "row whose outputs differ is no speed-up. *Threads* are what ours may use; the reference has a column of its "
-        "own, since madmom uses one whatever it is allowed: the rows on one thread are thread for thread. *Peak "
+        "own, since madmom, as All-In-One calls it, uses one: the rows on one thread are thread for thread. *Peak "
         "memory* is what a fresh process needs above its libraries and inputs.",
         "",
         "*Fused*: our compiled kernels on the CPU. *Own operations*: what torch and MLX compute themselves, where by "

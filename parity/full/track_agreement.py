@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from allin1_core import Analyzer
+from allin1_core.backends.table import GENERAL_BOUNDS
 from allin1_core.network import load_model
 from allin1_core.network.model import Model, NetworkOutput
 from allin1_core.separation.folder import read_stems_folder
@@ -20,7 +21,7 @@ from parity.oracles.madmom_spectrogram import backend as madmom_spectrogram
 from parity.oracles.network_golden import OUTPUTS
 from parity.oracles.pipeline import compare_results, from_probabilities, make_decoder, measures
 
-NETWORK_BOUND = 1e-4
+NETWORK_BOUND = GENERAL_BOUNDS["network"]["exact"].anything
 
 
 def compare_spectrograms(stems: np.ndarray, sample_rate: int, expected: np.ndarray) -> list[dict[str, Any]]:

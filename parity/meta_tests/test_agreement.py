@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.agreement import ULP_BINS, Agreement, compare, compare_each, largest_difference, ulp_measures
+from parity.agreement import (
+    ULP_BINS,
+    Agreement,
+    add_counts,
+    compare,
+    compare_each,
+    largest_difference,
+    ulp_measures,
+)
 from parity.meta_tests.faults import FAULTS
 from parity.reports.publish import dump_json
 
@@ -131,6 +139,7 @@ def test_the_histogram_counts_every_value_once_in_powers_of_two() -> None:
     assert compare(found[:-1], expected[:-1]).ulp_counts == (2, 1, 1, 2, 2, 2, 1)
     both = ulp_measures([compare(found[:4], expected[:4]), compare(found[2:3], expected[2:3])])
     assert both == {"max_ulp": 2.0, "ulp_counts": [2, 2, 1]}
+    assert add_counts([(2, 1), (0, 1, 1)], 4) == [2, 2, 1, 0]
     farthest = compare(np.array([2.0**1022]), np.array([-(2.0**1022)]))
     assert farthest.ulp_counts == (0,) * (ULP_BINS - 2) + (1,)
     assert ulp_measures([compare(np.zeros(2), np.zeros(3))])["ulp_counts"] == [0] * (ULP_BINS - 1) + [3]
@@ -144,6 +153,7 @@ def test_what_is_not_finite_agrees_with_itself_only_where_that_is_documented() -
     assert compare(values, values, documented=(-np.inf, np.nan)).passed
     for one, other in ([-np.inf, np.inf], [-np.inf, 0.0], [np.nan, 0.0], [np.inf, np.inf]):
         assert not compare(np.array([one]), np.array([other]), documented=(-np.inf, np.nan)).passed
+        assert not compare(np.array([other]), np.array([one]), documented=(-np.inf, np.nan)).passed
 
 
 def test_large_integers_are_compared_exactly() -> None:

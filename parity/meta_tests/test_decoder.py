@@ -22,6 +22,7 @@ from parity.decoder_agreement import (
 from parity.inputs.activations import regular
 from parity.inputs.decoder import Case
 from parity.meta_tests.faults import FAULTS, VALUE_FAULTS
+from parity.oracles import madmom_dbn
 from parity.reports.records import ParityRecorder
 
 _ACTIVATIONS = regular(1200, 50, 4)
@@ -205,3 +206,16 @@ def test_the_f_measure_of_nothing_and_of_what_is_no_times(
     reference: list[Any], estimate: list[Any], expected: float
 ) -> None:
     assert f_measure(np.array(reference, float), np.array(estimate, float)) == pytest.approx(expected)
+
+
+def test_madmom_in_processes_decodes_the_same_and_leaves_none_behind() -> None:
+    activations, parameters = regular(600, 48, 4), {"beats_per_bar": [3, 4], "fps": 100}
+    with madmom_dbn.decoder_in_processes(2, **parameters) as decoder:
+        processes = decoder.processor.map.__self__._pool
+        assert len(processes) == 2
+        np.testing.assert_array_equal(
+            decoder(activations), madmom_dbn.make_decoder(**parameters)(activations)
+        )
+    for process in processes:
+        process.join(20)
+    assert not any(process.is_alive() for process in processes)

@@ -1,9 +1,13 @@
-"""The oracles are independent of what they judge."""
+"""The oracles are independent of what they judge, and something is judged."""
 
 from __future__ import annotations
 
 import ast
+import types
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from parity import oracles
 
@@ -28,3 +32,11 @@ def test_oracles_take_no_constant_and_no_formula_from_the_code_under_test() -> N
             elif isinstance(node, ast.Import):
                 taken |= {name.name for name in node.names if name.name.startswith("allin1_core")}
     assert taken == ALLOWED
+
+
+def test_a_list_of_parameters_that_became_empty_ends_the_session(pytestconfig: pytest.Config) -> None:
+    """pytest by itself skips such a test, among all that passes."""
+    conftest: Any = pytestconfig.pluginmanager.get_plugin(str(Path(__file__).parents[2] / "conftest.py"))
+    item = types.SimpleNamespace(nodeid="parity/test_a.py::test_case[NOTSET-b]")
+    with pytest.raises(pytest.UsageError, match=r"no parameters: parity/test_a\.py::test_case\[NOTSET-b\]"):
+        conftest.pytest_collection_modifyitems(pytestconfig, [item])

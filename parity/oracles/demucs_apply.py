@@ -17,7 +17,7 @@ def separate(
     """Separate a mix, one segment after another.
 
     What the networks give as the lowest bin of a spectrum is not real, and cuFFT's inverse real transform, unlike those
-    of a CPU, does not always ignore the imaginary part: it is left out here.
+    of a CPU, does not always ignore the imaginary part: there it is left out.
 
     Parameters
     ----------
@@ -43,7 +43,8 @@ def separate(
     mean = loudness.mean()
     # Of a single sample torch gives NaN.
     scale = (loudness.std() if mix.shape[1] > 1 else 0 * mean) + 1e-8
-    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)), _real_means():
+    real_means = contextlib.nullcontext() if device == "cpu" else _real_means()
+    with torch.inference_mode(), _tf32(tf32), _draws_of(apply, random.Random(seed)), real_means:
         output = apply.apply_model(
             model, ((mix - mean) / scale)[None].to(device), device=device, overlap=overlap
         )

@@ -96,6 +96,14 @@ def make_decoder(**parameters: Any) -> _Processor:
     return _Processor(DBNDownBeatTrackingProcessor(**parameters))
 
 
+@contextlib.contextmanager
+def decoder_in_processes(number: int, **parameters: Any) -> Iterator[_Processor]:
+    """As `make_decoder`, with bar lengths decoded in so many processes, which end with the block."""
+    decoder = make_decoder(**parameters, num_threads=number)
+    with decoder.processor.map.__self__:
+        yield decoder
+
+
 def make_beat_decoder(**parameters: Any) -> _Processor:
     """madmom's DBNBeatTrackingProcessor with these parameters."""
     import_madmom()

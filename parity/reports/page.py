@@ -136,12 +136,15 @@ def _speed(now: Line, before: Line | None) -> list[str]:
             words = f"{_ratio(old)} → {_ratio(row)}: intervals overlap"
         if name in now["headline"]:
             text.append(f"  - {name}: {words}")
-    return [*text, f"  - of {len(now['rows'])} rows{_named(lost, 'slower')}{_named(gained, 'faster')}"]
+    words = f"{_named(lost, 'slower')}{_named(gained, 'faster')}{_gone(now, before)}"
+    return [*text, f"  - of {len(now['rows'])} rows{words}"]
 
 
 def _accuracy(now: Line, before: Line | None) -> list[str]:
     made, outside = (sum(row[cell] for row in now["rows"].values()) for cell in (0, 1))
-    text = f"- accuracy at {_which(now)}: {made:,} comparisons, {outside} outside their bounds"
+    passed, failed, skipped = now["tests"]
+    text = f"- accuracy at {_which(now)}: {passed:,} tests passed, {failed} failed, {skipped} skipped; "
+    text += f"{made:,} comparisons, {outside} outside their bounds"
     if before is None:
         return [f"{text}; no run of another commit on this machine to compare with"]
     worse: list[str] = []
@@ -151,9 +154,14 @@ def _accuracy(now: Line, before: Line | None) -> list[str]:
             old = before["rows"].get(name, row)[cell]
             if None not in (old, row[cell]) and old != row[cell] and name not in worse + better:
                 (worse if row[cell] > old else better).append(name)
-    return [
-        f"{text}; beside {_which(before)}{_named(worse, 'further from the oracle')}{_named(better, 'closer to it')}"
-    ]
+    words = f"{_named(worse, 'further from the oracle')}{_named(better, 'closer to it')}{_gone(now, before)}"
+    return [f"{text}; beside {_which(before)}{words}"]
+
+
+def _gone(now: Line, before: Line) -> str:
+    """The rows that are there no more; empty where all are."""
+    gone = [name for name in before["rows"] if name not in now["rows"]]
+    return _named(gone, "gone") if gone else ""
 
 
 def _which(line: Line) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from allin1_core.backends.table import GENERAL_BOUNDS
 from allin1_core.plotting import new_figure, save
 from parity.reports.records import ParityRecord
 from parity.reports.tables import frame, markdown, yes
 
 _PLOT = "parity_network.png"
 _OUTPUTS = ("beat", "downbeat", "segment", "label")
-_BOUND = 1e-4
+_BOUND = GENERAL_BOUNDS["network"]["exact"].anything
 # Ends of a logarithmic axis: where points stand that do not differ, and those that differ by more or are not finite.
 _FLOOR, _CEILING = 1e-8, 4 * _BOUND
 

@@ -26,6 +26,7 @@ from allin1_core.errors import BackendError
 
 __all__ = [
     "PRECISIONS",
+    "RECORDED",
     "Backend",
     "Bound",
     "Choice",
@@ -40,6 +41,12 @@ __all__ = [
     "names",
     "stages",
 ]
+
+# Of a `Choice`, beside its stage, in provenance, timings and reports.
+RECORDED = (
+    *("backend", "device", "precision", "library", "library_version", "requested_backend"),
+    *("requested_device", "reason", "computed_by", "computed_on", "instruction_set"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,11 +112,7 @@ class Choice:
 
     def as_dict(self) -> dict[str, str | None]:
         """What is recorded, as a JSON-ready mapping."""
-        recorded = (
-            "stage backend device precision library library_version requested_backend requested_device reason "
-            "computed_by computed_on instruction_set"
-        )
-        return {name: getattr(self, name) for name in recorded.split()}
+        return {name: getattr(self, name) for name in ("stage", *RECORDED)}
 
     @property
     def hands_on(self) -> bool:

@@ -103,10 +103,8 @@ def _meters(result: AnalysisResult) -> dict[int, int]:
 def bar_lengths(result: AnalysisResult) -> dict[int, int]:
     """As `_meters`, by position: the first bar of a song that begins with an upbeat has all its beats."""
     positions = result.beat_positions
-    return {
-        start: max(meter, *positions[start : start + meter])
-        for start, meter in (_meters(result) if positions else {}).items()
-    }
+    meters = _meters(result) if positions else {}
+    return {start: max(meter, *positions[start : start + meter]) for start, meter in meters.items()}
 
 
 def _lead_in(seconds: float, interval: float, meter: int) -> tuple[int, int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -175,6 +176,10 @@ def _check_provenance(provenance: Any) -> None:
     _check_type("provenance.model.weights", weights, list, "a list")
     for index, fold in enumerate(weights):
         _check_type(f"provenance.model.weights[{index}]", fold, dict, "an object")
+    try:
+        json.dumps(provenance, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _fault("provenance", str(error), "what JSON can hold") from error
 
 
 def _check_activations(activations: Any, num_frames: int) -> None:

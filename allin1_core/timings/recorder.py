@@ -19,18 +19,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from allin1_core.backends import Choice, devices
+from allin1_core.backends import RECORDED, Choice, devices
 from allin1_core.errors import OutputError
 from allin1_core.files.writing import append_line, expand_user
 from allin1_core.threads import Lock
 from allin1_core.timings.machine import machine, versions
 from allin1_core.timings.schema import SCHEMA_VERSION, STAGES, StageTiming
-
-# Fields of a `Choice` that a record has, None for a stage without backends.
-_OF_A_CHOICE = (
-    *("backend", "requested_backend", "device", "requested_device", "precision", "library"),
-    *("library_version", "reason", "computed_by", "computed_on", "instruction_set"),
-)
 
 
 @dataclasses.dataclass
@@ -158,7 +152,7 @@ class Timings:
                 duration=end - start,
                 track=track,
                 audio_seconds=stage.audio_seconds,
-                **{name: getattr(stage.choice, name, None) for name in _OF_A_CHOICE},
+                **{name: getattr(stage.choice, name, None) for name in RECORDED},
                 synchronized=failure is None,
                 cached=stage.cached,
                 thread=thread.name if is_beside else "main",

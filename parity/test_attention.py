@@ -14,7 +14,7 @@ import pytest
 from allin1_core import backends
 from allin1_core.backends.devices import to_host
 from parity.agreement import compare, ulp_measures
-from parity.implementations import Implementation, any_requested, native, network_backends
+from parity.implementations import Implementation, any_requested, names, native, network_backends
 from parity.oracles import naive_attention, natten_golden
 from parity.reports.records import ParityRecord, ParityRecorder
 
@@ -34,6 +34,11 @@ IMPLEMENTATIONS = [
     and one.precision == "exact"
     and hasattr(module_of(one), "neighbourhood_attention")
 ]
+
+
+def test_no_attention_of_its_own_is_left_out() -> None:
+    """The list above goes by a function's name, which Triton's kernel has not: `test_triton` holds it."""
+    assert {one.backend for one in IMPLEMENTATIONS} == set(names("network")) - {"triton"}
 
 
 def attention_of(implementation: Implementation) -> Callable[..., np.ndarray]:

@@ -15,6 +15,7 @@ from allin1_core.dbn import (
     BarStateSpace,
     BarTransitionModel,
     DBNBeatTrackingProcessor,
+    DBNDownBeatTrackingProcessor,
     HiddenMarkovModel,
     RNNDownBeatTrackingObservationModel,
     load_decoder,
@@ -22,6 +23,7 @@ from allin1_core.dbn import (
 from parity import implementations
 from parity.decoder_agreement import DecoderAgreement, Paths, compare_decodings, decode_all
 from parity.inputs import decoder as cases_decoder
+from parity.inputs.activations import steady
 from parity.inputs.decoder import Case, runs
 from parity.material import read_stems, tracks
 from parity.oracles import madmom_dbn
@@ -182,6 +184,19 @@ def test_more_candidates_than_a_byte_counts(record_parity: ParityRecorder) -> No
     madmom_dbn.require_identical(
         record_parity, "beats only: 500 frames a second", "beats only", backend, agreement
     )
+
+
+@pytest.mark.parametrize("backend", _OURS)
+@pytest.mark.parametrize("parameters", [{}, {"meter_change_prob": 1e-3}, {"threshold": 0.0}], ids=str)
+def test_an_anchor_that_is_a_decoded_beat_changes_nothing(parameters: dict[str, Any], backend: str) -> None:
+    """The best path of all is the best of those through one of its states; and silence stays left out."""
+    silence = np.full((150, 2), 0.01, np.float32)
+    activations = np.concatenate([silence, steady(12), silence])
+    decoder = DBNDownBeatTrackingProcessor([3, 4], fps=100, backend=backend, correct=False, **parameters)
+    beats = decoder(activations)
+    assert len(beats) >= 19
+    for beat in (0, 1, len(beats) // 2, -2, -1):
+        np.testing.assert_array_equal(decoder(activations, anchors=[tuple(beats[beat])]), beats)
 
 
 _PROBABILITIES = st.one_of(

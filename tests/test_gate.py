@@ -23,7 +23,7 @@ from bench.measure.instructions import KERNELS, count_instructions
 from bench.measure.tree import COUNTED
 from bench.report import baseline, records
 from bench.report.records import BenchRecord
-from bench.report.report import write_bench_report
+from bench.report.report import Session, write_bench_report
 from parity.oracles.madmom_dbn import oracle_name
 
 
@@ -339,6 +339,8 @@ def test_the_command_takes_figures_and_reason(tmp_path: Path, monkeypatch: pytes
     write_bench_report([record(3.0)], tmp_path)
     command = ["--reason", "faster", "--from", str(tmp_path / "bench.json")]
     assert (baseline.main(command), taken) == (0, [([record(3.0)], "faster")])
+    write_bench_report([record(3.0)], tmp_path, Session(failed=("a benchmark",)))
+    assert (baseline.main(command), len(taken)) == (1, 1)
 
 
 def test_differences_are_told_apart() -> None:

@@ -114,8 +114,8 @@ def test_either_tree_begins_half_of_the_pairs_and_the_times_keep_their_sides(
 
         def __exit__(self, *_: object) -> None: ...
 
-        def rows(self) -> list[str]:
-            return ["both", f"{self.folder} alone"]
+        def rows(self) -> dict[str, str]:
+            return {"both": "digest", f"{self.folder} alone": "digest"}
 
         def seconds(self, row: str) -> float:
             return 2.0 if self.folder == Path("tree") else 1.0
@@ -174,6 +174,15 @@ def test_a_tree_that_cannot_run_is_an_error(tmp_path: Path, capfd: pytest.Captur
     with pytest.raises(RuntimeError, match=r"tree: its process ended with 1"):
         pairs.time_pair(tree, other, 0)
     assert "OSError: broken" in capfd.readouterr().err
+
+
+def test_other_inputs_are_an_error(tmp_path: Path) -> None:
+    tree, other = base.lay_out(None, tmp_path)
+    inputs = tree / "parity" / "inputs" / "activations.py"
+    text = inputs.read_text(encoding="utf-8")
+    inputs.write_text(text.replace("60 / 104", "60 / 105"), encoding="utf-8")
+    with pytest.raises(RuntimeError, match=r"^decoder/cython/exact: other inputs than the base's"):
+        pairs.time_pair(tree, other, 0)
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -3,9 +3,9 @@
     python -m bench.gate [--from reports] [--base COMMIT] [--report reports]
 
 Times and instructions are compared with a base commit, built beside this tree: by default the one that the committed
-baseline came with. With ``--from``, ratios that a bench session just measured on the same sources are held to the bars
-as they are, and only what they do not tell is measured here. What was said goes into gate.md
-of the folder of reports as well.
+baseline came with. With ``--from``, ratios that a bench session just measured on the same sources, beside the reference
+that a bar is for, are held to it as they are, and only what they do not tell is measured here. What was said goes into
+gate.md of the folder of reports as well.
 
 It exits 0 only if every required check was made and held, 1 if one failed, 3 if a required one could not be judged, and
 2 if there was nothing to begin with (a misspelt bar, a report of other sources). Required is every check for which this

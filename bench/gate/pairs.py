@@ -39,12 +39,21 @@ def time_pair(tree: Path, base: Path, number: int, wanted: Sequence[str] = ()) -
         Of the pair; seeds the coin for who begins.
     wanted : sequence of str, optional
         Rows; by default those that both trees have.
+
+    Raises
+    ------
+    RuntimeError
+        If a row has other inputs in one tree than in the other, or a process ended.
     """
     tree_first = bool(np.random.default_rng([14, number]).integers(2))
     folders = [tree, base] if tree_first else [base, tree]
     with Tree(folders[0]) as one, Tree(folders[1]) as other:
-        names = one.rows(), other.rows()
-        common = [row for row in names[0] if row in names[1]]
+        inputs = one.rows(), other.rows()
+        common = [row for row in inputs[0] if row in inputs[1]]
+        if changed := [row for row in common if inputs[0][row] != inputs[1][row]]:
+            raise RuntimeError(
+                f"{', '.join(changed)}: other inputs than the base's; name a base with BASE=commit"
+            )
         times: Times = {row: ([], []) for row in wanted or common}
         for _ in range(ROUNDS):
             for row, sides in times.items():

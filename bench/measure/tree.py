@@ -1,13 +1,16 @@
 """Calls of the compiled and the numpy backends of the allin1_core in a folder, timed in a process of their own.
 
 The gate compares two trees by them: a process of each answers by turns (`Tree`). Instructions are counted over one of
-them (`bench.measure.instructions`). Inputs are seeded, and made by the folder's own ``parity``. This file is run as a
-script, by its path, so that nothing of this tree is imported beside the other's.
+them (`bench.measure.instructions`). Inputs are seeded, and made by the folder's own ``parity``; their digests tell
+whether two trees have the same. This file is run as a script, by its path, so that nothing of this tree is imported
+beside the other's.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import hashlib
 import os
 import subprocess
 import sys
@@ -20,54 +23,59 @@ import numpy as np
 
 _CALLS = 5
 
+# With its inputs as arguments.
+Call = functools.partial[Any]
 
-def _spectrogram(backend: str, precision: str, seconds: int) -> Callable[[], Any]:
+
+def _spectrogram(backend: str, precision: str, seconds: int) -> Call:
     from allin1_core.spectrogram import select
 
     compute = select(backend, precision=precision)
     stems = np.random.default_rng(0).integers(-20000, 20000, (4, seconds * 44100), dtype=np.int16)
-    return lambda: compute(stems, 44100)
+    return functools.partial(compute, stems, 44100)
 
 
-def _network() -> Callable[[], Any]:
+def _network() -> Call:
     from allin1_core.network import build_model
     from parity.inputs.networks import random_checkpoint, random_spectrogram
 
     network = build_model([random_checkpoint(0)], backend="fused", device="cpu", num_threads=1)
     frames = random_spectrogram(200)
-    return lambda: network(frames)
+    return functools.partial(network, frames)
 
 
-def _decoder() -> Callable[[], Any]:
+def _decoder() -> Call:
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
     from parity.inputs.activations import steady
 
     decode = DBNDownBeatTrackingProcessor(beats_per_bar=[3, 4], threshold=0.24, fps=100, num_threads=1)
-    activations = steady(15)
-    return lambda: decode(activations)
+    return functools.partial(decode, steady(15))
 
 
-def _online() -> Callable[[], Any]:
+def _online() -> Call:
     from allin1_core.dbn import DBNBeatTrackingProcessor
     from parity.inputs.activations import steady
 
     track = DBNBeatTrackingProcessor(fps=100, online=True)
-    activations = steady(5).sum(axis=1)
-    return lambda: track(activations)
+    return functools.partial(track, steady(5).sum(axis=1))
 
 
-def _structure() -> Callable[[], Any]:
+def _structure() -> Call:
     from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, sections
     from allin1_core.structure.numpy_backend import local_maxima
 
     generator = np.random.default_rng(0)
     probability = generator.random(19551, dtype=np.float32)
     labels = generator.random((10, probability.size), dtype=np.float32)
-    return lambda: sections(pick_boundaries(local_maxima(probability, LOCAL_MAXIMA_WINDOW)), labels)
+
+    def run(probability: np.ndarray, labels: np.ndarray) -> Any:
+        return sections(pick_boundaries(local_maxima(probability, LOCAL_MAXIMA_WINDOW)), labels)
+
+    return functools.partial(run, probability, labels)
 
 
 # What is timed: by name, what makes its inputs and returns the call; a call takes some milliseconds on one thread.
-ROWS: dict[str, Callable[[], Callable[[], Any]]] = {
+ROWS: dict[str, Callable[[], Call]] = {
     "spectrogram/fused/exact": lambda: _spectrogram("fused", "exact", 4),
     "spectrogram/fused/fast": lambda: _spectrogram("fused", "fast", 4),
     "spectrogram/numpy/exact": lambda: _spectrogram("numpy", "exact", 1),
@@ -77,6 +85,11 @@ ROWS: dict[str, Callable[[], Callable[[], Any]]] = {
 }
 # Of what is not timed the instructions are counted.
 COUNTED = {**ROWS, "decoder/cython/online": _online}
+
+
+def _digest(call: Call) -> str:
+    """Of a call's inputs."""
+    return hashlib.sha256(b"".join(np.asarray(one).tobytes() for one in call.args)).hexdigest()
 
 
 def environment(folder: Path) -> Mapping[str, str]:
@@ -117,9 +130,10 @@ class Tree:
     def __exit__(self, *exception: object) -> None:
         self._process.communicate()
 
-    def rows(self) -> list[str]:
-        """Names of the calls; each was made once. To be asked first, and once."""
-        return self._answer().split()
+    def rows(self) -> dict[str, str]:
+        """Digests of the inputs of the calls, by their names; each was made once. To be asked first, and once."""
+        names, digests = self._answer().split(), self._answer().split()
+        return dict(zip(names, digests, strict=True))
 
     def seconds(self, row: str) -> float:
         """CPU seconds of a call: the mean of a few, since the first finds the caches as the other process left them."""
@@ -154,7 +168,8 @@ def main(arguments: list[str]) -> None:
         gc.collect()
         gc.freeze()
         gc.disable()
-        print(*made, flush=True)
+        print(*made)
+        print(*map(_digest, made.values()), flush=True)
         for line in sys.stdin:
             call = made[line.strip()]
             start = time.process_time_ns()

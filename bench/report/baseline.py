@@ -197,6 +197,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         records, content = read_fresh_report(options.source)
+        if failed := content["session"]["failed"]:
+            raise ValueError(
+                f"{options.source}: {', '.join(failed)} failed; expected a session without failures"
+            )
         update(records, options.reason, measured=content["created"], source=content["source"])
     except (ValueError, FileNotFoundError) as error:
         print(f"baseline: {error}", file=sys.stderr)

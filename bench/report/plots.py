@@ -153,7 +153,8 @@ def draw_lengths(records: Sequence[BenchRecord], path: Path) -> bool:
         for position, record in enumerate(rows):
             if points := _points(record, key):
                 lengths, values = np.array(points).T
-                _power_law(axes, lengths, values / scale, label(record), position)
+                name = label(record).replace(f", {_length(record)}", "")  # that of the row, not of the points
+                _power_law(axes, lengths, values / scale, name, position)
         axes.set(title=title, ylabel=unit, xlabel="track length in seconds", xscale="log", yscale="log")
         _plain_log_ticks(axes.xaxis)
         _plain_log_ticks(axes.yaxis)

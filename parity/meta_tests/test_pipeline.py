@@ -146,6 +146,18 @@ def test_another_tempo_of_beats_that_are_not_steady_fails(tempo: Any) -> None:
         assert all(agreement.passed for agreement in compare_tempo(near, 14.5, beats).values())
 
 
+def test_the_tempo_of_beats_on_frames_is_held_to_their_line_from_eight_beats_on() -> None:
+    beats = np.round(0.5 + 0.5137 * np.arange(100), 2).tolist()
+    for tempo, passed in ((116.80, True), (116.81, True), (116.77, False), (116.83, False)):
+        assert compare_tempo(tempo, 0.3, beats)["tempo"].passed is passed
+    for number, has_tempo in ((7, False), (8, True)):
+        assert compare_tempo(None, None, beats[:number])["tempo"].passed is not has_tempo
+        assert compare_tempo(116.8, 0.0, beats[:number])["tempo"].passed is has_tempo
+    # One that lies beside it, farther than a fifth of the period: only half and double are told.
+    beats[50] += 0.13
+    assert compare_tempo(116.0, 0.3, beats)["tempo"].passed
+
+
 @pytest.mark.parametrize("tempo", [*NUMBERS.values(), 117.6, 117.7], ids=str)
 def test_another_tempo_than_the_scores_fails(tempo: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(test_pipeline, "TEMPI", {"song": 117.65})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -102,6 +103,29 @@ def test_every_failure_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read_records(tmp_path / "parity.json") == records
     for stage in ("spectrogram", "network"):
         assert (tmp_path / f"parity_{stage}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_fold_that_failed_and_a_kind_that_is_new_show(tmp_path: Path) -> None:
+    """Neither behind a fold that differs by more within its bounds, nor for want of words."""
+    record = ParityRecorder()
+    far = spoilt(made_up(), "beat", NAN_LAST)
+    test_network.check(
+        record, "falcon69, harmonix-fold0", "torch", FUSED, test_network.differences(made_up(), made_up())
+    )
+    with contextlib.suppress(AssertionError):
+        test_network.check(
+            record, "falcon69, harmonix-fold1", "torch", FUSED, test_network.differences(far, made_up())
+        )
+    passed, failed = record.records
+    wrong = dataclasses.replace(failed, measures={**failed.measures, "max_difference": 0.0, "beat": 0.0})
+    right = dataclasses.replace(passed, measures={**passed.measures, "max_difference": 1e-5})
+    beats = np.array([[0.5, 1.0]])
+    require_identical(record, "song", "of a new kind", "cython", compare_decodings([], beats, [], beats))
+    text = write_parity_report([right, wrong, record.records[-1]], tmp_path).read_text(encoding="utf-8")
+    [row] = [line for line in text.splitlines() if line.startswith("| falcon69, harmonix-fold")]
+    assert row.startswith("| falcon69, harmonix-fold1")
+    assert row.endswith("| **no** |")
+    assert "| of a new kind | cython | 1 | 1 of 1 |" in text
 
 
 def test_rows_of_a_track_that_failed_show(tmp_path: Path) -> None:

@@ -37,10 +37,10 @@ def worst(records: Sequence[ParityRecord]) -> str:
 def render(records: Sequence[ParityRecord], folder: Path) -> str:
     """Markdown of this stage; it has no plots, because there is nothing to plot where nothing differs."""
     table = frame(records)
-    kinds = pd.Categorical(table["kind"], list(_KINDS))
+    kinds = pd.Categorical(table["kind"], list(dict.fromkeys([*_KINDS, *table["kind"]])))
     rows = [
         {
-            "activations": _KINDS[kind],
+            "activations": _KINDS.get(kind, kind),
             "backend": backend,
             "cases": len(group),
             "identical paths": f"{group['identical_path'].sum()} of {len(group)}",

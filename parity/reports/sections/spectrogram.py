@@ -104,11 +104,11 @@ def draw_differences(records: Sequence[ParityRecord], path: Path) -> bool:
     axes = figure.subplots()
     for row, key in enumerate(rows):
         group = [record for record in records if (name(record), record.precision) == key]
-        for offset, kinds, color, label in (
-            (-0.18, ("music",), "C0", "music"),
-            (0.18, ("signal", "length", "edge", "stereo"), "C1", "synthetic signals"),
+        for offset, is_music, color, label in (
+            (-0.18, True, "C0", "music"),
+            (0.18, False, "C1", "synthetic signals, or products cut"),
         ):
-            chosen = [record for record in group if record.measures["kind"] in kinds]
+            chosen = [record for record in group if (record.measures["kind"] == "music") is is_music]
             if not chosen:
                 continue
             height = row + offset

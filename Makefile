@@ -41,14 +41,15 @@ BASE ?=
 
 # Tests that `make check` leaves out, by the beginnings of their names: they start processes or compute for seconds.
 # It ends with the ten slowest that it ran: what takes seconds among them belongs here.
-SLOW := tests/hard_use tests/test_arrays_of_many_tracks tests/test_bench_ \
-	tests/test_figures.py::test_figures_are_drawn tests/test_device tests/test_foreign \
-	tests/test_full_tracks tests/test_gate tests/test_history.py::test_a_session tests/test_instruction_sets tests/test_library \
-	tests/test_network.py::test_batch \
-	tests/test_network.py::test_pieces_of_time tests/test_oracle_absent tests/test_page tests/test_paired tests/test_processes \
-	tests/test_result_validation.py::test_what_is_loaded_can_be_used tests/test_sample_buffer \
-	tests/test_spectrogram_memory tests/test_timing_self_comparison tests/test_timings.py::test_lazy_work \
-	tests/test_weights.py::test_loading_the_ensemble tests/test_avx2_alone
+SLOW := tests/hard_use tests/library tests/parity tests/bench/test_bench_ tests/bench/test_device tests/bench/test_gate \
+	tests/bench/test_paired tests/analysis/test_arrays_of_many_tracks tests/analysis/test_processes \
+	tests/audio/test_sample_buffer tests/backends/test_devices tests/backends/test_instruction_sets \
+	tests/network/test_network.py::test_batch tests/network/test_network.py::test_pieces_of_time \
+	tests/network/test_weights.py::test_loading_the_ensemble tests/reports/test_history.py::test_a_session \
+	tests/reports/test_page tests/results/test_figures.py::test_figures_are_drawn \
+	tests/results/test_result_validation.py::test_what_is_loaded_can_be_used \
+	tests/spectrogram/test_spectrogram_memory tests/timings/test_timing_self_comparison \
+	tests/timings/test_timings.py::test_lazy_work
 
 .PHONY: help check lint parity parity-full bench device gate baseline page readme peers sanitize arm clean
 

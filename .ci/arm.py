@@ -43,13 +43,16 @@ TOOLS = {
 }
 # Run at the same time.
 TESTS = {
-    "decoder": ["tests/test_dbn_bad_input.py", "tests/test_dbn_extras.py"],
-    "spectrogram": ["tests/test_spectrogram.py", "tests/hard_use/test_transform_kernel_at_its_edges.py"],
-    "structure": ["tests/test_metrical.py", "tests/test_structure.py"],
+    "decoder": ["tests/dbn/test_dbn_bad_input.py", "tests/dbn/test_dbn_extras.py"],
+    "spectrogram": [
+        "tests/spectrogram/test_spectrogram.py",
+        "tests/hard_use/test_transform_kernel_at_its_edges.py",
+    ],
+    "structure": ["tests/dbn/test_metrical.py", "tests/structure/test_structure.py"],
     "network": [
-        "tests/test_network.py",
+        "tests/network/test_network.py",
         "tests/hard_use/test_network_kernel_at_its_edges.py",
-        "--deselect=tests/test_network.py::test_fused_needs_neither_torch_nor_mlx",  # starts a process
+        "--deselect=tests/network/test_network.py::test_fused_needs_neither_torch_nor_mlx",  # starts a process
     ],
 }
 TEST_PACKAGES = ("hypothesis", "mir_eval", "psutil", "pytest", "pytest-timeout")

@@ -12,7 +12,7 @@ from sessions import run_session
 from bench.gate.cases import madmom_is_installed
 from parity import implementations
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 MODULE = """
 from allin1_core.dbn import DBNDownBeatTrackingProcessor

@@ -16,7 +16,7 @@ import pytest
 from bench.measure.allocator import freed_memory_kept
 from bench.measure.paired import Ratio, growth_point, own_times, paired_ratio, paired_times, sure_rounds
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_sides_alternate_and_warm_up_is_not_counted() -> None:

@@ -12,7 +12,7 @@ from parity.oracles import madmom_import
 from parity.oracles.madmom_import import OracleMissing
 from parity.reports.records import read_records
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 # As on a Python for which madmom has no wheel: neither the module nor its metadata is there.
 WITHOUT_MADMOM = f"""

@@ -20,7 +20,7 @@ from allin1_core.timings.comparison import compare
 from allin1_core.timings.schema import read_timings
 from parity.oracles.madmom_import import import_madmom, madmom_version
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

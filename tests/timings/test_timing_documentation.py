@@ -14,7 +14,7 @@ from timing_lines import record
 from allin1_core.timings import causes, verdicts
 from allin1_core.timings.comparison import compare
 
-TEXT = (Path(__file__).resolve().parents[1] / "docs" / "timings.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "timings.md").read_text(encoding="utf-8")
 COMPARING = TEXT[TEXT.index("## Comparing two runs") :]
 
 Command = Callable[..., tuple[int, str, str]]

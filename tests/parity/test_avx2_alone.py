@@ -17,7 +17,7 @@ from parity.environment import machine_key
 from parity.full import decoder as full_decoder
 from parity.inputs.activations import steady
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 FILES = [
     f"parity/test_{name}.py"

@@ -164,7 +164,7 @@ def test_a_session_adds_its_line_and_ends_with_what_it_cannot_read(tmp_path: Pat
         "--parity-report",
         tmp_path,
     ]
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert f"{path}, line 1: no JSON object ('broken'); expected what" in found.stderr

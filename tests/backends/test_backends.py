@@ -188,7 +188,7 @@ def test_a_reason_follows_the_facts_of_its_choice() -> None:
 
 def test_the_table_of_the_readme_is_the_table() -> None:
     """Its first name in each cell is what `auto` takes on that device; its bound is the declared one."""
-    lines = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
     start = next(index for index, line in enumerate(lines) if line.startswith("| where | "))
     stages = [cell.strip() for cell in lines[start].strip("|").split("|")][1:]
     devices = {"any CPU": ("cpu",), "NVIDIA GPU": ("cuda",), "Apple silicon": ("mlx", "mps")}

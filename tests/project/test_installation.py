@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 from setuptools import find_packages
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PINNED = {
     match[1].lower(): match[2]

@@ -20,7 +20,7 @@ from allin1_core import Stems
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 USAGE = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
 

@@ -81,7 +81,7 @@ def as_tensor(spectrogram: Any, device: torch.device, backend: str) -> Tensor:
     """
     if isinstance(spectrogram, np.ndarray):
         # A copy where it is read-only, of which torch would warn.
-        spectrogram = torch.from_numpy(np.require(spectrogram, requirements="CW"))
+        spectrogram = torch.from_numpy(np.require(spectrogram, requirements=("C", "W")))
     if not isinstance(spectrogram, Tensor):
         raise BackendError(
             f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__}; the {backend} backend takes "

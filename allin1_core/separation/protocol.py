@@ -246,7 +246,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
         samples = samples.mean(axis=1, keepdims=True)
     elif samples.shape[1] < channels:
         raise StemsError(f"mix: {samples.shape[1]} channels; the separation model takes {channels}")
-    return np.require(samples[:, :channels].T, requirements="CW")  # torch warns of what is read-only
+    return np.require(samples[:, :channels].T, requirements=("C", "W"))  # torch warns of what is read-only
 
 
 def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

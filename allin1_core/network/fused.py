@@ -18,6 +18,9 @@ from allin1_core.network.weights import Checkpoint
 from allin1_core.simd.instruction_sets import checked
 from allin1_core.threads import ThreadPool
 
+# A logarithm of a float32 is below 39. The kernels overflow beyond 1e18.
+_LARGEST = 1e9
+
 
 class FusedNetwork:
     """The network of one or more folds; implements `protocol.Network`.
@@ -52,10 +55,11 @@ class FusedNetwork:
                     "the CPU; convert it with numpy.asarray or .cpu()"
                 )
             spectrogram = np.from_dlpack(spectrogram.detach())
-        # The maximum in the kernels drops NaN, so that their output would not show it.
-        if not (np.isfinite(spectrogram.min()) and np.isfinite(spectrogram.max())):
+        # The maximum in the kernels drops NaN, and a variance beyond float32 makes zeros: output shows neither.
+        if not max(-spectrogram.min(), spectrogram.max()) <= _LARGEST:
             raise ValueError(
-                "spectrogram: some values are not finite; expected numbers, as log_spectrogram gives of finite samples"
+                f"spectrogram: some values are not finite, or beyond {_LARGEST:.0e}; expected logarithms, as "
+                "log_spectrogram gives of finite samples"
             )
         return np.ascontiguousarray(spectrogram)
 

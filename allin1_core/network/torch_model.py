@@ -80,7 +80,8 @@ def as_tensor(spectrogram: Any, device: torch.device, backend: str) -> Tensor:
         If it is of another library than torch and numpy.
     """
     if isinstance(spectrogram, np.ndarray):
-        spectrogram = torch.from_numpy(np.ascontiguousarray(spectrogram))
+        # A copy where it is read-only, of which torch would warn.
+        spectrogram = torch.from_numpy(np.require(spectrogram, requirements=("C", "W")))
     if not isinstance(spectrogram, Tensor):
         raise BackendError(
             f"spectrogram: {type(spectrogram).__module__}.{type(spectrogram).__name__}; the {backend} backend takes "

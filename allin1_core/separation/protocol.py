@@ -18,7 +18,7 @@ from allin1_core.audio import conversion
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, check_finite
 from allin1_core.backends.devices import to_host
-from allin1_core.errors import BackendError, OptionError, StemsError, WeightsError
+from allin1_core.errors import AudioError, BackendError, OptionError, StemsError, WeightsError
 from allin1_core.files.writing import expand_user
 
 # Stems that a six-stem model gives beside the four; they are played together with `other`.
@@ -232,10 +232,12 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     Raises
     ------
     AudioError
-        If a sample is NaN, infinite or far beyond full scale.
+        If there is no sample, or one is NaN, infinite or far beyond full scale.
     StemsError
         If there are fewer channels than it takes, and more than one.
     """
+    if len(audio.samples) == 0:
+        raise AudioError("mix: holds no samples; expected at least one")
     check_finite(audio.samples, "mix")
     samples = resample(as_float32(audio.samples), audio.sample_rate, separator.sample_rate)
     channels = separator.num_channels
@@ -245,7 +247,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
         samples = samples.mean(axis=1, keepdims=True)
     elif samples.shape[1] < channels:
         raise StemsError(f"mix: {samples.shape[1]} channels; the separation model takes {channels}")
-    return np.ascontiguousarray(samples[:, :channels].T)
+    return np.require(samples[:, :channels].T, requirements=("C", "W"))  # torch warns of what is read-only
 
 
 def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

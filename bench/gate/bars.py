@@ -14,13 +14,15 @@ BARS = Path(__file__).with_name("gate.toml")
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One row of gate.toml; see there. `min_ratio` has the names of instruction sets as keys."""
+    """One row of gate.toml; see there. `min_ratio` has the names of instruction sets as keys; `rounds` are those of all
+    rows unless it has its own."""
 
     stage: str
     backend: str
     precision: str = "exact"
     threads: int | None = None
     variant: str = ""
+    rounds: int | None = None
     min_ratio: Mapping[str, float] = dataclasses.field(default_factory=dict)
     max_difference: float | None = None
     max_memory_mib: float | None = None

@@ -174,6 +174,33 @@ def network_case(backend: str, *, threads: int, seconds: float) -> Case:
     )
 
 
+def separation_case(*, seconds: float) -> Case:
+    """A mix of that length separated by a network of the published shape, against demucs-infer's ``apply_model``.
+
+    Weights are random, on which the time does not depend.
+    """
+    import torch
+
+    from allin1_core.separation.overlap_add import OverlapAdd
+    from parity.inputs import separation
+    from parity.oracles import demucs_apply
+
+    # The network's scale is set on a whole segment, 7.8 s.
+    whole, short = (separation.stereo_mix(default_track().lasting(length).stems) for length in (10, seconds))
+    network, mix = separation.htdemucs(whole, **separation.PUBLISHED), torch.from_numpy(short)
+    separate = OverlapAdd(network, device="cpu", precision="exact")
+    return Case(
+        "separation",
+        "demucs-infer",
+        "exact",
+        usable_cores(),
+        lambda: separate(mix, seed=0, overlap=0.25).numpy(),
+        lambda: demucs_apply.separate(network, mix, seed=0, overlap=0.25, device="cpu").numpy(),
+        largest_difference,
+        demucs_apply.ORACLE,
+    )
+
+
 def write_reading_stems(folder: Path, kind: str) -> list[Path]:
     """Write the default track's stems to read; returns their paths.
 

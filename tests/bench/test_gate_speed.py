@@ -17,11 +17,12 @@ import pytest
 
 from bench.gate import judge
 from bench.gate.bars import read_bars
-from bench.gate.cases import Case, reading_case
+from bench.gate.cases import Case, reading_case, separation_case
 from bench.gate.speed import PromiseCheck, Timing, time_case
 from bench.measure.paired import paired_ratio
 from parity.environment import usable_cores
-from parity.material import default_track
+from parity.inputs import separation
+from parity.material import SAMPLE_RATE, default_track
 
 
 class NoisyMachine:
@@ -189,3 +190,37 @@ def test_what_is_read_is_what_bare_decoding_gives(
     case = reading_case(kind)
     assert case.difference(case.candidate(), case.reference()) == 0
     assert case.key == f"audio reading/four stems, {named}/exact/{usable_cores()} threads"
+
+
+@pytest.mark.parametrize("running", ["AVX-512", "AVX2"])
+def test_a_separation_that_is_slower_or_differs_fails(running: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the few rounds that it is given, and at the end of the run, when it is timed again."""
+    [row] = [row for row in read_bars().rows if row.stage == "separation"]
+    monkeypatch.setattr(judge, "check_what_runs", lambda *_: None)
+    monkeypatch.setattr(judge, "instruction_set", lambda: running)
+    monkeypatch.setattr(judge, "separation_case", lambda seconds: PAIR)
+    for factor, difference, passed in ((1.01, 1e-5, [True, True]), (0.99, 1.1e-5, [False, False])):
+        ratio = row.min_ratio[running] * factor
+
+        def time_case(
+            case: Case, rounds: int, ratio: float = ratio, difference: float = difference
+        ) -> Timing:
+            return dataclasses.replace(timing(ratio, rounds=rounds), difference=difference)
+
+        monkeypatch.setattr("bench.gate.speed.time_case", time_case)
+        _, speed, samples = judge.judge_row(row, read_bars(), [])
+        if isinstance(speed, PromiseCheck):
+            assert speed.verdict.passed is None
+            speed = speed.measure_until_clear(judge._FURTHER_TIMES)
+        assert [speed.passed, samples.passed] == passed
+
+
+def test_what_is_separated_is_what_demucs_infer_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
+    monkeypatch.setattr("parity.inputs.separation.PUBLISHED", separation.SMALL)
+    case = separation_case(seconds=1)
+    found, expected = case.candidate(), case.reference()
+    assert found.shape == (4, 2, SAMPLE_RATE)
+    assert case.difference(found, expected) <= 1e-5
+    assert case.difference(found * 1.001, expected) > 1e-5
+    assert case.key == f"separation/demucs-infer/exact/{usable_cores()} threads"

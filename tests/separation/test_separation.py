@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,25 @@ def test_a_mix_of_no_numbers_is_refused(separation_repository: Path, value: floa
     samples[3000, 1] = value
     with pytest.raises(AudioError, match="mix: 1 samples are NaN or infinite, the first at sample 3000"):
         separate(_session(separation_repository).separator(), Audio(samples, 44100))
+
+
+@pytest.mark.parametrize("seed", [0, 6909])  # the second draws the longest shift, which leaves no segment
+def test_a_mix_without_samples_is_refused(separation_repository: Path, seed: int) -> None:
+    separator = _session(separation_repository).separator()
+    with pytest.raises(AudioError, match="mix: holds no samples; expected at least one"):
+        separate(separator, Audio(np.zeros((0, 2), np.float32), 44100), seed=seed)
+
+
+def test_a_mix_that_is_read_only_warns_of_nothing(separation_repository: Path, mix: Audio) -> None:
+    separator = _session(separation_repository).separator()
+    expected = separate(separator, mix)
+    samples = np.asfortranarray(mix.samples, np.float32) / 32768
+    samples.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = separate(separator, Audio(samples, mix.sample_rate))
+    for stem, stems in found.items():
+        np.testing.assert_array_equal(stems, expected[stem])
 
 
 def test_stems_of_no_numbers_are_refused(separation_repository: Path, mix: Audio) -> None:

@@ -60,20 +60,13 @@ def test_the_card_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     assert waited == ["cuda", "cuda:1"]
 
 
-@pytest.mark.parametrize(
-    "setting",
-    [
-        "pass",
-        "torch.backends.cuda.matmul.allow_tf32 = True",
-        "torch.backends.fp32_precision = 'tf32'",
-        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
-    ],
-)
-def test_the_precision_of_products_is_set_and_restored_whatever_the_caller_has_set(setting: str) -> None:
+def test_the_precision_of_products_is_set_and_restored_whatever_the_caller_has_set() -> None:
     """By older flags and newer ones of torch, which refuses to read the one where the other was set."""
     if not hasattr(torch.backends, "fp32_precision"):
         pytest.skip("torch before 2.9 has the older flags alone")
-    script = f"""
+    script = """
+import os
+import sys
 import torch
 from allin1_core.backends.devices import products_in_tf32
 def flags():
@@ -83,13 +76,23 @@ def flags():
         return found, matmul.allow_tf32, cudnn.allow_tf32
     except RuntimeError:
         return found
-{setting}
-before = flags()
-for allowed in (False, True):
-    with products_in_tf32(allowed):
-        inside = str(flags())
-        assert ("tf32" in inside, "ieee" in inside) == (allowed, not allowed), (allowed, inside)
-    assert flags() == before, (before, flags())
+for setting in (
+    "pass",
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+):
+    if os.fork():  # each in a process of its own, for none can be taken back
+        assert os.wait()[1] == 0, setting
+        continue
+    exec(setting)
+    before = flags()
+    for allowed in (False, True):
+        with products_in_tf32(allowed):
+            inside = str(flags())
+            assert ("tf32" in inside, "ieee" in inside) == (allowed, not allowed), (allowed, inside)
+        assert flags() == before, (before, flags())
+    sys.exit()
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

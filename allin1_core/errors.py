@@ -103,5 +103,11 @@ class BatchError(Allin1Error):
         others = ", the others are done" if len(failures) < len(results) else ""
         super().__init__(f"{len(failures)} of {len(results)} tracks failed{others}:{lines}")
 
+    def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
+        return type(self), (
+            self.failures,
+            self.results,
+        )  # by its message alone another process could not make it
+
     def __str__(self) -> str:
         return Exception.__str__(self)  # one line for each track

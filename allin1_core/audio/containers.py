@@ -16,8 +16,10 @@ from typing import BinaryIO
 
 from allin1_core.errors import AudioError
 
-# Lengths from here on stand for none: the writer could not seek back (a pipe), and the file is whole.
-_UNKNOWN_32, _UNKNOWN_64 = 0x7FFFF000, 1 << 62
+# Lengths that stand for none: the writer could not seek back (a pipe), and the file is whole. In 32 bits the largest,
+# signed or not, less a page.
+_UNKNOWN_32 = (range(0x7FFFF000, 0x80000100), range(0xFFFFF000, 1 << 32))
+_UNKNOWN_64 = (range(1 << 62, 1 << 64),)
 # Some writers count a header too many in the size of the whole file.
 _SLACK = 64
 # More than any writer makes.
@@ -50,8 +52,8 @@ class _Layout:
     counts_header: bool = False
 
     @property
-    def unknown(self) -> int:
-        """From which size on it stands for an unknown one."""
+    def unknown(self) -> tuple[range, ...]:
+        """Sizes that stand for an unknown one."""
         return _UNKNOWN_32 if self.size[1] == "I" else _UNKNOWN_64
 
 
@@ -252,8 +254,8 @@ def find_xing(file: BinaryIO) -> tuple[int, int, bytes]:
     return start, next((at for at in places if frame[at : at + 4] in (b"Xing", b"Info")), 0), frame
 
 
-def _check_bytes(path: Path, promised: int, present: int, unknown: int = _UNKNOWN_64) -> None:
-    if present < promised < unknown:
+def _check_bytes(path: Path, promised: int, present: int, unknown: tuple[range, ...] = _UNKNOWN_64) -> None:
+    if present < promised and not any(promised in sizes for sizes in unknown):
         raise AudioError(
             f"{path}: truncated; the header promises {promised} bytes of audio, {present} are there. "
             "Copy the file again"
@@ -264,8 +266,9 @@ def read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
     """Up to so many bytes from there."""
     if position >= 1 << 63:  # no file is as long
         return b""
-    file.seek(position)
-    return file.read(num_bytes)
+    return os.pread(
+        file.fileno(), num_bytes, position
+    )  # whatever the file buffers, and wherever libsndfile reads
 
 
 def _unpack(form: str, file: BinaryIO, position: int) -> int | None:

@@ -224,6 +224,11 @@ def _frames(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) ->
                     "Copy the file again"
                 ) from failed
             failed = None
+            if name == "flac" and found and frame.pts is None:  # some of them FFmpeg would give twice
+                raise AudioError(
+                    f"{path}: damaged; its frames after sample {found} are numbered anew. If it was joined of several "
+                    "files, decode them and encode them as one"
+                )
             if most_ahead is not None and frame.pts is not None:
                 begin = _begin(frame)
                 if begin - end >= most_ahead and first is not None:

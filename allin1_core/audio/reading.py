@@ -127,7 +127,7 @@ def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
                     return max(0.0, (container.duration or 0) / av.time_base)
             except av.FFmpegError:
                 return 0.0
-    except (AudioError, soundfile.LibsndfileError, ValueError):
+    except (AudioError, OSError, soundfile.LibsndfileError, ValueError):
         return 0.0
 
 

@@ -47,7 +47,7 @@ def errors_as(location: str, error: type[Allin1Error], what: str, advice: str) -
     except Allin1Error:
         raise
     except Exception as cause:
-        reason = " ".join(str(getattr(cause, "strerror", None) or cause or type(cause).__name__).split())
+        reason = " ".join((str(getattr(cause, "strerror", None) or cause) or type(cause).__name__).split())
         raise error(f"{location}: {what} ({reason[:300]}); {advice}") from cause
 
 

@@ -113,7 +113,7 @@ def _find(files: Any, root: str, unreadable: list[str]) -> Mapping[str, Mapping[
 
 
 def _warn(folder: str, error: Exception) -> None:
-    reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    reason = " ".join((str(getattr(error, "strerror", None) or error) or type(error).__name__).split())
     _LOG.warning("%s", printable(f"{folder}: cannot be read ({reason[:300]}); {REACH}"))
 
 

@@ -133,6 +133,16 @@ def test_tags_that_are_cut_off_after_the_sound(tmp_path: Path) -> None:
         read_audio(path)
 
 
+@pytest.mark.parametrize("promised", [0x80000100, 0x90000000, 0xFFFFEFFF])
+def test_a_wav_file_of_which_gigabytes_are_missing(tmp_path: Path, promised: int) -> None:
+    """Half of the sizes that 32 bits hold are no sign of a pipe."""
+    path, content = tmp_path / "a.wav", bytearray(wav())
+    struct.pack_into("<I", content, content.index(b"data") + 4, promised)
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=rf"a\.wav: truncated; the header promises {promised} bytes"):
+        read_audio(path)
+
+
 def test_a_wave64_file_of_which_gigabytes_are_missing(tmp_path: Path) -> None:
     path, content = tmp_path / "a.w64", bytearray(encode("W64", "PCM_16"))
     struct.pack_into("<Q", content, 16, 5 << 30)

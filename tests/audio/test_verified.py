@@ -158,6 +158,12 @@ def test_flac_with_more_behind_it_is_not_verified(
     assert not is_verified(tmp_path, FLAC + behind)
 
 
+def test_flac_that_was_joined_without_decoding_is_refused(tmp_path: Path) -> None:
+    """FFmpeg gives the last frame of the first part twice."""
+    with pytest.raises(AudioError, match=r"damaged; its frames after sample \d+ are numbered anew"):
+        read(tmp_path, FLAC + FLAC)
+
+
 def crc16(content: bytes) -> int:
     """Bit by bit, as its definition says."""
     remainder = 0

@@ -345,6 +345,7 @@ def test_the_length_that_a_header_states(stems: np.ndarray, song: Path, tmp_path
         assert stated_seconds(tmp_path / f"a.{suffix}") == pytest.approx(5.0, abs=0.1)
     (tmp_path / "none.wav").write_bytes(b"no audio")
     assert stated_seconds(tmp_path / "none.wav") == stated_seconds(tmp_path / "missing.wav") == 0.0
+    assert stated_seconds("/proc/self/mem") == 0.0  # a file whose first byte cannot be read
     content = io.BytesIO((tmp_path / "a.flac").read_bytes())
     for given in (song, tmp_path / "a.wav", Stems(stems), Audio(stems[0][:, np.newaxis], 44100), content):
         track = Track.of(given)

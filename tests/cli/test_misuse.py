@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import pytest
 from timing_lines import record
 
 from allin1_core.cli import main
+from allin1_core.errors import AudioError, BatchError
+from allin1_core.library.places import errors_as
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -219,3 +222,20 @@ def test_a_figure_of_no_format_is_refused(tmp_path: Path, command: Command) -> N
     assert ", .pdf, .pgf, .png, " in err
     assert command(*arguments, tmp_path / "plot.PNG")[0] == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plot.PNG", "t.jsonl"]
+
+
+def test_an_error_of_several_tracks_reaches_another_process() -> None:
+    error = BatchError([(Path("a.wav"), AudioError("a.wav: empty"))], [None])
+    copy = pickle.loads(pickle.dumps(error))
+    assert str(copy) == str(error) == "1 of 1 tracks failed:\n  a.wav: AudioError: empty"
+    assert copy.results == [None]
+    assert [(path, type(one)) for path, one in copy.failures] == [(Path("a.wav"), AudioError)]
+
+
+def test_an_error_without_a_message_is_told_by_its_class() -> None:
+    message = r"s3://x: cannot be fetched \(TimeoutError\); wait"
+    with (
+        pytest.raises(AudioError, match=message),
+        errors_as("s3://x", AudioError, "cannot be fetched", "wait"),
+    ):
+        raise TimeoutError

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from allin1_core.analysis import Analyzer, check_separation, check_settings
+from allin1_core.batch import names
 from allin1_core.batch.names import expand_paths, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
@@ -26,7 +27,7 @@ from allin1_core.batch.signature import one_or_many
 from allin1_core.byproducts import Byproducts
 from allin1_core.dbn.hints import Anchors, checked_anchors
 from allin1_core.errors import BackendError, BatchError, HintError, StemsError, WeightsError
-from allin1_core.files.writing import check_writable, expand_user
+from allin1_core.files.writing import check_no_input, check_writable, expand_user, identities
 from allin1_core.results import clicks, figures
 from allin1_core.results.exports import FORMATS, export
 from allin1_core.results.result import AnalysisResult
@@ -114,7 +115,8 @@ def analyze(
     AudioError, StemsError
         If a track cannot be used, or is none of the things named above.
     OptionError
-        If an option has a value of the wrong form, or a path is empty; before any work.
+        If an option has a value of the wrong form, a path is empty, or what is read would be overwritten; before any
+        work.
     BackendError, WeightsError
         If what was asked for cannot run; before any track is analysed.
     HintError
@@ -233,6 +235,12 @@ def run_batch(
     bars = Progress(len(tracks), progress, side_by_side=jobs > 1)
     stopping, room = threading.Event(), Room(jobs * SECONDS_A_JOB)
 
+    inputs = identities(
+        names.input_files((path for path, given in tracks.items() if given is None), stems_dir)
+    )
+    if outputs.timings_path is not None:
+        check_no_input([outputs.timings_path], inputs)
+
     def proceed() -> None:
         if stopping.is_set():
             raise StoppedError
@@ -261,6 +269,9 @@ def run_batch(
                 files = AudioFiles(Track(path, track_name(path), given), stems_dir)
                 with naming(path, files) if naming else named(path, outputs, taken) as track:
                     track = dataclasses.replace(track, given=given, anchors=anchors)
+                    check_no_input(names.files(track.name, outputs), inputs)
+                    if outputs.keep_byproducts and files.ready is None:
+                        check_no_input(names.kept_stems(track.name, outputs, analyzer.session), inputs)
                     if jobs > 1:
                         held.enter_context(room.taken(track.stated_seconds(files.ready)))
                         begun()

@@ -17,7 +17,9 @@ from allin1_core.results.clicks import SOUND_SUFFIX
 from allin1_core.results.exports import FORMATS
 from allin1_core.results.figures import FIGURE_SUFFIXES
 from allin1_core.results.result import ACTIVATIONS, EMBEDDINGS, SUFFIXES, read_json_result
+from allin1_core.separation.folder import ALL_STEMS, audio_files
 from allin1_core.separation.track import Track, absolute, track_name
+from allin1_core.session import Session
 from allin1_core.settings import Outputs
 
 _SUFFIXES = (
@@ -98,6 +100,20 @@ def files(name: str, outputs: Outputs) -> list[Path]:
     return [
         Path(folder, f"{name}{suffix}") for folder, of_folder in suffixes if folder for suffix in of_folder
     ]
+
+
+def kept_stems(name: str, outputs: Outputs, session: Session) -> list[Path]:
+    """What may be written for a mix of that name besides `files`: its stems."""
+    folder = Path(outputs.demix_dir, session.settings.demix_model, name)
+    return [folder / f"{stem}.wav" for stem in ALL_STEMS if outputs.keep_byproducts]
+
+
+def input_files(paths: Iterable[Path], stems_dir: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """What tracks may be read from: each itself, the stems in it, and those that `stems_dir` has for it."""
+    for path in paths:
+        yield from audio_files(path)
+        if stems_dir is not None and os.path.isdir(folder := expand_user(stems_dir) / path.stem):
+            yield from audio_files(folder)
 
 
 @contextlib.contextmanager

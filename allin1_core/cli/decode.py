@@ -11,7 +11,7 @@ from allin1_core.cli.hints import add_anchors, add_hints
 from allin1_core.cli.paths import path
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND, beats_from_decoder, decoder_input
 from allin1_core.errors import ActivationsError, HintError
-from allin1_core.files.writing import make_folder, write_text
+from allin1_core.files.writing import check_no_input, identities, make_folder, write_text
 from allin1_core.results.exports import beats_lines
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Decode and print; returns the exit status."""
     from allin1_core.dbn import DBNDownBeatTrackingProcessor
 
+    if arguments.out:
+        check_no_input([arguments.out], identities([arguments.path]))
     activations = read_activations(arguments.path)
     try:
         decode = DBNDownBeatTrackingProcessor(

@@ -8,7 +8,7 @@ import json
 from allin1_core import backends
 from allin1_core.cli.paths import path
 from allin1_core.errors import printable
-from allin1_core.files.writing import make_folder, written_whole
+from allin1_core.files.writing import check_no_input, identities, make_folder, written_whole
 
 HELP = "log spectrogram of stems or of an audio file"
 DESCRIPTION = "Compute the log spectrogram that the network takes, and save it as .npy."
@@ -44,8 +44,10 @@ def run(arguments: argparse.Namespace) -> int:
     from allin1_core.audio.conversion import remix_to_mono
     from allin1_core.audio.reading import read_audio
     from allin1_core.separation import find_stems, read_stems
+    from allin1_core.separation.folder import audio_files
     from allin1_core.spectrogram import select
 
+    check_no_input([arguments.out], identities(audio_files(arguments.path)))
     log_spectrogram = select(arguments.backend, device=arguments.device, precision=arguments.precision)
     files = find_stems(arguments.path)
     if files is not None:

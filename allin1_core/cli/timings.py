@@ -8,6 +8,7 @@ import json
 
 from allin1_core.cli.paths import path
 from allin1_core.errors import TimingsError, printable
+from allin1_core.files.writing import check_no_input, identities
 
 HELP = "where the time of a run went, and what changed between two"
 DESCRIPTION = "Show the timings of a run, or compare two."
@@ -67,6 +68,9 @@ def _show(arguments: argparse.Namespace) -> int:
     from allin1_core.timings.schema import read_timings
 
     [file] = arguments.files
+    plot = arguments.plot or file.with_suffix(".png")
+    if not arguments.no_plot:
+        check_no_input([plot], identities([file]))
     lines = read_timings(file)
     if not lines:
         raise TimingsError(
@@ -79,7 +83,6 @@ def _show(arguments: argparse.Namespace) -> int:
     else:
         print(timing_report.stage_table(records))
     if not arguments.no_plot:
-        plot = arguments.plot or file.with_suffix(".png")
         save(timing_report.waterfall(records), plot)
         if not arguments.json:
             print(f"\nwaterfall plot: {printable(str(plot))}")

@@ -7,6 +7,7 @@ import os
 
 from allin1_core.cli.paths import path
 from allin1_core.errors import printable
+from allin1_core.files.writing import check_no_input, identities
 
 HELP = "a page to look at a result and to listen to it"
 DESCRIPTION = (
@@ -50,13 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the page; returns the exit status."""
     from allin1_core.results.page import write_page
-    from allin1_core.results.result import load_result
+    from allin1_core.results.result import array_paths, load_result
 
+    out = arguments.out or arguments.path.with_suffix(".html")
+    arrays = array_paths(arguments.path, arguments.array_dir).values()
+    check_no_input([out], identities(filter(None, [arguments.path, arguments.against, *arrays])))
     result = load_result(arguments.path, load_embeddings=False, array_dir=arguments.array_dir)
     against = None
     if arguments.against:
         against = load_result(arguments.against, load_activations=False, load_embeddings=False)
-    out = arguments.out or arguments.path.with_suffix(".html")
     written = write_page(result, out, audio=arguments.audio, stems=arguments.stems, against=against)
     silent = "" if arguments.audio or os.path.exists(result.path) else f"; no sound: nothing at {result.path}"
     print(printable(f"{written}: {os.path.getsize(written) / 1e6:.1f} MB{silent}"))

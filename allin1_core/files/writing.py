@@ -16,13 +16,16 @@ import io
 import os
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
-from allin1_core.errors import OutputError
+from allin1_core.errors import OptionError, OutputError
 
 _TEMPORARY, CLAIM = ".part", ".claim"
+
+# Device and inode, which are the same by every path and link.
+Identity: TypeAlias = tuple[int, int]
 
 
 def expand_user(path: str | os.PathLike[str]) -> Path:
@@ -87,6 +90,40 @@ def check_names(paths: Iterable[Path]) -> None:
                 f"{path}: too long a name for a file ({len(os.fsencode(path.name))} bytes, and with its folder "
                 f"{len(os.fsencode(path))}); nothing was written. Give the track a shorter name"
             ) from error
+
+
+def identities(paths: Iterable[str | os.PathLike[str]]) -> dict[Identity, str | os.PathLike[str]]:
+    """The paths of what is there, by what they lead to."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: a NUL in the name
+            entry = os.stat(path)
+            found[entry.st_dev, entry.st_ino] = path
+    return found
+
+
+def check_no_input(
+    outputs: Iterable[str | os.PathLike[str]], inputs: Mapping[Identity, str | os.PathLike[str]]
+) -> None:
+    """Refuse to write over what is read, by whatever path or link.
+
+    Parameters
+    ----------
+    outputs : iterable of path-like
+    inputs : dict of path-like
+        From `identities`.
+
+    Raises
+    ------
+    OptionError
+        To be raised before anything is written.
+    """
+    for identity, path in identities(outputs).items():
+        if identity in inputs:
+            raise OptionError(
+                f"{path}: found the input {inputs[identity]}, which would be overwritten; expected another place to "
+                "write to"
+            )
 
 
 def temporary_name() -> str:

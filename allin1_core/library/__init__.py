@@ -16,9 +16,15 @@ from tqdm import tqdm
 from allin1_core.analysis import Analyzer, check_files, check_separation, check_settings
 from allin1_core.batch.progress import is_hidden
 from allin1_core.errors import BackendError, LibraryError, OptionError
-from allin1_core.files.writing import check_writable, remove_abandoned
+from allin1_core.files.writing import (
+    check_no_input,
+    check_writable,
+    expand_user,
+    identities,
+    remove_abandoned,
+)
 from allin1_core.library import record
-from allin1_core.library.places import Place, is_url
+from allin1_core.library.places import Place, is_url, plain
 from allin1_core.library.sources import Shard, Song, find_songs
 from allin1_core.library.tables import (
     FAILURES,
@@ -35,6 +41,7 @@ from allin1_core.library.tables import (
     write_source,
 )
 from allin1_core.library.worker import Job, Worker
+from allin1_core.separation.folder import audio_files
 from allin1_core.separation.inputs import PathLike
 from allin1_core.separation.track import Track
 from allin1_core.settings import Outputs, Settings, documented
@@ -129,7 +136,7 @@ def analyze_library(
     ------
     OptionError
         If an option has a value of the wrong form, the shard is none, or a path is empty; if the local engine is given
-        what is Ray's.
+        what is Ray's; if the timings would be written over a song, or the list of songs.
     LibraryError
         If the source cannot be used; if the results in `out` are made with other settings or by another version.
     OutputError
@@ -147,6 +154,10 @@ def analyze_library(
     part = Shard.parse(shard)
     options, timed = Settings(**settings), Outputs(timings_path=timings_path)
     found, locations = find_songs(source, column=column, shard=part)
+    if timed.timings_path is not None and os.path.exists(timed.timings_path):
+        read = [*locations, *([source] if isinstance(source, str | os.PathLike) else [])]
+        paths = [expand_user(plain(location)) for location in read if not is_url(location)]
+        check_no_input([timed.timings_path], identities(file for path in paths for file in audio_files(path)))
     place = _prepared(out)
     outputs = {"include_activations": include_activations, "include_embeddings": include_embeddings}
     done = done_songs(place)

@@ -12,7 +12,7 @@ from allin1_core.audio.writing import write_wav
 from allin1_core.errors import AudioError
 from allin1_core.files.writing import expand_user, make_folder
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import check_of_several, with_mix
+from allin1_core.results.validation import check_of_several, check_outputs, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 
 SOUND_SUFFIX = ".sonif.wav"
@@ -113,6 +113,8 @@ def sonify(
         analysed.
     AudioError, StemsError
         If the track cannot be read.
+    OptionError
+        If the file would be written over the track.
     OutputError
         If the file cannot be written.
     """
@@ -125,5 +127,6 @@ def sonify(
     mixed = np.clip(0.7 * mix.samples + 0.6 * clicks[:, np.newaxis], -1, 1).astype(np.float32)
     if out_dir is not None:
         path = make_folder(expand_user(out_dir)) / f"{name or result.path.stem}{SOUND_SUFFIX}"
+        check_outputs(result, [path], audio)
         write_wav(path, mixed, mix.sample_rate, "PCM_16")
     return mixed, mix.sample_rate

@@ -10,7 +10,7 @@ from pathlib import Path
 from allin1_core.errors import ResultError
 from allin1_core.files.writing import expand_user, make_folder, written_whole
 from allin1_core.results.result import AnalysisResult
-from allin1_core.results.validation import validate
+from allin1_core.results.validation import check_outputs, validate
 
 JAMS_MISSING = "JAMS export needs the package 'jams'; pip install 'allin1-core[jams]'"
 
@@ -125,6 +125,8 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     ResultError
         If the format is unknown or cannot hold this result, its package is not installed, or the result is not valid;
         see `allin1_core.results.validation`.
+    OptionError
+        If it would be written over the audio that was analysed.
     OutputError
         If the file cannot be written.
     """
@@ -142,6 +144,7 @@ def export(result: AnalysisResult, path: str | os.PathLike[str], file_format: st
     }
     content = makers[file_format](result)
     path = expand_user(path)
+    check_outputs(result, [path])
     make_folder(path.parent)
     with written_whole(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)

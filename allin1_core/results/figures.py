@@ -14,7 +14,7 @@ from allin1_core.files.writing import check_names, expand_user, make_folder
 from allin1_core.plotting import new_figure, save
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.summary import COLOURS
-from allin1_core.results.validation import check_of_several, with_mix
+from allin1_core.results.validation import check_of_several, check_outputs, with_mix
 from allin1_core.separation.inputs import Input, PathLike, is_one_input
 from allin1_core.structure import LABELS
 
@@ -99,6 +99,8 @@ def visualize(
         `audio` is given with several.
     AudioError, StemsError
         If the track cannot be read.
+    OptionError
+        If a figure would be written over the track.
     OutputError
         If a file cannot be written.
     """
@@ -112,6 +114,7 @@ def visualize(
         shown = [figure] if result.activations is None else [figure, activations(result)]
         paths = [folder / f"{name or result.path.stem}{suffix}" for suffix in FIGURE_SUFFIXES[: len(shown)]]
         check_names(paths)
+        check_outputs(result, paths, audio)
         for drawn, path in zip(shown, paths, strict=True):
             save(drawn, path)
     return figure

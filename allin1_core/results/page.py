@@ -22,7 +22,7 @@ from allin1_core.files.writing import expand_user, make_folder, write_text
 from allin1_core.results.differences import differences
 from allin1_core.results.result import AnalysisResult
 from allin1_core.results.summary import COLOURS, summary
-from allin1_core.results.validation import check_audio, validate
+from allin1_core.results.validation import check_audio, check_outputs, validate
 from allin1_core.separation import find_stems, read_stems
 from allin1_core.separation.inputs import Input, PathLike, check_samples
 from allin1_core.separation.mix import read_mix
@@ -52,9 +52,14 @@ def write_page(
     stems: bool = False,
     against: AnalysisResult | None = None,
 ) -> Path:
-    """Write the page of a result; parameters and errors are those of `page`, and `OutputError`."""
-    text = page(result, audio=audio, stems=stems, against=against)
+    """Write the page of a result; parameters and errors are those of `page`, and `OutputError`.
+
+    It is not written over the result's audio: `OptionError`.
+    """
     path = expand_user(path)
+    validate(result)
+    check_outputs(result, [path], audio)
+    text = page(result, audio=audio, stems=stems, against=against)
     make_folder(path.parent)
     return write_text(path, text)
 

@@ -27,7 +27,7 @@ from allin1_core.files.writing import (
     written_whole,
 )
 from allin1_core.results.summary import summary_html
-from allin1_core.results.validation import validate
+from allin1_core.results.validation import check_outputs, validate
 from allin1_core.structure import Segment
 
 # Bytes. Embeddings of the ensemble take 300 kB a second.
@@ -144,11 +144,14 @@ class AnalysisResult:
         ------
         ResultError
             If the result is not valid; see `allin1_core.results.validation`. Nothing is written.
+        OptionError
+            If it would be written over the audio that was analysed.
         OutputError
             If a file cannot be written.
         """
         validate(self)
         path = expand_user(path)
+        check_outputs(self, [path, *array_paths(path, array_dir).values()])
         make_folder(path.parent)
         arrays_sha256 = {}
         for kind, array_path in array_paths(path, array_dir).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import ResultError
 from allin1_core.files.reading import file_digest
+from allin1_core.files.writing import check_no_input, expand_user, identities
+from allin1_core.separation.folder import audio_files
 from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.mix import read_mix
 from allin1_core.structure import LABELS, Segment
@@ -232,6 +234,12 @@ def check_audio(result: AnalysisResult) -> None:
                 f"{path}: found SHA-256 {found[:12]}...; expected {str(expected)[:12]}..., of the audio that was "
                 "analysed. Analyse it again, or name the audio (audio=, --audio)"
             )
+
+
+def check_outputs(result: AnalysisResult, outputs: Iterable[Path], audio: Input | None = None) -> None:
+    """Raise `OptionError` if a file to be written is the audio at the path of a valid result, or of `audio`."""
+    inputs = [result.path, *([expand_user(audio)] if isinstance(audio, str | os.PathLike) else [])]
+    check_no_input(outputs, identities(file for path in inputs for file in audio_files(path)))
 
 
 def check_of_several(**of_one: Any) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TypeVar
 
@@ -33,7 +34,7 @@ AUDIO_SUFFIXES = frozenset(
 
 AnyPath = TypeVar("AnyPath", bound=PurePath)
 
-_NAMES = (*STEM_NAMES, *FOLDED_INTO_OTHER)
+ALL_STEMS = (*STEM_NAMES, *FOLDED_INTO_OTHER)
 
 # Mono at 44.1 kHz, all together: as much time as `read_audio` takes of a stereo file.
 MOST_BYTES_OF_STEMS = 2 * MOST_BYTES
@@ -88,12 +89,21 @@ def find_stem_files(folder: str | os.PathLike[str]) -> dict[str, Path]:
     return stems_among(files, folder)
 
 
+def audio_files(path: Path) -> Iterator[Path]:
+    """The files that a track is read from: of a folder its stems, and else the path itself."""
+    if not os.path.isdir(path):
+        yield path
+    else:
+        with contextlib.suppress(StemsError):  # reading it says why
+            yield from find_stem_files(path).values()
+
+
 def stems_among(files: Sequence[AnyPath], folder: PurePath) -> dict[str, AnyPath]:
     """Those of a folder's audio files that are stems; see `find_stem_files`. Nothing is opened."""
     files = [path for path in files if not path.name.startswith(".")]
     claims: dict[str, list[AnyPath]] = {}
     for path in files:
-        words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in _NAMES]
+        words = [word for word in re.split(r"[^a-z]+", path.stem.lower()) if word in ALL_STEMS]
         if words:
             claims.setdefault(words[-1], []).append(path)
     # Each stem is there at most once, and files that are none, such as the mix, do not matter.
@@ -101,7 +111,7 @@ def stems_among(files: Sequence[AnyPath], folder: PurePath) -> dict[str, AnyPath
     patterns = " and ".join(str(folder / f"*{suffix}") for suffix in suffixes)
     if_songs = f". To analyse each file as a song, give {patterns}" if files else ""
     found = {}
-    for stem in _NAMES:
+    for stem in ALL_STEMS:
         claimants = claims.get(stem, [])
         exact = [path for path in claimants if path.stem.lower() == stem]
         if len(exact or claimants) > 1:

@@ -63,7 +63,8 @@ def test_the_parity_suite_passes_without_avx512(tmp_path: Path) -> None:
     assert report["machine"]["instruction_set"] == "AVX2"
     assert report["versions"]["OpenBLAS"].endswith(" (Haswell kernels)")
     stages = {record["stage"] for record in report["records"]}
-    assert stages == {"self-test", "spectrogram", "decoder", "network"}
+    of_madmom = {"self-test", "decoder"} if find_spec("madmom") else set()
+    assert stages == {"spectrogram", "network"} | of_madmom
 
 
 def test_a_machine_that_is_told_to_leave_instructions_out_is_another(monkeypatch: pytest.MonkeyPatch) -> None:

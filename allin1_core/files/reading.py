@@ -6,7 +6,6 @@ kilobytes that unpack to terabytes. Here each of them is an error before anythin
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -97,17 +96,17 @@ def open_file(source: str | os.PathLike[str] | FileContent, error: type[Allin1Er
     import tempfile
 
     try:
-        with contextlib.ExitStack() as opened:
-            file = opened.enter_context(tempfile.TemporaryFile())
+        with tempfile.TemporaryFile() as file:
             file.write(source.content)
             file.seek(0)
-            opened.pop_all()
+            # To be read alone: one to be written, too, moves the descriptor back as it is closed, by what was read ahead,
+            # and decoders have moved it since.
+            return open(os.dup(file.fileno()), "rb")
     except OSError as cause:
         raise error(
             f"{source}: cannot be written to a temporary file to be read from ({cause.strerror or cause}); make room, "
             "or set TMPDIR to a folder that has it"
         ) from cause
-    return file
 
 
 def read_content(path: str | os.PathLike[str], error: type[Allin1Error], *, most: int) -> bytes:

@@ -194,7 +194,7 @@ class TritonNetwork:
         triton_layers.heads[programs, per_fold // 4](
             hidden, logits, hidden if embeddings is None else embeddings, **of("heads"), **lengths,
             num_folds=num_folds, all_folds=self._num_folds, first_fold=folds.start,
-            with_embeddings=embeddings is not None, epsilon=epsilon, **products,
+            with_embeddings=int(embeddings is not None), epsilon=epsilon, **products,
         )  # fmt: skip
 
     def probabilities(self, logits: Tensor) -> Tensor:

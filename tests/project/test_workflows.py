@@ -60,7 +60,7 @@ def test_the_same_pythons_are_declared_tested_and_built_for() -> None:
 
 
 def test_both_processors_are_tested_and_built_for() -> None:
-    runners = ["ubuntu-latest", "ubuntu-24.04-arm", "macos-14"]  # the last one is on Arm, with Metal
+    runners = ["ubuntu-latest", "ubuntu-24.04-arm", "macos-15"]  # the last one is on Arm, with Metal
     for workflow, job in (("ci", "test"), ("wheels", "wheels")):
         definition = jobs(ROOT / ".github" / "workflows" / f"{workflow}.yml")[job]
         assert definition["strategy"]["matrix"]["runner"] == runners

@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -276,8 +277,10 @@ def test_the_spectrogram_command_takes_the_stems(tmp_path: Path, streams: np.nda
 
 def test_the_file_that_the_shared_stems_were_taken_from(shared: Path) -> None:
     """A file of Native Instruments' own writer, as stempeg carries it: its atom before the sound, a cover beside it."""
-    stempeg = pytest.importorskip("stempeg", reason="stempeg is not installed (extra 'bench')")
-    [path] = Path(stempeg.__file__).parent.glob("data/*Falcon 69.stem.mp4")
+    stempeg = find_spec("stempeg")  # without ffmpeg's command it cannot be imported
+    if stempeg is None or stempeg.origin is None:
+        pytest.skip("stempeg is not installed (extra 'bench')")
+    [path] = Path(stempeg.origin).parent.glob("data/*Falcon 69.stem.mp4")
     samples = read(path)
     for row, stem in zip(samples, STEM_NAMES, strict=True):
         expected = read_audio(shared / "audio" / "falcon69" / f"{stem}.flac").samples[:, 0]

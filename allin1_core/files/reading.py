@@ -99,7 +99,7 @@ def open_file(source: str | os.PathLike[str] | FileContent, error: type[Allin1Er
         with tempfile.TemporaryFile() as file:
             file.write(source.content)
             file.seek(0)
-            # To be read alone: one to be written, too, moves the descriptor back as it is closed, by what was read ahead,
+            # Only for reading: closing a file that can be written moves the descriptor back by what was read ahead,
             # and decoders have moved it since.
             return open(os.dup(file.fileno()), "rb")
     except OSError as cause:

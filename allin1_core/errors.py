@@ -104,10 +104,8 @@ class BatchError(Allin1Error):
         super().__init__(f"{len(failures)} of {len(results)} tracks failed{others}:{lines}")
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[Any, ...]]:
-        return type(self), (
-            self.failures,
-            self.results,
-        )  # by its message alone another process could not make it
+        # By its message alone another process could not make it.
+        return type(self), (self.failures, self.results)
 
     def __str__(self) -> str:
         return Exception.__str__(self)  # one line for each track

@@ -334,6 +334,10 @@ def repository_sha256(settings: Settings) -> dict[str, str]:
         return {}
     folder = Path(settings.demix_repository)
     bag = folder / f"{settings.demix_model}.yaml"
-    name = "" if bag.is_file() else glob.escape(settings.demix_model)
-    models = sorted(path for suffix in ("th", "safetensors") for path in folder.glob(f"{name}*.{suffix}"))
+    name = glob.escape(settings.demix_model)
+    # A model's name may be followed by the beginning of its hash.
+    stems = ("*",) if bag.is_file() else (name, f"{name}-*")
+    models = sorted(
+        path for stem in stems for end in ("th", "safetensors") for path in folder.glob(f"{stem}.{end}")
+    )
     return {path.name: file_digest(path) for path in (bag, *models) if path.is_file()}

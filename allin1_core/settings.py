@@ -280,13 +280,13 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
     if isinstance(overwrite, bool):
         return frozenset(_REMAKE if overwrite else ())
     names = {name.strip() for name in overwrite.split(",") if name.strip()}
-    if "all" in names:
-        return frozenset(_REMAKE)
-    unknown = sorted(names - set(_REMAKE))
+    unknown = sorted(names - {"all", *_REMAKE})
     if unknown:
         raise OptionError(
             f"overwrite: {', '.join(unknown)} unknown; expected all, or of {', '.join(_REMAKE)}"
         )
+    if "all" in names:
+        return frozenset(_REMAKE)
     # A result made from older byproducts would contradict the new ones.
     return frozenset(names | {"json"}) if names else frozenset()
 

@@ -140,6 +140,12 @@ def test_exponential_transition(transition_lambda: float | None, norm: bool) -> 
     compare(found, expected).require(transition_lambda)
 
 
+def test_no_transition_is_made_where_none_is_possible() -> None:
+    """The oracle divides by zero there."""
+    with pytest.raises(ValueError, match="to_intervals: none can follow 30 frames"):
+        exponential_transition(np.array([20, 30]), np.array([20]), 1000)
+
+
 @pytest.mark.parametrize("threshold", [0.05, 0.5, 1.0])
 @pytest.mark.parametrize("peaks", [[], [0], [1], [0, 1], [3, 9], [9]], ids=str)
 def test_threshold_activations(peaks: list[int], threshold: float) -> None:

@@ -266,9 +266,8 @@ def read_at(file: BinaryIO, position: int, num_bytes: int) -> bytes:
     """Up to so many bytes from there."""
     if position >= 1 << 63:  # no file is as long
         return b""
-    return os.pread(
-        file.fileno(), num_bytes, position
-    )  # whatever the file buffers, and wherever libsndfile reads
+    # Whatever the file buffers, and wherever libsndfile reads.
+    return os.pread(file.fileno(), num_bytes, position)
 
 
 def _unpack(form: str, file: BinaryIO, position: int) -> int | None:

@@ -226,8 +226,8 @@ def _frames(av: Any, path: Path, container: Any, stream: Any, file: BinaryIO) ->
             failed = None
             if name == "flac" and found and frame.pts is None:  # some of them FFmpeg would give twice
                 raise AudioError(
-                    f"{path}: damaged; its frames after sample {found} are numbered anew. If it was joined of several "
-                    "files, decode them and encode them as one"
+                    f"{path}: damaged after sample {found}, where frames are not numbered on. Copy the file again; if "
+                    "it was joined of several, decode them and encode them as one"
                 )
             if most_ahead is not None and frame.pts is not None:
                 begin = _begin(frame)

@@ -52,8 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A name that the terminal's encoding lacks is no reason to fail when the work is done.
             stream.reconfigure(errors="backslashreplace")
+    former = None
     with contextlib.suppress(ValueError):  # in another thread than the main one
-        signal.signal(signal.SIGTERM, _interrupt)  # the end of a job or a container: as Ctrl-C
+        former = signal.signal(signal.SIGTERM, _interrupt)  # the end of a job or a container: as Ctrl-C
     try:
         try:
             return _run(sys.argv[1:] if argv is None else argv)
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interruption:
         print("allin1-core: interrupted; tracks that are done are kept, run again to go on", file=sys.stderr)
         return 128 + (interruption.args or (signal.SIGINT,))[0]
+    finally:
+        if former is not None:
+            signal.signal(signal.SIGTERM, former)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -68,8 +68,8 @@ def _show(arguments: argparse.Namespace) -> int:
     from allin1_core.timings.schema import read_timings
 
     [file] = arguments.files
-    plot = arguments.plot or file.with_suffix(".png")
     if not arguments.no_plot:
+        plot = arguments.plot or file.with_suffix(".png")
         check_no_input([plot], identities([file]))
     lines = read_timings(file)
     if not lines:

@@ -32,6 +32,8 @@ from allin1_core.dbn.viterbi import choose_kernel, load_kernel
 # Probabilities are kept this far from 0 and 1: a network's sigmoid rounds to 1, and two of those in a row would rule
 # out every path.
 _LEAST_PROBABILITY = 1e-6
+# Beats of all bars; the matrix of transitions takes 512 MiB then.
+_MOST_BEATS = 8192
 
 
 def activations_at_beats(beats: Any, downbeat: Any, fps: float = 100) -> np.ndarray:
@@ -117,6 +119,10 @@ class DBNBarTrackingProcessor:
         backend: str = "auto",
     ) -> None:
         meters = bar_lengths(beats_per_bar)
+        if sum(meters) > _MOST_BEATS:
+            raise ValueError(
+                f"beats_per_bar: {sum(meters)} beats in all bars; expected at most {_MOST_BEATS}"
+            )
         real_number("observation_weight", observation_weight, "a number above 1", lambda weight: weight > 1)
         change = probability("meter_change_prob", meter_change_prob)
         self.beats_per_bar = np.array(meters)

@@ -11,6 +11,8 @@ import numpy as np
 
 # Beyond these, float64 has no longer every whole number.
 MOST_FRAMES = 2.0**53
+# Seconds between two beats, at least.
+_CLOSEST = 1e-9
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
@@ -113,7 +115,8 @@ def check_times(beats: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If they are not finite and strictly ascending, or the shape is another.
+        If they are not finite and strictly ascending by a nanosecond or more, of which a tempo can be told, or the
+        shape is another.
     """
     array = np.asarray(beats)
     if array.dtype.kind not in "buif" or array.ndim != 1:
@@ -124,10 +127,12 @@ def check_times(beats: Any) -> np.ndarray:
     if not np.isfinite(times).all():
         where = int(np.argmin(np.isfinite(times)))
         raise ValueError(f"beats: {times[where]} at index {where}; expected finite times in seconds")
-    if not (np.diff(times) > 0).all():
-        where = int(np.argmin(np.diff(times) > 0))
+    follows = np.diff(times) >= _CLOSEST
+    if not follows.all():
+        where = int(np.argmin(follows))
         raise ValueError(
-            f"beats: {times[where]:g} s is followed by {times[where + 1]:g} s; expected ascending times"
+            f"beats: {times[where]:g} s is followed by {times[where + 1]:g} s; expected ascending times, a "
+            "nanosecond apart or more"
         )
     return times
 

@@ -42,6 +42,11 @@ def exponential_transition(
     Returns
     -------
     float64 (num_from, num_to)
+
+    Raises
+    ------
+    ValueError
+        If probabilities that are all 0 were to be scaled.
     """
     if transition_lambda is None:
         return np.eye(len(from_intervals), len(to_intervals))
@@ -49,7 +54,13 @@ def exponential_transition(
     probability = np.exp(-transition_lambda * np.abs(ratio - 1.0))
     probability[probability <= threshold] = 0
     if norm:
-        probability /= np.sum(probability, axis=1)[:, np.newaxis]
+        total = np.sum(probability, axis=1)[:, np.newaxis]
+        if not total.all():
+            raise ValueError(
+                f"to_intervals: none can follow {from_intervals[np.argmin(total)]} frames; expected one whose "
+                f"probability is above {threshold:g}"
+            )
+        probability /= total
     return probability
 
 

@@ -198,9 +198,12 @@ def analyze_library(
 
 def _with_whole_paths(settings: Settings) -> dict[str, Any]:
     """The options of an `Analyzer` in a process that may run elsewhere."""
+    from allin1_core.network.weights import ENSEMBLE, PUBLISHED
+
     options = dataclasses.asdict(settings)
     for name in ("weights_dir", "demix_repository", "model"):
-        if options[name] is not None and os.path.exists(options[name]):
+        is_path = options[name] is not None and options[name] not in (ENSEMBLE, *PUBLISHED)
+        if is_path and os.path.exists(options[name]):
             options[name] = os.path.abspath(options[name])
     return options
 

@@ -266,7 +266,7 @@ def test_how_stems_were_separated_is_compared(changed: dict[str, Any], expected:
 
 
 def test_separation_weights_of_ones_own_are_compared_by_their_content(tmp_path: Path) -> None:
-    for name in ("small.th", "small-1234abcd.th", "large.th"):
+    for name in ("small.th", "small-1234abcd.th", "small_ft.th", "smaller-1234abcd.th", "large.th"):
         (tmp_path / name).write_bytes(name.encode())
 
     def session() -> Session:
@@ -284,7 +284,14 @@ def test_separation_weights_of_ones_own_are_compared_by_their_content(tmp_path: 
     assert differences(found, session(), {}, is_separated=True) == other_weights
     # A bag may be made of any model there.
     (tmp_path / "small.yaml").write_text("models: [large]")
-    assert sorted(session().repository_sha256) == ["large.th", "small-1234abcd.th", "small.th", "small.yaml"]
+    assert sorted(session().repository_sha256) == [
+        "large.th",
+        "small-1234abcd.th",
+        "small.th",
+        "small.yaml",
+        "small_ft.th",
+        "smaller-1234abcd.th",
+    ]
     assert Session(Settings(device="cpu")).repository_sha256 == {}
 
 

@@ -253,3 +253,5 @@ def test_a_byproduct_that_is_not_known_is_not_made_again() -> None:
         OptionError, match="overwrite: stems, viz unknown; expected all, or of json, demix, sp"
     ):
         parse_overwrite("viz,json,stems")
+    with pytest.raises(OptionError, match="overwrite: viz unknown"):
+        parse_overwrite("all,viz")

@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,6 +35,17 @@ def test_help_teaches_by_example(name: str, command: Command) -> None:
 def test_version_and_no_command(command: Command) -> None:
     assert command("--version") == (0, f"allin1-core {__version__}\n", "")
     assert command()[0] == 2
+
+
+def test_what_a_termination_does_to_the_caller_is_left_as_it_was(command: Command) -> None:
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        command("--version")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert command("timings", "nothing.jsonl")[0] == 1
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, former)
 
 
 def test_analyze_writes_everything_asked_for(

@@ -82,6 +82,7 @@ def test_wrong_data(data: np.ndarray, message: str) -> None:
     [
         ({"beats_per_bar": []}, "beats_per_bar: empty"),
         ({"beats_per_bar": [3, 0]}, "beats_per_bar: .*0.*; expected a whole number"),
+        ({"beats_per_bar": [4, 8189]}, "beats_per_bar: 8193 beats in all bars; expected at most 8192"),
         ({"observation_weight": 1}, "observation_weight: 1; expected a number above 1"),
         ({"observation_weight": np.nan}, "observation_weight: nan; expected"),
         ({"meter_change_prob": 1.1}, "meter_change_prob: 1.1; expected a probability"),

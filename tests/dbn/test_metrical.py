@@ -36,7 +36,12 @@ def test_decoder_input_is_that_of_torch_to_the_bit() -> None:
 @pytest.mark.parametrize("tempo", [fitted_tempo, most_frequent_tempo])
 @pytest.mark.parametrize(
     ("last", "message"),
-    [(np.nan, "expected finite times"), (6.0, "expected ascending"), (7.0, "expected asc")],
+    [
+        (np.nan, "expected finite times"),
+        (6.0, "expected ascending"),
+        (7.0, "expected asc"),
+        (7.0 + 1e-12, "nanosecond"),
+    ],
 )
 def test_tempo_of_beats_in_another_order_is_refused(
     tempo: Callable[[list[float]], object], last: float, message: str

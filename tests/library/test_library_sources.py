@@ -19,7 +19,7 @@ from pyarrow import parquet
 
 from allin1_core.analysis import check_files
 from allin1_core.errors import BackendError, LibraryError, OptionError, OutputError, WeightsError
-from allin1_core.library import analyze_library, record
+from allin1_core.library import _with_whole_paths, analyze_library, record
 from allin1_core.library.places import Place
 from allin1_core.library.sources import Shard, find_songs
 from allin1_core.settings import Settings
@@ -306,3 +306,13 @@ def test_of_two_that_claim_a_place_at_the_same_time_one_is_refused(
         assert not record.claim(Place(tmp_path), {"precision": "exact"})
         with pytest.raises(LibraryError, match='made with precision "exact", not "fast"'):
             others[0].result()
+
+
+def test_a_folder_of_a_published_models_name_is_not_that_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("harmonix-all", "harmonix-fold3", "own.npz"):
+        Path(name).touch()
+        model = _with_whole_paths(Settings(model=name))["model"]
+        assert model == (str(tmp_path / name) if name == "own.npz" else name)

@@ -107,7 +107,9 @@ def sections(boundaries: np.ndarray, label: np.ndarray) -> list[Segment]:
             f"{num_frames - 1}"
         )
     spans = list(itertools.pairwise([0, *boundaries[boundaries > 0].tolist(), num_frames]))
-    means = np.array([label[:, start:end].mean(axis=1) for start, end in spans])
+    # What numpy's mean computes, without a quarter of its time, which it takes before it begins.
+    precision = np.result_type(label, np.float32)
+    means = np.array([np.add.reduce(label[:, a:b], axis=1, dtype=precision) / (b - a) for a, b in spans])
     return [
         Segment(start / _FRAMES_PER_SECOND, end / _FRAMES_PER_SECOND, LABELS[best])
         for (start, end), best in zip(spans, means.argmax(axis=1).tolist(), strict=True)

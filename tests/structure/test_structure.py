@@ -122,3 +122,11 @@ def test_sections_are_made_of_frames_and_probabilities_alone(
 def test_labels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ActivationsError, match="label: shape"):
         sections(np.array([0]), np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
+def test_labels_of_any_precision_are_averaged_without_overflow(dtype: type) -> None:
+    """As numpy's mean does; sums of float16 would be infinite, and the first label the most probable."""
+    label = np.zeros((10, 200_000), dtype)
+    label[3], label[7, 1:] = 0.5, 1
+    assert [one.label for one in sections(np.array([], int), label)] == [LABELS[7]]

@@ -103,9 +103,9 @@ def files(name: str, outputs: Outputs) -> list[Path]:
 
 
 def kept_stems(name: str, outputs: Outputs, session: Session) -> list[Path]:
-    """What may be written for a mix of that name besides `files`: its stems."""
+    """What may be written for a mix of that name besides `files` where byproducts are kept: its stems."""
     folder = Path(outputs.demix_dir, session.settings.demix_model, name)
-    return [folder / f"{stem}.wav" for stem in ALL_STEMS if outputs.keep_byproducts]
+    return [folder / f"{stem}.wav" for stem in ALL_STEMS]
 
 
 def input_files(paths: Iterable[Path], stems_dir: str | os.PathLike[str] | None) -> Iterator[Path]:

@@ -47,8 +47,12 @@ def errors_as(location: str, error: type[Allin1Error], what: str, advice: str) -
     except Allin1Error:
         raise
     except Exception as cause:
-        reason = " ".join((str(getattr(cause, "strerror", None) or cause) or type(cause).__name__).split())
-        raise error(f"{location}: {what} ({reason[:300]}); {advice}") from cause
+        raise error(f"{location}: {what} ({reason(cause)}); {advice}") from cause
+
+
+def reason(error: Exception) -> str:
+    """What an error says, on one line; its class where it says nothing."""
+    return " ".join((str(getattr(error, "strerror", None) or error) or type(error).__name__).split())[:300]
 
 
 class Place:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import LibraryError, StemsError, printable
-from allin1_core.library.places import errors_as, filesystem
-from allin1_core.separation.folder import AUDIO_SUFFIXES, find_stem_files, stems_among
-from allin1_core.separation.protocol import FOLDED_INTO_OTHER
+from allin1_core.library.places import errors_as, filesystem, reason
+from allin1_core.separation.folder import ALL_STEMS, AUDIO_SUFFIXES, find_stem_files, stems_among
 
 _LOG = logging.getLogger(__name__)
 REACH = "check the path or URL, its rights and the connection"
@@ -113,8 +111,7 @@ def _find(files: Any, root: str, unreadable: list[str]) -> Mapping[str, Mapping[
 
 
 def _warn(folder: str, error: Exception) -> None:
-    reason = " ".join((str(getattr(error, "strerror", None) or error) or type(error).__name__).split())
-    _LOG.warning("%s", printable(f"{folder}: cannot be read ({reason[:300]}); {REACH}"))
+    _LOG.warning("%s", printable(f"{folder}: cannot be read ({reason(error)}); {REACH}"))
 
 
 def _is_audio(name: str) -> bool:
@@ -126,7 +123,7 @@ def _are_stems(files: Sequence[PurePath], folder: PurePath) -> bool:
         return bool(stems_among(files, folder))
     except StemsError:
         # Stems alone, of which one is missing or twice there, are a song that fails, and not a song each.
-        return len(files) > 1 and {file.stem.lower() for file in files} <= {*STEM_NAMES, *FOLDED_INTO_OTHER}
+        return len(files) > 1 and {file.stem.lower() for file in files} <= set(ALL_STEMS)
 
 
 def is_folder_of_stems(folder: Path) -> bool:

@@ -189,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"device: {error}", file=sys.stderr)
         return 2
     # Here, as it takes as long to import as some parts to measure.
+    import bench.device.report  # noqa: F401  what it needs and is missing is said before anything is measured
     from bench.gate.bars import read_bars
     from bench.gate.device import baseline, judge_device
 

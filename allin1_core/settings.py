@@ -275,10 +275,12 @@ def parse_overwrite(overwrite: bool | str) -> frozenset[str]:
     Raises
     ------
     OptionError
-        If a name is unknown.
+        If a name is unknown, or it is neither.
     """
     if isinstance(overwrite, bool):
         return frozenset(_REMAKE if overwrite else ())
+    if not isinstance(overwrite, str):
+        raise OptionError(f"overwrite: {overwrite!r}; expected True, False, or names such as 'json,spec'")
     names = {name.strip() for name in overwrite.split(",") if name.strip()}
     unknown = sorted(names - {"all", *_REMAKE})
     if unknown:

@@ -247,7 +247,10 @@ def _check_xing(path: Path, file: BinaryIO, size: int) -> None:
 def find_xing(file: BinaryIO) -> tuple[int, int, bytes]:
     """Where an MP3 file's first frame begins, and in it a Xing or Info header (0 if there is none); 4 KB from there."""
     start = 0
-    while (tag := read_at(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
+    for _ in range(_MOST_CHUNKS):
+        tag = read_at(file, start, 10)
+        if tag[:3] != b"ID3" or len(tag) < 10:
+            break
         start += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
     frame = read_at(file, start, 1 << 12)
     places = _XING_PLACES if frame[:1] == b"\xff" else ()

@@ -51,8 +51,8 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def check_writable(folder: str | os.PathLike[str]) -> Path:
-    """The folder, created where it is not there, in which files can be made.
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder, which is created where it is not there, in which files cannot be made.
 
     Raises
     ------
@@ -69,7 +69,6 @@ def check_writable(folder: str | os.PathLike[str]) -> Path:
             f"{folder}: cannot be written to ({error.strerror or error}); choose another folder"
         ) from error
     remove_abandoned(folder)
-    return folder
 
 
 def check_names(paths: Iterable[Path]) -> None:
@@ -198,12 +197,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        If the file cannot be written: no permission, no space, no such folder. If a device is there.
+        If the file cannot be written: no permission, no space, no such folder. If a device or a pipe is there.
     """
     path = Path(path)
-    # The superuser's rename would put a file in the place of /dev/null, or of the link /dev/stdout.
-    if _is_device(path) or os.path.realpath(path.parent) == "/dev":
-        raise OutputError(f"{path}: found a device; expected the path of a file to write")
+    # A rename puts a file in the place of a pipe, and the superuser's in that of /dev/null or of the link /dev/stdout.
+    if _is_special(path) or os.path.realpath(path.parent) == "/dev":
+        raise OutputError(f"{path}: found a device or a pipe; expected the path of a file to write")
     try:
         temporary, file = _open_temporary(path.parent)
         # Renamed while it is open: until then it stays locked.
@@ -223,12 +222,13 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _is_device(path: Path) -> bool:
+def _is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a folder."""
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return False
-    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 class HashingWriter(io.BufferedIOBase):

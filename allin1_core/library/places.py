@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,8 @@ class Place:
                 found = self.filesystem.ls(self.path(folder), detail=False)
             except FileNotFoundError:
                 return []
+            if [str(path) for path in found] == [self.path(folder)]:
+                raise NotADirectoryError(errno.ENOTDIR, "found a file; expected a folder")
         names = {path: path.rpartition("/")[2] for path in map(str, found)}
         return sorted(
             path for path, name in names.items() if name.endswith(suffix) and not name.startswith(".")

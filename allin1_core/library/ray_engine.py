@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from allin1_core.errors import BackendError, LibraryError
+from allin1_core.library.places import reason
 from allin1_core.library.sources import Song
 from allin1_core.library.tables import Row, failure_row
 from allin1_core.library.worker import Job, Worker
@@ -210,14 +211,14 @@ class _Run:
             self._deaths[""] += 1
             if self._deaths[""] > _MOST_DEATHS * self._num_workers:
                 raise LibraryError(
-                    f"ray: workers die as they load ({_reason(error)}); give them more memory"
+                    f"ray: workers die as they load ({reason(error)}); give them more memory"
                 ) from error
         for song in call.songs:
             self._deaths[song.location] += 1
             if self._deaths[song.location] < _MOST_DEATHS:
                 self._alone.append(song)
             else:
-                message = f"{song.location}: its worker died {_MOST_DEATHS} times ({_reason(error)})"
+                message = f"{song.location}: its worker died {_MOST_DEATHS} times ({reason(error)})"
                 yield failure_row(song, "WorkerDied", message)
         if not any(other.worker is call.worker for other in self._calls.values()):
             self._start_worker()
@@ -225,7 +226,3 @@ class _Run:
         # Those that had nothing to do are given them, for there may be no room for the new one.
         for worker in self._loaded:
             self._submit(worker)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

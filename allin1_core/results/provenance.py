@@ -16,6 +16,7 @@ from allin1_core import __version__, backends
 from allin1_core.dbn.hints import Anchors
 from allin1_core.errors import WeightsError
 from allin1_core.files.reading import read_content
+from allin1_core.files.writing import expand_user
 from allin1_core.results.result import AnalysisResult
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _other_model(recorded: Mapping[str, Any], session: Session) -> list[str]:
     weights = [fold.get("sha256") for fold in recorded.get("weights", ())]
     if not weights:
         return []
-    content = read_content(session.settings.model, WeightsError, most=LARGEST_FILE)
+    content = read_content(expand_user(session.settings.model), WeightsError, most=LARGEST_FILE)
     if weights != [hashlib.sha256(content).hexdigest()]:
         return [f"with other weights in {session.settings.model}"]
     return []

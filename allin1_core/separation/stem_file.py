@@ -20,15 +20,14 @@ from allin1_core.audio.decoding import open_container
 from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.files.reading import FileContent, open_regular
-from allin1_core.separation.folder import find_stem_files
-from allin1_core.separation.protocol import FOLDED_INTO_OTHER
+from allin1_core.separation.folder import ALL_STEMS, find_stem_files
 
 _ATOM = (b"moov", b"udta", b"stem")
 _LARGEST_ATOM = 1 << 20  # bytes
 _MOST_ATOMS = 10_000
 
 # What a stem is called besides its own name.
-_WORDS = {stem: stem for stem in (*STEM_NAMES, *FOLDED_INTO_OTHER)} | {
+_WORDS = {stem: stem for stem in ALL_STEMS} | {
     "bassline": "bass",
     "drum": "drums",
     "percussion": "drums",

@@ -103,10 +103,18 @@ def absolute(path: Path) -> Path:
 
     Such a link is a name of its own, by which the track's stems are looked for and its files are called. So a link and
     its target are two tracks.
+
+    Raises
+    ------
+    AudioError
+        If it cannot be a path.
     """
-    if path.name in ("", ".."):
-        return Path(os.path.realpath(path))
-    return Path(os.path.realpath(path.parent), path.name)
+    try:
+        if path.name in ("", ".."):
+            return Path(os.path.realpath(path))
+        return Path(os.path.realpath(path.parent), path.name)
+    except ValueError as error:  # a NUL in the name
+        raise AudioError(f"{path}: cannot be opened ({error}); check the path") from error
 
 
 # As they were given, or file and audio stream of each.

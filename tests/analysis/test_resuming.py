@@ -81,7 +81,9 @@ def test_other_settings_are_refused_and_overwritten(run: Run, changed: dict[str,
         assert again.provenance["stages"]["spectrogram"][name.removeprefix("spec_")] == value
 
 
-def test_a_result_of_other_weights_is_refused(run: Run, tmp_path: Path, small_model: str) -> None:
+def test_a_result_of_other_weights_is_refused(
+    run: Run, tmp_path: Path, small_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own = tmp_path / f"{'own' * 40}.npz"  # longer than what is shown of other values
     own.write_bytes(Path(small_model).read_bytes())
     own.with_suffix(".yaml").write_bytes(Path(small_model).with_suffix(".yaml").read_bytes())
@@ -93,6 +95,13 @@ def test_a_result_of_other_weights_is_refused(run: Run, tmp_path: Path, small_mo
     np.savez(own, **{**parameters, name: parameters[name] + np.float32(0.1)})
     with pytest.raises(OutputError, match=rf"made with other weights in {own}"):
         run(model=str(own))
+    # By the path as a shell would write it.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(model=f"~/{own.name}", overwrite=True)
+    with pytest.raises(OutputError, match=rf"made with model '~/{own.name}', not '{own}'"):
+        run(model=str(own))
+    run(model=f"~/{own.name}")
+    run(model=str(own), overwrite=True)
     own.unlink()
     with pytest.raises(WeightsError, match=r"own\.npz: cannot be opened"):
         run(model=str(own))

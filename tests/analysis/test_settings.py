@@ -255,3 +255,5 @@ def test_a_byproduct_that_is_not_known_is_not_made_again() -> None:
         parse_overwrite("viz,json,stems")
     with pytest.raises(OptionError, match="overwrite: viz unknown"):
         parse_overwrite("all,viz")
+    with pytest.raises(OptionError, match=r"overwrite: \['json'\]; expected True, False, or names such as"):
+        parse_overwrite(["json"])  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 from audio_files import encoded, written
 
+from allin1_core.audio.containers import find_xing
 from allin1_core.audio.reading import read_audio
 from allin1_core.errors import AudioError
 
@@ -219,3 +220,7 @@ def test_tags_behind_a_whole_mp3_file_or_before_it_do_not_count(tmp_path: Path) 
         AudioError, match=rf"song\.audio: truncated; the header promises {len(content)} bytes"
     ):
         read_audio(path)
+    # Tag behind tag without end is looked through up to a bound.
+    path.write_bytes(b"ID3\4\0\0\0\0\0\0" * 20_000)
+    with path.open("rb") as file:
+        assert find_xing(file)[0] == 100_000

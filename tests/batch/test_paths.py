@@ -19,6 +19,7 @@ from allin1_core.audio.writing import write_wav
 from allin1_core.batch.names import with_hash
 from allin1_core.errors import AudioError, OptionError, OutputError, StemsError
 from allin1_core.files.writing import check_writable, remove, write_text
+from allin1_core.separation.track import absolute
 from allin1_core.timings.schema import read_timings
 
 WriteStems = Callable[..., Path]
@@ -236,9 +237,11 @@ def test_a_folder_or_file_that_the_disk_refuses(tmp_path: Path, monkeypatch: pyt
             patched.setattr(Path, method, refuse)
             with pytest.raises(OutputError, match=message):
                 call()
+    with pytest.raises(AudioError, match=r"a\\x00b/song\.wav: cannot be opened \(.*null byte"):
+        absolute(Path("a\0b/song.wav"))
     # Another process may have taken the probe for abandoned.
     monkeypatch.setattr(Path, "touch", lambda *_, **__: None)
-    assert check_writable(tmp_path) == tmp_path
+    check_writable(tmp_path)
 
 
 def test_a_file_is_whole_on_the_disk_before_it_takes_its_name(

@@ -15,6 +15,7 @@ import pytest
 from hard_use.libraries import rows
 
 from allin1_core import Analyzer
+from allin1_core.errors import OutputError
 from allin1_core.library import tables
 from allin1_core.library.places import Place
 from allin1_core.results.result import AnalysisResult
@@ -39,6 +40,13 @@ def test_a_failure_counts_that_is_later_and_of_another_state(tmp_path: Path) -> 
     tables.write_part(place, "failures", [{**one, "error": "AudioError"} for one in failed])
     outcomes = {"same": None, "later": "AudioError", "before": None, "whole": None, "never": "AudioError"}
     assert tables.read_outcomes(place) == outcomes
+
+
+def test_a_file_in_the_place_of_a_table_is_not_an_empty_table(tmp_path: Path) -> None:
+    (tmp_path / "failures").mkdir()
+    (tmp_path / "songs").write_text("no table")
+    with pytest.raises(OutputError, match=r"songs: cannot be listed \(found a file; expected a folder\)"):
+        tables.done_songs(Place(tmp_path))
 
 
 def test_a_run_of_a_day_leaves_few_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import cast
 
 from allin1_core.analysis import Analyzer, check_separation, check_settings
 from allin1_core.batch import names
-from allin1_core.batch.names import expand_paths, is_pattern, named
+from allin1_core.batch.names import expand_path, is_pattern, named
 from allin1_core.batch.progress import Progress
 from allin1_core.batch.resuming import existing
 from allin1_core.batch.side_by_side import (
@@ -160,11 +160,11 @@ def analyze(
 
 
 def _expand(inputs: Sequence[Input]) -> dict[Path, Given | None]:
-    """The path of each track, or what stands for it, and what came without one; see `expand_paths`."""
+    """The path of each track, or what stands for it, and what came without one; see `expand_path`."""
     tracks: dict[Path, Given | None] = {}
     for one in inputs:
         if isinstance(one, str | os.PathLike):
-            tracks.update(dict.fromkeys(expand_paths([one])))
+            tracks.update(dict.fromkeys(expand_path(one)))
         else:
             given = take(one)
             tracks[given.path] = given

@@ -207,30 +207,25 @@ def is_pattern(path: str | os.PathLike[str]) -> bool:
     return glob.has_magic(str(path)) and not os.path.lexists(path)
 
 
-def expand_paths(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Absolute paths in the order given; a pattern stands for its matches in alphabetical order.
-
-    A path that comes up again is dropped.
+def expand_path(given: str | os.PathLike[str]) -> list[Path]:
+    """The absolute path, or of a pattern those of its matches in alphabetical order.
 
     Raises
     ------
     AudioError
         If a pattern matches nothing.
     OptionError
-        If a path is empty.
+        If the path is empty.
     """
-    expanded: dict[Path, None] = {}
-    for given in paths:
-        if not os.fspath(given):  # as a path that would be the working folder
-            raise OptionError("paths: found ''; expected a path; '.' for the working folder")
-        path = expand_user(given)
-        matches = [path]
-        if is_pattern(given):
-            matches = [Path(match) for match in sorted(glob.glob(_escape_folder(path), recursive=True))]
-            if not matches:
-                raise AudioError(f"{given}: no file matches this pattern; check it")
-        expanded.update((absolute(match), None) for match in matches)
-    return list(expanded)
+    if not os.fspath(given):  # as a path that would be the working folder
+        raise OptionError("paths: found ''; expected a path; '.' for the working folder")
+    path = expand_user(given)
+    if not is_pattern(given):
+        return [absolute(path)]
+    matches = sorted(glob.glob(_escape_folder(path), recursive=True))
+    if not matches:
+        raise AudioError(f"{given}: no file matches this pattern; check it")
+    return [absolute(Path(match)) for match in matches]
 
 
 def _escape_folder(pattern: Path) -> str:

@@ -264,5 +264,5 @@ def file_digest(path: Path, error: type[Allin1Error] = AudioError) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
         except OSError as cause:
-            raise error(f"{path}: cannot be read ({cause.strerror}); copy the file again") from cause
+            raise error(f"{path}: cannot be read ({cause.strerror or cause}); copy the file again") from cause
     return digest.hexdigest()

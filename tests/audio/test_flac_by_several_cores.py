@@ -192,12 +192,19 @@ def changed(position: int, *values: int) -> bytes:
     return FLAC[:position] + bytes(values) + FLAC[position + len(values) :]
 
 
+def with_length(num_samples: int) -> bytes:
+    (packed,) = struct.unpack_from(">Q", FLAC, 18)
+    return changed(18, *struct.pack(">Q", packed >> 36 << 36 | num_samples))
+
+
 DAMAGED = {
     **{f"frame at {part} of 8": changed(len(FLAC) * part // 8, *range(50)) for part in range(1, 8)},
     "first frame": changed(len(FLAC) // 400, *range(50)),
     "last frame": changed(len(FLAC) - 100, *range(50)),
     "cut": FLAC[: len(FLAC) // 2],
     "cut near the end": FLAC[:-100],
+    "a longer header": with_length(len(MUSIC) + 1),
+    "a much longer header": with_length((1 << 36) - 1),
     "a hole": FLAC[: len(FLAC) // 2] + FLAC[len(FLAC) // 2 + 10_000 :],
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import contextvars
+import functools
 import numbers
 import os
 import queue
@@ -16,6 +18,7 @@ from typing import Protocol, TypeVar
 from allin1_core.errors import OptionError
 
 _LIMIT: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
+_READERS: contextvars.ContextVar[int] = contextvars.ContextVar("readers", default=1)
 
 
 def usable_cores() -> int:
@@ -62,6 +65,24 @@ def limited_cores(most: int) -> Iterator[None]:
         yield
     finally:
         _LIMIT.reset(token)
+
+
+def cores_of_a_reader() -> int:
+    """Cores that the reading of one file may use; see `readers`."""
+    return max(1, usable_cores() // _READERS.get())
+
+
+@contextlib.contextmanager
+def readers(number: int) -> Iterator[None]:
+    """Inside the block, the calling thread and those that its pools start are of that many times more that read files.
+
+    A block within another one multiplies: tracks side by side, of each the stems.
+    """
+    token = _READERS.set(_READERS.get() * number)
+    try:
+        yield
+    finally:
+        _READERS.reset(token)
 
 
 Item = TypeVar("Item")
@@ -149,6 +170,34 @@ class ThreadPool:
         finally:
             todo.clear()
             errors.clear()  # it would be a circle: the error's traceback leads here
+
+    def map_ahead(
+        self, run: Callable[[Item], Output], items: Iterable[Item], most_ahead: int
+    ) -> Iterator[Output]:
+        """``run(item)`` for every item, in the order of the items, by helpers while the calling thread takes them.
+
+        At most `most_ahead` items are begun, or have ended, behind the one that was taken last. An error is raised in
+        its place.
+        """
+        begun: collections.deque[concurrent.futures.Future[Output]] = collections.deque()
+
+        def fulfil(future: concurrent.futures.Future[Output], item: Item) -> None:
+            try:
+                future.set_result(run(item))
+            except BaseException as error:
+                future.set_exception(error)
+            finally:
+                del future  # it would be a circle: the error's traceback leads here
+
+        for item in items:
+            if len(begun) == most_ahead:
+                yield begun.popleft().result()
+            if len(self._helpers) < self.num_threads:
+                self._start_helper()
+            begun.append(concurrent.futures.Future())
+            self._jobs.put(functools.partial(fulfil, begun[-1], item))
+        while begun:
+            yield begun.popleft().result()
 
     def _start_helper(self) -> None:
         # A daemon, so that not even an interruption right here leaves a thread that the process's end waits for.

@@ -51,6 +51,7 @@ def encoded(
     sample_rate: int = 48000,
     sample_format: str = "",
     bit_rate: int = 0,
+    frame_size: int = 0,
     options: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
     start: int = 0,
@@ -62,6 +63,8 @@ def encoded(
     ----------
     options, metadata : mapping
         Of the container.
+    frame_size : int
+        Samples of a frame, where the codec lets it be chosen.
     start : int
         Time stamp of the first sample, in samples.
     gap : int
@@ -76,6 +79,8 @@ def encoded(
             stream.format = sample_format
         if bit_rate:
             stream.bit_rate = bit_rate
+        if frame_size:
+            stream.options = {"frame_size": str(frame_size)}
         context = stream.codec_context
         context.open()
         size = context.frame_size or 4096

@@ -144,7 +144,8 @@ def _read(
             if not size:
                 raise AudioError(f"{path}: the file is empty (0 bytes); expected audio")
             samples = None
-            with contextlib.suppress(UnverifiedError), open_verified(file) as source:
+            again = None if isinstance(source_file, FileContent) else path
+            with contextlib.suppress(UnverifiedError), open_verified(file, again) as source:
                 samples = _gather(path, source, most_bytes, mix, size)
             if samples is None:
                 with open_source(path, file, stream) as source:

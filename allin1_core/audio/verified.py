@@ -3,6 +3,8 @@
 Of these libsndfile gives FFmpeg's samples, many frames in one call. PyAV takes the interpreter's lock several times a
 frame, for which threads that read at the same time wait: four stems took 1.9 times as long. But libsndfile does not
 tell what is missing or damaged, so whatever no checksum proves whole is left to FFmpeg.
+
+A long FLAC file is decoded by several cores, block by block. That the blocks are the right ones, their MD5 says too.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import functools
 import hashlib
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from allin1_core.audio.containers import find_xing, read_at
 from allin1_core.audio.decoding import MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Source
-from allin1_core.audio.libsndfile import libsndfile_blocks, open_soundfile
+from allin1_core.audio.libsndfile import blocks_of_handles, libsndfile_blocks, open_soundfile
+from allin1_core.errors import AudioError
+from allin1_core.files.reading import open_regular
+from allin1_core.threads import ThreadPool, cores_of_a_reader
 
 _FLAC = b"fLaC"
 _STREAMINFO = b"\0\0\0\x22"  # not the last block of metadata, or with the highest bit the last one
@@ -29,6 +35,10 @@ _FLAC_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100
 _FLAC_DTYPES = {16: "int16", 24: "int32"}
 # More than libFLAC reads ahead.
 _FLAC_TAIL_BYTES = 1 << 16
+# A file of less than two such parts is decoded in order: threads and seeks would cost more than they save.
+_SECONDS_OF_A_HANDLE = 20
+# The MD5 goes through all blocks in one thread, in a quarter of the time that decoding them takes.
+_MOST_HANDLES = 6
 
 # By the code in a frame's header: kbit/s of MPEG-1 and of MPEG-2 and 2.5, and samples per second of MPEG-1.
 _MP3_BIT_RATES = (
@@ -45,8 +55,14 @@ class UnverifiedError(Exception):
 
 
 @contextlib.contextmanager
-def open_verified(file: BinaryIO) -> Iterator[Source]:
+def open_verified(file: BinaryIO, path: Path | None = None) -> Iterator[Source]:
     """Open a FLAC or MP3 file whose checksum proves that libsndfile reads all of it.
+
+    Parameters
+    ----------
+    file : binary file
+    path : Path, optional
+        Where it is, if it may be opened again to decode FLAC by several threads.
 
     Raises
     ------
@@ -60,28 +76,58 @@ def open_verified(file: BinaryIO) -> Iterator[Source]:
     import soundfile
 
     try:
-        with open_soundfile(file) as sound:
+        with open_soundfile(file) as sound, contextlib.ExitStack() as held:
             if sound.frames != num_samples or not MIN_SAMPLE_RATE <= sound.samplerate <= MAX_SAMPLE_RATE:
                 raise UnverifiedError
-            blocks = _verified_blocks(file, sound, dtype, digest)
+            seconds = num_samples / sound.samplerate
+            number = min(cores_of_a_reader(), int(seconds / _SECONDS_OF_A_HANDLE), _MOST_HANDLES)
+            sounds = [sound]
+            if digest and path is not None and number > 1:
+                sounds += _opened_again(file, path, number - 1, held)
+            pool = held.enter_context(ThreadPool(len(sounds), "flac"))
+            blocks = _verified_blocks(file, sounds, pool, dtype, digest)
             of_samples = "int16" if dtype == "int16" else "float32"
             yield Source(sound.samplerate, sound.channels, of_samples, num_samples, blocks)
     except soundfile.LibsndfileError as error:
         raise UnverifiedError from error
 
 
-def _verified_blocks(file: BinaryIO, sound: Any, dtype: str, digest: bytes) -> Iterator[np.ndarray]:
+def _opened_again(file: BinaryIO, path: Path, number: int, held: contextlib.ExitStack) -> list[Any]:
+    """Further handles of an open file, each at a position of its own; fewer if at its path there is another by now."""
+    sounds: list[Any] = []
+    with contextlib.suppress(AudioError):
+        while len(sounds) < number:
+            again = held.enter_context(open_regular(path, AudioError))
+            if not os.path.sameopenfile(again.fileno(), file.fileno()):
+                break
+            sounds.append(held.enter_context(open_soundfile(again)))
+    return sounds
+
+
+def _verified_blocks(
+    file: BinaryIO, sounds: Sequence[Any], pool: ThreadPool, dtype: str, digest: bytes
+) -> Iterator[np.ndarray]:
     found, md5 = 0, hashlib.md5(usedforsecurity=False)
-    for block in libsndfile_blocks(sound, dtype):
+    if len(sounds) > 1:
+        pairs = blocks_of_handles(pool, sounds, dtype, _stored_and_scaled)
+    else:
+        pairs = map(_stored_and_scaled, libsndfile_blocks(sounds[0], dtype))
+    for stored, block in pairs:
         found += len(block)
-        if dtype == "int16":
-            md5.update(block.data)
-        elif dtype == "int32":  # the 24 bits that the file has are the upper ones
-            md5.update(block.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes())
-            block = block.astype(np.float32) / np.float32(2**31)
+        if digest:
+            md5.update(stored)
         yield block
-    if found != sound.frames or (digest and (md5.digest() != digest or _goes_on(file))):
+    if found != sounds[0].frames or (digest and (md5.digest() != digest or _goes_on(file, sounds))):
         raise UnverifiedError
+
+
+def _stored_and_scaled(block: np.ndarray) -> tuple[memoryview | bytes, np.ndarray]:
+    """A block's samples as the MD5 of a FLAC file takes them, and as `Source` gives them."""
+    if block.dtype != np.int32:
+        return block.data, block
+    # The 24 bits that the file has are the upper ones.
+    stored = block.view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
+    return stored, block.astype(np.float32) / np.float32(2**31)
 
 
 def _read_streaminfo(file: BinaryIO) -> tuple[int, str, bytes]:
@@ -106,9 +152,9 @@ def _read_streaminfo(file: BinaryIO) -> tuple[int, str, bytes]:
     return num_samples, _FLAC_DTYPES[bits], digest
 
 
-def _goes_on(file: BinaryIO) -> bool:
+def _goes_on(file: BinaryIO, sounds: Sequence[Any]) -> bool:
     """Whether a FLAC file has more than the samples that were read, such as another FLAC file behind the first."""
-    position = os.lseek(file.fileno(), 0, os.SEEK_CUR)
+    position = max(os.lseek(sound.name, 0, os.SEEK_CUR) for sound in sounds)
     size = os.fstat(file.fileno()).st_size
     return position < size or _FLAC in read_at(file, max(4, size - _FLAC_TAIL_BYTES), _FLAC_TAIL_BYTES)
 

@@ -35,7 +35,7 @@ from allin1_core.separation.inputs import Given, Input, PathLike, is_one_input, 
 from allin1_core.separation.mix import read_mix
 from allin1_core.separation.track import AudioFiles, Track, track_name
 from allin1_core.settings import Outputs, Settings, documented, options_of
-from allin1_core.threads import limited_cores, usable_cores
+from allin1_core.threads import limited_cores, readers, usable_cores
 from allin1_core.timings.recorder import Timings
 
 
@@ -230,8 +230,9 @@ def run_batch(
         When the tracks in flight have ended, and before others: they would fail every track.
     """
     jobs = number_of_jobs(analyzer.session, len(tracks))
-    # Where one track computes at a time, what feeds the device may take all cores, too.
-    share = max(1, usable_cores() // (jobs if analyzer.session.shares_cores else 1))
+    # Where one track computes at a time, what feeds the device may take all cores, too; but several are read at a time.
+    sharing = jobs if analyzer.session.shares_cores else 1
+    share = max(1, usable_cores() // sharing)
     bars = Progress(len(tracks), progress, side_by_side=jobs > 1)
     stopping, room = threading.Event(), Room(jobs * SECONDS_A_JOB)
 
@@ -265,6 +266,7 @@ def run_batch(
         with bars.track(track_name(path)), contextlib.ExitStack() as held:
             if jobs > 1:
                 held.enter_context(limited_cores(share))
+                held.enter_context(readers(jobs // sharing))
             try:
                 files = AudioFiles(Track(path, track_name(path), given), stems_dir)
                 with naming(path, files) if naming else named(path, outputs, taken) as track:

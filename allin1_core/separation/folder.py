@@ -19,7 +19,7 @@ from allin1_core.errors import StemsError
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
-from allin1_core.threads import ThreadPool
+from allin1_core.threads import ThreadPool, readers
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -166,7 +166,7 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
     """
     most_bytes = MOST_BYTES_OF_STEMS // max(1, len(files))
     # Decoding releases the interpreter's lock.
-    with ThreadPool(name="stems") as pool:
+    with readers(len(files) or 1), ThreadPool(name="stems") as pool:
         read = functools.partial(_read_mono, most_bytes)
         stems = dict(zip(files, pool.map(read, files.values()), strict=True))
     if len({samples.dtype for samples in stems.values()}) > 1:

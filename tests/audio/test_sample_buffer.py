@@ -19,6 +19,7 @@ from allin1_core.audio.types import STEM_NAMES
 from allin1_core.errors import AudioError
 from allin1_core.separation import folder as folder_module
 from allin1_core.separation import read_stems_folder
+from allin1_core.threads import limited_cores
 
 MEGABYTE = 1 << 20
 
@@ -65,9 +66,14 @@ def test_sound_that_is_packed_as_music_is_takes_no_more_than_its_samples(tmp_pat
     path = tmp_path / "a.flac"
     soundfile.write(path, tone, 44100)
     assert 2 < tone.nbytes / path.stat().st_size < 16
-    samples, peak = peak_of(lambda: read_audio(path).samples)
+    with limited_cores(1):
+        samples, peak = peak_of(lambda: read_audio(path).samples)
     np.testing.assert_array_equal(samples[:, 0], tone)
     assert peak < tone.nbytes + 0.7 * MEGABYTE  # a block as it comes from the file is 0.5 MB
+    with limited_cores(2):
+        samples, peak = peak_of(lambda: read_audio(path).samples)
+    np.testing.assert_array_equal(samples[:, 0], tone)
+    assert peak < tone.nbytes + 2.2 * MEGABYTE  # two blocks for each of two cores
 
 
 def test_channels_that_are_mixed_take_no_memory(tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ import pytest
 
 from allin1_core import Analyzer
 from allin1_core.network import _fused, build_model
-from allin1_core.threads import Lock, Slots, ThreadPool, at_most_usable, limited_cores, usable_cores
+from allin1_core.threads import (
+    Lock,
+    Slots,
+    ThreadPool,
+    at_most_usable,
+    cores_of_a_reader,
+    limited_cores,
+    readers,
+    usable_cores,
+)
 from parity.inputs.networks import random_checkpoint, random_spectrogram
 
 pytestmark = pytest.mark.timeout(120)
@@ -215,3 +224,49 @@ def test_a_limit_is_the_callers_own() -> None:
 def test_a_limit_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="most: 0; expected at least 1 core"), limited_cores(0):
         pass
+
+
+def test_readers_share_the_cores_and_one_has_at_least_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    assert cores_of_a_reader() == 16
+    with readers(3), ThreadPool(2) as pool:
+        assert pool.map(lambda item: cores_of_a_reader(), range(2)) == [5, 5]
+        with readers(2):
+            assert cores_of_a_reader() == 2
+        with readers(6):
+            assert cores_of_a_reader() == 1
+        with limited_cores(7):
+            assert cores_of_a_reader() == 2
+    assert cores_of_a_reader() == 16
+
+
+def test_what_helpers_make_ahead_comes_in_order_and_within_its_bound() -> None:
+    begun, threads, two = [], set(), threading.Barrier(2)
+
+    def run(item: int) -> int:
+        begun.append(item)
+        threads.add(threading.current_thread())
+        if item < 2:
+            two.wait(30)  # which two helpers must come to
+        time.sleep(0.001 * (item % 3))
+        return item
+
+    with ThreadPool(2) as pool:
+        for number, output in enumerate(pool.map_ahead(run, range(30), 4)):
+            assert output == number
+            time.sleep(0.002)
+            assert max(begun) <= number + 4
+    assert number == 29
+    assert len(threads) == 2
+    assert threading.current_thread() not in threads
+
+
+def test_an_error_of_what_is_made_ahead_comes_in_its_place() -> None:
+    def run(item: int) -> float:
+        return 1 / (item - 3)
+
+    outputs = []
+    with pytest.raises(ZeroDivisionError), ThreadPool(3) as pool:
+        outputs.extend(pool.map_ahead(run, range(9), 4))
+    assert outputs == [1 / -3, 1 / -2, 1 / -1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("allin1-core_")]

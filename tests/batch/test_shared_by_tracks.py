@@ -18,7 +18,7 @@ from allin1_core import Analyzer, analyze, batch, session
 from allin1_core.network.model import Model
 from allin1_core.separation.track import Track
 from allin1_core.session import Session
-from allin1_core.threads import limited_cores, usable_cores
+from allin1_core.threads import cores_of_a_reader, limited_cores, usable_cores
 from allin1_core.timings.schema import StageTiming, read_timings
 
 pytestmark = pytest.mark.timeout(120)
@@ -96,6 +96,27 @@ def test_beside_a_device_so_many_are_read_as_keep_the_cores_busy(
     assert len(lines) == 3
     for one, other in itertools.pairwise(lines):
         assert one.end <= other.start
+
+
+@pytest.mark.parametrize("nn_backend", ["fused", "torch"])
+def test_tracks_that_are_read_side_by_side_share_the_cores(
+    stems: np.ndarray, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nn_backend: str
+) -> None:
+    """Also where one computes at a time; a lone track has all of them."""
+    if nn_backend == "torch":
+        pytest.importorskip("torch")
+    read_stems, cores = Track.read_stems, list[int]()
+
+    def seen(self: Track, *arguments: Any) -> Any:
+        cores.append(cores_of_a_reader())
+        return read_stems(self, *arguments)
+
+    monkeypatch.setattr(Track, "read_stems", seen)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+    paths = write_library(tmp_path / "library", stems, 3, seconds=0.3)
+    for tracks in (paths[:1], paths):
+        analyze(tracks, jobs=3, model=small_model, device="cpu", nn_backend=nn_backend)
+    assert cores == [16, 5, 5, 5]
 
 
 def test_mixes_are_separated_one_at_a_time(

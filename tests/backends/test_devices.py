@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from allin1_core import Analyzer, backends, byproducts
@@ -153,27 +152,6 @@ def test_other_errors_stay_what_they_are() -> None:
         devices.memory_errors_named("song"),
     ):
         raise RuntimeError("an illegal memory access")
-
-
-def test_samples_of_all_tracks_are_copied_on_one_stream_of_their_card(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """torch has 32, and keeps the memory of each: a list of songs would take that of a track for every one of them."""
-    from allin1_core.spectrogram import torch_backend
-
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda size, dtype, pin_memory: empty(size, dtype=dtype))
-    monkeypatch.setattr(torch.cuda, "Event", object)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
-    torch_backend._copying_stream.cache_clear()
-    stems = np.zeros((4, 9), np.int16)
-    streams = [
-        torch_backend._Staging(stems, 9, torch.device(name))._stream
-        for name in ("cuda:0", "cuda:1", "cuda:0")
-    ]
-    torch_backend._copying_stream.cache_clear()
-    assert streams == ["a stream of cuda:0", "a stream of cuda:1", "a stream of cuda:0"]
-    assert streams[0] is streams[2]
 
 
 def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(

@@ -15,6 +15,7 @@ import numpy as np
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.reading import MOST_BYTES, read_mono
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems
+from allin1_core.backends.devices import Allocator
 from allin1_core.errors import StemsError
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user
@@ -137,7 +138,9 @@ def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
     return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder))
 
 
-def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -> Stems:
+def read_stems(
+    files: Mapping[str, tuple[Path | FileContent, int]], name: str, allocate: Allocator = np.empty
+) -> Stems:
     """Read, mix to mono, resample and align stems.
 
     Each stem is mixed to mono and, where its rate is another, resampled to 44.1 kHz. Stems that end up to one
@@ -151,6 +154,8 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
         Reading takes a quarter more.
     name : str
         What messages call them together.
+    allocate : callable
+        Makes the array that they come in, from its shape and dtype.
 
     Returns
     -------
@@ -182,7 +187,7 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
             stems[stem] = np.pad(samples, (0, longest - len(samples)))
     four = fold_into_four(stems, name)
     stems.clear()
-    joined = np.empty((len(STEM_NAMES), longest), four[STEM_NAMES[0]].dtype)
+    joined = allocate((len(STEM_NAMES), longest), four[STEM_NAMES[0]].dtype)
 
     def put(row: np.ndarray, stem: str) -> None:
         row[:] = four.pop(stem)  # so that no stem is held twice for long

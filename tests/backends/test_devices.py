@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from allin1_core import Analyzer, backends, byproducts
@@ -57,6 +60,44 @@ def test_the_card_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     for device in ("cuda", "cuda:1", "cpu"):
         synchronize(dataclasses.replace(choice, device=device))
     assert waited == ["cuda", "cuda:1"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "mlx"])
+def test_arrays_that_cuda_does_not_read_are_numpys_own(device: str) -> None:
+    assert devices.allocator_for(device) is np.empty
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_arrays_that_cuda_reads_are_in_pinned_memory_up_to_a_size(
+    dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here without CUDA; the card is the one that is current while they are made."""
+    made: list[tuple[str, tuple[int, ...], bool]] = []
+    current: list[str] = ["cuda:0"]
+    empty = torch.empty
+
+    @contextlib.contextmanager
+    def on(device: str) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def recorded(shape: tuple[int, ...], *, dtype: Any, pin_memory: bool) -> Any:
+        made.append((current[-1], shape, pin_memory))
+        return empty(shape, dtype=dtype).fill_(7)
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch, "empty", recorded)
+    monkeypatch.setattr(devices, "MOST_PINNED_BYTES", 4 * 100 * np.dtype(dtype).itemsize)
+    allocate = devices.allocator_for("cuda:1")
+    array = allocate((4, 100), np.dtype(dtype))
+    assert (array.shape, array.dtype) == ((4, 100), np.dtype(dtype))
+    assert (array == 7).all()  # which keeps torch's memory
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    longer = allocate((4, 101), np.dtype(dtype))
+    assert (longer.shape, longer.dtype) == ((4, 101), np.dtype(dtype))
+    assert made == [("cuda:1", (4, 100), True)]
 
 
 def test_the_precision_of_products_is_set_and_restored_whatever_the_caller_has_set() -> None:

@@ -20,7 +20,13 @@ from allin1_core.audio.reading import read_audio
 from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.backends.devices import to_host
 from allin1_core.errors import AudioError, BackendError, OptionError, StemsError, WeightsError
-from allin1_core.separation import find_stem_files, read_stems_folder, separate, stems_from_separated
+from allin1_core.separation import (
+    find_stem_files,
+    read_stems,
+    read_stems_folder,
+    separate,
+    stems_from_separated,
+)
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -32,6 +38,22 @@ def test_stems_of_a_folder_come_in_the_order_of_their_names(
     read = read_stems_folder(write_stems("song", ".flac"))
     assert read.sample_rate == 44100
     assert read.samples.dtype == np.int16
+    np.testing.assert_array_equal(read.samples, stems)
+
+
+def test_stems_come_in_the_array_that_is_given_for_them(
+    write_stems: Callable[..., Path], stems: np.ndarray
+) -> None:
+    given: list[np.ndarray] = []
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        given.append(np.full(shape, 77, dtype))
+        return given[-1]
+
+    files = {stem: (path, 0) for stem, path in find_stem_files(write_stems("song", ".flac")).items()}
+    read = read_stems(files, "song", allocate)
+    assert len(given) == 1
+    assert read.samples is given[0]
     np.testing.assert_array_equal(read.samples, stems)
 
 

@@ -132,10 +132,10 @@ def stems_among(files: Sequence[AnyPath], folder: PurePath) -> dict[str, AnyPath
     return found
 
 
-def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
+def read_stems_folder(folder: str | os.PathLike[str], allocate: Allocator = np.empty) -> Stems:
     """Read the stems of a folder; see `find_stem_files` and `read_stems`."""
     files = find_stem_files(folder)
-    return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder))
+    return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder), allocate)
 
 
 def read_stems(

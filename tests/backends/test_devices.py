@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, backends, byproducts
+from allin1_core import Analyzer, analysis, backends, byproducts
 from allin1_core.backends import devices
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import BackendError, DeviceMemoryError
@@ -195,7 +195,7 @@ def test_other_errors_stay_what_they_are() -> None:
         raise RuntimeError("an illegal memory access")
 
 
-def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
+def test_nothing_is_checked_hashed_or_written_by_the_track_that_has_the_device(
     song: Path, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of stems and a spectrogram that are kept, which takes longer than a card computes."""
@@ -214,14 +214,18 @@ def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
 
     class OnACard:
         choice = dataclasses.replace(transform.choice, device="cuda")
-        __call__ = staticmethod(note("transform", transform))
+        of_valid = staticmethod(note("transform", transform.of_valid))
 
     session.log_spectrogram = OnACard()
+    monkeypatch.setattr(analysis, "validate_stems", note("check", analysis.validate_stems))
     monkeypatch.setattr(byproducts, "samples_digest", note("hash", byproducts.samples_digest))
     monkeypatch.setattr(Byproducts, "save_spectrogram", note("write", Byproducts.save_spectrogram))
     monkeypatch.setattr(type(session.model), "__call__", note("network", type(session.model).__call__))
     track = Track.of(song)
     kept = Byproducts(tmp_path / "demix", tmp_path / "spec")
     analyzer.analyze_track(track, AudioFiles(track, None), Timings(), kept=kept)
-    assert held == [("hash", False), ("transform", True), ("write", False), ("network", True)]
+    assert held == [
+        *(("hash", False), ("check", False), ("transform", True)),
+        *(("write", False), ("network", True)),
+    ]
     assert not session._device._lock.locked()

@@ -19,7 +19,7 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.audio.types import Stems
-from allin1_core.backends.devices import memory_errors_named, to_host
+from allin1_core.backends.devices import allocator_for, memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
@@ -30,6 +30,7 @@ from allin1_core.separation.inputs import Input, PathLike
 from allin1_core.separation.track import AudioFiles, Track, find_ready_stems
 from allin1_core.session import Session
 from allin1_core.settings import Settings, documented, options_of
+from allin1_core.spectrogram import validate_stems
 from allin1_core.structure import LOCAL_MAXIMA_WINDOW, pick_boundaries, section_confidences, sections
 from allin1_core.timings.recorder import Timings
 
@@ -149,7 +150,8 @@ class Analyzer:
 
             if ready is not None:
                 with session.reading, stage("audio_read") as timed:
-                    stems, origin = files.read(lambda: track.read_stems(ready))
+                    allocate = allocator_for(session.log_spectrogram.choice.computed_on)
+                    stems, origin = files.read(lambda: track.read_stems(ready, allocate))
                     timed.audio_seconds = stems.seconds
             elif kept:
                 stems, origin = kept.stems(track, session, files.digests, stage, separated)
@@ -163,10 +165,11 @@ class Analyzer:
             here, there = transform.choice, session.network_choice
 
             def transformed() -> Any:
+                samples = validate_stems(stems.samples)  # before it holds the device
                 if here.device != "cpu":
                     on_device.enter_context(session.on_device)
                 with stage("spectrogram", choice=here) as timed:
-                    timed.output = transform(stems.samples, stems.sample_rate, return_native=True)
+                    timed.output = transform.of_valid(samples, stems.sample_rate, return_native=True)
                     timed.details["frames"] = int(timed.output.shape[1])
                 if kept:
                     on_device.close()  # it is hashed and written while another track has the device

@@ -21,7 +21,7 @@ import numpy as np
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems, samples_digest
 from allin1_core.audio.writing import write_wav
 from allin1_core.backends import Choice
-from allin1_core.backends.devices import to_host
+from allin1_core.backends.devices import Allocator, allocator_for, to_host
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files.reading import read_content, read_json, read_npy
 from allin1_core.files.writing import make_folder, remove_abandoned, write_text, written_whole
@@ -90,7 +90,8 @@ class Byproducts:
         }
         if self.has_stems(track, model, made_from):
             with stage("demix", choice=choice) as timed:
-                found = self.load_stems(track, model, made_from)
+                allocate = allocator_for(session.log_spectrogram.choice.computed_on)
+                found = self.load_stems(track, model, made_from, allocate)
                 timed.cached = found is not None
                 timed.audio_seconds = found[0].seconds if found else None
             if found is not None:
@@ -137,9 +138,9 @@ class Byproducts:
         return "demix" not in self.remake and self._stems_record(track, model, key) is not None
 
     def load_stems(
-        self, track: Track, model: str, key: Mapping[str, Any]
+        self, track: Track, model: str, key: Mapping[str, Any], allocate: Allocator = np.empty
     ) -> tuple[Stems, dict[str, Any]] | None:
-        """A track's kept stems, and what a result says about them.
+        """A track's kept stems, in an array of `allocate`, and what a result says about them.
 
         Returns
         -------
@@ -151,7 +152,7 @@ class Byproducts:
         if record is None:
             return None
         try:
-            stems = read_stems_folder(self.stems_folder(track, model))
+            stems = read_stems_folder(self.stems_folder(track, model), allocate)
         except (AudioError, StemsError):
             return None  # damaged, or another process is replacing them
         return (stems, record["provenance"]) if samples_digest(stems) == record["sha256"] else None

@@ -23,7 +23,7 @@ from allin1_core.audio.containers import is_plain_pcm, read_at
 from allin1_core.audio.conversion import remix_to_mono
 from allin1_core.audio.decoding import Source, open_container, open_source
 from allin1_core.audio.libsndfile import open_soundfile
-from allin1_core.audio.sample_buffer import SampleBuffer
+from allin1_core.audio.sample_buffer import AllocateFirst, SampleBuffer
 from allin1_core.audio.types import SAMPLE_RATE, Audio, check_finite
 from allin1_core.audio.verified import UnverifiedError, open_verified
 from allin1_core.errors import AudioError
@@ -79,7 +79,12 @@ def read_audio(path: str | os.PathLike[str] | FileContent) -> Audio:
     return _read(source, MOST_BYTES, lambda block: block)
 
 
-def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, stream: int = 0) -> Audio:
+def read_mono(
+    path: str | os.PathLike[str] | FileContent,
+    most_bytes: int,
+    stream: int = 0,
+    allocate: AllocateFirst = np.empty,
+) -> Audio:
     """Read an audio file as `read_audio` does, mixed to mono block by block; its other channels take no memory.
 
     Parameters
@@ -89,6 +94,8 @@ def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, strea
         Size that its mono samples may have at 44.1 kHz or, if that is higher, at their own rate.
     stream : int
         Which of the audio streams of a container; only containers have more than one.
+    allocate : callable
+        Makes the array that samples at 44.1 kHz are decoded into; see `SampleBuffer`.
 
     Returns
     -------
@@ -100,7 +107,7 @@ def read_mono(path: str | os.PathLike[str] | FileContent, most_bytes: int, strea
     AudioError
         As `read_audio`.
     """
-    return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream)
+    return _read(path, most_bytes, lambda block: remix_to_mono(block)[:, None], stream, allocate)
 
 
 def stated_seconds(source: str | os.PathLike[str] | FileContent) -> float:
@@ -136,6 +143,7 @@ def _read(
     most_bytes: int,
     mix: Callable[[np.ndarray], np.ndarray],
     stream: int = 0,
+    allocate: AllocateFirst = np.empty,
 ) -> Audio:
     path = Path(source_file.name if isinstance(source_file, FileContent) else source_file)  # for messages
     try:
@@ -146,10 +154,10 @@ def _read(
             samples = None
             again = None if isinstance(source_file, FileContent) else path
             with contextlib.suppress(UnverifiedError), open_verified(file, again) as source:
-                samples = _gather(path, source, most_bytes, mix, size)
+                samples = _gather(path, source, most_bytes, mix, size, allocate)
             if samples is None:
                 with open_source(path, file, stream) as source:
-                    samples = _gather(path, source, most_bytes, mix, size)
+                    samples = _gather(path, source, most_bytes, mix, size, allocate)
     except MemoryError as error:
         raise AudioError(
             f"{path}: decodes to more than the memory that is free; cut it into parts"
@@ -165,11 +173,18 @@ def _read(
 
 
 def _gather(
-    path: Path, source: Source, most_bytes: int, mix: Callable[[np.ndarray], np.ndarray], file_size: int
+    path: Path,
+    source: Source,
+    most_bytes: int,
+    mix: Callable[[np.ndarray], np.ndarray],
+    file_size: int,
+    allocate: AllocateFirst,
 ) -> np.ndarray:
     """All samples of a source, at most so many bytes of them at 44.1 kHz or, if that is higher, at their own rate."""
     most = most_bytes * min(SAMPLE_RATE, source.sample_rate) // SAMPLE_RATE
-    buffer = SampleBuffer(most, source.promised, _PACKED_TO * file_size)
+    if source.sample_rate != SAMPLE_RATE:
+        allocate = np.empty
+    buffer = SampleBuffer(most, source.promised, _PACKED_TO * file_size, allocate)
     for unmixed in source.blocks:
         block = mix(unmixed)
         if not buffer.add(block):

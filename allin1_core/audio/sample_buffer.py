@@ -7,7 +7,12 @@ file holds, not what it claims.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
+
+AllocateFirst: TypeAlias = Callable[[int, np.dtype], np.ndarray]
 
 
 class SampleBuffer:
@@ -19,9 +24,15 @@ class SampleBuffer:
         Size that it may have.
     promised, likely : int
         Samples that are expected, of each channel, and bytes that are taken on that promise alone.
+    allocate : callable
+        Makes the first array, from its size and dtype. It may be part of a larger one; if the samples outgrow it, they
+        are copied to another.
     """
 
-    def __init__(self, most_bytes: int, promised: int = 0, likely: int = 0) -> None:
+    def __init__(
+        self, most_bytes: int, promised: int = 0, likely: int = 0, allocate: AllocateFirst = np.empty
+    ) -> None:
+        self._allocate = allocate
         self._most_bytes = most_bytes
         self._promised = promised
         self._likely = likely
@@ -37,9 +48,11 @@ class SampleBuffer:
         if self._values is None:
             self._channels = block.shape[1]
             first = min(self._promised * self._channels, self._likely // block.itemsize)
-            self._values = np.empty(max(first, block.size), block.dtype)
+            self._values = self._allocate(max(first, block.size), block.dtype)
         elif used > self._values.size:
             most = self._most_bytes // block.itemsize
+            if self._values.base is not None:
+                self._values = self._values[: self._used].copy()
             # No view of it exists: `samples` gives it away.
             self._values.resize(min(max(used, self._values.size * 5 // 4), most), refcheck=False)
         self._values[self._used : used].reshape(block.shape)[...] = block
@@ -51,5 +64,8 @@ class SampleBuffer:
         if self._values is None:
             return np.empty((0, num_channels), dtype)
         values, self._values = self._values, None
-        values.resize(self._used, refcheck=False)
+        if values.base is None:
+            values.resize(self._used, refcheck=False)
+        else:
+            values = values[: self._used]
         return values.reshape(-1, self._channels)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from allin1_core.backends.table import Backend, built_in, get
 from allin1_core.errors import BackendError, DeviceMemoryError
 from allin1_core.threads import Lock
+
+# From shape and dtype to an array whose values are to be set.
+Allocator: TypeAlias = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+
+# Of one array: four stems of 12 minutes in 16 bits. torch takes up to twice as much and keeps it, and pinned memory is
+# lost to all other processes.
+MOST_PINNED_BYTES = 256 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +149,27 @@ def synchronize(device: str) -> None:
 
         wait = torch.mps.synchronize if device == "mps" else functools.partial(torch.cuda.synchronize, device)
         wait()
+
+
+def allocator_for(device: str) -> Allocator:
+    """What makes arrays on the host that a device will read: of numpy, and for CUDA in pinned memory.
+
+    From pinned memory the device copies at the bus's whole rate, without the host. torch keeps what was freed for the
+    next array. Arrays of more than `MOST_PINNED_BYTES` are numpy's own.
+    """
+    if not device.startswith("cuda"):
+        return np.empty
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if math.prod(shape) * dtype.itemsize > MOST_PINNED_BYTES:
+            return np.empty(shape, dtype)
+        import torch
+
+        with torch.cuda.device(device):  # or CUDA would be started on the first one, too
+            values = torch.empty(shape, dtype=getattr(torch, dtype.name), pin_memory=True)
+        return np.asarray(values.numpy())
+
+    return allocate
 
 
 # Held while torch's precision of products is set: there is one for all threads.

@@ -15,11 +15,12 @@ import numpy as np
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.reading import MOST_BYTES, read_mono
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems
+from allin1_core.backends.devices import Allocator
 from allin1_core.errors import StemsError
 from allin1_core.files.reading import FileContent
 from allin1_core.files.writing import expand_user
 from allin1_core.separation.protocol import FOLDED_INTO_OTHER, fold_into_four
-from allin1_core.threads import ThreadPool, readers
+from allin1_core.threads import Lock, ThreadPool, readers
 
 AUDIO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -131,13 +132,15 @@ def stems_among(files: Sequence[AnyPath], folder: PurePath) -> dict[str, AnyPath
     return found
 
 
-def read_stems_folder(folder: str | os.PathLike[str]) -> Stems:
+def read_stems_folder(folder: str | os.PathLike[str], allocate: Allocator = np.empty) -> Stems:
     """Read the stems of a folder; see `find_stem_files` and `read_stems`."""
     files = find_stem_files(folder)
-    return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder))
+    return read_stems({stem: (path, 0) for stem, path in files.items()}, str(folder), allocate)
 
 
-def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -> Stems:
+def read_stems(
+    files: Mapping[str, tuple[Path | FileContent, int]], name: str, allocate: Allocator = np.empty
+) -> Stems:
     """Read, mix to mono, resample and align stems.
 
     Each stem is mixed to mono and, where its rate is another, resampled to 44.1 kHz. Stems that end up to one
@@ -151,6 +154,9 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
         Reading takes a quarter more.
     name : str
         What messages call them together.
+    allocate : callable
+        Makes the array that they come in, from its shape and dtype. Stems that are mono at 44.1 kHz are decoded into it
+        where they are as long as the header of the first of them says; otherwise it may be asked for another.
 
     Returns
     -------
@@ -165,10 +171,16 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
         If a file cannot be used.
     """
     most_bytes = MOST_BYTES_OF_STEMS // max(1, len(files))
+    joined = _JoinedStems(allocate)
+
+    def read(stem: str) -> np.ndarray:
+        source, stream = files[stem]
+        audio = read_mono(source, most_bytes, stream, functools.partial(joined.row, stem))
+        return resample(audio.samples[:, 0], audio.sample_rate, SAMPLE_RATE)
+
     # Decoding releases the interpreter's lock.
     with readers(len(files) or 1), ThreadPool(name="stems") as pool:
-        read = functools.partial(_read_mono, most_bytes)
-        stems = dict(zip(files, pool.map(read, files.values()), strict=True))
+        stems = dict(zip(files, pool.map(read, files), strict=True))
     if len({samples.dtype for samples in stems.values()}) > 1:
         stems = {stem: as_float32(samples) for stem, samples in stems.items()}
     longest = max((len(samples) for samples in stems.values()), default=0)
@@ -182,17 +194,40 @@ def read_stems(files: Mapping[str, tuple[Path | FileContent, int]], name: str) -
             stems[stem] = np.pad(samples, (0, longest - len(samples)))
     four = fold_into_four(stems, name)
     stems.clear()
-    joined = np.empty((len(STEM_NAMES), longest), four[STEM_NAMES[0]].dtype)
+    samples = joined.of_size(longest, four[STEM_NAMES[0]].dtype)
 
     def put(row: np.ndarray, stem: str) -> None:
-        row[:] = four.pop(stem)  # so that no stem is held twice for long
+        stem_samples = four.pop(stem)  # so that no stem is held twice for long
+        if not np.may_share_memory(row, stem_samples):
+            row[:] = stem_samples
 
     with ThreadPool(name="stems") as pool:
-        pool.map(lambda place: put(*place), zip(joined, STEM_NAMES, strict=True))
-    return Stems(joined)
+        pool.map(lambda place: put(*place), zip(samples, STEM_NAMES, strict=True))
+    return Stems(samples)
 
 
-def _read_mono(most_bytes: int, file: tuple[Path | FileContent, int]) -> np.ndarray:
-    source, stream = file
-    audio = read_mono(source, most_bytes, stream)
-    return resample(audio.samples[:, 0], audio.sample_rate, SAMPLE_RATE)
+class _JoinedStems:
+    """The array that stems come in, made when the first of them is read; those that are as long are read into it."""
+
+    def __init__(self, allocate: Allocator) -> None:
+        self._allocate = allocate
+        self._lock = Lock()
+        self._samples: np.ndarray | None = None
+
+    def row(self, stem: str, size: int, dtype: np.dtype) -> np.ndarray:
+        """An array for so many samples of a stem: its row, if they fill it."""
+        if stem not in STEM_NAMES:
+            return np.empty(size, dtype)
+        with self._lock:
+            if self._samples is None:
+                self._samples = self._allocate((len(STEM_NAMES), size), dtype)
+        if self._samples.shape[1] != size or self._samples.dtype != dtype:
+            return np.empty(size, dtype)
+        return self._samples[STEM_NAMES.index(stem)]
+
+    def of_size(self, size: int, dtype: np.dtype) -> np.ndarray:
+        """The whole array if its rows are that long, or another."""
+        samples, self._samples = self._samples, None
+        if samples is not None and samples.shape[1] == size and samples.dtype == dtype:
+            return samples
+        return self._allocate((len(STEM_NAMES), size), dtype)

@@ -14,6 +14,7 @@ import numpy as np
 
 from allin1_core.audio.reading import read_audio, stated_seconds
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems
+from allin1_core.backends.devices import Allocator
 from allin1_core.errors import AudioError, StemsError
 from allin1_core.files.reading import FileContent, file_digest, open_regular
 from allin1_core.files.writing import expand_user
@@ -73,8 +74,8 @@ class Track:
             source = ready if isinstance(ready, Stems) else next(iter(ready.values()))[0]
         return source.seconds if isinstance(source, Audio | Stems) else stated_seconds(source)
 
-    def read_stems(self, ready: ReadyStems) -> tuple[Stems, dict[str, Any]]:
-        """The ready stems of a track at 44.1 kHz, and what a result says about them.
+    def read_stems(self, ready: ReadyStems, allocate: Allocator = np.empty) -> tuple[Stems, dict[str, Any]]:
+        """The ready stems of a track at 44.1 kHz, those from files in an array of `allocate`, and what a result says.
 
         Raises
         ------
@@ -86,7 +87,7 @@ class Track:
             if len({file for file, _ in ready.values()}) == 1:
                 streams = {stem: stream for stem, (_, stream) in ready.items()}
                 provenance |= {"reason": "the file holds its stems", "audio_streams": streams}
-            return read_stems(ready, str(self.path)), provenance
+            return read_stems(ready, str(self.path), allocate), provenance
         if ready.sample_rate != SAMPLE_RATE:
             separated = dict(zip(STEM_NAMES, ready.samples[:, :, np.newaxis], strict=True))
             ready = stems_from_separated(separated, ready.sample_rate)

@@ -32,6 +32,7 @@ __all__ = [
     "num_bands",
     "num_frames",
     "select",
+    "validate_stems",
 ]
 
 
@@ -63,8 +64,12 @@ class LogSpectrogram:
         return_native: bool = False,
     ) -> Any:
         """See `log_spectrogram`."""
-        sample_rate = validate_sample_rate(sample_rate)
-        samples = validate_stems(stems)
+        return self.of_valid(
+            validate_stems(stems), validate_sample_rate(sample_rate), return_native=return_native
+        )
+
+    def of_valid(self, samples: npt.NDArray, sample_rate: int, *, return_native: bool = False) -> Any:
+        """As a call, of what `validate_stems` gave: of ``float32`` it looks at every sample, on the host."""
         stacked = np.atleast_2d(samples)
         output = self.implementation(
             stacked,

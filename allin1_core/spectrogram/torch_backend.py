@@ -1,38 +1,41 @@
 """The log spectrogram as torch tensors, on CPU, CUDA and Metal (mps).
 
 On the CPU the tensor holds what the kernels of `fused_backend` compute: torch's own operations pass over their arrays
-seven times for what the kernels do in the cache. On a GPU everything is torch (`in_torch`), all stems of a stretch of
-frames at a time. Its row of `allin1_core.backends.table` says which of the two it is.
+six times for what the kernels do in the cache. On a GPU everything is torch (`in_torch`), a piece of one stem at a
+time. Its row of `allin1_core.backends.table` says which of the two it is.
 
-In `in_torch`, ``exact`` multiplies and transforms in ``float64`` and rounds the spectrum, as the oracle does; it sums
-the bands in another order, and so differs by the last bits of a ``float32``. Metal has no ``float64``: for it,
-``exact`` runs on the CPU and moves the result. ``fast`` is ``float32`` throughout. The absolute value of a complex
-tensor guards against overflow, which costs Metal more than the transform; magnitudes of audio need no such guard, so
-that in ``fast`` they are the root of the sum of squares. Bands are summed as a few dense blocks, since 98 % of the
-filterbank is zero.
+In `in_torch`, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds those; the oracle rounds
+the spectrum, and sums the bands in another order, so that the two differ by the last bits of a ``float32``. Metal has
+no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is ``float32`` throughout.
 
-To a CUDA device the samples go as they are, a piece at a time through pinned memory, while the device computes on the
-piece before (`_Staging`). From memory that is not pinned the driver copies at a sixth of the bus's rate, and takes
-three times as long as all the arithmetic.
+Each call of torch gives the interpreter's lock away, for which other tracks' threads compete, and on CUDA launches a
+kernel: there are as few as may be. The filterbank, of which 98 % is zero, is one dense product, as fast on a GPU as
+its blocks; and results are converted as they are stored (``out=``).
+
+To a CUDA device the samples go as they are, a piece at a time from pinned memory, while the device computes on the
+piece before (`_copied_to_cuda`). From memory that is not pinned the driver copies at a sixth of the bus's rate, and
+takes three times as long as all the arithmetic; such samples are copied through pinned memory on the host.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Generator
+from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
-from allin1_core.backends.devices import computation
+from allin1_core.backends.devices import computation, products_in_tf32
 from allin1_core.spectrogram import framing, fused_backend
-from allin1_core.spectrogram.filterbank import band_groups, num_bands, window
+from allin1_core.spectrogram.filterbank import filterbank, num_bands, window
 from allin1_core.spectrogram.specification import SPECIFICATION
 
-GROUP_BANDS = 20
-# Frames of all stems together in one pass: on the CPU what the cache holds, on a GPU what fills it.
+# Frames in one pass, about: on the CPU what the cache holds, on a GPU what fills it.
 CPU_FRAMES = 256
 GPU_FRAMES = 16384
 
@@ -54,7 +57,8 @@ def in_torch(
     where = torch.device(device)
     if where.type == "cuda" and where.index is None:
         where = torch.device("cuda", torch.cuda.current_device())
-    with torch.inference_mode():
+    # Rounded to TF32, as a caller may have set, the sums of the bands would be a thousand times as far off.
+    with torch.inference_mode(), products_in_tf32(False):
         output = _compute(stems, sample_rate, precision, where)
     return output if return_native else output.cpu().numpy()
 
@@ -64,123 +68,164 @@ def _on_host(array: npt.NDArray) -> torch.Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-class _Staging:
-    """Copies samples to a CUDA device, each piece while the device computes on the piece before.
-
-    Two pinned buffers take turns; each is free again when its copy to the device has ended. torch reuses pinned memory
-    that was freed, so that only the first call allocates it. It reuses a device's memory for the same stream only, so
-    that all calls copy on one stream.
-
-    Parameters
-    ----------
-    stems : int16 or float32 (num_stems, num_samples)
-    longest : int
-        Samples of a stem in the longest piece.
-    device : torch.device
-    """
-
-    def __init__(self, stems: npt.NDArray, longest: int, device: torch.device) -> None:
-        self._samples = _on_host(stems)
-        self._device = device
-        self._stream = _copying_stream(device)
-        size, dtype = len(stems) * longest, self._samples.dtype
-        self._turns = itertools.cycle(
-            [
-                (torch.empty(size, dtype=dtype, pin_memory=True), torch.cuda.Event(), torch.cuda.Event())
-                for _ in range(2)
-            ]
-        )
-
-    def __call__(self, start: int, stop: int) -> torch.Tensor:
-        """As `framing.section`, on the device for what its current stream computes next."""
-        num_stems, num_samples = self._samples.shape
-        buffer, copied, computed = next(self._turns)
-        copied.synchronize()
-        piece = buffer[: num_stems * (stop - start)].view(num_stems, stop - start)
-        first, last = min(max(start, 0), num_samples), min(max(stop, 0), num_samples)
-        piece[:, : first - start].zero_()
-        piece[:, first - start : last - start].copy_(self._samples[:, first:last])
-        piece[:, last - start :].zero_()
-        computing = torch.cuda.current_stream(self._device)
-        with torch.cuda.stream(self._stream):
-            # Bounds the device's memory: by then the piece of three calls ago was computed on.
-            self._stream.wait_event(computed)
-            found = piece.to(self._device, non_blocking=True)
-            copied.record()
-        computed.record(computing)
-        computing.wait_event(copied)
-        found.record_stream(computing)
-        return found
-
-
 @functools.cache
 def _copying_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+class _Constants(NamedTuple):
+    """What every piece is multiplied by, on a device; of the spectrum and the filterbank only the bins with weights."""
+
+    taper: torch.Tensor
+    used: slice
+    weights: torch.Tensor
+
+
 @functools.cache
-def _constants(
-    dtype: str, precision: str, sample_rate: int, device: torch.device
-) -> tuple[torch.Tensor, list[tuple[slice, torch.Tensor]]]:
-    """Taper and groups of the filterbank, on a device."""
+def _constants(dtype: str, precision: str, sample_rate: int, device: torch.device) -> _Constants:
+    weights = filterbank(sample_rate)
+    bins = np.flatnonzero(weights.any(axis=1))
+    used = slice(int(bins[0]), int(bins[-1]) + 1)
     taper = _on_host(window(dtype, precision)).to(device)
-    groups = band_groups(sample_rate, GROUP_BANDS)
-    return taper, [(group.bins, _on_host(group.weights).to(device)) for group in groups]
+    return _Constants(taper, used, _on_host(weights[used]).to(device))
+
+
+class _Piece(NamedTuple):
+    """Frames ``first`` to ``last`` (excluded) of a stem, and where their samples start and stop."""
+
+    stem: int
+    first: int
+    last: int
+    start: int
+    stop: int
+
+
+def _pieces(num_stems: int, total: int, most: int, sample_rate: int) -> list[_Piece]:
+    """All frames of all stems, in pieces of one stem of about `most` frames, and never of half as many again."""
+    size = math.ceil(total / max(1, round(total / most)))
+    pieces = []
+    for stem in range(num_stems):
+        for first in range(0, total, size):
+            last = min(first + size, total)
+            starts = framing.frame_starts(first, last, sample_rate)
+            stop = int(starts[-1]) + SPECIFICATION.frame_size
+            pieces.append(_Piece(stem, first, last, int(starts[0]), stop))
+    return pieces
 
 
 def _compute(stems: npt.NDArray, sample_rate: int, precision: str, device: torch.device) -> torch.Tensor:
-    real = torch.float64 if precision == "exact" else torch.float32
     total = framing.num_frames(stems.shape[-1], sample_rate)
     output = torch.empty((len(stems), total, num_bands(sample_rate)), dtype=torch.float32, device=device)
     if output.numel() == 0:
         return output
-    taper, groups = _constants(stems.dtype.name, precision, sample_rate, device)
-    used = slice(groups[0][0].start, groups[-1][0].stop)
-    size = min(total, max(1, (CPU_FRAMES if device.type == "cpu" else GPU_FRAMES) // len(stems)))
-    section = _sections(stems, size, sample_rate, device)
-    for first in range(0, total, size):
-        last = min(first + size, total)
-        windowed = _frames(section, first, last, sample_rate) * taper
-        magnitudes = _magnitudes(torch.fft.rfft(windowed)[..., used])
-        bands = torch.cat(
-            [magnitudes[..., bins.start - used.start : bins.stop - used.start] @ w for bins, w in groups],
-            dim=-1,
-        )
-        if SPECIFICATION.multiplier != 1.0:
-            bands.mul_(SPECIFICATION.multiplier)
-        # The oracle adds in float32; in float64 our logarithm then adds no error of its own to the oracle's.
-        output[:, first:last] = bands.add_(SPECIFICATION.offset).to(real).log10_()
+    constants = _constants(stems.dtype.name, precision, sample_rate, device)
+    most = CPU_FRAMES if device.type == "cpu" else GPU_FRAMES
+    pieces = _pieces(len(stems), total, most, sample_rate)
+    copied = _copied_to_cuda if device.type == "cuda" else _copied
+    with contextlib.closing(copied(stems, pieces, device)) as stretches:
+        for piece, stretch in zip(pieces, stretches, strict=True):
+            frames = _frames(stretch, piece, sample_rate)
+            _log_bands(frames, constants, output[piece.stem, piece.first : piece.last])
     return output
 
 
+def _log_bands(frames: torch.Tensor, constants: _Constants, out: torch.Tensor) -> None:
+    """The log spectrogram of frames, ``(num_frames, 2048)``, into ``float32 (num_frames, num_bands)``."""
+    magnitudes = _magnitudes(torch.fft.rfft(frames * constants.taper)[:, constants.used])
+    bands = magnitudes @ constants.weights
+    if SPECIFICATION.multiplier != 1.0:
+        bands.mul_(SPECIFICATION.multiplier)
+    # The oracle adds in float32; in float64 our logarithm then adds no error of its own to the oracle's.
+    sums = torch.empty_like(bands, dtype=constants.taper.dtype)
+    torch.log10(torch.add(bands, SPECIFICATION.offset, out=sums), out=out)
+
+
 def _magnitudes(spectrum: torch.Tensor) -> torch.Tensor:
-    if spectrum.dtype == torch.complex128:
-        return spectrum.to(torch.complex64).abs()
+    """Magnitudes in ``float32``; `torch.abs` of complex numbers takes two kernels on CUDA, and writes twice as much."""
     parts = torch.view_as_real(spectrum)
-    squares = parts * parts
-    return torch.add(squares[..., 0], squares[..., 1]).sqrt_()
+    real, imaginary = parts[..., 0], parts[..., 1]
+    if spectrum.device.type == "mps":
+        return _unguarded_hypot(real, imaginary)
+    return torch.hypot(real, imaginary, out=torch.empty_like(real, dtype=torch.float32))
 
 
-def _sections(
-    stems: npt.NDArray, num_frames: int, sample_rate: int, device: torch.device
-) -> Callable[[int, int], torch.Tensor]:
-    """A function that gives samples ``start`` to ``stop`` on the device, with zeros where there are none."""
-    if device.type == "cuda":
-        starts = framing.frame_starts(0, num_frames, sample_rate)
-        # Where the hop is no whole number of samples, the same number of frames may be a sample longer.
-        longest = int(starts[-1] - starts[0]) + SPECIFICATION.frame_size + 1
-        return _Staging(stems, longest, device)
-    return lambda start, stop: _on_host(framing.section(stems, start, stop)).to(device)
+def _unguarded_hypot(real: torch.Tensor, imaginary: torch.Tensor) -> torch.Tensor:
+    """To guard against overflow costs Metal more than the transform, and magnitudes of audio need no such guard."""
+    return torch.addcmul(real * real, imaginary, imaginary).sqrt_()
 
 
-def _frames(
-    section: Callable[[int, int], torch.Tensor], first: int, last: int, sample_rate: int
-) -> torch.Tensor:
-    """Frames ``first`` to ``last`` (excluded) of every stem, ``(num_stems, last - first, 2048)``; read-only."""
-    starts = framing.frame_starts(first, last, sample_rate)
-    stretch = section(int(starts[0]), int(starts[-1]) + SPECIFICATION.frame_size)
+def _frames(stretch: torch.Tensor, piece: _Piece, sample_rate: int) -> torch.Tensor:
+    """The frames of a piece, ``(num_frames, 2048)``, of its samples; read-only."""
     hop = framing.hop_size(sample_rate)
     if hop.is_integer():
         return stretch.unfold(-1, SPECIFICATION.frame_size, int(hop))
-    offsets = torch.from_numpy(starts - starts[0]).to(stretch.device)
-    return stretch.unfold(-1, SPECIFICATION.frame_size, 1)[..., offsets, :]
+    offsets = torch.from_numpy(framing.frame_starts(piece.first, piece.last, sample_rate) - piece.start)
+    return stretch.unfold(-1, SPECIFICATION.frame_size, 1)[offsets.to(stretch.device)]
+
+
+def _copied(
+    stems: npt.NDArray, pieces: list[_Piece], device: torch.device
+) -> Generator[torch.Tensor, None, None]:
+    """The samples of each piece on a device, with zeros where the stem has none."""
+    for piece in pieces:
+        yield _on_host(framing.section(stems[piece.stem], piece.start, piece.stop)).to(device)
+
+
+class _Turn(NamedTuple):
+    """What every second piece is copied through."""
+
+    samples: torch.Tensor  # on the device
+    staging: torch.Tensor | None  # pinned; None where the samples are
+    copied: torch.cuda.Event
+    computed: torch.cuda.Event
+
+
+def _copied_to_cuda(
+    stems: npt.NDArray, pieces: list[_Piece], device: torch.device
+) -> Generator[torch.Tensor, None, None]:
+    """As `_copied`, each piece copied while the device computes on the piece before.
+
+    A piece is one contiguous copy on a stream of its own, and two of the device's buffers take turns. Samples that are
+    pinned are copied from where they are, and the host waits for nothing before the end. Others go through two pinned
+    buffers, each of which is free again when its copy to the device has ended; torch reuses pinned memory that was
+    freed, so that only the first call allocates them.
+
+    A piece is valid, for work on the stream that was current at the beginning, until the next is asked for. When this
+    ends or is closed, all copies have ended: torch does not know that they read the caller's pinned array, which may
+    be freed or overwritten as soon as the call returns.
+    """
+    samples = _on_host(stems)
+    is_pinned = samples.is_pinned()
+    num_samples, longest = samples.shape[1], max(piece.stop - piece.start for piece in pieces)
+    computing, copying = torch.cuda.current_stream(device), _copying_stream(device)
+    turns = [
+        _Turn(
+            torch.empty(longest, dtype=samples.dtype, device=device),
+            None if is_pinned else torch.empty(longest, dtype=samples.dtype, pin_memory=True),
+            torch.cuda.Event(),
+            torch.cuda.Event(),
+        )
+        for _ in pieces[:2]
+    ]
+    # What had the memory of these buffers before was computed on this stream.
+    copying.wait_stream(computing)
+    try:
+        for piece, turn in zip(pieces, itertools.cycle(turns), strict=False):
+            start, stop = piece.start, piece.stop
+            first, last = max(start, 0), min(stop, num_samples)
+            source, stretch = samples[piece.stem, first:last], turn.samples[: stop - start]
+            if turn.staging is not None:
+                turn.copied.synchronize()
+                source = turn.staging[: last - first].copy_(source)
+            with torch.cuda.stream(copying):
+                copying.wait_event(turn.computed)
+                stretch[: first - start].zero_()
+                stretch[first - start : last - start].copy_(source, non_blocking=True)
+                stretch[last - start :].zero_()
+                turn.copied.record()
+            computing.wait_event(turn.copied)
+            yield stretch
+            turn.computed.record(computing)
+    finally:
+        for turn in turns:
+            turn.copied.synchronize()

@@ -1,7 +1,7 @@
 """Times of a list of songs on a device, beside what the device alone takes: `rows` for the report.
 
 In a list the next songs are read, and the last ones decoded and written, while the device computes. Its own rate is
-that of log spectrogram and network from samples that are in memory, one song after another.
+that of log spectrogram and network from samples that are in memory, as they are read, one song after another.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import soundfile
 
 from allin1_core import Analyzer
 from allin1_core.audio.types import Stems
+from allin1_core.backends.devices import allocator_for
 from allin1_core.batch import run_batch
 from allin1_core.batch.side_by_side import number_of_jobs
 from allin1_core.separation import read_stems_folder
@@ -75,7 +76,7 @@ def rows(
     session = analyzer.session
     with tempfile.TemporaryDirectory() as name:
         flac = _sources(Path(name), seconds)
-        stems = [read_stems_folder(each) for each in flac]
+        stems = [read_stems_folder(each, allocator_for(device)) for each in flac]
         # Read in a small part of FLAC's time: where their share is the larger one, reading was the limit.
         wav = [write_stems(Path(name, f"wav{i}"), each.samples, "wav") for i, each in enumerate(stems)]
         expected = [analyzer(path).beats for path in flac]  # the first loads, and compiles

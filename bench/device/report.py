@@ -21,7 +21,8 @@ HEADINGS = {
 }
 _NOTES = {
     "parity": "The largest difference from the oracle over all comparisons of an implementation.",
-    "spectrogram": "Four stems of a track. `plain torch` is the same in torch's operations without pieces and without "
+    "spectrogram": "Four stems of a track, in pinned memory, as the pipeline reads them, if nothing else is said. "
+    "`plain torch` is the same in torch's operations from memory that is not pinned, without pieces and without "
     "overlap; ratios are to it. Differences are from the numpy backend.",
     "network": "Ratios are to plain torch in `exact`. Differences are of probabilities, from the golden.",
     "separation": "Seeded random weights in the published shape, on which time does not depend. Ratios are to "

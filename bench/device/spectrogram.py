@@ -1,7 +1,8 @@
 """Times of the log spectrogram on a device: `rows` for the report.
 
-From four stems on the host to a tensor on the device, as the pipeline has it, beside the same in torch's operations
-without pieces and without overlap, and beside the copy of the samples alone.
+From four stems on the host to a tensor on the device, as the pipeline has it: for CUDA they are in pinned memory, into
+which it reads them. Beside it the same from memory that is not pinned, as of samples that a caller gives; the same in
+torch's operations from such memory, without pieces and without overlap; and the copy of the samples alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from allin1_core import backends
-from allin1_core.backends.devices import to_host
+from allin1_core.backends.devices import allocator_for, to_host
 from allin1_core.spectrogram import SPECIFICATION, filterbank, numpy_backend, select
 from allin1_core.spectrogram.filterbank import window
 from bench.device.timing import times_by_turns
@@ -45,32 +46,41 @@ def rows(*, device: str = "cuda", seconds: float | None = None, rounds: int = 7)
     """
     track = default_track().lasting(seconds)
     stems = np.array(track.stems)
-    full_scale = (stems / np.float32(32768)).astype(np.float32)
+    held = _held(stems, device)
+    full_scale = _held((stems / np.float32(32768)).astype(np.float32), device)
     cases: dict[str, Callable[[], Any]] = {}
     for precision in backends.PRECISIONS:
         run = select("torch", device=device, precision=precision)
-        cases[f"torch, {precision}"] = functools.partial(run, stems, return_native=True)
+        cases[f"torch, {precision}"] = functools.partial(run, held, return_native=True)
         cases[f"plain torch, {precision}"] = functools.partial(plain, stems, precision, device)
     run = select("torch", device=device)
     cases["torch, exact, from float32"] = functools.partial(run, full_scale, return_native=True)
-    cases["the copy of the samples alone, pageable"] = functools.partial(torch.from_numpy(stems).to, device)
+    cases["torch, exact, from memory that is not pinned"] = functools.partial(run, stems, return_native=True)
+    cases["the copy of the samples alone, not pinned"] = functools.partial(torch.from_numpy(stems).to, device)
     if device.startswith("cuda"):
-        pinned = torch.from_numpy(stems).pin_memory()
-        cases["the copy of the samples alone, pinned"] = functools.partial(pinned.to, device)
+        cases["the copy of the samples alone, pinned"] = functools.partial(torch.from_numpy(held).to, device)
     times = times_by_turns(cases, device, rounds)
     expected = numpy_backend.log_spectrogram(stems, SAMPLE_RATE, precision="exact")
     found = []
     for name, taken in times.items():
-        reference = times.get(f"plain {name}")
+        what, _, source = name.partition(", from ")
+        reference = times.get(f"plain {what}") if "float32" not in source else None
         row: dict[str, object] = {**taken.as_row(name, reference), "device": device}
         if "torch" in name and "float32" not in name:
-            precision = name.rpartition(", ")[2]
+            precision = what.rpartition(", ")[2]
             row["difference"] = largest_difference(to_host(taken.output), expected)
             row["bound"] = backends.get("spectrogram", "torch").bounds[precision].music
         if name == "torch, exact" and device.startswith("cuda"):
             row["aim_seconds"] = _AIM
         found.append(row)
     return found
+
+
+def _held(samples: np.ndarray, device: str) -> np.ndarray:
+    """The samples where the pipeline reads them to for a device."""
+    held = allocator_for(device)(samples.shape, samples.dtype)
+    held[:] = samples
+    return held
 
 
 def plain(stems: np.ndarray, precision: str, device: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import subprocess
 import sys
 import threading
@@ -297,3 +298,33 @@ def test_a_file_that_grows_while_it_is_read_has_no_result(
     with pytest.raises(AudioError, match=rf"{grows.name}: changed while it was read; expected .* complete"):
         analyze(path, out_dir=tmp_path / "out", **kept | {"keep_byproducts": False})
     assert not [*(tmp_path / "out").glob("*.json")]
+
+
+def test_stems_are_read_into_memory_for_the_device_that_has_the_spectrogram(
+    song: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices: list[str] = []
+    given: list[np.ndarray] = []
+
+    def allocator_for(device: str) -> Callable[..., np.ndarray]:
+        def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+            given.append(np.empty(shape, dtype))
+            return given[-1]
+
+        devices.append(device)
+        return allocate
+
+    analyzer = Analyzer(**options)
+    expected = analyzer(song)
+    monkeypatch.setattr(analysis, "allocator_for", allocator_for)
+    transform, taken = analyzer.session.log_spectrogram, []
+
+    def implementation(stems: np.ndarray, *arguments: Any, **keywords: Any) -> Any:
+        taken.append(stems)
+        return transform.implementation(stems, *arguments, **keywords)
+
+    analyzer.session.log_spectrogram = dataclasses.replace(transform, implementation=implementation)
+    assert analyzer(song) == expected
+    assert devices == [transform.choice.computed_on] == ["cpu"]
+    assert len(given) == len(taken) == 1
+    assert taken[0].__array_interface__["data"] == given[0].__array_interface__["data"]  # and no copy

@@ -66,6 +66,10 @@ def test_what_was_kept_comes_back(kept: Byproducts) -> None:
         np.testing.assert_array_equal(found[0].samples, stems.samples)
         assert found[0].samples.dtype == dtype
         assert found[1] == {"of": "a"}
+    given = np.full(found[0].samples.shape, 77, np.float32)
+    found = kept.load_stems(TRACK, "htdemucs", KEY_OF_A, lambda *_: given)
+    assert found is not None
+    assert found[0].samples is given
 
 
 def interleave(monkeypatch: pytest.MonkeyPatch, save: Callable[[], Any]) -> None:

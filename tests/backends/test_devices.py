@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from allin1_core import Analyzer, backends, byproducts
+from allin1_core import Analyzer, analysis, backends, byproducts
 from allin1_core.backends import devices
 from allin1_core.byproducts import Byproducts
 from allin1_core.errors import BackendError, DeviceMemoryError
@@ -58,6 +60,44 @@ def test_the_card_that_computes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -
     for device in ("cuda", "cuda:1", "cpu"):
         synchronize(dataclasses.replace(choice, device=device))
     assert waited == ["cuda", "cuda:1"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "mlx"])
+def test_arrays_that_cuda_does_not_read_are_numpys_own(device: str) -> None:
+    assert devices.allocator_for(device) is np.empty
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+def test_arrays_that_cuda_reads_are_in_pinned_memory_up_to_a_size(
+    dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here without CUDA; the card is the one that is current while they are made."""
+    made: list[tuple[str, tuple[int, ...], bool]] = []
+    current: list[str] = ["cuda:0"]
+    empty = torch.empty
+
+    @contextlib.contextmanager
+    def on(device: str) -> Iterator[None]:
+        current.append(device)
+        yield
+        current.pop()
+
+    def recorded(shape: tuple[int, ...], *, dtype: Any, pin_memory: bool) -> Any:
+        made.append((current[-1], shape, pin_memory))
+        return empty(shape, dtype=dtype).fill_(7)
+
+    monkeypatch.setattr(torch.cuda, "device", on)
+    monkeypatch.setattr(torch, "empty", recorded)
+    monkeypatch.setattr(devices, "MOST_PINNED_BYTES", 4 * 100 * np.dtype(dtype).itemsize)
+    allocate = devices.allocator_for("cuda:1")
+    array = allocate((4, 100), np.dtype(dtype))
+    assert (array.shape, array.dtype) == ((4, 100), np.dtype(dtype))
+    assert (array == 7).all()  # which keeps torch's memory
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    longer = allocate((4, 101), np.dtype(dtype))
+    assert (longer.shape, longer.dtype) == ((4, 101), np.dtype(dtype))
+    assert made == [("cuda:1", (4, 100), True)]
 
 
 def test_the_precision_of_products_is_set_and_restored_whatever_the_caller_has_set() -> None:
@@ -155,28 +195,7 @@ def test_other_errors_stay_what_they_are() -> None:
         raise RuntimeError("an illegal memory access")
 
 
-def test_samples_of_all_tracks_are_copied_on_one_stream_of_their_card(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """torch has 32, and keeps the memory of each: a list of songs would take that of a track for every one of them."""
-    from allin1_core.spectrogram import torch_backend
-
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda size, dtype, pin_memory: empty(size, dtype=dtype))
-    monkeypatch.setattr(torch.cuda, "Event", object)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"a stream of {device}")
-    torch_backend._copying_stream.cache_clear()
-    stems = np.zeros((4, 9), np.int16)
-    streams = [
-        torch_backend._Staging(stems, 9, torch.device(name))._stream
-        for name in ("cuda:0", "cuda:1", "cuda:0")
-    ]
-    torch_backend._copying_stream.cache_clear()
-    assert streams == ["a stream of cuda:0", "a stream of cuda:1", "a stream of cuda:0"]
-    assert streams[0] is streams[2]
-
-
-def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
+def test_nothing_is_checked_hashed_or_written_by_the_track_that_has_the_device(
     song: Path, small_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of stems and a spectrogram that are kept, which takes longer than a card computes."""
@@ -195,14 +214,18 @@ def test_nothing_is_hashed_or_written_by_the_track_that_has_the_device(
 
     class OnACard:
         choice = dataclasses.replace(transform.choice, device="cuda")
-        __call__ = staticmethod(note("transform", transform))
+        of_valid = staticmethod(note("transform", transform.of_valid))
 
     session.log_spectrogram = OnACard()
+    monkeypatch.setattr(analysis, "validate_stems", note("check", analysis.validate_stems))
     monkeypatch.setattr(byproducts, "samples_digest", note("hash", byproducts.samples_digest))
     monkeypatch.setattr(Byproducts, "save_spectrogram", note("write", Byproducts.save_spectrogram))
     monkeypatch.setattr(type(session.model), "__call__", note("network", type(session.model).__call__))
     track = Track.of(song)
     kept = Byproducts(tmp_path / "demix", tmp_path / "spec")
     analyzer.analyze_track(track, AudioFiles(track, None), Timings(), kept=kept)
-    assert held == [("hash", False), ("transform", True), ("write", False), ("network", True)]
+    assert held == [
+        *(("hash", False), ("check", False), ("transform", True)),
+        *(("write", False), ("network", True)),
+    ]
     assert not session._device._lock.locked()

@@ -15,12 +15,19 @@ import numpy as np
 import pytest
 import soundfile
 
-from allin1_core.audio.conversion import remix_to_mono
-from allin1_core.audio.reading import read_audio
+from allin1_core.audio.conversion import as_float32, remix_to_mono, resample
+from allin1_core.audio.reading import read_audio, read_mono
 from allin1_core.audio.types import STEM_NAMES, Audio
 from allin1_core.backends.devices import to_host
 from allin1_core.errors import AudioError, BackendError, OptionError, StemsError, WeightsError
-from allin1_core.separation import find_stem_files, read_stems_folder, separate, stems_from_separated
+from allin1_core.separation import (
+    find_stem_files,
+    read_stems,
+    read_stems_folder,
+    separate,
+    stems_from_separated,
+)
+from allin1_core.separation.folder import ALL_STEMS
 from allin1_core.separation.protocol import fold_into_four, mix_for
 from allin1_core.session import Session
 from allin1_core.settings import Settings
@@ -33,6 +40,64 @@ def test_stems_of_a_folder_come_in_the_order_of_their_names(
     assert read.sample_rate == 44100
     assert read.samples.dtype == np.int16
     np.testing.assert_array_equal(read.samples, stems)
+
+
+def test_stems_come_in_the_array_that_is_given_for_them(
+    write_stems: Callable[..., Path], stems: np.ndarray
+) -> None:
+    given: list[np.ndarray] = []
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        given.append(np.full(shape, 77, dtype))
+        return given[-1]
+
+    files = {stem: (path, 0) for stem, path in find_stem_files(write_stems("song", ".flac")).items()}
+    read = read_stems(files, "song", allocate)
+    assert len(given) == 1
+    assert read.samples is given[0]
+    np.testing.assert_array_equal(read.samples, stems)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "subtypes", "rates", "most_arrays"),
+    [
+        ([9000] * 4, ["PCM_16"] * 4, [44100] * 4, 1),
+        ([9000] * 4, ["FLOAT"] * 4, [44100] * 4, 1),
+        ([9000] * 6, ["PCM_16"] * 6, [44100] * 6, 1),  # guitar and piano are added to other
+        ([9000, 8999, 9000, 9000], ["PCM_16"] * 4, [44100] * 4, 2),
+        ([9000, 8000, 7000, 9001], ["PCM_16"] * 4, [44100] * 4, 2),
+        ([9000] * 4, ["PCM_16", "FLOAT", "PCM_16", "PCM_24"], [44100] * 4, 2),
+        ([9000] * 4, ["PCM_16"] * 4, [44100, 48000, 44100, 22050], 2),
+        ([9000] * 4, ["PCM_16"] * 4, [48000] * 4, 1),
+    ],
+)
+def test_stems_are_the_same_whether_or_not_they_can_be_read_into_their_place(
+    lengths: list[int], subtypes: list[str], rates: list[int], most_arrays: int, tmp_path: Path
+) -> None:
+    """Which stem decides on the array is a matter of chance where they differ."""
+    random_numbers, given = np.random.default_rng(5), []
+    for stem, length, subtype, rate in zip(ALL_STEMS, lengths, subtypes, rates, strict=False):
+        noise = random_numbers.integers(-9000, 9000, length, np.int16)
+        soundfile.write(tmp_path / f"{stem}.wav", noise, rate, subtype)
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        given.append(np.full(shape, 77, dtype))
+        return given[-1]
+
+    files = find_stem_files(tmp_path)
+    single = {}
+    for stem, path in files.items():
+        audio = read_mono(path, 1 << 30)
+        samples = resample(audio.samples[:, 0], audio.sample_rate, 44100)
+        single[stem] = samples if len(set(subtypes)) == 1 else as_float32(samples)
+    longest = max(map(len, single.values()))
+    padded = {stem: np.pad(samples, (0, longest - len(samples))) for stem, samples in single.items()}
+    expected = np.stack(list(fold_into_four(padded, "song").values()))
+    read = read_stems({stem: (path, 0) for stem, path in files.items()}, "song", allocate)
+    assert read.samples.dtype == expected.dtype
+    np.testing.assert_array_equal(read.samples, expected)
+    assert read.samples is given[-1]
+    assert len(given) <= most_arrays
 
 
 def _touch(folder: Path, *names: str) -> None:

@@ -298,7 +298,7 @@ class Session:
     @property
     def model(self) -> Model:
         """The network; see `load_model`."""
-        return self.load_model(Timings())
+        return self._model.get(lambda: self._build_model(Timings()))
 
     @property
     def decoder(self) -> DBNDownBeatTrackingProcessor:

@@ -128,7 +128,12 @@ class Analyzer:
         session, ready = self.session, files.ready
         stage: TimedStage = functools.partial(timings.stage, track=track.name)
 
-        with session.limited_threads(), memory_errors_named(track.name), contextlib.ExitStack() as on_device:
+        with (
+            session.limited_threads(),
+            memory_errors_named(track.name),
+            contextlib.ExitStack() as at_end,
+            contextlib.ExitStack() as on_device,
+        ):
             # Separation, or reading of stems.
             separation = _separation_of(session, track) if ready is None else None  # refused before any work
             session.load_in_background(timings)
@@ -159,6 +164,8 @@ class Analyzer:
                 *_, stems, origin = separated()
             check_within(track.anchors, stems.seconds)
             stage = functools.partial(stage, audio_seconds=stems.seconds)
+
+            at_end.enter_context(timings.lines_together())
 
             # Log spectrogram, moved to the network if it is elsewhere.
             transform = session.log_spectrogram
@@ -193,22 +200,17 @@ class Analyzer:
 
             # Beats with their positions in the bar, and labelled sections.
             with stage("postprocess"):
-                with stage("metrical_prep"):
-                    activations = metrical.decoder_input(to_host(output.beat), to_host(output.downbeat))
-                    decoder = session.decoder
-                on_host = session.structure_choice.library == "numpy"
                 with stage("functional_probs"):
-                    label = to_host(output.label)
-                    boundary = to_host(output.segment)
+                    output = output.to_numpy()
+                    label, boundary = output.label, output.segment
                     names = ("beat", "downbeat", "segment", "label") if include_activations else ()
-                    kept_probabilities = {name: to_host(getattr(output, name)) for name in names}
-                    embeddings = to_host(output.embeddings) if include_embeddings else None
-                with stage("functional_local_maxima", choice=session.structure_choice) as timed:
-                    timed.output = session.local_maxima(
-                        boundary if on_host else output.segment, LOCAL_MAXIMA_WINDOW
-                    )
-                    maxima = to_host(timed.output)
+                    kept_probabilities = {name: getattr(output, name) for name in names}
                 on_device.close()  # all is on the host: the next track may have it
+                with stage("metrical_prep"):
+                    activations = metrical.decoder_input(output.beat, output.downbeat)
+                    decoder = session.decoder
+                with stage("functional_local_maxima", choice=session.structure_choice):
+                    maxima = session.local_maxima(boundary, LOCAL_MAXIMA_WINDOW)
                 with stage("metrical_dbn", choice=session.decoder_choice) as timed:
                     bars = decoder.beats_per_bar.tolist()
                     timed.details.update(beats_per_bar=bars, threshold=decoder.threshold)
@@ -238,7 +240,7 @@ class Analyzer:
                 confidences=confidences,
                 provenance=provenance.record(session, origin, files.digests, track.anchors),
                 activations=kept_probabilities or None,
-                embeddings=embeddings,
+                embeddings=output.embeddings,
             )
 
 

@@ -86,7 +86,8 @@ class Session:
             self.network_choice, "spectrogram", settings.spec_backend, precision=settings.precision
         )
         self.log_spectrogram = LogSpectrogram(choice, row.load())
-        row, self.structure_choice = backends.choose_beside(self.network_choice, "structure")
+        row, choice = backends.choose("structure", device="cpu")
+        self.structure_choice = self._on_the_host(choice, "the boundaries are picked on the host")
         self.local_maxima: LocalMaximaBackend = row.load()
         self._reading: concurrent.futures.Future[list[Checkpoint]] | None = None
         self._reading_lock = Lock()
@@ -297,7 +298,7 @@ class Session:
     @property
     def model(self) -> Model:
         """The network; see `load_model`."""
-        return self.load_model(Timings())
+        return self._model.get(lambda: self._build_model(Timings()))
 
     @property
     def decoder(self) -> DBNDownBeatTrackingProcessor:
@@ -318,10 +319,11 @@ class Session:
     @property
     def decoder_choice(self) -> backends.Choice:
         """What decodes, in terms of what the caller asked for: the decoder has the host only to run on."""
+        return self._on_the_host(self.decoder.choice, "the decoder runs on the host")
+
+    def _on_the_host(self, choice: backends.Choice, because: str) -> backends.Choice:
         return dataclasses.replace(
-            self.decoder.choice,
-            requested_device=self.network_choice.requested_device,
-            device_because="the decoder runs on the host",
+            choice, requested_device=self.network_choice.requested_device, device_because=because
         )
 
 

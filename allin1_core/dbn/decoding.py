@@ -106,9 +106,17 @@ def _peaks(activations: np.ndarray, runs: np.ndarray) -> np.ndarray:
 
     With two columns both count: a beat is put where either its own activation or the downbeat's is highest.
     """
-    columns = activations.shape[1] if activations.ndim == 2 else 1
-    peaks = [start + int(np.argmax(activations[start:stop])) // columns for start, stop in runs]
-    return np.array(peaks, dtype=np.int64)
+    if not len(runs):
+        return np.empty(0, dtype=np.int64)
+    first, lengths = runs[:, 0], runs[:, 1] - runs[:, 0]
+    begin = np.cumsum(lengths) - lengths  # of each run among the frames of all
+    run = np.repeat(np.arange(len(runs)), lengths)
+    frames = np.arange(len(run)) + (first - begin)[run]
+    heights = activations[frames]
+    if heights.ndim == 2:
+        heights = heights.max(axis=1)
+    highest = np.flatnonzero(heights == np.maximum.reduceat(heights, begin)[run])
+    return frames[highest[np.searchsorted(run[highest], np.arange(len(runs)))]]
 
 
 def place_beats(span: Span, in_beat: np.ndarray) -> np.ndarray:

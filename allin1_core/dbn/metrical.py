@@ -178,13 +178,14 @@ def fitted_tempo(beats: list[float]) -> Tempo | None:
     times, numbers, parts = _number(times)
 
     few = np.unique(np.linspace(0, len(times) - 1, min(len(times), _MOST_FITTED_IN_PAIRS)).astype(int))
-    one, other = few[np.array(np.triu_indices(len(few), 1))]
-    period = np.median((times[other] - times[one]) / (numbers[other] - numbers[one]))
+    pairs = np.tri(len(few), k=-1, dtype=bool)
+    spans, steps = (np.subtract.outer(values[few], values[few])[pairs] for values in (times, numbers))
+    period = _median(spans / steps)
     for _ in range(2):
         offsets = times - period * numbers
-        offsets -= np.array([np.median(offsets[parts == part]) for part in range(parts[-1] + 1)])[parts]
+        offsets -= np.array([_median(offsets[parts == part]) for part in range(parts[-1] + 1)])[parts]
         # 1.4826 times the median deviation is one standard deviation of a normal distribution.
-        near = np.abs(offsets) <= max(3 * 1.4826 * np.median(np.abs(offsets)), 1 / FRAMES_PER_SECOND)
+        near = np.abs(offsets) <= max(3 * 1.4826 * _median(np.abs(offsets)), 1 / FRAMES_PER_SECOND)
         counts = np.maximum(np.bincount(parts, near), 1)
         centred_times = times - (np.bincount(parts, near * times) / counts)[parts]
         centred_numbers = numbers - (np.bincount(parts, near * numbers) / counts)[parts]
@@ -196,6 +197,15 @@ def fitted_tempo(beats: list[float]) -> Tempo | None:
     local = 60 * (numbers[step:] - numbers[:-step]) / (times[step:] - times[:-step])
     slowest, fastest = np.percentile(local, [5, 95])
     return Tempo(round(float(60 / period), 2), round(float(fastest - slowest) / 2, 2))
+
+
+def _median(values: np.ndarray) -> float:
+    """What `np.median` gives of float64 that are not NaN; most of its time goes into looking for those."""
+    middle = len(values) // 2
+    if len(values) % 2:
+        return float(np.partition(values, middle)[middle])
+    ordered = np.partition(values, (middle - 1, middle))
+    return float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _number(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -217,12 +227,17 @@ def _number(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     levels = np.log(periods / np.median(intervals))[:, np.newaxis] - np.log(_LEVELS)
     periods /= _LEVELS[np.argmin(np.abs(levels), axis=1)]
     kept, numbers, parts = [0], [0], [0]
+    seconds, seconds_a_beat = (
+        times.tolist(),
+        periods.tolist(),
+    )  # of which a number is had in a fifth of the time
     for beat in range(1, len(times)):
         # The beat before may itself be early or late, so the one before that is asked as well.
         for earlier in range(len(kept) - 1, max(len(kept) - 3, -1), -1):
-            distance = (times[beat] - times[kept[earlier]]) / periods[beat - 1]
-            number = numbers[earlier] + round(distance)
-            is_on_grid = number > numbers[-1] and abs(distance - round(distance)) <= _OFF_THE_GRID
+            distance = (seconds[beat] - seconds[kept[earlier]]) / seconds_a_beat[beat - 1]
+            periods_between = round(distance)
+            number = numbers[earlier] + periods_between
+            is_on_grid = number > numbers[-1] and abs(distance - periods_between) <= _OFF_THE_GRID
             if is_on_grid:
                 break
         if is_on_grid or beat - kept[-1] > 2:

@@ -44,6 +44,8 @@ class NetworkOutput:
         Probability that a beat, a downbeat, a segment starts at the frame (10 ms).
     label : (labels, T)
         Probabilities of the function labels, which add up to one at each frame.
+    probabilities : (3 + labels, T), optional
+        What these are rows of, so that one transfer brings all of them to the host.
     logits : Logits, optional
     embeddings : (instruments, T, channels), optional
         Final normalised hidden state; of an ensemble (instruments, T, channels, folds), as All-In-One stores it.
@@ -55,6 +57,7 @@ class NetworkOutput:
     label: Any
     logits: Logits | None = None
     embeddings: Any = None
+    probabilities: Any = None
 
     def arrays(self) -> list[Any]:
         """All arrays present."""
@@ -65,10 +68,16 @@ class NetworkOutput:
 
     def to_numpy(self) -> NetworkOutput:
         """The same with numpy arrays on the host; copies only what lives elsewhere."""
-        beat, downbeat, segment, label = map(to_host, (self.beat, self.downbeat, self.segment, self.label))
+        probabilities = None if self.probabilities is None else to_host(self.probabilities)
+        if probabilities is None:
+            beat, downbeat, segment, label = map(
+                to_host, (self.beat, self.downbeat, self.segment, self.label)
+            )
+        else:
+            beat, downbeat, segment, label = _rows(probabilities)
         logits = None if self.logits is None else Logits(*map(to_host, vars(self.logits).values()))
         embeddings = None if self.embeddings is None else to_host(self.embeddings)
-        return NetworkOutput(beat, downbeat, segment, label, logits, embeddings)
+        return NetworkOutput(beat, downbeat, segment, label, logits, embeddings, probabilities)
 
 
 class Model:
@@ -159,6 +168,7 @@ class Model:
             *_rows(probabilities),
             logits=Logits(*_rows(logits)) if return_logits else None,
             embeddings=embeddings,
+            probabilities=probabilities,
         )
         if self.choice.device == "mlx":
             # MLX is lazy: without this the network's time would be charged to whoever reads the result.

@@ -88,10 +88,13 @@ def _check_type(field: str, value: Any, kind: type, expected: str) -> None:
 
 
 def _check_number(field: str, value: Any, least: float, most: float, unit: str) -> None:
-    # Compared, not converted: digits may be too many for a float. NaN is in no range.
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most:
+    if not _is_number(value, least, most):
         raise _fault(field, _shown(value), f"a number from {least:g} to {most:g}, {unit}")
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    # Compared, not converted: digits may be too many for a float. NaN is in no range.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and least <= value <= most
 
 
 def _check_tempo(tempo: Any, spread: Any) -> None:
@@ -132,15 +135,20 @@ def _check_beats(result: AnalysisResult, end: float) -> None:
     if len(positions) != len(beats):
         raise _fault("beat_positions", f"{len(positions)}", f"{len(beats)}, one for each of the beats")
     expected = []
+    # Names of fields are made for those alone that are amiss: there are hundreds.
+    before: float = -1
     for index, (time, position) in enumerate(zip(beats, positions, strict=True)):
-        _check_number(f"beats[{index}]", time, 0, end, "seconds within the sections")
-        if index and time <= beats[index - 1]:
-            raise _fault(f"beats[{index}]", _shown(time), f"more than the one before, {beats[index - 1]}")
-        field = f"beat_positions[{index}]"
-        _check_type(field, position, int, "a whole number")
-        _check_number(field, position, 1, _LONGEST_BAR, "a position in the bar")
+        if not _is_number(time, 0, end):
+            _check_number(f"beats[{index}]", time, 0, end, "seconds within the sections")
+        if time <= before:
+            raise _fault(f"beats[{index}]", _shown(time), f"more than the one before, {before}")
+        if not isinstance(position, int) or not _is_number(position, 1, _LONGEST_BAR):
+            field = f"beat_positions[{index}]"
+            _check_type(field, position, int, "a whole number")
+            _check_number(field, position, 1, _LONGEST_BAR, "a position in the bar")
         if position == 1:
             expected.append(time)
+        before = time
     if len(downbeats) != len(expected):
         raise _fault("downbeats", f"{len(downbeats)}", f"{len(expected)}, the beats at position 1")
     for index, (time, beat) in enumerate(zip(downbeats, expected, strict=True)):

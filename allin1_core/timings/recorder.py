@@ -16,7 +16,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from allin1_core.backends import RECORDED, Choice, devices
@@ -166,15 +166,47 @@ class Timings:
             with contextlib.nullcontext() if failure is None else contextlib.suppress(OutputError):
                 self._add(record)
 
+    @contextlib.contextmanager
+    def lines_together(self) -> Iterator[None]:
+        """Within it, lines of the stages of the calling thread are kept in memory; at its end they are written.
+
+        Each line takes several calls to the system, after each of which a thread waits for the interpreter's lock:
+        not while it has a device that others wait for.
+
+        Raises
+        ------
+        OutputError
+            If they cannot be written (see `append_line`), unless the block itself raised: then that is raised.
+        """
+        lines: list[StageTiming] = []
+        self._open.lines = lines
+        try:
+            yield
+        except BaseException:
+            self._open.lines = None
+            with contextlib.suppress(OutputError):
+                self._write(lines)
+            raise
+        self._open.lines = None
+        self._write(lines)
+
     def _add(self, record: StageTiming) -> None:
-        # Not `dataclasses.asdict`, which copies each value of each line.
-        line = b"" if self.path is None else (json.dumps(vars(record)) + "\n").encode()
         with self._lock:
             self.records.append(record)
-            if self.path is None:
-                return
+        kept: list[StageTiming] | None = getattr(self._open, "lines", None)
+        if kept is None:
+            self._write([record])
+        else:
+            kept.append(record)
+
+    def _write(self, records: Sequence[StageTiming]) -> None:
+        if self.path is None or not records:
+            return
+        # Not `dataclasses.asdict`, which copies each value of each line.
+        lines = "".join(json.dumps(vars(record)) + "\n" for record in records).encode()
+        with self._lock:
             try:
-                append_line(self.path, line)
+                append_line(self.path, lines)
             except OSError as error:
                 raise OutputError(
                     f"{self.path}: timings cannot be written ({error.strerror or error}); free space first"

@@ -33,7 +33,7 @@ _MUST = 0.9
 # Excerpts of the shared material are no songs.
 _SHORTEST = 60.0
 # What the device computes, or copies to it and from it.
-_ON_DEVICE = ("spectrogram", "transfer", "nn", "functional_local_maxima")
+_ON_DEVICE = ("spectrogram", "transfer", "nn", "functional_probs")
 _ROUNDS = 3
 # Songs at the same time in a pass before, for comparison with what is taken by default.
 _FEWER = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -114,4 +115,41 @@ def test_the_stages_own_error_is_raised_though_its_line_cannot_be_written(tmp_pa
         fail()
     assert timings.records[0].error == "ZeroDivisionError: by zero"
     with pytest.raises(OutputError, match="timings cannot be written"), timings.stage("nn"):
+        pass
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_lines_kept_together_are_written_when_the_block_ends(tmp_path: Path, fails: bool) -> None:
+    """Those of this thread; another's are written at once."""
+    path = tmp_path / "t.jsonl"
+    timings = Timings(path)
+
+    def stage(name: str) -> None:
+        with timings.stage(name):
+            pass
+
+    with contextlib.suppress(KeyError), timings.lines_together():
+        stage("spectrogram")
+        stage("nn")
+        assert path.read_bytes() == b""
+        other = threading.Thread(target=stage, args=("audio_read",))
+        other.start()
+        other.join()
+        assert [line.stage for line in read_timings(path)] == ["audio_read"]
+        if fails:
+            raise KeyError
+    assert [line.stage for line in read_timings(path)] == ["audio_read", "spectrogram", "nn"]
+    stage("save")
+    assert [line.stage for line in read_timings(path)][3:] == ["save"]
+
+
+def test_what_failed_is_raised_before_lines_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timings = Timings(tmp_path / "t.jsonl")
+    take_half(monkeypatch, lambda: None)
+    with pytest.raises(KeyError), timings.lines_together(), timings.stage("nn"):
+        raise KeyError
+    take_half(monkeypatch, lambda: None)
+    with pytest.raises(OutputError, match="No space left"), timings.lines_together(), timings.stage("nn"):
         pass

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,9 +29,12 @@ import torch
 from torch import Tensor
 
 from allin1_core.backends.devices import products_in_tf32
+from allin1_core.backends.table import module_exists
+from allin1_core.errors import UnfitBackendError
 from allin1_core.separation.half_attention import with_half_attention
 from allin1_core.separation.onednn import with_onednn
 
+_LOG = logging.getLogger(__name__)
 # More gain nothing on an H100, and indices of the largest array stay within 31 bits.
 MOST_SEGMENTS = 48
 # Of a GPU's free memory, which other processes want too.
@@ -117,8 +121,22 @@ class OverlapAdd:
             network.to(self.device).eval()
         if self.device.type == "cpu":
             self.networks = [with_onednn(network) for network in self.networks]
-        elif self._tf32:
+            return
+        if self._tf32:
             self.networks = [with_half_attention(network) for network in self.networks]
+        if module_exists("triton"):
+            self._take_triton()
+
+    def _take_triton(self) -> None:
+        """Have Triton's kernels compute what they can; say so where they cannot be compiled here."""
+        from allin1_core.separation.triton_network import check_kernels, with_triton
+
+        try:
+            check_kernels(self.device)
+        except UnfitBackendError as error:
+            _LOG.warning("separation: torch's layers are taken, and slower: %s", error)
+        else:
+            self.networks = [with_triton(network) for network in self.networks]
 
     @property
     def products(self) -> str:

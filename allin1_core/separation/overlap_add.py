@@ -33,6 +33,7 @@ from allin1_core.backends.table import module_exists
 from allin1_core.errors import UnfitBackendError
 from allin1_core.separation.half_attention import with_half_attention
 from allin1_core.separation.onednn import with_onednn
+from allin1_core.separation.tensors import as_float32
 
 _LOG = logging.getLogger(__name__)
 # More gain nothing on an H100, and indices of the largest array stay within 31 bits.
@@ -156,7 +157,7 @@ class OverlapAdd:
 
         Parameters
         ----------
-        mix : float32 (num_channels, num_samples)
+        mix : int16 or float32 (num_channels, num_samples)
             On any device, at least one sample.
         seed : int
             Of the shifts, one for each network.
@@ -174,7 +175,7 @@ class OverlapAdd:
         """
         shifts = random.Random(int(seed))
         with torch.inference_mode(), self._arithmetic():
-            mix = mix.to(self.device)
+            mix = as_float32(mix.to(self.device))
             loudness = mix.mean(0)
             mean = loudness.mean()
             # Of a single sample the deviation is undefined; that of a constant is 0.

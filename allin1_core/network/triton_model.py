@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import subprocess
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from triton.errors import TritonError
 
 from allin1_core.backends.devices import synchronize
-from allin1_core.errors import UnfitBackendError
+from allin1_core.backends.triton_kernels import check_capability, unfit_where_not_compiled
 from allin1_core.network import architecture, neighbourhood, triton_attention, triton_layers
 from allin1_core.network.configuration import check_published_dimensions
 from allin1_core.network.torch_model import TorchOperations, as_tensor
@@ -22,8 +20,7 @@ from allin1_core.network.triton_packing import Arrays, pack, split
 from allin1_core.network.weights import Checkpoint
 
 _LOG = logging.getLogger(__name__)
-# What Triton raises where it cannot compile, load or run a kernel; the third where it finds no libcuda.
-_UNFIT = (RuntimeError, OSError, AssertionError, ImportError, subprocess.SubprocessError, TritonError)
+_NAME = "network backend 'triton'"
 _TILE = 32
 # Bytes that folds and tracks that run together may take between the kernels; more run one after another.
 _TOGETHER = 1 << 30
@@ -56,18 +53,12 @@ class TritonNetwork:
         self._configuration = checkpoints[0].configuration
         check_published_dimensions(self._configuration, "triton")
         self._device = torch.device(device)
-        on_cuda = self._device.type == "cuda"
-        if on_cuda and torch.cuda.get_device_capability(self._device) < (8, 0):
-            raise UnfitBackendError(
-                f"network backend 'triton': the card's compute capability is "
-                f"{'.'.join(map(str, torch.cuda.get_device_capability(self._device)))}; expected 8.0 or more; "
-                "use backend='torch'"
-            )
+        check_capability(self._device, _NAME, "use backend='torch'")
         self._exact = precision == "exact"
         folds = [pack(checkpoint.parameters, self._configuration) for checkpoint in checkpoints]
         self._num_folds = len(folds)
         self._parameters = {kernel: self._stacked([fold[kernel] for fold in folds]) for kernel in folds[0]}
-        if on_cuda:
+        if self._device.type == "cuda":
             self._compile()
 
     def _compile(self) -> None:
@@ -75,17 +66,9 @@ class TritonNetwork:
         _LOG.info(
             "triton: loading the kernels, which are compiled once for each kind of card, in half a minute"
         )
-        try:
+        with unfit_where_not_compiled(_NAME, "provide them, or use backend='torch'"):
             self.logits(torch.zeros((1, 4, 1, 81), device=self._device), False)
             self.synchronize([])
-        except torch.cuda.OutOfMemoryError:
-            raise  # plain torch takes more
-        except _UNFIT as error:
-            raise UnfitBackendError(
-                "network backend 'triton': its kernels cannot be compiled and run here "
-                f"({type(error).__name__}: {error}); Triton needs a C compiler, Python's headers and a folder that it "
-                "can write to (TRITON_CACHE_DIR): provide them, or use backend='torch'"
-            ) from error
 
     def _stacked(self, folds: Sequence[Arrays]) -> dict[str, Tensor]:
         """Arrays of all folds (F, ...) on the device, weights split."""

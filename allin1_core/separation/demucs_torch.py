@@ -40,6 +40,8 @@ class Separator:
         If the model is unknown, or its weights cannot be had or are damaged.
     """
 
+    takes_int16 = True
+
     def __init__(
         self,
         model: str,
@@ -87,7 +89,7 @@ class Separator:
         overlap: float = 0.25,
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, Any]:
-        """Separate ``float32 (num_channels, num_samples)`` into stems of that shape, tensors on the device, by name."""
+        """Separate ``int16`` or ``float32 (num_channels, num_samples)`` into float32 tensors on the device, by name."""
         import torch
 
         # Demucs' networks draw numbers from the global generator, to no effect: the caller's stays as it was. There is

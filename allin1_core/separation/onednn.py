@@ -14,7 +14,6 @@ Sums differ in their order alone.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import group_norm, scaled_dot_product_attention
+
+from allin1_core.separation.layers import attention, is_plain, is_zero_padded, with_layers
 
 # Weights of a block of queries, for each thread: 2 MiB. Smaller ones would have threads wait for each other more often.
 _WEIGHTS_OF_A_THREAD = 2**19
@@ -38,35 +39,27 @@ def with_onednn(network: nn.Module) -> nn.Module:
     """
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return network
-    return _converted(network)
+    return with_layers(network, _forward_of)
 
 
-def _converted(module: nn.Module) -> nn.Module:
-    converted = copy.copy(module)
-    converted._modules = {
-        name: None if child is None else _converted(child) for name, child in module._modules.items()
-    }
-    if type(module) in (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d) and _is_zero_padded(
+def _forward_of(module: nn.Module, converted: nn.Module) -> Callable[..., Any] | None:
+    if type(module) in (nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d) and is_zero_padded(
         module
     ):
-        converted.forward = functools.partial(_convolution, module)
-    elif type(module) is nn.GroupNorm and module.num_groups == 1 and module.affine:
-        converted.forward = functools.partial(_normalised, module)
-    elif isinstance(module, nn.GroupNorm) and type(module) is not nn.GroupNorm:
+        return functools.partial(_convolution, module)
+    if type(module) is nn.GroupNorm and module.num_groups == 1 and module.affine:
+        return functools.partial(_normalised, module)
+    if isinstance(module, nn.GroupNorm) and type(module) is not nn.GroupNorm:
         # Demucs' own, between linear layers, transposes before and after: whatever follows would be strided.
-        converted.forward = functools.partial(_made_contiguous, module.forward)
-    elif any(type(child) is nn.LSTM for child in module.children()):
+        return functools.partial(_made_contiguous, module.forward)
+    if any(type(child) is nn.LSTM for child in module.children()):
         # It cuts its input by strides, and wants time innermost.
-        converted.forward = functools.partial(_of_contiguous, converted.forward)
-    elif type(module) is nn.Linear:
-        converted.forward = functools.partial(_product, weight=module.weight, bias=module.bias)
-    elif type(module) is nn.MultiheadAttention and _is_plain(module):
-        converted.forward = functools.partial(_attention, module)
-    return converted
-
-
-def _is_zero_padded(layer: nn.Module) -> bool:
-    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        return functools.partial(_of_contiguous, converted.forward)
+    if type(module) is nn.Linear:
+        return functools.partial(_product, weight=module.weight, bias=module.bias)
+    if type(module) is nn.MultiheadAttention and is_plain(module):
+        return functools.partial(attention, _product, _attend, module)
+    return None
 
 
 def _convolution(layer: Any, signals: Tensor) -> Tensor:
@@ -115,35 +108,9 @@ def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return product
 
 
-def _is_plain(layer: nn.MultiheadAttention) -> bool:
-    """Whether queries, keys and values are of one size, with biases, and nothing is added to them."""
-    return (
-        layer.batch_first
-        and layer.in_proj_weight is not None
-        and layer.in_proj_bias is not None
-        and layer.bias_k is None
-        and not layer.add_zero_attn
-    )
-
-
-def _attention(
-    layer: nn.MultiheadAttention,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    need_weights: bool = True,
-    **options: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """``layer(query, key, value, ...)`` of ``float32 (batch, length, size)``."""
-    if need_weights or any(option is not None and option is not False for option in options.values()):
-        attended: tuple[Tensor, Tensor | None] = layer(
-            query, key, value, need_weights=need_weights, **options
-        )
-        return attended
-    parts = zip((query, key, value), layer.in_proj_weight.chunk(3), layer.in_proj_bias.chunk(3), strict=True)
-    heads = [_product(*part).unflatten(-1, (layer.num_heads, -1)).transpose(1, 2) for part in parts]
-    values = (_in_blocks if _has_avx512() else scaled_dot_product_attention)(*heads)
-    return _product(values.transpose(1, 2).flatten(2), layer.out_proj.weight, layer.out_proj.bias), None
+def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    attended: Tensor = (_in_blocks if _has_avx512() else scaled_dot_product_attention)(queries, keys, values)
+    return attended
 
 
 def _has_avx512() -> bool:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -28,8 +29,13 @@ import torch
 from torch import Tensor
 
 from allin1_core.backends.devices import products_in_tf32
+from allin1_core.backends.table import module_exists
+from allin1_core.errors import UnfitBackendError
+from allin1_core.separation.half_attention import with_half_attention
 from allin1_core.separation.onednn import with_onednn
+from allin1_core.separation.tensors import as_float32
 
+_LOG = logging.getLogger(__name__)
 # More gain nothing on an H100, and indices of the largest array stay within 31 bits.
 MOST_SEGMENTS = 48
 # Of a GPU's free memory, which other processes want too.
@@ -101,7 +107,8 @@ class OverlapAdd:
     device : str
         ``cpu``, ``cuda`` or ``cuda:N``.
     precision : str
-        ``exact``: float32 throughout. ``fast``: on CUDA the factors of products are rounded to the 10 bits of TF32.
+        ``exact``: float32 throughout. ``fast``: on CUDA the factors of products are rounded to the 10 bits of TF32, and
+        those of attention to the 10 bits of float16.
     """
 
     def __init__(self, model: Any, *, device: str, precision: str) -> None:
@@ -115,11 +122,27 @@ class OverlapAdd:
             network.to(self.device).eval()
         if self.device.type == "cpu":
             self.networks = [with_onednn(network) for network in self.networks]
+            return
+        if self._tf32:
+            self.networks = [with_half_attention(network) for network in self.networks]
+        if module_exists("triton"):
+            self._take_triton()
+
+    def _take_triton(self) -> None:
+        """Have Triton's kernels compute what they can; say so where they cannot be compiled here."""
+        from allin1_core.separation.triton_network import check_kernels, with_triton
+
+        try:
+            check_kernels(self.device)
+        except UnfitBackendError as error:
+            _LOG.warning("separation: torch's layers are taken, and slower: %s", error)
+        else:
+            self.networks = [with_triton(network) for network in self.networks]
 
     @property
     def products(self) -> str:
         """The type that factors are rounded to before they are multiplied."""
-        return "TF32" if self._tf32 else "float32"
+        return "TF32, in attention float16" if self._tf32 else "float32"
 
     def __call__(
         self,
@@ -134,7 +157,7 @@ class OverlapAdd:
 
         Parameters
         ----------
-        mix : float32 (num_channels, num_samples)
+        mix : int16 or float32 (num_channels, num_samples)
             On any device, at least one sample.
         seed : int
             Of the shifts, one for each network.
@@ -152,7 +175,7 @@ class OverlapAdd:
         """
         shifts = random.Random(int(seed))
         with torch.inference_mode(), self._arithmetic():
-            mix = mix.to(self.device)
+            mix = as_float32(mix.to(self.device))
             loudness = mix.mean(0)
             mean = loudness.mean()
             # Of a single sample the deviation is undefined; that of a constant is 0.

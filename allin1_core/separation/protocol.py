@@ -6,7 +6,7 @@ import hashlib
 import math
 import numbers
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -30,7 +30,8 @@ LARGEST_OVERLAP = 0.9
 class Separator(Protocol):
     """A loaded separation model. The module a backend's row names has a class `Separator` with this constructor.
 
-    It may have a static method ``model_names()``; then a name that is not among them is refused before any work.
+    It may have a static method ``model_names()``; then a name that is not among them is refused before any work. It may
+    have an attribute ``takes_int16``, true if it takes mixes in ``int16`` too, in any memory order.
 
     Attributes
     ----------
@@ -62,6 +63,7 @@ class Separator(Protocol):
         Parameters
         ----------
         mix : float32 (num_channels, num_samples)
+            Or int16, where it says so.
         seed : int
             Of the random time shift that Demucs averages over; the same seed gives the same stems.
         overlap : float
@@ -180,7 +182,8 @@ def separate(
     check_seed(seed)
     check_overlap(overlap)
     stems = separator(mix_for(separator, mix), seed=seed, overlap=overlap, progress=progress)
-    damaged = [stem for stem, samples in stems.items() if not math.isfinite(samples.sum())]
+    sums = to_host(_stack([samples.sum() for samples in stems.values()])) if stems else ()
+    damaged = [stem for stem, total in zip(stems, sums, strict=True) if not math.isfinite(total)]
     if damaged:
         raise BackendError(
             f"separation gave NaN or infinity in {', '.join(damaged)}; expected finite samples. Check the mix and the "
@@ -220,6 +223,15 @@ def _converter(samples: Any) -> ModuleType:
     return tensors
 
 
+def _stack(arrays: Sequence[Any]) -> Any:
+    """Arrays or sums as one array of their library: what is on a device then comes from it, and is waited for, once."""
+    if isinstance(arrays[0], np.ndarray | np.generic):
+        return np.stack(arrays)
+    import torch
+
+    return torch.stack(list(arrays))
+
+
 def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     """An audio file's samples as a separator takes them.
 
@@ -227,7 +239,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     -------
     float32 (num_channels, num_samples)
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
-        (as Demucs does).
+        (as Demucs does). Or int16, in any memory order, if the separator takes it, and nothing is to be computed here.
 
     Raises
     ------
@@ -239,15 +251,24 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     if len(audio.samples) == 0:
         raise AudioError("mix: holds no samples; expected at least one")
     check_finite(audio.samples, "mix")
-    samples = resample(as_float32(audio.samples), audio.sample_rate, separator.sample_rate)
-    channels = separator.num_channels
+    samples, channels = audio.samples, separator.num_channels
+    is_mean = channels == 1 < samples.shape[1]
+    as_it_is = (
+        samples.dtype == np.int16
+        and getattr(separator, "takes_int16", False)
+        and audio.sample_rate == separator.sample_rate
+        and not is_mean
+    )
+    if not as_it_is:
+        samples = resample(as_float32(samples), audio.sample_rate, separator.sample_rate)
     if samples.shape[1] == 1:
         samples = np.repeat(samples, channels, axis=1)
-    elif channels == 1:
+    elif is_mean:
         samples = samples.mean(axis=1, keepdims=True)
     elif samples.shape[1] < channels:
         raise StemsError(f"mix: {samples.shape[1]} channels; the separation model takes {channels}")
-    return np.require(samples[:, :channels].T, requirements=("C", "W"))  # torch warns of what is read-only
+    # torch warns of what is read-only.
+    return np.require(samples[:, :channels].T, requirements=["W"] if as_it_is else ["C", "W"])
 
 
 def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -299,8 +320,8 @@ def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stem
         Of torch tensors only the mono stems leave their device.
     sample_rate : int
     """
-    mono = {
-        stem: resample(to_host(_converter(samples).remix_to_mono(samples)), sample_rate, SAMPLE_RATE)
-        for stem, samples in separated.items()
-    }
-    return Stems(np.stack(list(fold_into_four(mono, "separation").values())))
+    mono = {stem: _converter(samples).remix_to_mono(samples) for stem, samples in separated.items()}
+    if sample_rate == SAMPLE_RATE and set(mono) == set(STEM_NAMES):
+        return Stems(to_host(_stack([mono[stem] for stem in STEM_NAMES])))
+    resampled = {stem: resample(to_host(samples), sample_rate, SAMPLE_RATE) for stem, samples in mono.items()}
+    return Stems(np.stack(list(fold_into_four(resampled, "separation").values())))

@@ -6,6 +6,13 @@ import torch
 from torch import Tensor
 
 
+def as_float32(samples: Tensor) -> Tensor:
+    """`allin1_core.audio.conversion.as_float32` of an int16 or float32 tensor, in order."""
+    if samples.dtype != torch.int16:
+        return samples.contiguous()
+    return samples.to(torch.float32, memory_format=torch.contiguous_format).div_(32768)
+
+
 def quantise(samples: Tensor) -> Tensor:
     """`allin1_core.audio.conversion.quantise` of a float32 tensor."""
     if samples.numel() == 0:

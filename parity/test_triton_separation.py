@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
 
-from torch.nn.functional import gelu, glu  # noqa: E402
+from torch.nn.functional import gelu, glu, scaled_dot_product_attention  # noqa: E402
 
 from allin1_core.separation import triton_network  # noqa: E402
 from allin1_core.separation.triton_network import with_triton  # noqa: E402
@@ -137,6 +137,29 @@ def test_what_is_no_number_does_not_vanish(value: float) -> None:
         assert activated[0].isfinite().all()
 
 
+@pytest.mark.parametrize(
+    ("num_queries", "num_keys", "size"), [(1, 1, 16), (64, 32, 64), (70, 50, 32), (9, 33, 16), (5, 7, 24)]
+)
+def test_attention(num_queries: int, num_keys: int, size: int) -> None:
+    """The last head's size is none that the kernel has."""
+    lengths = (num_queries, num_keys, num_keys)
+    factors = [values(2, length, 3, size, seed=seed, scale=2) for seed, length in enumerate(lengths)]
+    factors = [one.transpose(1, 2) for one in factors]
+    expected = scaled_dot_product_attention(*(one.double() for one in factors))
+    close(triton_network._attended(*factors), expected, 1e-5)
+
+
+def test_attention_does_not_drop_what_is_no_number() -> None:
+    queries, keys, contents = (values(1, 1, 40, 16, seed=seed) for seed in range(3))
+    for factor in (queries, keys, contents):
+        damaged = factor.clone()
+        damaged[0, 0, 35, 3] = float("nan")
+        factors = [damaged if one is factor else one for one in (queries, keys, contents)]
+        found, expected = triton_network._attended(*factors), scaled_dot_product_attention(*factors)
+        assert torch.equal(found.isnan(), expected.isnan())
+        assert found.isnan().any()
+
+
 def test_layers_of_the_network_without_a_norm_or_of_other_structure_are_those_of_torch() -> None:
     from demucs_infer.demucs import DConv
     from demucs_infer.hdemucs import HEncLayer
@@ -164,7 +187,7 @@ def test_a_whole_network(kind: str) -> None:
     torch.manual_seed(0)
     sources = ["drums", "bass"]
     if kind == "HTDemucs":
-        options = {"channels": 8, "bottom_channels": 8, "t_layers": 2, "t_heads": 2, "nfft": 1024}
+        options = {"channels": 8, "bottom_channels": 32, "t_layers": 2, "t_heads": 2, "nfft": 1024}
         network = HTDemucs(sources, segment=0.05, dconv_mode=3, dconv_init=1.0, **options)
     else:
         bands = {"multi_freqs": [0.3, 0.6], "multi_freqs_depth": 1} if "," in kind else {}

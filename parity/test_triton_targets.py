@@ -52,7 +52,7 @@ def test_kernels_of_the_network_are_compiled_once_and_fit(
 def test_kernels_of_the_separation_are_compiled_and_fit(capability: int, tmp_path: Path) -> None:
     pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
     kernels = compiled(capability, "separation", tmp_path)
-    assert {kernel["name"] for kernel in kernels} == {"activate", "moments", "normalise"}
+    assert {kernel["name"] for kernel in kernels} == {"activate", "attend", "moments", "normalise"}
     assert max(kernel["shared"] for kernel in kernels) <= LEAST_SHARED
 
 

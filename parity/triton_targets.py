@@ -66,7 +66,7 @@ def separation() -> Iterator[None]:
     from allin1_core.separation.triton_network import with_triton
 
     for samples in (2**14, 5000):
-        options = {"channels": 8, "bottom_channels": 16, "t_layers": 1, "t_heads": 2, "nfft": 1024}
+        options = {"channels": 8, "bottom_channels": 64, "t_layers": 2, "t_heads": 1, "nfft": 1024}
         demucs = HTDemucs(["drums", "bass"], segment=Fraction(samples, 44100), **options).eval()
         with torch.inference_mode():
             with_triton(demucs)(torch.zeros(1, 2, samples))

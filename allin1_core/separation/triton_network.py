@@ -1,4 +1,4 @@
-"""Demucs' networks on CUDA with our Triton kernels (`triton_layers`) between torch's convolutions and products.
+"""Demucs' networks on CUDA with our Triton kernels (`triton_layers`, `triton_attention`) between torch's products.
 
 torch adds the biases of a convolution in a pass of its own, sums a signal that is normalised in one program, and takes
 a pass for each of what follows; here it is one pass, or two where there is a normalisation. Layers of another structure
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,11 +19,11 @@ from demucs_infer.demucs import DConv
 from demucs_infer.hdemucs import HDecLayer, HEncLayer
 from demucs_infer.transformer import LayerScale, MyGroupNorm
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import linear, pad, scaled_dot_product_attention
 
 from allin1_core.backends.triton_kernels import check_capability, unfit_where_not_compiled
-from allin1_core.separation import triton_layers
-from allin1_core.separation.layers import is_zero_padded, with_layers
+from allin1_core.separation import triton_attention, triton_layers
+from allin1_core.separation.layers import attention, is_plain, is_zero_padded, with_layers
 
 _LOG = logging.getLogger(__name__)
 _NAME = "separation"
@@ -33,17 +34,28 @@ _LEAST_OF_A_PART, _OF_A_SUM = 2**14, 2**11
 # Values that a program takes at most, where each is computed from itself and where signals are normalised.
 _OF_AN_ACTIVATION, _OF_A_NORMALISATION = 2**10, 2**11
 _WARPS = 4
+# Queries of a program, and the keys that it takes at a time; these fit the shared memory of every card.
+_QUERIES, _KEYS = 64, 32
+_SIZES_OF_A_HEAD = (16, 32, 64)
 
 
-def with_triton(network: nn.Module) -> nn.Module:
+def with_triton(network: nn.Module, *, attend: bool = True) -> nn.Module:
     """The same network with these layers computed by our kernels.
 
     Parameters
     ----------
     network : Module
         On CUDA, in float32, for inference. It stays as it is, and shares its weights.
+    attend : bool
+        Whether attention is computed by them, too.
     """
-    return with_layers(network, _forward_of)
+
+    def forward_of(module: nn.Module, converted: nn.Module) -> Callable[..., Any] | None:
+        if attend and type(module) is nn.MultiheadAttention and is_plain(module):
+            return functools.partial(attention, linear, _attended, module)
+        return _forward_of(module, converted)
+
+    return with_layers(network, forward_of)
 
 
 def check_kernels(device: torch.device) -> None:
@@ -54,7 +66,8 @@ def check_kernels(device: torch.device) -> None:
         values, biases = torch.zeros((1, 2, 8), device=device), torch.zeros(4, device=device)
         norm, norm_of_gates = (nn.GroupNorm(1, channels).to(device) for channels in (2, 4))
         hidden = _normalised(_activated(values, biases), biases, norm, "gelu")
-        _gated(values.repeat(1, 2, 1), biases, norm_of_gates, biases, hidden, 1).cpu()
+        _gated(values.repeat(1, 2, 1), biases, norm_of_gates, biases, hidden, 1)
+        _attended(*(torch.zeros((1, 1, 1, 64), device=device) for _ in range(3))).cpu()
 
 
 def _forward_of(module: nn.Module, converted: nn.Module) -> Callable[..., Any] | None:
@@ -98,6 +111,21 @@ def _is_plain_convolution(layer: Any) -> bool:
 
 def _is_of_whole_signals(norm: Any) -> bool:
     return bool(norm.num_groups == 1 and norm.affine)
+
+
+def _attended(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """``scaled_dot_product_attention`` of float32 (batch, heads, length, size)."""
+    size = queries.shape[-1]
+    if size not in _SIZES_OF_A_HEAD:
+        return scaled_dot_product_attention(queries, keys, values)
+    queries, keys, values = (one.transpose(1, 2).contiguous() for one in (queries, keys, values))
+    (batch, num_queries, heads, _), num_keys = queries.shape, keys.shape[1]
+    out = torch.empty_like(queries)
+    triton_attention.attend[triton.cdiv(num_queries, _QUERIES), batch * heads](
+        queries, keys, values, out, num_queries, num_keys, heads, queries.stride(0), keys.stride(0),
+        size**-0.5 * math.log2(math.e), SIZE=size, QUERIES=_QUERIES, KEYS=_KEYS, num_warps=_WARPS, num_stages=2,
+    )  # fmt: skip
+    return out.transpose(1, 2)
 
 
 def _encoded(layer: Any, forward: Callable[..., Tensor], x: Tensor, inject: Tensor | None = None) -> Tensor:

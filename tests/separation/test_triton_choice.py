@@ -41,9 +41,9 @@ def on_cuda(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(torch.nn.GroupNorm, "to", lambda layer, device: to(layer, "cpu"), raising=False)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: card.capability)
-    for name in ("_activated", "_normalised", "_gated"):
+    for name in ("_activated", "_normalised", "_gated", "_attended"):
         monkeypatch.setattr(triton_network, name, launch)
-    monkeypatch.setattr(triton_network, "with_triton", lambda network: (network, "converted"))
+    monkeypatch.setattr(triton_network, "with_triton", lambda network, attend: (network, attend))
     return card
 
 
@@ -51,10 +51,11 @@ def _networks(precision: str = "exact") -> list[Any]:
     return list(overlap_add.OverlapAdd(_Model(), device="cuda", precision=precision).networks)
 
 
+@pytest.mark.parametrize(("precision", "attend"), [("exact", True), ("fast", False)])
 def test_kernels_are_taken_on_a_card_that_they_are_for(
-    on_cuda: SimpleNamespace, caplog: pytest.LogCaptureFixture
+    precision: str, attend: bool, on_cuda: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert all(network[1] == "converted" for network in _networks())
+    assert [network[1] for network in _networks(precision)] == [attend]
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 

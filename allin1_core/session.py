@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import backends
+from allin1_core.backends.devices import allocator_for
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import BackendError
 from allin1_core.files.reading import file_digest
@@ -225,7 +226,8 @@ class Session:
             "repository_sha256": self.repository_sha256,
         }
         sample_rate = separator.sample_rate
-        return separated, sample_rate, stems_from_separated(separated, sample_rate), provenance
+        allocate = allocator_for(self.log_spectrogram.choice.computed_on)
+        return separated, sample_rate, stems_from_separated(separated, sample_rate, allocate), provenance
 
     def load_in_background(self, timings: Timings) -> None:
         """Start reading the network's weights, unless that was done before, and did not fail."""

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from parity.test_triton import DEVICE, language_patched_once
+from parity.triton_interpreter import DEVICE, language_patched_once
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
 pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra 'demucs')")
 
 from torch.nn.functional import gelu, glu, scaled_dot_product_attention  # noqa: E402

@@ -17,7 +17,7 @@ from allin1_core import backends
 from allin1_core.audio import conversion
 from allin1_core.audio.conversion import as_float32, resample
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Audio, Stems, check_finite
-from allin1_core.backends.devices import to_host
+from allin1_core.backends.devices import Allocator, to_host
 from allin1_core.errors import AudioError, BackendError, OptionError, StemsError, WeightsError
 from allin1_core.files.writing import expand_user
 
@@ -232,6 +232,15 @@ def _stack(arrays: Sequence[Any]) -> Any:
     return torch.stack(list(arrays))
 
 
+def _brought(tensor: Any, allocate: Allocator) -> np.ndarray:
+    """An int16 or float32 tensor's values in an array of the host."""
+    import torch
+
+    array = allocate(tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
+    torch.from_numpy(array).copy_(tensor)
+    return array
+
+
 def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     """An audio file's samples as a separator takes them.
 
@@ -308,7 +317,9 @@ def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.n
     return four
 
 
-def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stems:
+def stems_from_separated(
+    separated: Mapping[str, Any], sample_rate: int, allocate: Allocator = np.empty
+) -> Stems:
     """What a separator gives, as the spectrogram takes it: mono, four, at 44.1 kHz.
 
     The same as writing the stems to files and reading those with `read_stems_folder`.
@@ -319,9 +330,12 @@ def stems_from_separated(separated: Mapping[str, Any], sample_rate: int) -> Stem
         By stem name; four, or six with guitar and piano. ``int16`` as `allin1_core.audio.conversion.quantise` gives it.
         Of torch tensors only the mono stems leave their device.
     sample_rate : int
+    allocate : callable
+        Makes the array that tensors at 44.1 kHz come to, from its shape and dtype.
     """
     mono = {stem: _converter(samples).remix_to_mono(samples) for stem, samples in separated.items()}
     if sample_rate == SAMPLE_RATE and set(mono) == set(STEM_NAMES):
-        return Stems(to_host(_stack([mono[stem] for stem in STEM_NAMES])))
+        stacked = _stack([mono[stem] for stem in STEM_NAMES])
+        return Stems(stacked if isinstance(stacked, np.ndarray) else _brought(stacked, allocate))
     resampled = {stem: resample(to_host(samples), sample_rate, SAMPLE_RATE) for stem, samples in mono.items()}
     return Stems(np.stack(list(fold_into_four(resampled, "separation").values())))

@@ -6,7 +6,9 @@ time. Its row of `allin1_core.backends.table` says which of the two it is.
 
 In `in_torch`, ``exact`` multiplies, transforms and takes magnitudes in ``float64`` and rounds those; the oracle rounds
 the spectrum, and sums the bands in another order, so that the two differ by the last bits of a ``float32``. Metal has
-no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is ``float32`` throughout.
+no ``float64``: for it, ``exact`` runs on the CPU and moves the result. ``fast`` is ``float32`` throughout, but on CUDA
+it is ``exact``: of a song of three minutes that takes 3.5 ms on an H100 instead of 2.9, and cuFFT's transforms in
+``float32`` gave one value of 650,000 that was 1.54e-6 off, where 1.5e-6 is promised.
 
 Each call of torch gives the interpreter's lock away, for which other tracks' threads compete, and on CUDA launches a
 kernel: there are as few as may be. The filterbank, of which 98 % is zero, is one dense product, as fast on a GPU as
@@ -59,7 +61,7 @@ def in_torch(
         where = torch.device("cuda", torch.cuda.current_device())
     # Rounded to TF32, as a caller may have set, the sums of the bands would be a thousand times as far off.
     with torch.inference_mode(), products_in_tf32(False):
-        output = _compute(stems, sample_rate, precision, where)
+        output = _compute(stems, sample_rate, "exact" if where.type == "cuda" else precision, where)
     return output if return_native else output.cpu().numpy()
 
 

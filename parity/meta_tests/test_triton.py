@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from parity import test_triton
+from parity import test_triton, triton_interpreter
 from parity.meta_tests.faults import FAULTS
 from parity.test_network import OUTPUTS
 from parity.test_triton import _language_patched_once  # noqa: F401 (a fixture)
@@ -14,18 +14,18 @@ CASE = (5, 1, "exact")
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
-@pytest.mark.skipif(test_triton.DEVICE != "cpu", reason="no interpreter: the kernels run on the GPU")
+@pytest.mark.skipif(triton_interpreter.DEVICE != "cpu", reason="no interpreter: the kernels run on the GPU")
 def test_an_interpreter_that_does_otherwise_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel's run in which the language is not patched again at a call: there is nothing to save any more."""
-    executor = test_triton.interpreter.GridExecutor
+    executor = triton_interpreter.interpreter.GridExecutor
     monkeypatch.setattr(executor, "__call__", lambda *_: None)
     with (
         pytest.raises(AssertionError, match="patches its language otherwise"),
-        test_triton.language_patched_once(),
+        triton_interpreter.language_patched_once(),
     ):
         executor.__call__(object())
-    monkeypatch.delattr(test_triton.interpreter, "_patch_lang")
-    with pytest.raises(AttributeError, match="_patch_lang"), test_triton.language_patched_once():
+    monkeypatch.delattr(triton_interpreter.interpreter, "_patch_lang")
+    with pytest.raises(AttributeError, match="_patch_lang"), triton_interpreter.language_patched_once():
         pass
 
 

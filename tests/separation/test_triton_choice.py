@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-pytest.importorskip("triton")
+import parity.triton_interpreter  # noqa: F401  Triton reads what it sets when it is imported
+
 pytest.importorskip("demucs_infer")
 
 from allin1_core.errors import UnfitBackendError

@@ -64,6 +64,22 @@ def test_tensors_become_the_stems_that_arrays_become(dtype: Any, names: tuple[st
     np.testing.assert_array_equal(stems_from_separated(tensors, 44100).samples[0], bass)
 
 
+def test_tensors_come_to_the_array_that_is_made_for_them() -> None:
+    import torch
+
+    made = np.empty((4, 70), np.int16)
+    asked: list[Any] = []
+
+    def allocate(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        asked.append((shape, dtype))
+        return made
+
+    tensors = {name: torch.full((70, 1), number, dtype=torch.int16) for number, name in enumerate(STEM_NAMES)}
+    assert stems_from_separated(tensors, 44100, allocate).samples is made
+    assert asked == [((4, 70), np.int16)]
+    assert made[:, 5].tolist() == [0, 1, 2, 3]
+
+
 def test_a_separator_that_gives_nothing_is_refused() -> None:
     class Separator:
         sample_rate, num_channels = 44100, 2

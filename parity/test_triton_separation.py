@@ -15,6 +15,7 @@ pytest.importorskip("demucs_infer", reason="demucs-infer is not installed (extra
 
 from torch.nn.functional import gelu, glu, scaled_dot_product_attention  # noqa: E402
 
+from allin1_core.backends.devices import products_in_tf32  # noqa: E402
 from allin1_core.separation import triton_network  # noqa: E402
 from allin1_core.separation.triton_network import with_triton  # noqa: E402
 
@@ -163,7 +164,7 @@ def test_layers_of_the_network_without_a_norm_or_of_other_structure_are_those_of
     from demucs_infer.demucs import DConv
     from demucs_infer.hdemucs import HEncLayer
 
-    x = values(1, 8, 40)
+    x = values(1, 8, 40).cpu()
     for option, value in (("gelu", False), ("norm", False), ("lstm", True), ("attn", True)):
         torch.manual_seed(0)
         layer = DConv(8, compress=2, **{option: value}).eval()
@@ -198,6 +199,6 @@ def test_a_whole_network(kind: str) -> None:
     assert all(ours[name] is theirs[name] for name in theirs)
     assert not any("forward" in vars(layer) for layer in network.modules())
     signals = values(1, 2, int(0.05 * 44100))
-    with torch.inference_mode():
+    with torch.inference_mode(), products_in_tf32(False):
         found, expected = converted(signals), network(signals)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))

@@ -197,12 +197,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Raises
     ------
     OutputError
-        If the file cannot be written: no permission, no space, no such folder. If a device or a pipe is there.
+        If the file cannot be written: no permission, no space, no such folder. If a device is there.
     """
     path = Path(path)
-    # A rename puts a file in the place of a pipe, and the superuser's in that of /dev/null or of the link /dev/stdout.
-    if _is_special(path) or os.path.realpath(path.parent) == "/dev":
-        raise OutputError(f"{path}: found a device or a pipe; expected the path of a file to write")
+    # The superuser's rename would put a file in the place of /dev/null, or of the link /dev/stdout.
+    if _is_device(path) or os.path.realpath(path.parent) == "/dev":
+        raise OutputError(f"{path}: found a device; expected the path of a file to write")
     try:
         temporary, file = _open_temporary(path.parent)
         # Renamed while it is open: until then it stays locked.
@@ -222,13 +222,12 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ) from error
 
 
-def _is_special(path: Path) -> bool:
-    """Whether something is there that is neither a file nor a folder."""
+def _is_device(path: Path) -> bool:
     try:
         mode = os.stat(path).st_mode
     except OSError:
         return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 class HashingWriter(io.BufferedIOBase):

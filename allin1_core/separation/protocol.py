@@ -31,7 +31,7 @@ class Separator(Protocol):
     """A loaded separation model. The module a backend's row names has a class `Separator` with this constructor.
 
     It may have a static method ``model_names()``; then a name that is not among them is refused before any work. It may
-    have an attribute ``takes_int16``, true if it takes mixes in ``int16`` too, in any memory order.
+    have an attribute ``takes_int16``, true if it takes mixes in ``int16`` too, in C or Fortran order.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     -------
     float32 (num_channels, num_samples)
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
-        (as Demucs does). Or int16, in any memory order, if the separator takes it, and nothing is to be computed here.
+        (as Demucs does). Or int16, in C or Fortran order, if the separator takes it, and nothing is to be computed here.
 
     Raises
     ------
@@ -276,8 +276,9 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
         samples = samples.mean(axis=1, keepdims=True)
     elif samples.shape[1] < channels:
         raise StemsError(f"mix: {samples.shape[1]} channels; the separation model takes {channels}")
-    # torch warns of what is read-only.
-    return np.require(samples[:, :channels].T, requirements=["W"] if as_it_is else ["C", "W"])
+    found = samples[:, :channels].T
+    # torch warns of what is read-only, and refuses what is reversed.
+    return np.require(found, requirements=["W"] if as_it_is and found.flags.forc else ["C", "W"])
 
 
 def fold_into_four(stems: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

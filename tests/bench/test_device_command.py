@@ -26,7 +26,7 @@ def test_the_command_writes_whole_reports(tmp_path: Path) -> None:
     found = json.loads((tmp_path / "reports" / "device-cpu.json").read_text(encoding="utf-8"))
     assert (found["card"], found["commit"]) == ("CPU", "0123abc")
     assert list(found["parts"]) == ["spectrogram"]
-    assert len(found["parts"]["spectrogram"]["rows"]) == 6
+    assert len(found["parts"]["spectrogram"]["rows"]) == 7
     assert all(verdict["passed"] for verdict in found["gate"])
     text = (tmp_path / "reports" / "device-cpu.md").read_text(encoding="utf-8")
     assert "| torch, exact |" in text

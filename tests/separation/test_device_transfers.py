@@ -17,13 +17,15 @@ from allin1_core.separation.protocol import mix_for
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("order", ["C", "F", "reversed"])
 def test_int16_goes_to_the_device_as_it_is(
     separation_repository: Path, channels: int, order: Any, stems: np.ndarray
 ) -> None:
     """With the results, bit for bit, of float32."""
     separator = load_separator("small", device="cpu", repository=separation_repository)
-    samples = np.asarray(stems[:channels, :9000].T, order=order)
+    samples = np.asarray(stems[:channels, :9000].T, order="C" if order == "reversed" else order)
+    if order == "reversed":
+        samples = samples[::-1]
     given = mix_for(separator, Audio(samples, 44100))
     assert given.dtype == np.int16
     np.testing.assert_array_equal(given, samples[:, [0, min(1, channels - 1)]].T)

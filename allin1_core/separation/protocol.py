@@ -248,7 +248,7 @@ def mix_for(separator: Separator, audio: Audio) -> np.ndarray:
     -------
     float32 (num_channels, num_samples)
         At the separator's sample rate; mono is repeated, and of more channels than it takes the first are used
-        (as Demucs does). Or int16, in C or Fortran order, if the separator takes it, and nothing is to be computed here.
+        (as Demucs does). Or int16, in C or Fortran order, if the separator takes it and nothing is computed here.
 
     Raises
     ------

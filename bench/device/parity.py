@@ -19,6 +19,7 @@ _FILES = (
     "network",
     "network_random",
     "triton",
+    "triton_separation",
     "attention",
     "separation",
     "structure",

@@ -19,7 +19,7 @@ import numpy as np
 
 from allin1_core import backends
 from allin1_core.audio.types import Stems
-from allin1_core.backends.devices import allocator_for, memory_errors_named, to_host
+from allin1_core.backends.devices import memory_errors_named, to_host
 from allin1_core.byproducts import Byproducts, TimedStage
 from allin1_core.dbn import metrical
 from allin1_core.dbn.hints import check_within, checked_anchors
@@ -155,8 +155,7 @@ class Analyzer:
 
             if ready is not None:
                 with session.reading, stage("audio_read") as timed:
-                    allocate = allocator_for(session.log_spectrogram.choice.computed_on)
-                    stems, origin = files.read(lambda: track.read_stems(ready, allocate))
+                    stems, origin = files.read(lambda: track.read_stems(ready, session.allocate_stems))
                     timed.audio_seconds = stems.seconds
             elif kept:
                 stems, origin = kept.stems(track, session, files.digests, stage, separated)

@@ -21,7 +21,7 @@ import numpy as np
 from allin1_core.audio.types import SAMPLE_RATE, STEM_NAMES, Stems, samples_digest
 from allin1_core.audio.writing import write_wav
 from allin1_core.backends import Choice
-from allin1_core.backends.devices import Allocator, allocator_for, to_host
+from allin1_core.backends.devices import Allocator, to_host
 from allin1_core.errors import AudioError, OutputError, StemsError
 from allin1_core.files.reading import read_content, read_json, read_npy
 from allin1_core.files.writing import make_folder, remove_abandoned, write_text, written_whole
@@ -90,8 +90,7 @@ class Byproducts:
         }
         if self.has_stems(track, model, made_from):
             with stage("demix", choice=choice) as timed:
-                allocate = allocator_for(session.log_spectrogram.choice.computed_on)
-                found = self.load_stems(track, model, made_from, allocate)
+                found = self.load_stems(track, model, made_from, session.allocate_stems)
                 timed.cached = found is not None
                 timed.audio_seconds = found[0].seconds if found else None
             if found is not None:

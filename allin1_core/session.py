@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from allin1_core import backends
-from allin1_core.backends.devices import allocator_for
+from allin1_core.backends.devices import Allocator, allocator_for
 from allin1_core.dbn.metrical import FRAMES_PER_SECOND
 from allin1_core.errors import BackendError
 from allin1_core.files.reading import file_digest
@@ -139,6 +139,11 @@ class Session:
         return contextlib.nullcontext() if self.shares_cores else self._readers
 
     @property
+    def allocate_stems(self) -> Allocator:
+        """Makes the array that stems come in, where the log spectrogram's device reads it fastest."""
+        return allocator_for(self.log_spectrogram.choice.computed_on)
+
+    @property
     def separating(self) -> contextlib.AbstractContextManager[None]:
         """Held by the one track that is separated, which takes the device, or on a CPU all cores and much memory."""
         return self._separation_lock if self.separation_choice.device == "cpu" else self._device
@@ -226,8 +231,8 @@ class Session:
             "repository_sha256": self.repository_sha256,
         }
         sample_rate = separator.sample_rate
-        allocate = allocator_for(self.log_spectrogram.choice.computed_on)
-        return separated, sample_rate, stems_from_separated(separated, sample_rate, allocate), provenance
+        stems = stems_from_separated(separated, sample_rate, self.allocate_stems)
+        return separated, sample_rate, stems, provenance
 
     def load_in_background(self, timings: Timings) -> None:
         """Start reading the network's weights, unless that was done before, and did not fail."""

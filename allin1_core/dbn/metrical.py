@@ -227,10 +227,8 @@ def _number(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     levels = np.log(periods / np.median(intervals))[:, np.newaxis] - np.log(_LEVELS)
     periods /= _LEVELS[np.argmin(np.abs(levels), axis=1)]
     kept, numbers, parts = [0], [0], [0]
-    seconds, seconds_a_beat = (
-        times.tolist(),
-        periods.tolist(),
-    )  # of which a number is had in a fifth of the time
+    # Of lists a number is had in a fifth of the time that it takes of arrays.
+    seconds, seconds_a_beat = times.tolist(), periods.tolist()
     for beat in range(1, len(times)):
         # The beat before may itself be early or late, so the one before that is asked as well.
         for earlier in range(len(kept) - 1, max(len(kept) - 3, -1), -1):

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 import allin1_core
-from allin1_core import Analyzer, analysis, analyze, load_result
+from allin1_core import Analyzer, analysis, analyze, load_result, session
 from allin1_core.dbn.metrical import fitted_tempo
 from allin1_core.errors import AudioError
 from allin1_core.network import model
@@ -318,7 +318,7 @@ def test_stems_are_read_into_memory_for_the_device_that_has_the_spectrogram(
 
     analyzer = Analyzer(**options)
     expected = analyzer(song)
-    monkeypatch.setattr(analysis, "allocator_for", allocator_for)
+    monkeypatch.setattr(session, "allocator_for", allocator_for)
     transform, taken = analyzer.session.log_spectrogram, []
 
     def implementation(stems: np.ndarray, *arguments: Any, **keywords: Any) -> Any:
